@@ -1,0 +1,39 @@
+"""B-cos networks and B-cosification in JAX/Flax: networks that explain themselves."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from . import layers as layers
+from .bcosify import bcosify as bcosify
+from .errors import InputError as InputError
+from .explain import Explanation as Explanation
+from .explain import dynamic_linear as dynamic_linear
+from .explain import explain as explain
+from .inputs import Encoding as Encoding
+from .inputs import Preprocess as Preprocess
+from .models import create as create
+from .models import names as names
+from .ops import BcosOps as BcosOps
+from .ops import Ops as Ops
+from .ops import StandardOps as StandardOps
+from .pretrained import Bundle as Bundle
+from .pretrained import load as load
+from .pretrained import save as save
+
+if TYPE_CHECKING:
+  from . import configs as configs
+  from . import convert as convert
+  from . import metrics as metrics
+  from . import render as render
+  from . import train as train
+
+__version__ = "0.1.0"
+
+_ON_DEMAND = ("configs", "convert", "metrics", "render", "train")
+
+
+def __getattr__(name: str):
+  # Keeps `import bcos_jax` about as fast as importing jax and flax.
+  if name in _ON_DEMAND:
+    return importlib.import_module(f".{name}", __name__)
+  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

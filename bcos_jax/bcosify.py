@@ -1,0 +1,155 @@
+"""B-cosification (arXiv 2411.00715): a conventional network becomes a B-cos network.
+
+A pure function on (model, variables). The model changes its ops; the variables go through a
+short, declared table of edits, and whatever the table does not account for is an error. With B=1,
+biases kept and max pooling kept, the result computes the function of the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from typing import Any
+
+from flax import linen as nn
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+
+from .errors import InputError
+from .ops import BcosOps, StandardOps
+
+Array = jax.Array
+Variables = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+  """One way in which a leaf of the B-cos network comes from the conventional one.
+
+  Attributes:
+    name: What the edit is called in messages.
+    applies: (path, source leaf or None, wanted shape, model) -> bool.
+    value: (source leaf or None, wanted shape, model) -> the new leaf.
+  """
+
+  name: str
+  applies: Callable[[str, Array | None, tuple[int, ...], nn.Module], bool]
+  value: Callable[[Array | None, tuple[int, ...], nn.Module], Array]
+
+
+def _is_input(path: str, leaf: Array | None, shape: tuple[int, ...], model: nn.Module) -> bool:
+  encoding = model.ops.encoding
+  return (path == f"params/{model.input_map}/kernel" and leaf is not None
+          and encoding.channels == 2 * encoding.colors)
+
+
+def widen_input(kernel: Array, colors: int) -> Array:
+  """Turns weights for colours x into weights for [x, -x] with the same response.
+
+  w.x = (w/2).x + (-w/2).(-x) (B-cosification, section 3.1).
+
+  Args:
+    kernel: [..., colors, O], or [positions * colors, O] for a patch embedding.
+    colors: Number of colour channels.
+
+  Returns:
+    The kernel with twice the input channels.
+  """
+  split = kernel.reshape(-1, colors, kernel.shape[-1])
+  wide = jnp.concatenate([split, -split], axis=1) / 2
+  return wide.reshape(*kernel.shape[:-2], -1, kernel.shape[-1])
+
+
+EDITS = (
+    Edit("copy", lambda path, leaf, shape, model: leaf is not None and leaf.shape == shape,
+         lambda leaf, shape, model: leaf),
+    Edit("widen the input map", _is_input,
+         lambda leaf, shape, model: widen_input(leaf, model.ops.encoding.colors)),
+    Edit("start B", lambda path, leaf, shape, model: path.endswith("/b") and model.ops.learn_b,
+         lambda leaf, shape, model: jnp.full(shape, model.ops.b, jnp.float32)),
+)
+"""The first edit that applies makes each leaf of the B-cos network."""
+
+DROPPED = {
+    "bias": "biases are not kept (use_bias=False)",
+    "mean": "the norm subtracts no mean; it is folded into the bias first",
+    "scale": "norms have no scale (norm_scale=False)",
+}
+"""Leaves of the conventional network that the B-cos network may lack, and why."""
+
+
+def bcosify(model: nn.Module, variables: Variables, *, ops: BcosOps | None = None,
+            fold_mean: bool = True) -> tuple[nn.Module, Variables]:
+  """Turns a conventional network into a B-cos network that starts from the same weights.
+
+  Args:
+    model: A network made with `StandardOps`.
+    variables: Its variables, `params` and `batch_stats`.
+    ops: The B-cos family and the options of the study (arXiv 2411.00715, section 3): B fixed or
+      learned, biases, norms, activations, pooling, head order. If its encoding is `negated` (or
+      `none`), mean and std are taken from the model, so that the input means the same.
+    fold_mean: Folds the running mean of each batch norm into its bias, b - mean * scale /
+      sqrt(var + eps), so that dropping the mean changes nothing while biases are kept.
+
+  Returns:
+    The B-cos model and its variables. Leaves that did not change are shared, none is modified.
+
+  Raises:
+    InputError: The network is not conventional, or a leaf is left over or missing.
+  """
+  ops = BcosOps() if ops is None else ops
+  _check(model, ops)
+  if ops.encoding.pairing != "complement":
+    ops = dataclasses.replace(ops, encoding=dataclasses.replace(
+        model.ops.encoding, pairing=ops.encoding.pairing))
+  new = model.clone(ops=ops)
+  wanted = _flat(jax.eval_shape(
+      new.init, jax.random.key(0),
+      jnp.zeros((1, model.image_size, model.image_size, ops.encoding.channels))))
+  source = _flat(variables)
+  if fold_mean:
+    source |= _folded(source, wanted, model.norm_eps)
+  made, problems = {}, []
+  for path, want in wanted.items():
+    leaf = source.get(path)
+    edit = next((e for e in EDITS if e.applies(path, leaf, want.shape, new)), None)
+    value = None if edit is None else edit.value(leaf, want.shape, new)
+    if value is None or value.shape != want.shape:
+      have = "absent" if leaf is None else leaf.shape
+      problems.append(f"{path}: wanted {want.shape}, the conventional network has it {have}")
+    made[path] = value
+  problems += [f"{path}: no place in the B-cos network"
+               for path in sorted(source.keys() - wanted.keys())
+               if path.rpartition("/")[2] not in DROPPED]
+  if problems:
+    raise InputError("Cannot B-cosify: " + "; ".join(problems) + ".",
+                     "Give the variables of this very model, and ops that keep its shapes.")
+  return new, traverse_util.unflatten_dict(made, sep="/")
+
+
+def _check(model: nn.Module, ops: BcosOps):
+  if not isinstance(ops, BcosOps):
+    raise InputError(f"ops is {type(ops).__name__}, expected BcosOps.", "Give e.g. BcosOps(b=2).")
+  if not hasattr(model, "input_map"):
+    raise InputError(f"{type(model).__name__} declares no input map to widen.",
+                     "B-cosify networks made by create().")
+  if not isinstance(model.ops, StandardOps):
+    raise InputError(f"The network has {type(model.ops).__name__}, expected StandardOps.",
+                     "B-cosify a conventional network; this one already is a B-cos network.")
+
+
+def _folded(source: dict[str, Array], wanted: dict[str, Any], eps: float) -> dict[str, Array]:
+  folded = {}
+  for path in source:
+    norm, _, leaf = path.rpartition("/")
+    bias = f"{norm.replace('batch_stats', 'params', 1)}/bias"
+    if leaf == "mean" and path not in wanted and bias in wanted:
+      scale = source[bias.removesuffix("bias") + "scale"]
+      inverse = jax.lax.rsqrt(jnp.asarray(source[f"{norm}/var"]) + eps)
+      folded[bias] = source[bias] - source[path] * scale * inverse
+  return folded
+
+
+def _flat(variables: Variables) -> dict[str, Any]:
+  return traverse_util.flatten_dict(variables, sep="/")

@@ -1,0 +1,28 @@
+"""Errors a person can act on: what was given, what was expected, how to fix it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import difflib
+
+
+class InputError(ValueError):
+  """Something the caller gave cannot be used.
+
+  Attributes:
+    cause: One line that names the offending value and what was expected.
+    fix: One line that says what to do instead.
+  """
+
+  def __init__(self, cause: str, fix: str = ""):
+    super().__init__(f"{cause} {fix}".rstrip())
+    self.cause = cause
+    self.fix = fix
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
+  """Returns the error for a `name` outside `known`, with the nearest name as the fix."""
+  known = sorted(known)
+  near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+  fix = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+  return InputError(f"Unknown {kind} {name!r}.", fix)

@@ -1,0 +1,202 @@
+"""The B-cos equations on arrays.
+
+A B-cos transform scales the response of a linear map by a power of the cosine between input and
+weight (B-cos Networks, arXiv 2205.10268, eq. 3; B-cos v2, arXiv 2306.10898):
+
+    f(x; w) = |cos(x, w)|^(B-1) * w.x,        cos(x, w) = w.x / (||x|| ||w||)
+
+Layers compute the response `y = w.x` and the squared norm of the input that produced it; the
+functions here do the rest. Shapes use the channels-last layout of Flax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+import math
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+Array = jax.Array
+Pads = Sequence[tuple[int, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Guard:
+  """How a published variant keeps the cosine finite when its input is zero.
+
+  Attributes:
+    eps: Added to the squared norm (`inside`) or to the norm itself.
+    inside: Whether `eps` stands under the square root.
+    base_eps: Added to |cos| before it is raised to B-1. Not used at B=2, where no power is taken.
+  """
+
+  eps: float
+  inside: bool
+  base_eps: float = 1e-6
+
+  def norm(self, sq_norm: Array) -> Array:
+    """Returns the guarded norm of inputs with squared norm `sq_norm`; differentiable at zero."""
+    if self.inside:
+      return jnp.sqrt(sq_norm + self.eps)
+    zero = sq_norm == 0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, sq_norm))) + self.eps
+
+
+CONV_GUARD = Guard(eps=1e-6, inside=True)
+"""B-cos v1 and v2 and B-cosification, convolutions; B-cos LM, linear maps."""
+
+DENSE_GUARD = Guard(eps=1e-12, inside=False)
+"""B-cos v2, B-cosification and ALOE, linear maps."""
+
+
+def bcos_scale(y: Array, sq_norm: Array, *, b: float | Array = 2.0, guard: Guard = CONV_GUARD,
+               detach: bool = False) -> Array:
+  """Scales linear responses by |cos|^(b-1) (arXiv 2205.10268, eq. 3).
+
+  Args:
+    y: Responses `w.x`, [..., G*K]: G groups of K channels, the groups outermost.
+    sq_norm: Squared norm of the input behind each response, [..., G], float32.
+    b: The exponent B. A Python float is compiled in; an array may be learned or scheduled.
+    guard: The epsilons of the variant.
+    detach: Stops the gradient through the scale, which makes the result linear in `y`: its
+      derivative is then the dynamic weight of the explanation.
+
+  Returns:
+    The scaled responses, in the shape and dtype of `y`. The scale itself is computed in float32.
+  """
+  if isinstance(b, int | float) and b == 1:
+    return y
+  groups = sq_norm.shape[-1]
+  grouped = y.reshape(*y.shape[:-1], groups, -1)
+  sq_norm = sq_norm[..., None]
+  if isinstance(b, int | float) and b == 2 and not detach:
+    out = _square_scale(grouped, sq_norm, guard)
+  else:
+    wide = grouped.astype(jnp.float32)
+    cos = jnp.abs(wide) / guard.norm(sq_norm)
+    scale = cos if isinstance(b, int | float) and b == 2 else (cos + guard.base_eps) ** (b - 1)
+    if detach:
+      scale = lax.stop_gradient(scale)
+    out = (wide * scale).astype(y.dtype)
+  return out.reshape(y.shape)
+
+
+# At B=2 the response can be recovered from the result, |y| = sqrt(|out| * norm), so the backward
+# pass keeps the result, which the next layer keeps anyway, and never stores the response.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _square_scale(y: Array, sq_norm: Array, guard: Guard) -> Array:
+  wide = y.astype(jnp.float32)
+  return (wide * jnp.abs(wide) / guard.norm(sq_norm)).astype(y.dtype)
+
+
+def _square_scale_fwd(y, sq_norm, guard):
+  out = _square_scale(y, sq_norm, guard)
+  return out, (out, sq_norm)
+
+
+def _square_scale_bwd(guard, residuals, cotangent):
+  out, sq_norm = residuals
+  norm = guard.norm(sq_norm)
+  wide, g = out.astype(jnp.float32), cotangent.astype(jnp.float32)
+  d_y = 2.0 * g * jnp.sqrt(jnp.abs(wide) / norm)
+  d_norm = -jnp.sum(g * wide, axis=-1, keepdims=True) / norm
+  root = norm if guard.inside else norm - guard.eps
+  d_sq_norm = jnp.where(root == 0, 0.0, d_norm / (2.0 * jnp.where(root == 0, 1.0, root)))
+  return d_y.astype(out.dtype), d_sq_norm
+
+
+_square_scale.defvjp(_square_scale_fwd, _square_scale_bwd)
+
+
+def sq_norm(x: Array, groups: int = 1) -> Array:
+  """Returns the float32 squared norm over the channels of each group, [..., C] -> [..., groups]."""
+  wide = x.astype(jnp.float32)
+  return jnp.sum(jnp.square(wide.reshape(*x.shape[:-1], groups, -1)), axis=-1)
+
+
+def patch_sq_norm(x: Array, window: Sequence[int], strides: Sequence[int], padding: Pads,
+                  dilation: Sequence[int], groups: int = 1) -> Array:
+  """Returns the squared norm of every patch that a convolution sees.
+
+  Args:
+    x: Inputs, [N, *spatial, C].
+    window: Extent of the kernel along each spatial axis.
+    strides: Strides along each spatial axis.
+    padding: Zeros before and after each spatial axis. Padding counts as zeros whatever the
+      convolution itself pads with (B-cos v2, bcosconv2d).
+    dilation: Kernel dilation along each spatial axis.
+    groups: Feature groups of the convolution.
+
+  Returns:
+    float32, [N, *spatial_out, groups].
+  """
+  squares = sq_norm(x, groups)
+  if all(k == 1 for k in window) and not any(map(any, padding)):
+    return squares[(slice(None), *(slice(None, None, s) for s in strides))]
+  return lax.reduce_window(
+      squares, 0.0, lax.add,
+      window_dimensions=(1, *window, 1), window_strides=(1, *strides, 1),
+      padding=((0, 0), *padding, (0, 0)), window_dilation=(1, *dilation, 1))
+
+
+def unit_kernel(kernel: Array) -> tuple[Array, Array]:
+  """Divides a kernel by the norm of each output unit.
+
+  Args:
+    kernel: [..., O], Flax layout; the norm is taken over all axes but the last. Published code
+      adds no epsilon (B-cos v2, NormedConv2d); a unit that is zero stays zero here, not NaN.
+
+  Returns:
+    The unit-norm kernel, and the norms [O].
+  """
+  square = jnp.sum(jnp.square(kernel), axis=tuple(range(kernel.ndim - 1)))
+  zero = square == 0
+  norm = jnp.sqrt(jnp.where(zero, 1.0, square))
+  return kernel / norm, jnp.where(zero, 0.0, norm)
+
+
+def max_out(y: Array, units: int) -> Array:
+  """Keeps the largest of every `units` neighbouring channels (arXiv 2205.10268, eq. 6)."""
+  return y if units == 1 else y.reshape(*y.shape[:-1], -1, units).max(axis=-1)
+
+
+GATES = {
+    "relu": lambda x: (x > 0).astype(x.dtype),
+    "gelu": lambda x: 0.5 * (1.0 + lax.erf(x * math.sqrt(0.5))),
+    "gelu_tanh": lambda x: 0.5 * (1.0 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "silu": jax.nn.sigmoid,
+    "identity": None,
+}
+"""Activations of the form gate(x) * x. `gelu` is exact (erf); `gelu_tanh` its approximation."""
+
+
+def gated(x: Array, kind: str, *, detach: bool = False) -> Array:
+  """Applies a gated activation; with `detach`, the gate becomes a constant dynamic weight."""
+  gate = GATES[kind]
+  if gate is None:
+    return x
+  return x * (lax.stop_gradient(gate(x)) if detach else gate(x))
+
+
+def attend(q: Array, k: Array, v: Array, *, detach: bool = False) -> Array:
+  """Softmax attention with scale head_dim^-0.5.
+
+  Args:
+    q: Queries, [N, T, heads, head_dim]; `k` and `v` alike.
+    k: Keys.
+    v: Values.
+    detach: Stops the gradient through the attention weights (queries and keys), so that the
+      result is linear in `v`.
+
+  Returns:
+    [N, T, heads, head_dim] in the dtype of `v`. The softmax is computed in float32.
+  """
+  if detach:
+    q, k = lax.stop_gradient((q, k))
+  logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32)
+  weights = jax.nn.softmax(logits * q.shape[-1] ** -0.5, axis=-1)
+  return jnp.einsum("nhqk,nkhd->nqhd", weights.astype(v.dtype), v)

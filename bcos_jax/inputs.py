@@ -1,0 +1,189 @@
+"""From pictures to the channels that a network sees.
+
+Every network owns its `Encoding`, and a saved network its `Preprocess`, so that images are always
+given as plain colours in [0, 1] and can never be normalised twice or not at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+  from PIL import Image
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_PAIRINGS = ("none", "negated", "complement")
+_FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+  """How colours in [0, 1] become the channels of a network.
+
+  With z = (x - mean) / std, the pairing appends a second channel to each colour, so that no
+  colour has norm zero and each has its own direction:
+
+    none        z            conventional networks
+    negated     [z, -z]      B-cosification: [x, 1-x] normalised by (m, 1-m) and (s, s)
+    complement  [z, 1-z]     B-cos v2 with mean 0 and std 1; ALOE with its teacher's mean and std
+
+  Attributes:
+    mean: Per colour channel.
+    std: Per colour channel.
+    pairing: One of the above.
+  """
+
+  mean: tuple[float, ...] = IMAGENET_MEAN
+  std: tuple[float, ...] = IMAGENET_STD
+  pairing: str = "none"
+
+  def __post_init__(self):
+    object.__setattr__(self, "mean", tuple(map(float, self.mean)))
+    object.__setattr__(self, "std", tuple(map(float, self.std)))
+    if self.pairing not in _PAIRINGS:
+      raise unknown_name("pairing", self.pairing, _PAIRINGS)
+    if len(self.mean) != len(self.std) or min(self.std) <= 0:
+      raise InputError(
+          f"Encoding has mean {self.mean} and std {self.std}, expected as many positive "
+          "deviations as means.", "Give one pair per colour channel.")
+
+  @property
+  def colors(self) -> int:
+    """Number of colour channels that an image has."""
+    return len(self.mean)
+
+  @property
+  def channels(self) -> int:
+    """Number of channels that the network sees."""
+    return self.colors * (1 if self.pairing == "none" else 2)
+
+  def __call__(self, images: jax.Array) -> jax.Array:
+    """Encodes images [..., H, W, colors] in [0, 1] as [..., H, W, channels], float32."""
+    if images.shape[-1:] != (self.colors,):
+      raise InputError(
+          f"Images have shape {images.shape}, expected {self.colors} colour channels last.",
+          "Give channels-last images as plain colours: the network encodes them itself.")
+    z = (images - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(self.std, jnp.float32)
+    if self.pairing == "none":
+      return z
+    return jnp.concatenate([z, -z if self.pairing == "negated" else 1.0 - z], axis=-1)
+
+
+def check_images(images, encoding: Encoding) -> np.ndarray:
+  """Checks a batch of plain images and returns it as a float32 NumPy array.
+
+  Args:
+    images: [N, H, W, colors] in [0, 1].
+    encoding: The network's encoding.
+
+  Raises:
+    InputError: Wrong rank, channels or dtype, NaN, or values outside [0, 1].
+  """
+  images = np.asarray(images)
+  if images.ndim != 4 or images.shape[-1] != encoding.colors or 0 in images.shape:
+    raise InputError(
+        f"Images have shape {images.shape}, expected [N, H, W, {encoding.colors}].",
+        "Give a batch, channels last; `images[None]` makes a batch of one.")
+  if not np.issubdtype(images.dtype, np.floating):
+    raise InputError(f"Images have dtype {images.dtype}, expected floats in [0, 1].",
+                     "Divide 8-bit pictures by 255.")
+  low, high = float(images.min()), float(images.max())
+  if not np.isfinite([low, high]).all():
+    raise InputError("Images contain NaN or infinite values, expected numbers in [0, 1].",
+                     "Look for the damaged picture with np.isfinite.")
+  if low < -1e-6 or high > 1 + 1e-6:
+    raise InputError(
+        f"Images span [{low:.3g}, {high:.3g}], expected [0, 1].",
+        "Give plain colours, not normalised ones: the network applies its own mean and std.")
+  return images.astype(np.float32, copy=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+  """From a picture file to an array, as the network's evaluation does it; travels with weights.
+
+  Attributes:
+    size: Height and width of the result, in pixels.
+    resize: Length that the shorter side is first scaled to; 0 scales straight to `size`.
+    interpolation: PIL's anti-aliased filter: nearest, bilinear, bicubic or lanczos.
+  """
+
+  size: tuple[int, int] = (224, 224)
+  resize: int = 256
+  interpolation: str = "bilinear"
+
+  def __post_init__(self):
+    object.__setattr__(self, "size", tuple(map(int, self.size)))
+    if self.interpolation not in _FILTERS:
+      raise unknown_name("interpolation", self.interpolation, _FILTERS)
+    if len(self.size) != 2 or min(self.size) < 1 or 0 < self.resize < max(self.size):
+      raise InputError(
+          f"Preprocess has size {self.size} and resize {self.resize}, expected two positive "
+          "lengths and a resize of 0 or at least the larger one.",
+          "Give e.g. size=(224, 224), resize=256.")
+
+  def __call__(self, picture: str | os.PathLike | Image.Image) -> np.ndarray:
+    """Returns a picture (a path or a PIL image) as float32 [H, W, 3] in [0, 1]."""
+    from PIL import Image
+
+    if not isinstance(picture, Image.Image):
+      picture = read_picture(picture)
+    picture = _to_rgb(picture)
+    resample = Image.Resampling[self.interpolation.upper()]
+    height, width = self.size
+    if self.resize:
+      shorter = min(picture.size)
+      scaled = [max(self.resize, int(self.resize * side / shorter)) for side in picture.size]
+      picture = picture.resize(scaled, resample)
+      left, top = round((scaled[0] - width) / 2.0), round((scaled[1] - height) / 2.0)
+      picture = picture.crop((left, top, left + width, top + height))
+    else:
+      picture = picture.resize((width, height), resample)
+    return np.asarray(picture, np.float32) / 255.0
+
+
+def read_picture(path: str | os.PathLike) -> Image.Image:
+  """Opens a picture of any common kind as upright 8-bit RGB.
+
+  Grey, palette, CMYK and 16-bit pictures are converted, EXIF rotation is applied, and
+  transparent parts are shown on white.
+
+  Raises:
+    InputError: The file is missing, truncated or no picture.
+  """
+  from PIL import Image, ImageOps
+
+  try:
+    with Image.open(path) as picture:
+      picture.load()
+      return _to_rgb(ImageOps.exif_transpose(picture))
+  except FileNotFoundError:
+    raise InputError(f"No picture at {os.fspath(path)!r}.", "Check the path.") from None
+  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    raise InputError(f"Cannot read {os.fspath(path)!r} as a picture: {error}.",
+                     "Give a complete PNG, JPEG, WebP, GIF, BMP or TIFF file.") from error
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+  from PIL import Image
+
+  if picture.mode.startswith("I") or picture.mode == "F":
+    deep = np.asarray(picture, np.float64)
+    # PIL opens 16-bit grey as I;16 or as I, and 8-bit scientific data as F.
+    peak = 65535.0 if deep.max() > 255 or picture.mode.startswith("I;16") else 255.0
+    picture = Image.fromarray(np.uint8(np.clip(deep / peak, 0, 1) * 255 + 0.5))
+  if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
+    picture = picture.convert("RGBA")
+    white = Image.new("RGBA", picture.size, "white")
+    picture = Image.alpha_composite(white, picture)
+  return picture if picture.mode == "RGB" else picture.convert("RGB")

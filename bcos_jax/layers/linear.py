@@ -1,0 +1,212 @@
+"""B-cos transforms of convolutions (1, 2 and 3 dimensions) and of dense maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import math
+from typing import Any
+
+from flax import linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from .. import functional as F
+from ..errors import InputError, unknown_name
+from .sources import add_constant
+
+Array = jax.Array
+Initializer = Callable[..., Array]
+
+conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+"""Kaiming normal, as B-cos v2 initialises its ResNets."""
+
+dense_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""Uniform within 1/sqrt(fan_in), PyTorch's default, which B-cos v2 keeps for its ViTs."""
+
+_PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+def check_b(b: float) -> float:
+  """Returns `b` if it is a usable exponent, else raises InputError."""
+  if not (isinstance(b, int | float) and math.isfinite(b) and b >= 1):
+    raise InputError(f"B is {b!r}, expected a number of at least 1.",
+                     "Use b=1 for a linear layer, b=2 for the published B-cos networks.")
+  return b
+
+
+class _BcosLinear(nn.Module):
+  """What dense maps and convolutions share: see the public classes for the fields."""
+
+  def _exponent(self) -> float | Array:
+    check_b(self.b)
+    if not self.learn_b:
+      return self.b
+    b = self.param("b", nn.initializers.constant(self.b), (), jnp.float32)
+    return jnp.maximum(b, 1.0)
+
+  def _kernel(self, shape: tuple[int, ...]) -> tuple[Array, Array | None]:
+    kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+    if not (self.unit_norm or self.cosine_of_weights):
+      return kernel, None
+    kernel, norm = F.unit_kernel(kernel)
+    return kernel, norm if self.cosine_of_weights else None
+
+  def _finish(self, y: Array, sq_norm: Callable[[], Array], weight_norm: Array | None) -> Array:
+    if self.use_bias:
+      bias = self.param("bias", nn.initializers.zeros, y.shape[-1:], self.param_dtype)
+      y = add_constant(self, y, bias.astype(y.dtype), "bias")
+    y = F.max_out(y, self.max_out)
+    b = self._exponent()
+    if self.learn_b or b != 1:
+      y = F.bcos_scale(y, sq_norm(), b=b, guard=self.guard, detach=self.detach)
+    if weight_norm is not None:
+      y = y * weight_norm.astype(y.dtype)
+    return y
+
+
+class BcosDense(_BcosLinear):
+  """B-cos transform of a dense map over the last axis.
+
+  Attributes:
+    features: Number of outputs.
+    b: The exponent B, at least 1; the initial value if `learn_b`. At B=1 the layer is the
+      conventional linear map.
+    learn_b: Makes B the scalar parameter `b` of this layer, to be learned or scheduled; always
+      the general formula, B=2 included.
+    unit_norm: Normalises each output unit's weights (B-cos v1, v2, LM) instead of using them as
+      they are (B-cosification).
+    cosine_of_weights: Takes the cosine to the weight vector, yet keeps its length:
+      w.x |cos(x, w)|^(B-1) (ALOE, second implementation).
+    max_out: Linear units per output, of which the largest counts (MaxOut).
+    use_bias: Adds a bias to the linear response, before the scale.
+    detach: Explanation mode: no gradient flows through the scale.
+    guard: Epsilons of the cosine.
+    dtype: Compute dtype; None promotes from the input and parameters. The scale is float32.
+    param_dtype: Dtype of the parameters.
+    kernel_init: Initialiser.
+
+  Parameters: `kernel` [inputs, features * max_out], `bias`, `b`.
+  """
+
+  features: int
+  b: float = 2.0
+  learn_b: bool = False
+  unit_norm: bool = False
+  cosine_of_weights: bool = False
+  max_out: int = 1
+  use_bias: bool = False
+  detach: bool = False
+  guard: F.Guard = F.DENSE_GUARD
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+  kernel_init: Initializer = dense_init
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Maps [..., inputs] to [..., features]."""
+    kernel, weight_norm = self._kernel((x.shape[-1], self.features * self.max_out))
+    x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+    return self._finish(x @ kernel, lambda: F.sq_norm(x), weight_norm)
+
+
+class BcosConv(_BcosLinear):
+  """B-cos transform of a convolution in 1, 2 or 3 dimensions, channels last.
+
+  Attributes:
+    features: Number of outputs.
+    kernel_size: Extent along each spatial axis; its length is the number of dimensions.
+    strides: One number, or one per axis.
+    padding: 'SAME', 'VALID', a number, one per axis, or a (before, after) pair per axis. Note
+      that 'SAME' at stride 2 pads unevenly; PyTorch's `padding=p` is the number p.
+    feature_group_count: Groups; each group of outputs sees the cosine to its own inputs.
+    kernel_dilation: One number, or one per axis.
+    padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'. The patch norm counts padding as
+      zeros in every mode, as in B-cos v2.
+    fan_in_gain: Divides the result by sqrt(inputs of a patch) / 100 (B-cos v1).
+    b, learn_b, unit_norm, cosine_of_weights, max_out, use_bias, detach, guard, dtype,
+      param_dtype, kernel_init: As for `BcosDense`.
+
+  Parameters: `kernel` [*kernel_size, inputs / groups, features * max_out], `bias`, `b`.
+  """
+
+  features: int
+  kernel_size: Sequence[int]
+  strides: int | Sequence[int] = 1
+  padding: str | int | Sequence[Any] = "SAME"
+  feature_group_count: int = 1
+  kernel_dilation: int | Sequence[int] = 1
+  padding_mode: str = "zeros"
+  fan_in_gain: bool = False
+  b: float = 2.0
+  learn_b: bool = False
+  unit_norm: bool = False
+  cosine_of_weights: bool = False
+  max_out: int = 1
+  use_bias: bool = False
+  detach: bool = False
+  guard: F.Guard = F.CONV_GUARD
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+  kernel_init: Initializer = conv_init
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Maps [N, *spatial, inputs] to [N, *spatial_out, features]."""
+    rank, groups = len(self.kernel_size), self.feature_group_count
+    self._check_input(x, rank, groups)
+    window = tuple(self.kernel_size)
+    strides, dilation = (_per_axis(v, rank) for v in (self.strides, self.kernel_dilation))
+    pads = explicit_pads(self.padding, x.shape[1:-1], window, strides, dilation)
+    kernel, weight_norm = self._kernel(
+        (*window, x.shape[-1] // groups, self.features * self.max_out))
+    x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+    y = convolve(x, kernel, strides, pads, dilation, groups, self.padding_mode)
+    y = self._finish(
+        y, lambda: F.patch_sq_norm(x, window, strides, pads, dilation, groups), weight_norm)
+    return y * (100 / math.sqrt(math.prod(kernel.shape[:-1]))) if self.fan_in_gain else y
+
+  def _check_input(self, x: Array, rank: int, groups: int):
+    if rank not in (1, 2, 3) or x.ndim != rank + 2:
+      raise InputError(
+          f"Input has shape {x.shape} for kernel_size {tuple(self.kernel_size)}, expected "
+          f"[N, *{rank} spatial axes, channels].", "Give channels-last batches.")
+    if x.shape[-1] % groups or self.features % groups:
+      raise InputError(
+          f"{x.shape[-1]} inputs and {self.features} features are not divisible by "
+          f"feature_group_count={groups}.", "Choose a divisor of both.")
+
+
+def convolve(x: Array, kernel: Array, strides: Sequence[int], pads: F.Pads,
+             dilation: Sequence[int], groups: int, padding_mode: str = "zeros") -> Array:
+  """Channels-last convolution with PyTorch's padding modes."""
+  if padding_mode not in _PAD_MODES:
+    raise unknown_name("padding_mode", padding_mode, _PAD_MODES)
+  if padding_mode != "zeros":
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), mode=_PAD_MODES[padding_mode])
+    pads = [(0, 0)] * len(pads)
+  axes = "DHW"[3 - len(pads):]
+  return lax.conv_general_dilated(
+      x, kernel, strides, pads, rhs_dilation=dilation, feature_group_count=groups,
+      dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"))
+
+
+def explicit_pads(padding: str | int | Sequence[Any], spatial: Sequence[int],
+                  window: Sequence[int], strides: Sequence[int],
+                  dilation: Sequence[int]) -> list[tuple[int, int]]:
+  """Resolves every way of writing a padding into (before, after) pairs."""
+  if isinstance(padding, str):
+    if padding not in ("SAME", "VALID"):
+      raise unknown_name("padding", padding, ("SAME", "VALID"))
+    dilated = [(k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)]
+    return list(lax.padtype_to_pads(spatial, dilated, strides, padding))
+  pads = _per_axis(padding, len(window))
+  return [(p, p) if isinstance(p, int) else tuple(p) for p in pads]
+
+
+def _per_axis(value: int | Sequence[Any], rank: int) -> tuple[Any, ...]:
+  if isinstance(value, int):
+    return (value,) * rank
+  if len(value) != rank:
+    raise InputError(f"Got {value!r} for {rank} spatial axes.", "Give one entry per axis.")
+  return tuple(value)

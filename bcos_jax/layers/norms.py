@@ -1,0 +1,176 @@
+"""Normalisation, centred and uncentred, with explanations that see through it.
+
+An uncentred norm divides by the standard deviation and subtracts nothing, so that it keeps zero
+at zero and is linear once its divisor is fixed (B-cos v2, arXiv 2306.10898, section 3.2). Its
+variance is still the *centred* one. In explanation mode (`detach`) the divisor is a constant;
+means, where they are subtracted, are linear in the input and stay differentiable.
+
+Statistics are computed in float32. Names: in channels-last networks PositionNorm is LayerNorm,
+InstanceNorm is GroupNorm(num_groups=None), and LayerNorm over space and channels together is
+GroupNorm(num_groups=1).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flax import linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from ..errors import InputError
+from .sources import add_constant
+
+Array = jax.Array
+
+
+class _Norm(nn.Module):
+  """Scale and bias, as all norms apply them."""
+
+  def _affine(self, y: Array, features: int, dtype: Any) -> Array:
+    if self.use_scale:
+      y = y * self.param("scale", nn.initializers.ones, (features,), self.param_dtype)
+    if self.use_bias:
+      bias = self.param("bias", nn.initializers.zeros, (features,), self.param_dtype)
+      y = add_constant(self, y, bias, "bias")
+    return y.astype(dtype)
+
+  def _divisor(self, var: Array) -> Array:
+    inverse = lax.rsqrt(var + self.eps)
+    return lax.stop_gradient(inverse) if self.detach else inverse
+
+
+class BatchNorm(_Norm):
+  """Batch normalisation with running statistics, as PyTorch keeps them.
+
+  Attributes:
+    centered: Subtracts the mean, and keeps the running variance unbiased, as PyTorch does. The
+      uncentred form keeps the biased variance (B-cos v2, BatchNormUncentered2d).
+    joint: One statistic over everything instead of one per channel; scale and bias then have
+      shape [1] (AllNorm).
+    momentum: Share of the old running value kept at each update; None averages over all updates.
+    eps: Added to the variance.
+    use_scale: Multiplies by a learned scale.
+    use_bias: Adds a learned bias.
+    detach: Explanation mode: no gradient flows through the batch's variance.
+    dtype: Dtype of the result; None keeps the input's.
+    param_dtype: Dtype of the parameters.
+
+  Parameters: `scale`, `bias` [C]. Collection `batch_stats`: `var`, `mean` if centred.
+  """
+
+  centered: bool = True
+  joint: bool = False
+  momentum: float | None = 0.9
+  eps: float = 1e-5
+  use_scale: bool = True
+  use_bias: bool = True
+  detach: bool = False
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool = False) -> Array:
+    """Normalises [N, ..., C]; with `train`, by the batch, updating the running statistics."""
+    features = 1 if self.joint else x.shape[-1]
+    wide = x.astype(jnp.float32)
+    running = {"var": self.variable("batch_stats", "var", jnp.ones, (features,))}
+    if self.centered:
+      running["mean"] = self.variable("batch_stats", "mean", jnp.zeros, (features,))
+    if self.momentum is None:
+      running["count"] = self.variable("batch_stats", "count", jnp.zeros, ())
+    if not train:
+      inverse = lax.rsqrt(running["var"].value + self.eps)
+      y = wide * inverse
+      if self.centered:
+        y = add_constant(self, y, -running["mean"].value * inverse, "running_mean")
+      return self._affine(y, features, self.dtype or x.dtype)
+    mean, var = self._batch_statistics(wide)
+    if not self.is_initializing():
+      self._update(running, mean, var, wide.size // features)
+    y = (wide - mean if self.centered else wide) * self._divisor(var)
+    return self._affine(y, features, self.dtype or x.dtype)
+
+  def _batch_statistics(self, wide: Array) -> tuple[Array, Array]:
+    # One pass over the activations: they are read from memory once for both moments.
+    axes = None if self.joint else tuple(range(wide.ndim - 1))
+    mean = jnp.mean(wide, axes)
+    var = jnp.maximum(jnp.mean(jnp.square(wide), axes) - jnp.square(mean), 0.0)
+    return mean.reshape(-1), var.reshape(-1)
+
+  def _update(self, running: dict[str, nn.Variable], mean: Array, var: Array, count: int):
+    if self.momentum is None:
+      running["count"].value += 1
+      keep = 1 - 1 / running["count"].value
+    else:
+      keep = self.momentum
+    if self.centered:
+      var = var * (count / max(count - 1, 1))
+      running["mean"].value = keep * running["mean"].value + (1 - keep) * mean
+    running["var"].value = keep * running["var"].value + (1 - keep) * var
+
+
+class GroupNorm(_Norm):
+  """Normalises each example over space and over the channels of each group.
+
+  Attributes:
+    num_groups: Number of groups; 1 takes all channels together, None each by itself (instance
+      norm).
+    centered: Subtracts the mean.
+    eps, use_scale, use_bias, detach, dtype, param_dtype: As for `BatchNorm`.
+
+  Parameters: `scale`, `bias` [C].
+  """
+
+  num_groups: int | None = 1
+  centered: bool = True
+  eps: float = 1e-5
+  use_scale: bool = True
+  use_bias: bool = True
+  detach: bool = False
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool = False) -> Array:
+    """Normalises [N, ..., C]; `train` changes nothing, there are no running statistics."""
+    channels = x.shape[-1]
+    groups = channels if self.num_groups is None else self.num_groups
+    if groups < 1 or channels % groups:
+      raise InputError(f"{channels} channels cannot be split into {groups} groups.",
+                       "Choose a divisor of the channels as num_groups.")
+    wide = x.astype(jnp.float32).reshape(*x.shape[:-1], groups, channels // groups)
+    y = _standardize(self, wide, (*range(1, x.ndim - 1), x.ndim))
+    return self._affine(y.reshape(x.shape), channels, self.dtype or x.dtype)
+
+
+class LayerNorm(_Norm):
+  """Normalises each position over its channels (position norm, in networks with space).
+
+  Attributes:
+    centered: Subtracts the mean.
+    eps, use_scale, use_bias, detach, dtype, param_dtype: As for `BatchNorm`.
+
+  Parameters: `scale`, `bias` [C].
+  """
+
+  centered: bool = True
+  eps: float = 1e-5
+  use_scale: bool = True
+  use_bias: bool = True
+  detach: bool = False
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool = False) -> Array:
+    """Normalises [..., C]; `train` changes nothing, there are no running statistics."""
+    y = _standardize(self, x.astype(jnp.float32), (-1,))
+    return self._affine(y, x.shape[-1], self.dtype or x.dtype)
+
+
+def _standardize(norm: GroupNorm | LayerNorm, wide: Array, axes: tuple[int, ...]) -> Array:
+  deviation = wide - jnp.mean(wide, axes, keepdims=True)
+  var = jnp.mean(jnp.square(deviation), axes, keepdims=True)
+  return (deviation if norm.centered else wide) * norm._divisor(var)

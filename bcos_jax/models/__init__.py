@@ -1,0 +1,74 @@
+"""Architectures, each written once for every layer family, and their published variants."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from flax import linen as nn
+
+from ..errors import InputError, unknown_name
+from ..ops import Ops
+from . import resnet, vit
+from .resnet import ResNet as ResNet
+from .vit import SimpleViT as SimpleViT
+
+_VARIANTS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    **{name: (ResNet, fields) for name, fields in resnet.VARIANTS.items()},
+    **{name: (SimpleViT, fields) for name, fields in vit.VARIANTS.items()},
+}
+
+
+def names() -> tuple[str, ...]:
+  """Returns the names that `create` knows, in order."""
+  return tuple(_VARIANTS)
+
+
+def create(name: str, *, ops: Ops, **fields: Any) -> nn.Module:
+  """Returns an architecture as a Flax module, without parameters.
+
+  Args:
+    name: One of `names()`: as in torchvision, timm and B-cos v2.
+    ops: The layer family, e.g. `StandardOps()` or `BcosOps()`.
+    **fields: Replaces fields of the variant, e.g. `num_classes=10`.
+
+  Raises:
+    InputError: Unknown name or field, with the nearest one; or a value that cannot be used.
+  """
+  if name not in _VARIANTS:
+    raise unknown_name("architecture", name, _VARIANTS)
+  if not isinstance(ops, Ops):
+    raise InputError(f"ops is {ops!r}, expected a layer family.",
+                     "Give StandardOps() or BcosOps().")
+  cls, variant = _VARIANTS[name]
+  known = _fields(cls)
+  for field in fields:
+    if field not in known:
+      raise unknown_name(f"field of {name!r}", field, known)
+  classes = fields.get("num_classes", 1)
+  if not isinstance(classes, int) or classes < 1:
+    raise InputError(f"num_classes is {classes!r}, expected a positive integer.",
+                     "Give the number of classes of your data.")
+  return cls(ops=ops, **{**variant, **fields})
+
+
+def describe(model: nn.Module) -> tuple[str, dict[str, Any]]:
+  """Returns the variant nearest to a model, and the fields that differ from it.
+
+  `create(name, ops=model.ops, **fields)` makes the model again.
+  """
+  own = {name: getattr(model, name) for name in _fields(type(model))}
+  candidates = []
+  for name, (cls, variant) in _VARIANTS.items():
+    if cls is type(model):
+      full = {**_fields(cls), **variant}
+      candidates.append((name, {k: v for k, v in own.items() if v != full[k]}))
+  if not candidates:
+    raise InputError(f"{type(model).__name__} is not an architecture of bcos_jax.",
+                     "Give a network made by create().")
+  return min(candidates, key=lambda candidate: len(candidate[1]))
+
+
+def _fields(cls: type[nn.Module]) -> dict[str, Any]:
+  hidden = {"ops", "parent", "name"}
+  return {f.name: f.default for f in dataclasses.fields(cls) if f.name not in hidden}

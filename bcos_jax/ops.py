@@ -1,0 +1,347 @@
+"""Layer families: the frozen value that an architecture asks for each of its layers.
+
+An architecture is written once. What makes it a conventional network, a B-cosified one or a B-cos
+network from scratch is the `Ops` it is given. Explanation mode is another value of the same
+family, `ops.detached()`: nothing is ever toggled.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+import dataclasses
+import math
+from typing import Any, Self
+
+from flax import linen as nn
+import jax
+
+from . import functional as F
+from . import layers
+from .errors import InputError, unknown_name
+from .inputs import Encoding
+from .layers.linear import check_b
+
+Array = jax.Array
+
+_POOLS = {"average": layers.avg_pool, "max": layers.max_pool, "blur": layers.blur_pool}
+_NORMS = ("batch", "all", "group", "instance", "layer", "position")
+_ORDERS = ("head_first", "pool_first")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ops(abc.ABC):
+  """What an architecture may ask for. Abstract; the two families below are final.
+
+  Attributes:
+    encoding: How colours become input channels.
+    dtype: Compute dtype such as 'bfloat16'; None computes in float32. Norms, B-cos scales and
+      logits are float32 in any case.
+    param_dtype: Dtype of the parameters.
+    detach: Explanation mode, see `detached`.
+  """
+
+  encoding: Encoding = Encoding()
+  dtype: str | None = None
+  param_dtype: str = "float32"
+  detach: bool = False
+
+  def detached(self) -> Self:
+    """Returns the family in explanation mode: every dynamic weight is a constant.
+
+    Values are unchanged; the derivative of the network becomes its dynamic linear map W(x)
+    (arXiv 2205.10268, section 3.2). `model.clone(ops=model.ops.detached())` shares parameters.
+    """
+    return dataclasses.replace(self, detach=True)
+
+  @abc.abstractmethod
+  def conv(self, features: int, kernel_size: int, strides: int = 1, *, padding: int | None = None,
+           groups: int = 1, dilation: int = 1, use_bias: bool = False, name: str) -> nn.Module:
+    """Convolution; `padding` is PyTorch's and by default keeps the size of odd kernels."""
+
+  @abc.abstractmethod
+  def dense(self, features: int, *, use_bias: bool = True, name: str) -> nn.Module:
+    """Dense map that is a B-cos transform in a B-cos family."""
+
+  @abc.abstractmethod
+  def classifier(self, features: int, *, name: str) -> nn.Module:
+    """The head of a convolutional network: a 1x1 convolution wherever there still is space."""
+
+  @abc.abstractmethod
+  def batch_norm(self, *, name: str, eps: float = 1e-5) -> Callable[..., Array]:
+    """The norm of convolutional networks, called as `norm(x, train)`."""
+
+  @abc.abstractmethod
+  def layer_norm(self, *, name: str, eps: float = 1e-5) -> Callable[..., Array]:
+    """The norm of tokens, over channels."""
+
+  @abc.abstractmethod
+  def group_norm(self, num_groups: int, *, name: str, eps: float = 1e-5) -> Callable[..., Array]:
+    """The norm of convolutional stems of transformers."""
+
+  @abc.abstractmethod
+  def act(self, x: Array, kind: str) -> Array:
+    """Activation of one of the kinds in `functional.GATES`."""
+
+  @abc.abstractmethod
+  def stem_pool(self, x: Array) -> Array:
+    """The pooling behind a convolutional stem: window 3, stride 2, padding 1."""
+
+  @abc.abstractmethod
+  def readout(self, head: Callable[[Array], Array], x: Array, *, tokens: bool = False) -> Array:
+    """Applies the head and averages over positions in the family's order; float32 logits.
+
+    Args:
+      head: Maps features [..., D] to logits [..., classes].
+      x: Features with space, [N, H, W, D], or tokens, [N, T, D].
+      tokens: Whether the architecture is a transformer, whose order is another choice.
+    """
+
+  def linear(self, features: int, *, use_bias: bool = True, name: str) -> nn.Module:
+    """Dense map that is linear in every family (queries, keys, values)."""
+    return layers.BcosDense(features, b=1.0, use_bias=self._bias(use_bias), name=name,
+                            **self._dtypes())
+
+  def attention(self, num_heads: int, *, name: str) -> nn.Module:
+    """Self-attention whose weights are dynamic weights in explanation mode."""
+    return layers.SelfAttention(self, num_heads, detach=self.detach, name=name)
+
+  def _bias(self, requested: bool) -> bool:
+    return requested
+
+  def _dtypes(self) -> dict[str, Any]:
+    return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StandardOps(Ops):
+  """The conventional family: linear maps, biases, centred norms, max pooling, pool then head.
+
+  Detached, it explains a conventional network as a dynamic linear map too (its gates, attention
+  and layer-norm divisors held fixed); the biases then carry much of the value, as the residual
+  of the explanation shows.
+  """
+
+  def conv(self, features, kernel_size, strides=1, *, padding=None, groups=1, dilation=1,
+           use_bias=False, name):
+    return layers.BcosConv(
+        features, (kernel_size,) * 2, strides, _padding(padding, kernel_size, dilation), groups,
+        dilation, b=1.0, use_bias=use_bias, name=name, **self._dtypes())
+
+  def dense(self, features, *, use_bias=True, name):
+    return self.linear(features, use_bias=use_bias, name=name)
+
+  def classifier(self, features, *, name):
+    return self.linear(features, name=name)
+
+  def batch_norm(self, *, name, eps=1e-5):
+    return layers.BatchNorm(eps=eps, detach=self.detach, name=name, **self._dtypes())
+
+  def layer_norm(self, *, name, eps=1e-5):
+    return layers.LayerNorm(eps=eps, detach=self.detach, name=name, **self._dtypes())
+
+  def group_norm(self, num_groups, *, name, eps=1e-5):
+    return layers.GroupNorm(num_groups, eps=eps, detach=self.detach, name=name, **self._dtypes())
+
+  def act(self, x, kind):
+    return F.gated(x, kind, detach=self.detach)
+
+  def stem_pool(self, x):
+    return layers.max_pool(x)
+
+  def readout(self, head, x, *, tokens=False):
+    return head(layers.global_avg_pool(x)).astype("float32")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BcosOps(Ops):
+  """The B-cos family. The defaults are B-cosification's (arXiv 2411.00715); presets name others.
+
+  Attributes:
+    b: The exponent B of every B-cos map; the initial value if `learn_b`.
+    learn_b: Makes B a scalar parameter `b` of each layer, to be learned or scheduled.
+    unit_norm: Normalises the weights of every unit.
+    cosine_of_weights: See `layers.BcosDense`.
+    max_out: Linear units per output.
+    use_bias: Keeps the biases of maps and norms, where the architecture has them.
+    norm: What batch norm becomes: batch, all, group, instance, layer or position, each with
+      `_uncentered` for the form that subtracts no mean; or none.
+    norm_scale: Whether norms have a scale.
+    norm_bias: Whether norms have a bias; None follows `use_bias`.
+    norm_groups: Groups of the norm `group`.
+    centered_stem: Whether the stem norm of transformers subtracts the mean.
+    keep_activations: Keeps ReLU and GELU; their gates become dynamic weights.
+    pool: Stem pooling: average, max, or blur (anti-aliased).
+    head_order: head_first (a 1x1 map, then the mean over positions) or pool_first.
+    token_head_order: The same choice for transformers.
+    logit_bias: Constant added to the logits; None takes -log(classes - 1), 0 adds nothing.
+    logit_temperature: Divisor of the logits.
+    fan_in_gain: Divides convolutions by sqrt(inputs of a patch) / 100 (B-cos v1).
+    conv_guard: Epsilons of convolutions.
+    dense_guard: Epsilons of dense maps.
+  """
+
+  encoding: Encoding = Encoding(pairing="negated")
+  b: float = 2.0
+  learn_b: bool = False
+  unit_norm: bool = False
+  cosine_of_weights: bool = False
+  max_out: int = 1
+  use_bias: bool = False
+  norm: str = "batch_uncentered"
+  norm_scale: bool = True
+  norm_bias: bool | None = None
+  norm_groups: int = 32
+  centered_stem: bool = True
+  keep_activations: bool = True
+  pool: str = "average"
+  head_order: str = "head_first"
+  token_head_order: str = "head_first"
+  logit_bias: float | None = None
+  logit_temperature: float = 1.0
+  fan_in_gain: bool = False
+  conv_guard: F.Guard = F.CONV_GUARD
+  dense_guard: F.Guard = F.DENSE_GUARD
+
+  def __post_init__(self):
+    check_b(self.b)
+    norms = {"none", *_NORMS, *(f"{norm}_uncentered" for norm in _NORMS)}
+    for kind, value, known in (("pool", self.pool, _POOLS), ("norm", self.norm, norms),
+                               ("head_order", self.head_order, _ORDERS),
+                               ("token_head_order", self.token_head_order, _ORDERS)):
+      if value not in known:
+        raise unknown_name(kind, value, known)
+
+  @classmethod
+  def equivalent(cls, **fields) -> Self:
+    """B=1 with everything kept: B-cosified with it, a network computes what it did before."""
+    return cls(**{"b": 1.0, "use_bias": True, "pool": "max", "head_order": "pool_first",
+                  "token_head_order": "pool_first", "logit_bias": 0.0} | fields)
+
+  @classmethod
+  def v2(cls, **fields) -> Self:
+    """B-cos v2 (arXiv 2306.10898): unit-norm weights, no activations, input [x, 1-x]."""
+    return cls(**{"encoding": Encoding((0.0,) * 3, (1.0,) * 3, "complement"), "unit_norm": True,
+                  "keep_activations": False, "token_head_order": "pool_first"} | fields)
+
+  @classmethod
+  def v1(cls, **fields) -> Self:
+    """B-cos v1 (arXiv 2205.10268): as v2, with MaxOut of 2 units, fixed gains and no norms."""
+    return cls.v2(**{"max_out": 2, "norm": "none", "fan_in_gain": True} | fields)
+
+  @classmethod
+  def lm(cls, **fields) -> Self:
+    """B-cos LM (arXiv 2502.12992): unit-norm rows, activations kept, epsilon under the root."""
+    return cls(**{"unit_norm": True, "dense_guard": F.CONV_GUARD, "logit_bias": 0.0} | fields)
+
+  @classmethod
+  def aloe(cls, *, implementation: int = 2, **fields) -> Self:
+    """ALOE: plain weights (implementation 1) or the cosine to them (2), input [z, 1-z]."""
+    if implementation not in (1, 2):
+      raise InputError(f"ALOE implementation {implementation!r} does not exist, expected 1 or 2.",
+                       "Its published students use 2.")
+    return cls(**{"encoding": Encoding(pairing="complement"), "centered_stem": False,
+                  "cosine_of_weights": implementation == 2} | fields)
+
+  def conv(self, features, kernel_size, strides=1, *, padding=None, groups=1, dilation=1,
+           use_bias=False, name):
+    return layers.BcosConv(
+        features, (kernel_size,) * 2, strides, _padding(padding, kernel_size, dilation), groups,
+        dilation, use_bias=self._bias(use_bias), guard=self.conv_guard,
+        fan_in_gain=self.fan_in_gain, name=name, **self._map())
+
+  def dense(self, features, *, use_bias=True, name):
+    return layers.BcosDense(features, use_bias=self._bias(use_bias), guard=self.dense_guard,
+                            name=name, **self._map())
+
+  def classifier(self, features, *, name):
+    return layers.BcosDense(features, use_bias=self._bias(True), guard=self.conv_guard, name=name,
+                            **self._map())
+
+  def batch_norm(self, *, name, eps=1e-5):
+    kind, _, uncentered = self.norm.partition("_")
+    fields = self._norm(eps, centered=not uncentered)
+    if kind == "none":
+      return lambda x, train=False: x
+    if kind in ("batch", "all"):
+      return layers.BatchNorm(joint=kind == "all", name=name, **fields)
+    if kind == "position":
+      return layers.LayerNorm(name=name, **fields)
+    groups = {"group": self.norm_groups, "instance": None, "layer": 1}[kind]
+    return layers.GroupNorm(groups, name=name, **fields)
+
+  def layer_norm(self, *, name, eps=1e-5):
+    return layers.LayerNorm(name=name, **self._norm(eps, centered=True))
+
+  def group_norm(self, num_groups, *, name, eps=1e-5):
+    return layers.GroupNorm(num_groups, name=name, **self._norm(eps, self.centered_stem))
+
+  def act(self, x, kind):
+    return F.gated(x, kind, detach=self.detach) if self.keep_activations else x
+
+  def stem_pool(self, x):
+    return _POOLS[self.pool](x)
+
+  def readout(self, head, x, *, tokens=False):
+    order = self.token_head_order if tokens else self.head_order
+    if order == "head_first":
+      # Float32 before the mean: bfloat16 sums over positions would lose the logits' last digits.
+      x = layers.global_avg_pool(head(x).astype("float32"))
+    else:
+      x = head(layers.global_avg_pool(x))
+    bias = self.logit_bias
+    if bias is None:
+      bias = -math.log(max(x.shape[-1] - 1, 1))
+    return layers.LogitLayer(bias, self.logit_temperature, name="logits")(x)
+
+  def _bias(self, requested):
+    return requested and self.use_bias
+
+  def _map(self) -> dict[str, Any]:
+    return {"b": self.b, "learn_b": self.learn_b, "unit_norm": self.unit_norm,
+            "cosine_of_weights": self.cosine_of_weights, "max_out": self.max_out,
+            "detach": self.detach, **self._dtypes()}
+
+  def _norm(self, eps: float, centered: bool) -> dict[str, Any]:
+    bias = self.use_bias if self.norm_bias is None else self.norm_bias
+    return {"centered": centered, "eps": eps, "use_scale": self.norm_scale, "use_bias": bias,
+            "detach": self.detach, **self._dtypes()}
+
+
+def _padding(padding: int | None, kernel_size: int, dilation: int) -> int:
+  return dilation * (kernel_size - 1) // 2 if padding is None else padding
+
+
+_FAMILIES: dict[str, type[Ops]] = {"standard": StandardOps, "bcos": BcosOps}
+
+
+def to_dict(ops: Ops) -> dict[str, Any]:
+  """Returns a family as plain values: `family` and every field."""
+  family = {cls: name for name, cls in _FAMILIES.items()}[type(ops)]
+  return {"family": family, **dataclasses.asdict(ops)}
+
+
+def from_dict(fields: Mapping[str, Any]) -> Ops:
+  """Returns the family that `to_dict` wrote; absent fields take their defaults.
+
+  A `family` may name a preset: 'standard', 'bcos', 'bcos_v1', 'bcos_v2', 'bcos_lm', 'aloe'.
+
+  Raises:
+    InputError: Unknown family or field, with the nearest name.
+  """
+  fields = dict(fields)
+  presets: dict[str, Callable[..., Ops]] = {
+      **_FAMILIES, "bcos_v1": BcosOps.v1, "bcos_v2": BcosOps.v2, "bcos_lm": BcosOps.lm,
+      "aloe": BcosOps.aloe}
+  family = fields.pop("family", None)
+  if family not in presets:
+    raise unknown_name("ops family", family, presets)
+  known = {f.name for f in dataclasses.fields(_FAMILIES.get(family, BcosOps))}
+  for name in fields:
+    if name not in known:
+      raise unknown_name(f"field of the {family!r} ops", name, known)
+  nested = {"encoding": Encoding, "conv_guard": F.Guard, "dense_guard": F.Guard}
+  for name, cls in nested.items():
+    if isinstance(fields.get(name), Mapping):
+      fields[name] = cls(**fields[name])
+  return presets[family](**fields)

@@ -1,0 +1,213 @@
+"""Saved networks: a bundle is a folder with `model.safetensors` and `config.json`.
+
+The configuration holds everything that a network needs beside its weights: architecture, layer
+family, input encoding, preprocessing, labels, and where it came from. Nothing in it is code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+from flax import linen as nn
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import models, ops
+from .errors import InputError
+from .inputs import Preprocess
+
+FORMAT = 1
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bundle:
+  """A network with all that belongs to it.
+
+  Attributes:
+    model: The Flax module.
+    variables: Its variables.
+    preprocess: From a picture to an array in [0, 1], as its evaluation does it.
+    labels: Names of the classes, or () where they are not known.
+    config: Format, architecture, fields, ops, preprocess and provenance, as plain values.
+    extras: Tensors of the source checkpoint that the network has no use for, by source key; kept
+      so that converting back gives the very same file.
+  """
+
+  model: nn.Module
+  variables: Mapping[str, Any]
+  preprocess: Preprocess
+  labels: tuple[str, ...] = ()
+  config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+def make_bundle(model: nn.Module, variables: Mapping[str, Any], *,
+                preprocess: Preprocess | None = None, labels: Sequence[str] = (),
+                provenance: Mapping[str, Any] | None = None,
+                extras: Mapping[str, np.ndarray] | None = None) -> Bundle:
+  """Returns a bundle in memory; arguments as for `save`.
+
+  Raises:
+    InputError: The labels do not fit the classes, or the variables do not fit the model.
+  """
+  labels = tuple(map(str, labels))
+  if labels and len(labels) != model.num_classes:
+    raise InputError(f"Got {len(labels)} labels for {model.num_classes} classes.",
+                     "Give one label per class, or none.")
+  _check_variables(model, variables, "The variables")
+  if preprocess is None:
+    side = model.image_size
+    preprocess = Preprocess((side, side), resize=side * 8 // 7 if side >= 64 else 0)
+  name, fields = models.describe(model)
+  config = {"format": FORMAT, "architecture": name, "fields": fields,
+            "ops": ops.to_dict(dataclasses.replace(model.ops, detach=False)),
+            "preprocess": dataclasses.asdict(preprocess), "provenance": dict(provenance or {})}
+  config = json.loads(json.dumps(config))
+  return Bundle(model=model, variables=variables, preprocess=preprocess, labels=labels,
+                config=config, extras=dict(extras or {}))
+
+
+def save(folder: str | os.PathLike, model: nn.Module, variables: Mapping[str, Any], *,
+         preprocess: Preprocess | None = None, labels: Sequence[str] = (),
+         provenance: Mapping[str, Any] | None = None,
+         extras: Mapping[str, np.ndarray] | None = None) -> pathlib.Path:
+  """Writes a bundle: the folder is complete or it is not there.
+
+  Args:
+    folder: Where to; replaced if it is a bundle already.
+    model: The network.
+    variables: Its variables.
+    preprocess: How its evaluation reads pictures; None derives it from `model.image_size`.
+    labels: Names of the classes, in order.
+    provenance: Plain values that say where the network came from.
+    extras: See `Bundle`.
+
+  Returns:
+    The folder.
+
+  Raises:
+    InputError: The folder cannot be written or holds something else; bad labels or variables.
+  """
+  from safetensors.numpy import save_file
+
+  bundle = make_bundle(model, variables, preprocess=preprocess, labels=labels,
+                       provenance=provenance, extras=extras)
+  folder = pathlib.Path(folder)
+  if folder.exists() and not (folder / _CONFIG).is_file() and (
+      not folder.is_dir() or any(folder.iterdir())):
+    raise InputError(f"{str(folder)!r} exists and is no bundle.", "Choose a new folder.")
+  tensors = {path: np.ascontiguousarray(jax.device_get(leaf))
+             for path, leaf in traverse_util.flatten_dict(bundle.variables, sep="/").items()}
+  tensors |= {f"extras/{key}": np.ascontiguousarray(leaf) for key, leaf in bundle.extras.items()}
+  try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+      staged = pathlib.Path(temporary) / "bundle"
+      staged.mkdir()
+      save_file(tensors, staged / _WEIGHTS)
+      config = {**bundle.config, "labels": list(bundle.labels)}
+      (staged / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+      if folder.exists():
+        folder.rename(pathlib.Path(temporary) / "replaced")
+      staged.rename(folder)
+  except OSError as error:
+    raise InputError(f"Cannot write {str(folder)!r}: {error.strerror or error}.",
+                     "Choose a folder that you may write to, on a disk with space.") from error
+  return folder
+
+
+def load(folder: str | os.PathLike) -> Bundle:
+  """Reads a bundle.
+
+  Raises:
+    InputError: A file is missing, truncated or from a later format; tensors do not fit the
+      architecture that the configuration names.
+  """
+  from safetensors import SafetensorError
+  from safetensors.numpy import load_file
+
+  folder = pathlib.Path(folder)
+  config = _read_config(folder)
+  try:
+    model = models.create(config["architecture"], ops=ops.from_dict(config["ops"]), **{
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in config["fields"].items()})
+    preprocess = Preprocess(**config["preprocess"])
+    labels = tuple(config.pop("labels"))
+  except (KeyError, TypeError) as error:
+    raise InputError(f"{_CONFIG} in {str(folder)!r} is incomplete: {error}.",
+                     "Save the network again.") from error
+  try:
+    tensors = load_file(folder / _WEIGHTS)
+  except (OSError, SafetensorError) as error:
+    raise InputError(f"Cannot read {_WEIGHTS} in {str(folder)!r}: {error}.",
+                     "The file is missing or damaged: copy or save the bundle again.") from error
+  extras = {key.removeprefix("extras/"): tensors.pop(key)
+            for key in list(tensors) if key.startswith("extras/")}
+  variables = traverse_util.unflatten_dict(tensors, sep="/")
+  _check_variables(model, variables, f"The bundle {str(folder)!r}")
+  return Bundle(model=model, variables=variables, preprocess=preprocess, labels=labels,
+                config=config, extras=extras)
+
+
+def _read_config(folder: pathlib.Path) -> dict[str, Any]:
+  if not (folder / _CONFIG).is_file():
+    raise InputError(f"{str(folder)!r} is no bundle: it has no {_CONFIG}.",
+                     "Give a folder written by bcos_jax.save or `bcos-jax`.")
+  try:
+    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    version = config["format"]
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise InputError(f"Cannot read {_CONFIG} in {str(folder)!r}: {error}.",
+                     "The file is damaged: copy or save the bundle again.") from error
+  if version != FORMAT:
+    raise InputError(f"{str(folder)!r} has bundle format {version}, expected {FORMAT}.",
+                     "Update bcos_jax.")
+  return config
+
+
+def abstract_variables(model: nn.Module) -> Any:
+  """Returns the shapes and dtypes of a model's variables, without computing anything."""
+  side = model.image_size
+  inputs = jax.ShapeDtypeStruct((1, side, side, model.ops.encoding.channels), jnp.float32)
+  return jax.eval_shape(model.init, jax.random.key(0), inputs)
+
+
+def _check_variables(model: nn.Module, variables: Mapping[str, Any], whose: str):
+  wanted = traverse_util.flatten_dict(abstract_variables(model), sep="/")
+  given = traverse_util.flatten_dict(variables, sep="/")
+  problems = [f"{path} is missing" for path in sorted(wanted.keys() - given.keys())]
+  problems += [f"{path} is unexpected" for path in sorted(given.keys() - wanted.keys())]
+  problems += [f"{path} has shape {given[path].shape}, expected {wanted[path].shape}"
+               for path in sorted(wanted.keys() & given.keys())
+               if given[path].shape != wanted[path].shape]
+  if problems:
+    raise InputError(f"{whose} do not fit {models.describe(model)[0]}: {'; '.join(problems)}.",
+                     "Use the variables of this architecture, layer family and class count.")
+
+
+def check_writable(folder: str | os.PathLike) -> pathlib.Path:
+  """Creates a folder and proves that it can be written to, before any work is done.
+
+  Raises:
+    InputError: It cannot.
+  """
+  folder = pathlib.Path(folder)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix=".probe-"))
+    shutil.rmtree(probe)
+  except OSError as error:
+    raise InputError(f"Cannot write to {str(folder)!r}: {error.strerror or error}.",
+                     "Choose a folder that you may write to.") from error
+  return folder

@@ -1,0 +1,6 @@
+"""Weights from PyTorch and back, exactly: every key accounted for in both directions."""
+
+from .rules import Rule as Rule
+from .rules import Skip as Skip
+from .state_dict import from_state_dict as from_state_dict
+from .state_dict import to_state_dict as to_state_dict

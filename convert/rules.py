@@ -1,0 +1,194 @@
+"""Porting as a bijection: tables of rules, applied with every key accounted for.
+
+A table pairs name templates, `"layer{i}.{j}.conv{k}.weight"` with
+`"params/layer{i}_{j}/conv{k}/kernel"`. Each `{field}` stands for a number, so a template reads and
+writes names alike and one table serves both directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import difflib
+import functools
+import re
+from typing import Any
+
+import numpy as np
+
+from bcos_jax.errors import InputError
+
+from .layouts import AS_IS, Layout
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """One tensor of the source is one leaf of the Flax tree.
+
+  Attributes:
+    source: Template of the source key.
+    target: Template of the Flax path, `collection/module/.../leaf`.
+    layout: How the numbers are laid out.
+  """
+
+  source: str
+  target: str
+  layout: Layout = AS_IS
+
+
+@dataclasses.dataclass(frozen=True)
+class Skip:
+  """A tensor of the source that the Flax network has no use for.
+
+  Attributes:
+    source: Template of the source key.
+    reason: Why it is not needed.
+    beside: Template of the Flax path whose presence calls for this key when converting back.
+    fill: The value to write for a network that did not come from this source.
+    dtype: Its dtype.
+    scalar: Whether it has shape (); otherwise it has the shape of `beside`.
+  """
+
+  source: str
+  reason: str
+  beside: str
+  fill: float = 0.0
+  dtype: str = "float32"
+  scalar: bool = False
+
+  def default(self, sibling: np.ndarray) -> np.ndarray:
+    """Returns the value that a fresh network would have."""
+    return np.full(() if self.scalar else sibling.shape, self.fill, self.dtype)
+
+
+Table = tuple[Rule | Skip, ...]
+
+
+def port(state: Mapping[str, np.ndarray], table: Table, wanted: Mapping[str, Any],
+         ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+  """Maps a state dict to the leaves of a Flax tree.
+
+  Args:
+    state: Source key -> tensor.
+    table: The rules of this architecture and source.
+    wanted: Flax path -> array or shape of the network to fill.
+
+  Returns:
+    Flax path -> tensor, and the skipped tensors by source key.
+
+  Raises:
+    InputError: Any key matched by no rule or by several, any leaf filled twice or never, any
+      shape that differs: all of them in one message.
+  """
+  leaves, skipped, problems = {}, {}, []
+  for key, tensor in state.items():
+    matches = [(entry, found) for entry in table if (found := parse(entry.source, key)) is not None]
+    if len(matches) != 1:
+      problems.append(f"{key!r} {list(tensor.shape)} is matched by {len(matches)} rules"
+                      + ("" if matches else _nearest_source(key, table)))
+      continue
+    (entry, numbers), = matches
+    if isinstance(entry, Skip):
+      skipped[key] = tensor
+      continue
+    path = render(entry.target, numbers)
+    if path not in wanted:
+      problems.append(f"{key!r} {list(tensor.shape)} belongs to {path!r}, which this network "
+                      f"does not have{_nearest(path, wanted)}")
+    elif path in leaves:
+      problems.append(f"{path!r} is filled twice, the second time by {key!r}")
+    else:
+      problem, leaf = _laid_out(key, tensor, entry.layout, path, wanted[path].shape)
+      problems += problem
+      leaves[path] = leaf
+  problems += [f"{_source_of(path, table)!r} {list(wanted[path].shape)} (for {path!r}) is missing"
+               for path in sorted(wanted.keys() - leaves.keys())]
+  _raise(problems)
+  return leaves, skipped
+
+
+def export(leaves: Mapping[str, np.ndarray], table: Table,
+           skipped: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The inverse of `port`: maps the leaves of a Flax tree to a state dict.
+
+  Args:
+    leaves: Flax path -> tensor.
+    table: The rules.
+    skipped: What `port` returned as skipped; absent keys take the default of their `Skip`.
+
+  Raises:
+    InputError: A leaf that no rule writes, or several.
+  """
+  state, problems = {}, []
+  for path, tensor in leaves.items():
+    matches = 0
+    for entry in table:
+      if isinstance(entry, Rule) and (numbers := parse(entry.target, path)) is not None:
+        matches += 1
+        state[render(entry.source, numbers)] = np.ascontiguousarray(entry.layout.to_torch(tensor))
+      elif isinstance(entry, Skip) and (numbers := parse(entry.beside, path)) is not None:
+        key = render(entry.source, numbers)
+        state[key] = skipped.get(key, entry.default(tensor))
+    if matches != 1:
+      problems.append(f"{path!r} is written by {matches} rules")
+  _raise(problems)
+  return state
+
+
+@functools.cache
+def _pattern(template: str) -> re.Pattern[str]:
+  pieces = re.split(r"\{(\w+)\}", template)
+  seen: set[str] = set()
+  pattern = ""
+  for index, piece in enumerate(pieces):
+    if index % 2 == 0:
+      pattern += re.escape(piece)
+    else:
+      pattern += f"(?P={piece})" if piece in seen else rf"(?P<{piece}>\d+)"
+      seen.add(piece)
+  return re.compile(pattern)
+
+
+def parse(template: str, name: str) -> dict[str, str] | None:
+  """Returns the numbers that make `template` equal `name`, or None."""
+  found = _pattern(template).fullmatch(name)
+  return None if found is None else found.groupdict()
+
+
+def render(template: str, numbers: Mapping[str, str]) -> str:
+  """Fills the numbers into a template."""
+  return template.format(**numbers)
+
+
+def _laid_out(key: str, tensor: np.ndarray, layout: Layout, path: str,
+              shape: tuple[int, ...]) -> tuple[list[str], np.ndarray | None]:
+  expected = list(layout.to_torch(np.broadcast_to(np.float32(0), shape)).shape)
+  if list(tensor.shape) != expected:
+    return [f"{key!r} has shape {list(tensor.shape)}, expected {expected} (for {path!r})"], None
+  return [], np.ascontiguousarray(layout.to_flax(tensor))
+
+
+def _source_of(path: str, table: Table) -> str:
+  for entry in table:
+    if isinstance(entry, Rule) and (numbers := parse(entry.target, path)) is not None:
+      return render(entry.source, numbers)
+  return path
+
+
+def _nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+  near = difflib.get_close_matches(name, list(known), n=1)
+  return f" (nearest: {near[0]!r})" if near else ""
+
+
+def _nearest_source(key: str, table: Table) -> str:
+  numbers = re.findall(r"\d+", key)
+  templates = [re.sub(r"\{\w+\}", lambda _, n=iter(numbers): next(n, "0"), entry.source)
+               for entry in table]
+  return _nearest(key, templates)
+
+
+def _raise(problems: Sequence[str]):
+  if problems:
+    raise InputError(
+        f"The tensors do not fit ({len(problems)} problems):\n  " + "\n  ".join(problems) + "\n",
+        "Check the architecture, the source and the number of classes.")
