@@ -116,16 +116,21 @@ class Preprocess:
     size: Height and width of the result, in pixels.
     resize: Length that the shorter side is first scaled to; 0 scales straight to `size`.
     interpolation: PIL's anti-aliased filter: nearest, bilinear, bicubic or lanczos.
+    colors: 3 for RGB, 1 for grey.
   """
 
   size: tuple[int, int] = (224, 224)
   resize: int = 256
   interpolation: str = "bilinear"
+  colors: int = 3
 
   def __post_init__(self):
     object.__setattr__(self, "size", tuple(map(int, self.size)))
     if self.interpolation not in _FILTERS:
       raise unknown_name("interpolation", self.interpolation, _FILTERS)
+    if self.colors not in (1, 3):
+      raise InputError(f"Preprocess has {self.colors} colour channels, expected 1 or 3.",
+                       "Pictures are read as grey or as RGB.")
     if len(self.size) != 2 or min(self.size) < 1 or 0 < self.resize < max(self.size):
       raise InputError(
           f"Preprocess has size {self.size} and resize {self.resize}, expected two positive "
@@ -133,12 +138,12 @@ class Preprocess:
           "Give e.g. size=(224, 224), resize=256.")
 
   def __call__(self, picture: str | os.PathLike | Image.Image) -> np.ndarray:
-    """Returns a picture (a path or a PIL image) as float32 [H, W, 3] in [0, 1]."""
+    """Returns a picture (a path or a PIL image) as float32 [H, W, colors] in [0, 1]."""
     from PIL import Image
 
     if not isinstance(picture, Image.Image):
       picture = read_picture(picture)
-    picture = _to_rgb(picture)
+    picture = _flatten(picture).convert("RGB" if self.colors == 3 else "L")
     resample = Image.Resampling[self.interpolation.upper()]
     height, width = self.size
     if self.resize:
@@ -149,7 +154,7 @@ class Preprocess:
       picture = picture.crop((left, top, left + width, top + height))
     else:
       picture = picture.resize((width, height), resample)
-    return np.asarray(picture, np.float32) / 255.0
+    return np.asarray(picture, np.float32).reshape(height, width, self.colors) / 255.0
 
 
 def read_picture(path: str | os.PathLike) -> Image.Image:
@@ -166,7 +171,7 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
   try:
     with Image.open(path) as picture:
       picture.load()
-      return _to_rgb(ImageOps.exif_transpose(picture))
+      return _flatten(ImageOps.exif_transpose(picture)).convert("RGB")
   except FileNotFoundError:
     raise InputError(f"No picture at {os.fspath(path)!r}.", "Check the path.") from None
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -174,7 +179,8 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
                      "Give a complete PNG, JPEG, WebP, GIF, BMP or TIFF file.") from error
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+def _flatten(picture: Image.Image) -> Image.Image:
+  """Returns 8-bit colours without transparency."""
   from PIL import Image
 
   if picture.mode.startswith("I") or picture.mode == "F":
@@ -186,4 +192,4 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     picture = picture.convert("RGBA")
     white = Image.new("RGBA", picture.size, "white")
     picture = Image.alpha_composite(white, picture)
-  return picture if picture.mode == "RGB" else picture.convert("RGB")
+  return picture

@@ -67,7 +67,8 @@ def make_bundle(model: nn.Module, variables: Mapping[str, Any], *,
   _check_variables(model, variables, "The variables")
   if preprocess is None:
     side = model.image_size
-    preprocess = Preprocess((side, side), resize=side * 8 // 7 if side >= 64 else 0)
+    preprocess = Preprocess((side, side), resize=side * 8 // 7 if side >= 64 else 0,
+                            colors=model.ops.encoding.colors)
   name, fields = models.describe(model)
   config = {"format": FORMAT, "architecture": name, "fields": fields,
             "ops": ops.to_dict(dataclasses.replace(model.ops, detach=False)),
@@ -181,6 +182,11 @@ def abstract_variables(model: nn.Module) -> Any:
   side = model.image_size
   inputs = jax.ShapeDtypeStruct((1, side, side, model.ops.encoding.channels), jnp.float32)
   return jax.eval_shape(model.init, jax.random.key(0), inputs)
+
+
+def num_parameters(model: nn.Module) -> int:
+  """Returns how many numbers a model learns."""
+  return sum(leaf.size for leaf in jax.tree.leaves(abstract_variables(model)["params"]))
 
 
 def _check_variables(model: nn.Module, variables: Mapping[str, Any], whose: str):

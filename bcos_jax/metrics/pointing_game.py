@@ -1,0 +1,223 @@
+"""The grid pointing game: does an explanation of a class point at the picture of that class?
+
+Pictures of distinct classes, each classified rightly and confidently on its own, form a g x g
+grid. Every class in the grid is explained in turn, and its score is the share of the positive
+attribution that falls on its own picture: 1 is perfect, 1 / g**2 is blind.
+
+Published with B-cos networks (arXiv 2205.10268, section 5; B-cos v2, arXiv 2306.10898). `grids`
+has the rules that choose and place the pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+import functools
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import InputError
+from ..explain import Variables, explain
+from ..render.color import box_average, check_window
+from .grids import Selection, make_grid, sample_grids, select
+
+Attribute = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Logits = np.ndarray | Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class GridPointingResult:
+  """Scores of a grid pointing game, beside those of maps that know nothing.
+
+  Attributes:
+    scores: [G, g * g] floats in [0, 1]: for each grid, the score of each cell's class.
+    random_scores: [G, g * g], the scores of Gaussian noise as attribution, on the same grids.
+    requested: Number of grids asked for; there are fewer where images ran out.
+    selection: The images that could be used, and how many could not.
+    num_empty: Attributions without any positive part; they score 0, as published.
+  """
+
+  scores: np.ndarray
+  random_scores: np.ndarray
+  requested: int
+  selection: Selection
+  num_empty: int
+
+  @property
+  def num_grids(self) -> int:
+    return len(self.scores)
+
+  @property
+  def mean(self) -> float:
+    return float(self.scores.mean())
+
+  @property
+  def percentiles(self) -> dict[int, float]:
+    """The quartiles and the maximum that are published, by percent."""
+    return {p: float(np.percentile(self.scores, p)) for p in (25, 50, 75, 100)}
+
+  @property
+  def uniform(self) -> float:
+    """The score of the same attribution everywhere."""
+    return 1.0 / self.scores.shape[1]
+
+  @property
+  def random(self) -> float:
+    """The mean score of random attributions, measured on these grids."""
+    return float(self.random_scores.mean())
+
+  @property
+  def oracle(self) -> float:
+    """The score of an attribution inside the right cell only."""
+    return 1.0
+
+  def summary(self) -> dict[str, float]:
+    """Everything that a report should say, as plain numbers."""
+    return {"mean": self.mean, **{f"percentile_{p}": v for p, v in self.percentiles.items()},
+            "uniform": self.uniform, "random": self.random, "oracle": self.oracle,
+            "num_grids": self.num_grids, "requested": self.requested,
+            "num_images": self.selection.num_images, "num_correct": self.selection.num_correct,
+            "num_eligible": self.selection.num_eligible, "num_empty": self.num_empty}
+
+
+def grid_share(attributions: jax.Array, grid: int, smooth: int = 0) -> jax.Array:
+  """The share of positive attribution that each cell of a grid holds. Jittable.
+
+  Args:
+    attributions: [..., H, W] floats, signed; height and width divisible by `grid`.
+    grid: Cells per side.
+    smooth: Odd width of an averaging window (stride 1, zeros outside counted), 0 for none. It
+      comes before negative values are dropped, as published.
+
+  Returns:
+    [..., grid * grid] floats that sum to 1, or all 0 where nothing is positive. NaN stays NaN.
+
+  Raises:
+    InputError: A size not divisible by `grid`, or an even window.
+  """
+  height, width = attributions.shape[-2:]
+  if grid < 1 or height % grid or width % grid:
+    raise InputError(f"A map of {height} x {width} pixels has no {grid} x {grid} equal cells.",
+                     "Give maps of the grid's own size.")
+  positive = jnp.maximum(box_average(jnp.asarray(attributions), smooth), 0)
+  cells = positive.reshape(*positive.shape[:-2], grid, height // grid, grid, width // grid)
+  mass = jnp.sum(cells, axis=(-3, -1)).swapaxes(-1, -2)  # column by column
+  mass = mass.reshape(*mass.shape[:-2], grid * grid)
+  total = jnp.sum(mass, axis=-1, keepdims=True)
+  return jnp.where(mass <= 0, 0.0, mass / jnp.where(total == 0, 1.0, total))
+
+
+def grid_pointing_game(attribute: Attribute, logits: Logits, images: Sequence[np.ndarray],
+                       labels: np.ndarray, *, grid: int = 3, num_grids: int = 250,
+                       smooth: int = 15, confidence: float = 0.5, rescale: bool = False,
+                       batch_size: int = 8, seed: int = 42,
+                       progress: Callable[[range], Iterable[int]] = iter) -> GridPointingResult:
+  """Plays the grid pointing game.
+
+  Args:
+    attribute: Called as `attribute(grids [B, H, W, C], targets [B, n])`, returns signed maps
+      [B, n, H, W]; see `attribute_with` and `input_x_gradient`. B is always `batch_size`.
+    logits: [N, C] of the single images, or a function from images [B, H, W, C] to [B, C].
+    images: [N, H, W, C] in [0, 1], or a sequence of N such pictures, read when needed.
+    labels: [N] ints.
+    grid: Pictures per side.
+    num_grids: Most grids to play. Published: 250 or 500.
+    smooth: Odd width of the averaging window, 0 for none. Published: 15, for 224-pixel pictures.
+    confidence: See `select`.
+    rescale: See `make_grid`.
+    batch_size: Grids explained at once.
+    seed: Of the published sampling, and of the random maps.
+    progress: Wraps the loop over batches, e.g. `tqdm.tqdm`.
+
+  Raises:
+    InputError: Too few usable images (see `sample_grids`), or maps of a wrong shape or with NaN.
+  """
+  check_window(smooth)
+  if batch_size < 1:
+    raise InputError(f"batch_size={batch_size}, expected at least 1.", "Use batch_size=8.")
+  if callable(logits):
+    logits = _predict(logits, images, batch_size * grid * grid)
+  if len(images) != len(logits):
+    raise InputError(f"{len(images)} images, but logits of {len(logits)}.", "Give one per image.")
+  selection = select(logits, labels, confidence)
+  indices, classes = sample_grids(selection, grid, num_grids, seed=seed)
+  scores, noise, empty = [], [], 0
+  for start in progress(range(0, len(indices), batch_size)):
+    rows = _rows(start, batch_size, len(indices))
+    keep = min(batch_size, len(indices) - start)
+    tiles = np.stack([[images[i] for i in line] for line in indices[rows].tolist()])
+    grids = make_grid(np.asarray(tiles, np.float32), grid, rescale)
+    maps = attribute(grids, classes[rows])
+    _check_maps(maps, (batch_size, grid * grid, *grids.shape[1:3]))
+    own, nothing = _own_share(maps, grid, smooth)
+    scores.append(np.asarray(own)[:keep])
+    empty += int(np.asarray(nothing)[:keep].sum())
+    random_maps = _random_maps(seed, rows, maps.shape[1:])
+    noise.append(np.asarray(_own_share(random_maps, grid, smooth)[0])[:keep])
+  return GridPointingResult(np.concatenate(scores), np.concatenate(noise), num_grids, selection,
+                            empty)
+
+
+def attribute_with(model: nn.Module, variables: Variables) -> Attribute:
+  """The contributions of `explain`: one forward and n backward passes per grid of n classes."""
+  def attribute(grids: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    return explain(model, variables, grids, target=targets).contributions
+  return attribute
+
+
+def input_x_gradient(model: nn.Module, variables: Variables) -> Attribute:
+  """Encoded input times the ordinary gradient, summed over channels: a post-hoc baseline.
+
+  No dynamic weight is detached, so this is what one would try on a conventional network.
+  """
+  def attribute(grids: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    with jax.default_matmul_precision("highest"):
+      return np.asarray(_input_x_gradient(model, variables, grids, targets))
+  return attribute
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _input_x_gradient(model: nn.Module, variables: Variables, images: jax.Array,
+                      targets: jax.Array) -> jax.Array:
+  inputs = model.ops.encoding(images)
+  logits, pullback = jax.vjp(lambda x: model.apply(variables, x, train=False), inputs)
+  one_hot = jax.nn.one_hot(targets.T, logits.shape[-1], dtype=logits.dtype)
+  (gradients,) = jax.vmap(pullback)(one_hot)
+  return jnp.sum(inputs * gradients, axis=-1).swapaxes(0, 1)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _own_share(maps: jax.Array, grid: int, smooth: int) -> tuple[jax.Array, jax.Array]:
+  """Maps [B, n, H, W] -> (score of each map's own cell [B, n], whether it has no mass [B, n])."""
+  shares = grid_share(maps, grid, smooth)
+  return jnp.diagonal(shares, axis1=-2, axis2=-1), jnp.sum(shares, axis=-1) == 0
+
+
+def _random_maps(seed: int, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  """Gaussian noise [B, *shape]; that of a grid does not depend on the batch it is in."""
+  return np.stack([np.random.default_rng((seed, row)).standard_normal(shape, np.float32)
+                   for row in rows.tolist()])
+
+
+def _rows(start: int, size: int, count: int) -> np.ndarray:
+  """The next `size` rows; the last one is repeated, so that every batch compiles alike."""
+  return np.minimum(np.arange(start, start + size), count - 1)
+
+
+def _predict(predict: Callable, images: Sequence[np.ndarray], size: int) -> np.ndarray:
+  size = min(size, len(images))
+  batches = [predict(np.stack([images[i] for i in _rows(start, size, len(images))]))
+             for start in range(0, len(images), size)]
+  return np.concatenate([np.asarray(batch) for batch in batches])[:len(images)]
+
+
+def _check_maps(maps: np.ndarray, expected: tuple[int, ...]) -> None:
+  if np.shape(maps) != expected:
+    raise InputError(f"The attributions have shape {np.shape(maps)}, expected {expected}.",
+                     "Return one map of the grid's size per grid and class: [B, n, H, W].")
+  if not np.isfinite(np.asarray(maps)).all():
+    raise InputError("The attributions contain NaN or infinite values.",
+                     "A map that cannot be computed has no score; look for its cause.")

@@ -1,0 +1,18 @@
+"""Explanations as pictures: coloured images, contribution maps, figures and an offline report.
+
+```python
+ex = bcos_jax.explain(model, variables, images)
+render.rgba(ex)                              # [N, H, W, 4]: what the network sees, coloured
+render.contribution_map(ex.contributions)    # red supports the class, blue opposes it
+render.figure(ex, 0, labels, "explanation.png")
+render.report("report.html", "My network", [render.Entry(ex, 0, labels)])
+```
+"""
+
+from .color import contribution_map, cutoff_of, overlay, rgba, rgba_from
+from .figure import figure, figures
+from .report import Entry, report
+from .views import Options, View, view
+
+__all__ = ["Entry", "Options", "View", "contribution_map", "cutoff_of", "figure", "figures",
+           "overlay", "report", "rgba", "rgba_from", "view"]

@@ -1,0 +1,290 @@
+"""Figures of explanations with Matplotlib, drawn off screen.
+
+Only Matplotlib's object interface is used: no window system is chosen, nothing global changes,
+and the style is Matplotlib's own on white, whatever the caller's settings are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import io
+import os
+import textwrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError
+from . import color, files
+from .views import Options, View, view
+
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
+  from matplotlib.figure import Figure
+
+_DPI = 150
+_INK, _SOFT, _BAR = "#1a1a1a", "#5f6368", "#b9c0c8"
+_SUPPORTS, _OPPOSES = "#b00000", "#0000b0"
+_TITLES = ("picture", "what the network sees in it", "contributions")
+
+
+def figure(ex, index: int | tuple[int, int], labels: Sequence[str] | None = None,
+           path: str | os.PathLike | None = None, *, options: Options | None = None) -> Figure:
+  """Draws one explanation: picture, coloured explanation, contributions, classes, completeness.
+
+  Args:
+    ex: An `Explanation`.
+    index: The image, or (image, which of its targets).
+    labels: Class names, one per output; None for numbers.
+    path: File to write (.png, .pdf or .svg); None for none.
+    options: How to draw; see `Options`.
+
+  Returns:
+    A `matplotlib.figure.Figure`, not attached to any window.
+
+  Raises:
+    InputError: Arguments that do not fit, or a path that cannot be written.
+  """
+  target = _check_path(path)
+  shown = view(ex, index, labels, options)
+  with _plain_style():
+    result = _draw_one(shown)
+  _save(result, target)
+  return result
+
+
+def figures(ex, indices: Sequence[int | tuple[int, int]], labels: Sequence[str] | None = None,
+            path: str | os.PathLike | None = None, *,
+            baselines: Mapping[str, np.ndarray] | None = None, title: str = "",
+            options: Options | None = None) -> Figure:
+  """Draws several explanations, one per row, and maps of other methods beside them.
+
+  Args:
+    ex: An `Explanation`.
+    indices: Images, or (image, which of its targets), in the order of the rows.
+    labels: Class names, one per output; None for numbers.
+    path: File to write (.png, .pdf or .svg); None for none.
+    baselines: Column title to signed maps [N, H, W] of the same N images, e.g. of another method.
+      Each map is drawn on its own symmetric range, given below it.
+    title: Above everything.
+    options: How to draw; see `Options`.
+
+  Returns:
+    A `matplotlib.figure.Figure`, not attached to any window.
+
+  Raises:
+    InputError: Arguments that do not fit, or a path that cannot be written.
+  """
+  target = _check_path(path)
+  if not len(indices):
+    raise InputError("indices is empty, expected at least one image to draw.", "Give e.g. [0].")
+  rows = [(view(ex, index, labels, options),
+           _baseline_maps(baselines or {}, index, len(ex.images))) for index in indices]
+  with _plain_style():
+    result = _draw_rows(rows, title, options or Options())
+  _save(result, target)
+  return result
+
+
+def _draw_one(shown: View) -> Figure:
+  titles = [*_titles(shown), "most probable classes"]
+  height, width = shown.contributions.shape
+  result = _blank((3.25 * len(titles) + 0.6, 3.0 * max(1.0, height / width) + 1.3), "constrained")
+  result.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+  axes = result.subplots(1, len(titles))
+  _draw_panels(axes[:-1], shown)
+  _draw_scale(axes[-2], shown.cutoff)
+  _draw_classes(axes[-1], shown)
+  for ax, text in zip(axes, titles, strict=True):
+    ax.set_title(text, fontsize=11, color=_INK)
+  result.suptitle(headline(shown), fontsize=13.5, color=_INK, parse_math=False)
+  result.supxlabel(textwrap.fill(completeness(shown), 40 * len(titles)), fontsize=9.5, color=_SOFT,
+                   parse_math=False)
+  return result
+
+
+def _draw_rows(rows: list[tuple[View, dict[str, np.ndarray]]], title: str,
+               options: Options) -> Figure:
+  titles = [*_titles(rows[0][0]), *rows[0][1]]
+  height, width = rows[0][0].contributions.shape
+  size = (2.4 * len(titles) + 0.5, (2.4 * height / width + 0.4) * len(rows) + 1.3)
+  result = _blank(size, "compressed")
+  result.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+  grid = result.add_gridspec(len(rows) + 1, len(titles), height_ratios=[1.0] * len(rows) + [0.05])
+  axes = np.array([[result.add_subplot(grid[i, j]) for j in range(len(titles))]
+                   for i in range(len(rows))])
+  for line, (shown, maps) in zip(axes, rows, strict=True):
+    own = len(titles) - len(maps)
+    _draw_panels(line[:own], shown)
+    _note_scale(line[own - 1], shown.cutoff)
+    for ax, values in zip(line[own:], maps.values(), strict=True):
+      cutoff = float(color.cutoff_of(values, options.percentile))
+      _draw_map(ax, values, cutoff)
+      _note_scale(ax, cutoff)
+    line[0].set_ylabel(_row_label(shown), fontsize=10.5, color=_INK, parse_math=False)
+  for ax, text in zip(axes[0], titles, strict=True):
+    ax.set_title(textwrap.fill(text, 30), fontsize=10.5, color=_INK, parse_math=False)
+  _draw_legend(result.add_subplot(grid[-1, :]), len(titles))
+  if title:
+    result.suptitle(title, fontsize=13.5, color=_INK, parse_math=False)
+  return result
+
+
+def _blank(size: tuple[float, float], layout: str) -> Figure:
+  """A white figure that draws into memory."""
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  result = Figure(figsize=size, dpi=_DPI, layout=layout, facecolor="white")
+  FigureCanvasAgg(result)
+  return result
+
+
+def _draw_panels(axes: Sequence[Axes], shown: View) -> None:
+  """Picture, coloured explanation (where there is one) and contributions, in that order."""
+  *images, heat = axes
+  pictures = [shown.picture] if shown.colored is None else [shown.picture, shown.colored]
+  for ax, image in zip(images, pictures, strict=True):
+    ax.imshow(image, interpolation="nearest")
+    _frame(ax)
+  _draw_map(heat, shown.contributions, shown.cutoff)
+
+
+def _draw_map(ax: Axes, values: np.ndarray, cutoff: float) -> None:
+  limit = cutoff or 1.0
+  ax.imshow(values, cmap="bwr", vmin=-limit, vmax=limit, interpolation="nearest")
+  _frame(ax)
+
+
+def _frame(ax: Axes) -> None:
+  ax.set(xticks=[], yticks=[])
+  for spine in ax.spines.values():
+    spine.set(edgecolor=_BAR, linewidth=0.8)
+
+
+def _draw_classes(ax: Axes, shown: View) -> None:
+  """Bars of probability, the name above each bar: long names need no margin of their own."""
+  for row, (number, name, probability) in enumerate(shown.classes):
+    explained = number == shown.target
+    ink = {"color": _INK if explained else _SOFT, "fontsize": 9.5,
+           "fontweight": "bold" if explained else "normal"}
+    ax.barh(row, 1.0, height=0.3, color="#eef0f2")
+    ax.barh(row, probability, height=0.3, color=_INK if explained else _BAR)
+    ax.text(0, row - 0.24, _short(name, 25), ha="left", va="bottom", parse_math=False, **ink)
+    ax.text(1, row - 0.24, percent(probability), ha="right", va="bottom", **ink)
+  ax.set(xlim=(0, 1), ylim=(max(5, len(shown.classes)) - 0.6, -0.75), xticks=[], yticks=[])
+  ax.set_box_aspect(1)
+  ax.spines[:].set_visible(False)
+
+
+def _draw_scale(ax: Axes, cutoff: float) -> None:
+  """The numeric scale of one contribution map, exactly as high as the map."""
+  bar = ax.figure.colorbar(ax.images[0], cax=ax.inset_axes([1.04, 0, 0.05, 1]),
+                           ticks=[-cutoff, 0.0, cutoff] if cutoff else [0.0])
+  bar.ax.set_yticklabels([_signed(tick) for tick in bar.get_ticks()], fontsize=9)
+  for height, side, word, ink in ((1.035, "bottom", "supports", _SUPPORTS),
+                                  (-0.035, "top", "opposes", _OPPOSES)):
+    bar.ax.text(0.5, height, word, ha="center", va=side, fontsize=9, color=ink,
+                transform=bar.ax.transAxes)
+  bar.outline.set_edgecolor(_SOFT)
+
+
+def _note_scale(ax: Axes, cutoff: float) -> None:
+  ax.set_xlabel(f"full colour: ±{cutoff:.2g}" if cutoff else "no contributions", fontsize=9,
+                color=_SOFT)
+
+
+def _draw_legend(ax: Axes, columns: int) -> None:
+  """One scale below all rows: every map has the same colours and its own full value."""
+  from matplotlib.cm import ScalarMappable
+  from matplotlib.colors import Normalize
+
+  ax.axis("off")
+  width = min(0.7, 1.7 / columns)
+  bar = ax.figure.colorbar(ScalarMappable(Normalize(-1, 1), "bwr"), orientation="horizontal",
+                           cax=ax.inset_axes([0.5 - width / 2, 0, width, 1]), ticks=[-1, 0, 1])
+  bar.ax.set_xticklabels(["opposes the class", "no influence", "supports the class"], fontsize=9.5)
+  bar.outline.set_edgecolor(_SOFT)
+
+
+def _titles(shown: View) -> tuple[str, ...]:
+  return _TITLES if shown.colored is not None else (_TITLES[0], _TITLES[2])
+
+
+def _row_label(shown: View) -> str:
+  known = "" if shown.probability is None else f"\n{percent(shown.probability)}"
+  return f"{_short(shown.name, 22)}{known}"
+
+
+def headline(shown: View) -> str:
+  """What is explained, in one line."""
+  known = "" if shown.probability is None else f"  ·  probability {percent(shown.probability)}"
+  return f"Explained: {_short(shown.name, 48)}{known}"
+
+
+def completeness(shown: View) -> str:
+  """The explained output as the sum of its parts, in one line."""
+  (_, pixels), *rest = shown.terms.items()
+  parts = [f"{_number(pixels)} (sum of all pixel contributions)"]
+  parts += [f"{'−' if amount < 0 else '+'} {_number(abs(amount))} ({source})"
+            for source, amount in rest]
+  return f"output {_number(shown.value)}  =  " + " ".join(parts)
+
+
+def percent(probability: float) -> str:
+  """A probability for reading; never 0 or 100 % unless it is exactly that."""
+  if 0 < probability < 0.001:
+    return "< 0.1 %"
+  if 0.999 < probability < 1:
+    return "> 99.9 %"
+  return f"{100 * probability:.1f} %"
+
+
+def _number(value: float) -> str:
+  tiny = 0 < abs(value) < 5e-4
+  return (f"{value:.0e}" if tiny else f"{value:.3f}").replace("-", "−")
+
+
+def _signed(value: float) -> str:
+  return "0" if value == 0 else f"{value:+.2g}".replace("-", "−")
+
+
+def _short(text: str, most: int) -> str:
+  return text if len(text) <= most else text[:most - 1].rstrip() + "…"
+
+
+def _baseline_maps(baselines: Mapping[str, np.ndarray], index: int | tuple[int, int],
+                   num_images: int) -> dict[str, np.ndarray]:
+  image = index[0] if isinstance(index, tuple) else index
+  for name, maps in baselines.items():
+    if np.ndim(maps) != 3 or len(maps) != num_images:
+      raise InputError(f"Baseline {name!r} has shape {np.shape(maps)}, expected [{num_images}, "
+                       "H, W].", "Give one signed map per image of the explanation.")
+  return {name: np.asarray(maps[image], np.float32) for name, maps in baselines.items()}
+
+
+def _plain_style():
+  """Matplotlib's own style while drawing; the caller's settings come back afterwards."""
+  import matplotlib.style
+
+  return matplotlib.style.context("default")
+
+
+def _check_path(path: str | os.PathLike | None):
+  if path is None:
+    return None
+  checked = files.check_folder(path)
+  if checked.suffix.lower() not in (".png", ".pdf", ".svg"):
+    raise InputError(f"{str(path)!r} has the suffix {checked.suffix!r}, expected .png, .pdf or "
+                     ".svg.", "Name the file e.g. explanation.png.")
+  return checked
+
+
+def _save(result: Figure, path) -> None:
+  if path is None:
+    return
+  buffer = io.BytesIO()
+  with _plain_style():
+    result.savefig(buffer, format=path.suffix[1:].lower(), facecolor="white",
+                   bbox_inches="tight", pad_inches=0.12)
+  files.write(path, buffer.getvalue())
