@@ -1,0 +1,435 @@
+"""Training: one step on any mesh, runs that resume, and what a bad run gets."""
+
+import functools
+import json
+import os
+import signal
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bcos_jax
+from bcos_jax import BcosOps, InputError, StandardOps
+from bcos_jax.configs import common
+from bcos_jax.train import (
+  checkpoint,
+  evaluate,
+  loop,
+  losses,
+  main,
+  metrics,
+  optimizer,
+  sharding,
+  start,
+  state,
+  step,
+)
+from bcos_jax.train import config as configs
+from bcos_jax.train.data import Examples, open_dataset, sources
+
+MODEL = {"name": "resnet_tiny", "stages": (1,), "width": 4, "num_classes": 10, "image_size": 8}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared(tmp_path_factory):
+  """One folder of data and one of compiled programs for all runs of this file."""
+  data, programs = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("programs")
+  options = {"jax_compilation_cache_dir": str(programs),
+             "jax_persistent_cache_min_compile_time_secs": 0.0,
+             "jax_persistent_cache_min_entry_size_bytes": -1}
+  before = {name: getattr(jax.config, name) for name in options}
+  for name, value in options.items():
+    jax.config.update(name, value)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv(sources.DATA_DIR_VARIABLE, str(data))
+    yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+
+
+def recipe(*overrides, spec="digits:scratch"):
+  small = [*(f"--config.model.{key}={value}" for key, value in MODEL.items()),
+           "--config.data.image_size=8", "--config.data.batch_size=16", "--config.mesh.data=1",
+           "--config.data.test_split=test[:40]", "--config.steps=6", "--config.eval_every=3",
+           "--config.checkpoint_every=2", "--config.log_every=2",
+           "--config.optimizer.warmup_steps=2", "--config.init="]
+  return configs.load_config(spec, [*small, *overrides])
+
+
+def train(folder, *overrides, spec="digits:scratch", **fields):
+  return loop.train(recipe(*overrides, spec=spec), workdir=folder, progress=False, **fields)
+
+
+def stop_at(last):
+  def hook(step, state):
+    del state
+    if step == last:
+      raise KeyboardInterrupt
+  return hook
+
+
+def assert_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def plain(state_):
+  """The state's arrays, its typed key as integers."""
+  return jax.device_get(state_.replace(rng=jax.random.key_data(state_.rng)))
+
+
+# ---------------------------------------------------------------------- one step
+def batch_of(count, size=8, seed=0):
+  rng = np.random.default_rng(seed)
+  return {"image": rng.random((count, size, size, 3), np.float32),
+          "label": rng.integers(0, 10, count).astype(np.int32)}
+
+
+@functools.cache
+def network(ops):
+  """A model and its variables; drawn here, since compiling an initialisation takes seconds."""
+  model = bcos_jax.create(**MODEL, ops=ops)
+  images = jax.ShapeDtypeStruct((1, 8, 8, ops.encoding.channels), jnp.float32)
+  rng = np.random.default_rng(0)
+  return model, jax.tree_util.tree_map_with_path(
+    lambda path, leaf: np.float32(rng.normal(0, 0.3, leaf.shape) if "kernel" in str(path)
+                                  else rng.uniform(0.5, 1.5, leaf.shape)),
+    jax.eval_shape(model.init, jax.random.key(0), images))
+
+
+def mesh_of(data, fsdp=1):
+  return sharding.make_mesh({"data": data, "fsdp": fsdp})
+
+
+def steps_on(mesh, ops, layout=(), steps=1, **fields):
+  """Runs steps from a fixed start; returns the first and last state and the last metrics."""
+  model, variables = network(ops)
+  config = common.get_config().optimizer
+  config.update(**{"name": "sgd", "schedule": "constant", "lr": 0.1} | fields)
+  opt = optimizer.build(config, steps=10, steps_per_epoch=10)
+  create = functools.partial(state.create, optimizer=opt, rng=state.new_key(1))
+  like = sharding.abstract(create, layout, mesh, variables)
+  state_ = sharding.born(create, like, variables)
+  first = plain(state_)
+  advance = step.make_train_step(
+    model, losses.uniform_off_label_bce, opt, sharding.shardings(like))
+  for i in range(steps):
+    state_, values = advance(state_, sharding.put_batch(batch_of(16, seed=i), mesh))
+    jax.block_until_ready(state_)
+  assert advance._cache_size() == 1
+  return first, state_, jax.device_get(values)
+
+
+FSDP = (("conv.*kernel$", (None, None, None, "fsdp")),)
+
+
+@pytest.mark.parametrize("ops, mesh, layout", [
+  (StandardOps(), (8, 1), ()), (BcosOps(), (4, 2), FSDP)], ids=["standard", "bcos-fsdp"])
+def test_a_sharded_step_equals_the_single_device_step(ops, mesh, layout):
+  _, single, values = steps_on(mesh_of(1), ops, steps=2)
+  _, sharded, sharded_values = steps_on(mesh_of(*mesh), ops, layout, steps=2)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
+               plain(single), plain(sharded))
+  assert values["loss"] == pytest.approx(sharded_values["loss"], rel=1e-6)
+  assert sharded.step.sharding.is_fully_replicated
+  for tree in (sharded.params, sharded.opt_state):  # The momentum lies where its parameter does.
+    kernels = [x for path, x in jax.tree_util.tree_leaves_with_path(tree)
+               if "conv1" in jax.tree_util.keystr(path)]
+    assert {shard.data.shape[-1] for x in kernels for shard in x.addressable_shards} == {
+      4 // mesh[1]}
+
+
+def test_a_layout_that_does_not_fit_names_the_array():
+  with pytest.raises(InputError, match="head/kernel of shape"):
+    sharding.abstract(lambda: network(BcosOps())[1], (("kernel$", FSDP[0][1]),), mesh_of(4, 2))
+
+
+@pytest.mark.parametrize("ops", [StandardOps(), BcosOps()], ids=["standard", "bcos"])
+def test_a_step_updates_everything_and_counts(ops):
+  first, after, values = steps_on(mesh_of(1), ops, steps=2)
+  assert int(after.step) == 2 and values["learning_rate"] == np.float32(0.1)
+  assert jax.tree.leaves(first.batch_stats)
+  for kind in ("params", "batch_stats"):
+    for old, new in zip(*(jax.tree.leaves(getattr(s, kind)) for s in (first, after)), strict=True):
+      assert not np.array_equal(old, new)
+
+
+def test_running_statistics_are_those_of_the_global_batch():
+  _, after, _ = steps_on(mesh_of(4, 2), BcosOps(), FSDP)
+  model, variables = network(BcosOps())
+  images = model.ops.encoding(batch_of(16)["image"])
+  apply = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
+  _, updates = apply(variables, images)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5),
+               jax.device_get(after.batch_stats), jax.device_get(updates["batch_stats"]))
+
+
+def test_a_scheduled_b_reaches_the_network():
+  fields = {"b_schedule": {"start": 1.0, "end": 2.0, "steps": 2}}
+  first, after, values = steps_on(mesh_of(1), BcosOps(learn_b=True), steps=2, **fields)
+  assert float(first.params["conv1"]["b"]) == 1.0
+  assert float(after.params["conv1"]["b"]) == 2.0 and values["b"] == 1.5
+
+
+def test_networks_without_statistics_train():
+  model = bcos_jax.create("simple_vit_tiny", ops=BcosOps())
+  side = model.image_size
+  opt = optimizer.build(common.get_config().optimizer, steps=5, steps_per_epoch=5)
+
+  def advance():
+    variables = model.init(state.new_key(0), model.ops.encoding(jnp.zeros((1, side, side, 3))))
+    assert "batch_stats" not in variables
+    first = state.create(variables, opt, state.new_key(1))
+    return step.make_train_step(model, losses.bce, opt, None)(first, batch_of(4, side))
+
+  after, values = jax.eval_shape(advance)
+  assert after.batch_stats == {} and values["loss"].shape == ()
+
+
+def test_an_evaluation_step_ignores_padding():
+  model, variables = network(BcosOps())
+  batch = batch_of(8)
+  count = step.make_eval_step(model, losses.bce)
+  full = count(variables, batch | {"mask": np.ones(8, np.float32)})
+  mask = np.arange(8) < 5
+  poisoned = np.where(mask[:, None, None, None], batch["image"], np.nan)
+  part = count(variables, batch | {"image": poisoned, "mask": mask.astype(np.float32)})
+  logits = jax.jit(model.apply)(variables, model.ops.encoding(batch["image"]))
+  each = np.asarray(losses.bce(logits, jnp.asarray(batch["label"])))
+  assert full["count"] == 8 and part["count"] == 5
+  np.testing.assert_allclose(part["loss"], each[:5].sum(), rtol=1e-5)
+  np.testing.assert_allclose(full["loss"], each.sum(), rtol=1e-5)
+
+
+# -------------------------------------------------------------------------- runs
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("finished")
+  return folder, train(folder)
+
+
+def test_a_run_reports_its_evaluations(finished):
+  folder, result = finished
+  assert [row["step"] for row in result.history] == [3, 6]
+  assert all(row["count"] == 40 for row in result.history)
+  assert result.metrics == result.history[-1]
+  assert result.labels == tuple("0123456789") and int(result.state.step) == 6
+  lines = metrics.read_lines(folder / "metrics.jsonl")
+  assert [row["step"] for row in lines if "train/loss" in row] == [2, 4, 6]
+  assert [row["eval/accuracy"] for row in lines if "eval/accuracy" in row] == [
+    row["accuracy"] for row in result.history]
+  assert list((folder / "tensorboard").glob("events*"))
+
+
+def test_the_history_is_what_evaluating_anew_gives(finished):
+  _, result = finished
+  test_set = Examples(
+    open_dataset("digits", "test[:40]"), result.preprocess)
+  again = evaluate.evaluate(
+    result.model, result.variables, test_set, loss="bce", batch_size=7)
+  assert again["count"] == 40
+  assert again["accuracy"] == result.metrics["accuracy"]
+  assert again["loss"] == pytest.approx(result.metrics["loss"], rel=1e-5)
+
+
+def test_nothing_is_compiled_twice(tmp_path, caplog):
+  counts = {}
+
+  def count(step, state):
+    del state
+    counts[step] = sum("Compiling" in record.message for record in caplog.records)
+
+  with jax.log_compiles(), caplog.at_level("WARNING", "jax"):
+    train(tmp_path, hooks=[count])
+  assert 0 < counts[1] < counts[3]  # The training step, and the first evaluation.
+  assert counts[3] == counts[6]
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path, finished, stop):
+  with pytest.raises(KeyboardInterrupt):
+    train(tmp_path, hooks=[stop_at(stop)])
+  seen = []
+  result = train(tmp_path, hooks=[lambda step, state: seen.append(step)])
+  saved = stop // 2 * 2  # A checkpoint every two steps.
+  assert seen == list(range(saved + 1, 7))
+  assert_equal(plain(result.state), plain(finished[1].state))
+  assert result.history == finished[1].history
+  lines = metrics.read_lines(tmp_path / "metrics.jsonl")
+  steps = [row["step"] for row in lines]
+  assert steps == sorted(steps) and steps.count(6) == 2
+
+
+def test_a_finished_run_is_not_repeated(finished):
+  folder, result = finished
+  again = train(folder, hooks=[stop_at(0)])
+  assert_equal(plain(again.state), plain(result.state))
+  assert again.history == result.history
+
+
+def test_sigterm_saves_and_stops(tmp_path, finished):
+  def terminate(step, state):
+    if step == 3:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  before = signal.getsignal(signal.SIGTERM)
+  with pytest.raises(KeyboardInterrupt, match=r"step 4 of 6.*saved"):
+    train(tmp_path, "--config.checkpoint_every=0", hooks=[terminate])
+  assert signal.getsignal(signal.SIGTERM) is before
+  result = train(tmp_path, "--config.checkpoint_every=0")
+  assert_equal(plain(result.state), plain(finished[1].state))
+
+
+def test_a_run_resumes_on_another_mesh(tmp_path, finished):
+  with pytest.raises(KeyboardInterrupt):
+    train(tmp_path, hooks=[stop_at(4)])
+  result = train(tmp_path, "--config.mesh.data=8")
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-4),
+               plain(result.state), plain(finished[1].state))
+
+
+def test_starting_points(tmp_path):
+  conventional = train(tmp_path / "a", spec="digits:conventional")
+  bundle = bcos_jax.save(tmp_path / "bundle", conventional.model, conventional.variables,
+                         preprocess=conventional.preprocess, labels=conventional.labels)
+  ours = bcos_jax.bcosify(conventional.model, conventional.variables, ops=BcosOps(b=2.0))
+  in_memory = train(tmp_path / "b", init=ours)
+  from_bundle = train(tmp_path / "c", f"--config.init={bundle}",
+                      spec="digits:bcosify")
+  assert isinstance(from_bundle.model.ops, BcosOps)
+  assert_equal(in_memory.variables, from_bundle.variables)
+  # The network given in memory is not used up.
+  assert np.isfinite(jax.tree.leaves(ours[1])[0]).all()
+
+  with pytest.raises(InputError, match="resnet_tiny"):
+    start.network(recipe(f"--config.init={bundle}", "--config.model.name=resnet8"))
+  with pytest.raises(InputError, match="10 classes"):
+    start.network(recipe(f"--config.init={bundle}", "--config.model.num_classes=7"))
+  bcos = bcos_jax.save(tmp_path / "bcos", *ours)
+  with pytest.raises(InputError, match="same ops"):
+    start.network(recipe(f"--config.init={bcos}", "--config.ops.b=1.5"))
+
+
+def test_the_command_saves_a_bundle(tmp_path, capsys):
+  arguments = [f"--config.{key}={value}" for key, value in configs.flatten(recipe()).items()]
+  assert main.run(
+    ["--config=digits:scratch", f"--workdir={tmp_path}", *arguments]) == 0
+  bundle = bcos_jax.load(tmp_path / "bundle")
+  assert bundle.labels == tuple("0123456789") and bundle.preprocess.size == (8, 8)
+  assert bundle.config["provenance"]["metrics"]["step"] == 6
+
+
+# ------------------------------------------------------------------ checkpoints
+def saved_state():
+  return sharding.born(lambda: {"w": jnp.arange(3.0)}, abstract())
+
+
+def abstract(name="w", dtype=jnp.float32, size=3):
+  return sharding.abstract(lambda: {name: jnp.zeros(size, dtype)}, (), mesh_of(1))
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    for step_, accuracy in enumerate((0.1, 0.9, 0.3, 0.4), 1):
+      checkpoints.save(step_, saved_state(), {}, {"accuracy": accuracy})
+    checkpoints.save(5, saved_state(), {})
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.steps == [2, 5]
+
+
+@pytest.mark.parametrize("like, problem", [
+  ({"dtype": jnp.bfloat16}, r"w is float32\[3\], expected bfloat16\[3\]"),
+  ({"size": 4}, r"w is float32\[3\], expected float32\[4\]"),
+  ({"name": "v"}, "v is missing; w is unexpected"),
+])
+def test_a_checkpoint_that_does_not_fit(tmp_path, like, problem):
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(1, saved_state(), {})
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    assert_equal(checkpoints.restore(1, abstract()), saved_state())
+    with pytest.raises(InputError, match=problem):
+      checkpoints.restore(1, abstract(**like))
+
+
+def test_a_half_written_checkpoint_is_not_seen(tmp_path):
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(1, saved_state(), {})
+  (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.steps == [1]
+    checkpoints.save(2, saved_state(), {})
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.steps[-1] == 2
+
+
+@pytest.mark.parametrize("change, message", [
+  ("--config.ops.b=1.5", "network b: 2.0 there, 1.5 now"),
+  ("--config.model.width=8", "network width: 4 there, 8 now"),
+  ("--config.optimizer.lr=1", "config optimizer.lr"),
+  ("--config.steps=3", "finished 6 steps"),
+])
+def test_another_run_is_not_resumed(finished, change, message):
+  with pytest.raises(InputError, match=message):
+    train(finished[0], change)
+
+
+# ---------------------------------------------------------------------- mistakes
+def test_mistakes_before_any_work(tmp_path):
+  file = tmp_path / "file"
+  file.touch()
+  with pytest.raises(InputError, match="Cannot write"):
+    train(file / "run")
+  for change, message in (
+      ("--config.data.batch_size=12", "does not split over 8"),
+      ("--config.mesh.fsdp=3", "does not fit 8 devices"),
+      ("--config.data.augment=shfit", "Did you mean 'shift'"),
+      ("--config.model.num_classes=9", "10"),
+      ("--config.model.name=resnet_tny", "Did you mean 'resnet_tiny'"),
+      ("--config.ops.unit_nrom=true", "Did you mean 'unit_norm'"),
+      ("--config.loss.name=bcee", "Did you mean 'bce'"),
+      ("--config.steps=0", "at least 1"),
+      ("--config.init=nowhere", "nowhere")):
+    with pytest.raises(InputError, match=message):
+      train(tmp_path / "run", "--config.mesh.data=8", change)
+  assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+# ----------------------------------------------------------------------- metrics
+class Lazy:
+  """A device scalar that knows when it was read."""
+
+  def __init__(self, step, read):
+    self.step, self.read = step, read
+
+  def __array__(self, dtype=None, copy=None):
+    self.read.append(self.step)
+    return np.asarray(float(self.step))
+
+
+def test_metrics_are_read_one_step_late(tmp_path):
+  read = []
+  with metrics.MetricWriter(tmp_path, steps=3, start_step=0, batch_size=1, log_every=1,
+                            progress=False) as writer:
+    for step_ in (1, 2, 3):
+      writer.train(step_, dict.fromkeys(("loss", "accuracy", "learning_rate"), Lazy(step_, read)))
+      assert set(read) == set(range(1, step_))
+  assert set(read) == {1, 2, 3}
+  assert [row["train/loss"] for row in metrics.read_lines(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+  values = dict.fromkeys(("loss", "accuracy", "learning_rate"), jnp.float32(np.nan))
+  with (pytest.raises(FloatingPointError, match="nan at step 2"),
+        metrics.MetricWriter(tmp_path, steps=3, start_step=1, batch_size=1, log_every=1,
+                             progress=False) as writer):
+    writer.train(2, values)
+    writer.train(3, values)
+
+
+def test_lines_cut_short_are_dropped(tmp_path):
+  file = tmp_path / "metrics.jsonl"
+  file.write_text(json.dumps({"step": 1}) + '\n{"step": 2, "tr')
+  assert metrics.read_lines(file) == [{"step": 1}]

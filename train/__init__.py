@@ -1,0 +1,4 @@
+"""Training: losses, optimisers, data, checkpoints and one loop that runs on any mesh.
+
+Start at `bcos_jax.train.loop.train`, or from a shell with `bcos-jax train --config=digits`.
+"""

@@ -1,0 +1,178 @@
+"""Checkpoints: the state, and what a resumed run must know and check, written by Orbax."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import json
+import pathlib
+from typing import Any, Self
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from bcos_jax.errors import InputError
+
+from .optimizer import path_name
+
+PyTree = Any
+
+
+class Checkpoints:
+  """The checkpoints of one run: the newest and the best are kept.
+
+  Saving is asynchronous and atomic: a folder that was being written when the process died is
+  not seen again. Use as a context manager, or call `close`, to wait for the last one.
+  """
+
+  def __init__(self, folder: pathlib.Path, *, best: str = "accuracy", keep_best: int = 1):
+    """Opens or creates a folder of checkpoints.
+
+    Args:
+      folder: Holds one subfolder per saved step.
+      best: Name of the metric whose largest values mark the best checkpoints.
+      keep_best: How many of them are kept beside the newest.
+    """
+    # Orbax' own max_to_keep with best_fn would delete the newest.
+    keep = policies.AnyPreservationPolicy([
+      policies.LatestN(1),
+      policies.BestN(
+        get_metric_fn=lambda metrics: metrics[best], n=keep_best,
+        keep_checkpoints_without_metrics=False,
+      ),
+    ])
+    self._folder = folder
+    self._manager = ocp.CheckpointManager(
+      folder.absolute(),
+      options=ocp.CheckpointManagerOptions(preservation_policy=keep),
+      item_names=("state", "about"),
+    )
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Waits for pending saves."""
+    self._manager.close()
+
+  @property
+  def steps(self) -> list[int]:
+    """Saved steps, oldest first."""
+    return sorted(self._manager.all_steps())
+
+  def save(
+    self, step: int, state: PyTree, about: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+  ) -> None:
+    """Starts to write a checkpoint, unless this step has one.
+
+    The state's buffers may be donated as soon as this returns.
+
+    Args:
+      step: Finished steps.
+      state: Arrays, typed keys among them.
+      about: JSON values that `restore` returns; see `about_run`.
+      metrics: Of this step's evaluation, if there was one.
+    """
+    if step in self._manager.all_steps():
+      return
+    about = {**about, "arrays": _describe(state)}
+    items = ocp.args.Composite(
+      state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
+    )
+    self._manager.save(step, args=items, metrics=dict(metrics) if metrics else None, force=True)
+
+  def about(self, step: int) -> dict[str, Any]:
+    """Returns the JSON values saved with a step."""
+    items = ocp.args.Composite(about=ocp.args.JsonRestore())
+    return self._manager.restore(step, args=items)["about"]
+
+  def restore(self, step: int, like: PyTree) -> PyTree:
+    """Reads a state.
+
+    Args:
+      step: One of `steps`.
+      like: Tree of `ShapeDtypeStruct` with shardings; the mesh may differ from the one that
+        saved.
+
+    Returns:
+      The state, each array born with its sharding.
+
+    Raises:
+      InputError: listing every array that is missing, unexpected or of another shape or dtype
+        (Orbax alone would cast dtypes silently).
+    """
+    _check_arrays(self.about(step)["arrays"], _describe(like), self._folder / str(step))
+    items = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+    return self._manager.restore(step, args=items)["state"]
+
+
+def about_run(
+  config: Mapping[str, Any], network: Mapping[str, Any], history: list[dict[str, float]]
+) -> dict[str, Any]:
+  """Returns what a checkpoint says about its run, as plain JSON values.
+
+  Args:
+    config: Flat config.
+    network: See `start.describe`.
+    history: Evaluations so far.
+  """
+  about = {"config": dict(config), "network": dict(network), "history": history}
+  return json.loads(json.dumps(about))
+
+
+def check_same_run(
+  saved: Mapping[str, Any], now: Mapping[str, Any], may_differ: tuple[str, ...],
+  folder: pathlib.Path,
+) -> None:
+  """Refuses to resume a run of another network or config.
+
+  Args:
+    saved: `about_run` of the checkpoint.
+    now: `about_run` of the run that wants to resume.
+    may_differ: Beginnings of config keys that need not agree.
+    folder: For the message.
+
+  Raises:
+    InputError: listing every difference.
+  """
+  differences = []
+  for part, free in (("network", ()), ("config", may_differ)):
+    old, new = saved[part], now[part]
+    differences += [
+      f"{part} {key}: {old.get(key)!r} there, {new.get(key)!r} now"
+      for key in sorted(old.keys() | new.keys())
+      if old.get(key) != new.get(key) and not key.startswith(free)
+    ]
+  if differences:
+    raise InputError(
+      f"The checkpoints in {str(folder)!r} belong to another run: {'; '.join(differences)}.",
+      "Use another workdir, or the config that the run began with.",
+    )
+
+
+def _describe(tree: PyTree) -> dict[str, str]:
+  """Returns, by path, arrays' dtypes and shapes, such as "float32[3,3,16,32]"."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {
+    path_name(path): f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for path, leaf in leaves
+  }
+
+
+def _check_arrays(
+  saved: Mapping[str, str], wanted: Mapping[str, str], folder: pathlib.Path
+) -> None:
+  problems = [f"{name} is missing" for name in sorted(wanted.keys() - saved.keys())]
+  problems += [f"{name} is unexpected" for name in sorted(saved.keys() - wanted.keys())]
+  problems += [
+    f"{name} is {saved[name]}, expected {wanted[name]}"
+    for name in sorted(saved.keys() & wanted.keys()) if saved[name] != wanted[name]
+  ]
+  if problems:
+    raise InputError(
+      f"The checkpoint {str(folder)!r} does not fit: {'; '.join(problems)}.",
+      "Use the architecture, layer family and optimiser that it was saved with.",
+    )

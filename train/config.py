@@ -1,0 +1,198 @@
+"""Configs by name, changed from the command line, with every misspelling an error."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+import importlib
+import importlib.util
+import pathlib
+import pkgutil
+import re
+from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from bcos_jax import configs
+from bcos_jax.errors import InputError, unknown_name
+
+PREFIX = "--config."
+DURATIONS = frozenset({
+  "steps", "eval_every", "log_every", "checkpoint_every", "optimizer.warmup_steps",
+  "optimizer.b_schedule.steps",
+})
+# Sections that take any key: bcos_jax.create and the layer family know theirs.
+OPEN_SECTIONS = ("model", "ops")
+POSITIVE = ("data.batch_size", "data.eval_batch_size", "data.image_size", "model.num_classes",
+            "log_every")
+_EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
+
+
+def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
+  """Returns a locked config.
+
+  Args:
+    spec: A name such as "digits", or the path of a .py file, with variants after a colon:
+      "digits:bcosify".
+    overrides: Command-line arguments such as ["--config.optimizer.lr=1e-3"]; the value may also
+      be the next item.
+
+  Returns:
+    The config.
+
+  Raises:
+    InputError: for an unknown config, variant or key (naming the nearest), or a wrong type.
+  """
+  name, variants = re.fullmatch(r"(.+?\.py|[^:]*)(?::(.*))?", spec).groups()
+  module = _module(name)
+  config = module.get_config()
+  for variant in filter(None, (variants or "").split(",")):
+    if variant not in module.VARIANTS:
+      raise unknown_name(f"variant of the config {name!r}", variant, module.VARIANTS)
+    module.VARIANTS[variant](config)
+  for key, text in _pairs(overrides):
+    _set(config, key, text)
+  _check(config)
+  return config.lock()
+
+
+def names() -> list[str]:
+  """Returns the configs that `load_config` finds by name."""
+  found = (module.name for module in pkgutil.iter_modules(configs.__path__))
+  return sorted(name for name in found if name != "common")
+
+
+def as_steps(duration: int | str, steps_per_epoch: int) -> int:
+  """Returns a duration, a number of steps or text such as "90 epochs", in steps.
+
+  Raises:
+    InputError: for anything else.
+  """
+  if isinstance(duration, int) and duration >= 0:
+    return duration
+  epochs = _EPOCHS.fullmatch(str(duration))
+  if not epochs:
+    raise InputError(
+      f"Duration {duration!r} is neither a number of steps nor of epochs.",
+      'Write 1000 or "90 epochs".',
+    )
+  return round(float(epochs[1]) * steps_per_epoch)
+
+
+def in_steps(config: ConfigDict, steps_per_epoch: int) -> ConfigDict:
+  """Returns a copy of the config with every duration in steps."""
+  config = ConfigDict(config.to_dict())
+  for key in DURATIONS:
+    parent, name = _find(config, key)
+    with parent.ignore_type():
+      parent[name] = as_steps(parent[name], steps_per_epoch)
+  return config.lock()
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+  """Returns the values by dotted key, such as {"optimizer.lr": 0.001}."""
+
+  def walk(section: ConfigDict, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in section.items():
+      if isinstance(value, ConfigDict):
+        yield from walk(value, f"{prefix}{name}.")
+      else:
+        yield prefix + name, value
+
+  return dict(walk(config, ""))
+
+
+def format_config(config: ConfigDict) -> str:
+  """Writes a config as lines such as `--config.optimizer.lr=0.001`, sorted."""
+  return "\n".join(f"{PREFIX}{key}={value}" for key, value in sorted(flatten(config).items()))
+
+
+def _module(name: str) -> ModuleType:
+  if name in names():
+    return importlib.import_module(f"{configs.__name__}.{name}")
+  path = pathlib.Path(name)
+  if path.suffix != ".py":
+    raise unknown_name("config", name, names())
+  if not path.is_file():
+    raise InputError(
+      f"No config file {name!r}.", f"Give an existing .py file or one of {', '.join(names())}."
+    )
+  module_spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(module_spec)
+  module_spec.loader.exec_module(module)
+  return module
+
+
+def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+  """Splits ["--config.a=1", "--config.b", "2"] into ("a", "1"), ("b", "2")."""
+  rest = iter(arguments)
+  for argument in rest:
+    if not argument.startswith(PREFIX):
+      raise InputError(
+        f"Unknown argument {argument!r}.", f"Config fields are set by {PREFIX}a.b=value."
+      )
+    key, equals, text = argument.removeprefix(PREFIX).partition("=")
+    text = text if equals else next(rest, None)
+    if text is None:
+      raise InputError(f"No value for {argument}.", f"Write {argument}=value.")
+    yield key, text
+
+
+def _set(config: ConfigDict, key: str, text: str) -> None:
+  """Sets a dotted key to the value that `text` stands for."""
+  known = flatten(config)
+  section = key.rpartition(".")[0]
+  if key not in known and section not in OPEN_SECTIONS:
+    children = sorted(other for other in known if other.startswith(f"{key}."))
+    if children:
+      raise InputError(f"{key!r} is a section of the config.", f"Set {', '.join(children)}.")
+    raise unknown_name("config key", key, known)
+  parent, name = _find(config, key)
+  with parent.unlocked(), parent.ignore_type():
+    parent[name] = _parse(text, known.get(key), key)
+
+
+def _find(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
+  """Returns the section that holds a dotted key, and the key's last part."""
+  *sections, name = key.split(".")
+  for section in sections:
+    config = config[section]
+  return config, name
+
+
+def _parse(text: str, old: Any, key: str) -> Any:
+  """Reads `text` as a value of the type of `old`; open keys and durations have two types."""
+  if key in DURATIONS and _EPOCHS.fullmatch(text):
+    return text
+  kind = int if key in DURATIONS else type(old)
+  try:
+    if kind is bool:
+      return {"true": True, "false": False}[text.lower()]
+    if kind in (int, float, str):
+      return kind(text)
+    value = ast.literal_eval(text)
+  except (ValueError, KeyError, SyntaxError):
+    if old is None:  # A new key of an open section: plain words need no quotes.
+      return {"true": True, "false": False}.get(text.lower(), text)
+    raise _wrong_type(key, text, old) from None
+  if isinstance(old, (tuple, list)) and not isinstance(value, (tuple, list)):
+    raise _wrong_type(key, text, old)
+  return value
+
+
+def _wrong_type(key: str, text: str, old: Any) -> InputError:
+  kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+  kind = kinds.get(type(old), "a Python tuple")
+  if key in DURATIONS:
+    kind = 'a whole number of steps or text such as "90 epochs"'
+  return InputError(f"{PREFIX}{key}={text!r}: expected {kind}.", f"The value so far is {old!r}.")
+
+
+def _check(config: ConfigDict) -> None:
+  values = flatten(config)
+  for key in POSITIVE:
+    if values[key] < 1:
+      raise InputError(f"config.{key}={values[key]}; expected at least 1.", f"Set {PREFIX}{key}.")
+  for key in DURATIONS:
+    as_steps(values[key], 1)

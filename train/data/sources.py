@@ -1,0 +1,139 @@
+"""Data sets by name, as random access to encoded examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import io
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from bcos_jax.errors import InputError, unknown_name
+
+from .digits import Digits
+
+BUILDERS: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {"digits": Digits}
+DATA_DIR_VARIABLE = "BCOS_JAX_DATA_DIR"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """One split of a data set.
+
+  Attributes:
+    name: For messages, such as "digits:test".
+    source: Random access to {"image": bytes of a picture file, "label": int}.
+    label_names: Name of each class.
+  """
+
+  name: str
+  source: Sequence[dict[str, Any]]
+  label_names: tuple[str, ...]
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+
+def open_dataset(name: str, split: str, data_dir: str = "") -> Dataset:
+  """Opens a split of a TFDS image data set stored as array_record.
+
+  The data sets of this project (`BUILDERS`) are prepared on first use. Others must have been
+  prepared with `file_format="array_record"`.
+
+  Args:
+    name: A TFDS name such as "digits" or "imagenet2012".
+    split: A TFDS split such as "train" or "train[:10%]".
+    data_dir: Where data sets are kept; "" takes $BCOS_JAX_DATA_DIR, else, for the data sets of
+      this project, the user's cache folder and, for others, TFDS' own default.
+
+  Returns:
+    The data set.
+
+  Raises:
+    InputError: if it is unknown, not prepared, has no such split, or cannot be written.
+  """
+  data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE, "")
+  if name in BUILDERS:
+    builder = _prepared(BUILDERS[name], pathlib.Path(data_dir or cache_folder()).expanduser())
+  else:
+    builder = _found(name, data_dir)
+  features = dict(builder.info.features.items())
+  label = features.get("label")
+  if not isinstance(label, tfds.features.ClassLabel) or "image" not in features:
+    raise InputError(
+      f"Data set {name!r} has the features {sorted(features)}; expected a class 'label' and an"
+      " 'image'.", "Choose an image classification data set.",
+    )
+  try:
+    source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+  except (ValueError, KeyError) as error:
+    raise unknown_name(f"split of {name!r}", split, builder.info.splits) from error
+  return Dataset(f"{name}:{split}", source, tuple(label.names))
+
+
+def cache_folder() -> pathlib.Path:
+  """Returns the folder for prepared data, by the XDG convention."""
+  base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+  return pathlib.Path(base) / "bcos_jax" / "data"
+
+
+def _prepared(
+  kind: type[tfds.core.GeneratorBasedBuilder], root: pathlib.Path
+) -> tfds.core.DatasetBuilder:
+  """Prepares a data set of this project unless it is there.
+
+  It is written in a private folder and moved into place in one step, so an interruption leaves
+  nothing half-made and of two processes the first wins.
+  """
+  final = pathlib.Path(_builder(kind, root).data_path)
+  if not final.is_dir():
+    try:
+      final.parent.mkdir(parents=True, exist_ok=True)
+      with tempfile.TemporaryDirectory(prefix=f".{kind.name}-", dir=root) as folder:
+        builder = _builder(kind, folder)
+        with _quiet():
+          builder.download_and_prepare()
+        _move(pathlib.Path(builder.data_path), final)
+    except OSError as error:
+      raise InputError(
+        f"Cannot write the data set {kind.name!r} to {str(root)!r}: {error}.",
+        f"Set --config.data.data_dir or ${DATA_DIR_VARIABLE} to a folder that can be written.",
+      ) from error
+  return _builder(kind, root)
+
+
+def _builder(kind: type[tfds.core.GeneratorBasedBuilder], root: Any) -> tfds.core.DatasetBuilder:
+  return kind(data_dir=os.fspath(root), file_format="array_record")
+
+
+def _move(made: pathlib.Path, final: pathlib.Path) -> None:
+  try:
+    os.rename(made, final)
+  except OSError:
+    if not final.is_dir():  # Else another process was first, with the same content.
+      raise
+
+
+def _found(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+  try:
+    builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
+  except tfds.core.DatasetNotFoundError as error:
+    raise unknown_name("data set", name, BUILDERS) from error
+  if not builder.info.splits:
+    raise InputError(
+      f"Data set {name!r} is not prepared in {str(builder.data_path)!r}.",
+      'Prepare it there with TFDS and file_format="array_record", or set --config.data.data_dir.',
+    )
+  return builder
+
+
+@contextlib.contextmanager
+def _quiet():
+  """Swallows TFDS' own messages and progress bars; exceptions pass."""
+  with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    yield

@@ -1,0 +1,74 @@
+"""`python -m bcos_jax.train.main`: a training run from the command line.
+
+  python -m bcos_jax.train.main --config=digits:conventional --workdir=runs/conventional
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import os
+import pathlib
+import sys
+
+import bcos_jax
+from bcos_jax.errors import InputError
+
+from . import loop
+from .config import format_config, load_config
+
+
+def main(
+  spec: str, overrides: Sequence[str], workdir: str | os.PathLike, *, progress: bool = True
+) -> pathlib.Path:
+  """Trains a recipe and saves the network as a bundle.
+
+  Args:
+    spec: See `config.load_config`.
+    overrides: Such as ["--config.optimizer.lr=1e-3"].
+    workdir: Folder of the run.
+    progress: Whether to show a progress bar.
+
+  Returns:
+    The bundle's folder, `bundle` in the workdir.
+
+  Raises:
+    InputError: see `loop.train`.
+    KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint.
+  """
+  result = loop.train(load_config(spec, overrides), workdir=workdir, progress=progress)
+  provenance = {"recipe": spec, "overrides": list(overrides), "metrics": result.metrics}
+  return bcos_jax.save(
+    pathlib.Path(workdir) / "bundle", result.model, result.variables,
+    preprocess=result.preprocess, labels=result.labels, provenance=provenance,
+  )
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+  """Parses a command line, trains, and returns the exit code."""
+  parser = argparse.ArgumentParser(
+    prog="python -m bcos_jax.train.main", description="Trains a recipe.", allow_abbrev=False,
+    epilog="Example: --config=digits:scratch --workdir=runs/scratch --config.steps=100",
+  )
+  parser.add_argument("--config", required=True, help="name or .py file, then :variant,variant")
+  parser.add_argument("--workdir", help="folder of the run; it resumes what it finds there")
+  parser.add_argument("--print_config", action="store_true", help="print the config and stop")
+  known, overrides = parser.parse_known_args(arguments)
+  try:
+    if known.print_config:
+      print(format_config(load_config(known.config, overrides)))
+      return 0
+    if not known.workdir:
+      parser.error("the following arguments are required: --workdir")
+    print(f"Saved {main(known.config, overrides, known.workdir)}")
+  except InputError as error:
+    print(f"{error.cause}\n{error.fix}", file=sys.stderr)
+    return 2
+  except KeyboardInterrupt as stop:
+    print(f"{stop}\nRun the same command to go on.", file=sys.stderr)
+    return 130
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(run())

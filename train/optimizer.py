@@ -1,0 +1,246 @@
+"""Optimisers, schedules and adaptive gradient clipping of the published recipes, in optax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+import optax
+
+from bcos_jax.errors import InputError, unknown_name
+
+PyTree = Any
+Schedule = Callable[[jax.Array | int], jax.Array]
+
+WARMUP_START = 0.01  # LinearLR's start factor in every published recipe with a warm-up.
+
+
+class Optimizer(NamedTuple):
+  """An optax transformation and what the loop wants to know about it.
+
+  Build it once per run and outside jit: optax states carry the transformation in their tree
+  structure, so a second one makes `jit(..., out_shardings)` fail.
+
+  Attributes:
+    tx: The transformation of the whole parameter tree.
+    learning_rate: Learning rate by step.
+    b: The exponent B by step if it is scheduled, else None.
+  """
+
+  tx: optax.GradientTransformation
+  learning_rate: Schedule
+  b: Schedule | None
+
+  def start(self, params: PyTree) -> PyTree:
+    """Returns `params` as the first step sees them: a scheduled B has its first value.
+
+    Raises:
+      InputError: if B is scheduled and no parameter is named `b`.
+    """
+    if self.b is None:
+      return params
+    if not any(_is_b(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)):
+      raise InputError(
+        "optimizer.b_schedule is set, but the network has no parameter named 'b'.",
+        "Set --config.ops.learn_b=true, or --config.optimizer.b_schedule.steps=0.",
+      )
+    return set_b(params, self.b(0))
+
+
+def build(config: ConfigDict, *, steps: int, steps_per_epoch: int) -> Optimizer:
+  """Builds the optimiser that `config` (the `optimizer` section of a recipe) describes.
+
+  Args:
+    config: See configs/common.py for the fields.
+    steps: Steps of the whole run.
+    steps_per_epoch: Used by schedules that step once per epoch.
+
+  Returns:
+    The optimiser.
+
+  Raises:
+    InputError: for an unknown optimiser or schedule or a value out of range.
+  """
+  _check(config)
+  learning_rate = schedule(
+    config.schedule, config.lr, steps=steps, warmup=config.warmup_steps,
+    steps_per_epoch=steps_per_epoch,
+  )
+  tx = optax.chain(*_clipping(config), *_direction(config),
+                   optax.scale_by_learning_rate(learning_rate))
+  if config.b_schedule.steps == 0:
+    return Optimizer(tx, learning_rate, None)
+  b = optax.linear_schedule(
+    config.b_schedule.start, config.b_schedule.end, config.b_schedule.steps
+  )
+  tx = optax.partition({"rest": tx, "b": follow(b)}, _label_b)
+  return Optimizer(tx, learning_rate, b)
+
+
+def schedule(
+  name: str, lr: float, *, steps: int, warmup: int = 0, steps_per_epoch: int = 1
+) -> Schedule:
+  """Returns the learning rate by step.
+
+  Args:
+    name: "cosine" (changes every step), "cosine_epochs" (changes once per epoch) or "constant".
+    lr: Peak learning rate.
+    steps: Steps of the whole run.
+    warmup: Steps of linear warm-up from 0.01 x `lr`.
+    steps_per_epoch: Steps per epoch, for "cosine_epochs".
+
+  Returns:
+    A function of the step, int or int array, to the learning rate.
+  """
+  unit = steps_per_epoch if name == "cosine_epochs" else 1
+  total, ramp = -(-steps // unit), -(-warmup // unit)
+
+  def learning_rate(step):
+    t = jnp.minimum(jnp.asarray(step) // unit, total)
+    factor = cosine(t, total=total, warmup=ramp) if name != "constant" else 1.0
+    return lr * jnp.where(t < ramp, WARMUP_START + (1 - WARMUP_START) * t / max(ramp, 1), factor)
+
+  return learning_rate
+
+
+def cosine(t: jax.Array | int, *, total: int, warmup: int = 0) -> jax.Array:
+  """Half a cosine from 1 at `warmup` to 0 at `total` (closed form of PyTorch's annealing)."""
+  progress = (t - warmup) / max(total - warmup, 1)
+  return 0.5 * (1 + jnp.cos(jnp.pi * progress))
+
+
+def clip_adaptively(factor: float = 0.01, eps: float = 1e-3) -> optax.GradientTransformation:
+  """Adaptive gradient clipping as B-cos v2 applies it (NFNets, arXiv 2102.06171).
+
+  Each unit's gradient is scaled down to the norm `factor * max(norm(unit), eps)`. The authors
+  state units for PyTorch layouts; in Flax layouts they are: the whole tensor if it has at most
+  one axis longer than 1; one output of one tap for [I, O] and [K, I, O]; else one output, that
+  is the last axis. Differs from `optax.adaptive_grad_clip` in the rank-3 case.
+
+  Args:
+    factor: Largest ratio of the norms of gradient and parameter.
+    eps: Least parameter norm, so that zeros can learn.
+
+  Returns:
+    A stateless transformation; its update needs `params`.
+  """
+
+  def clip(gradient, parameter):
+    axes = _unit_axes(parameter)
+    norm = jnp.sqrt(jnp.sum(jnp.square(gradient), axis=axes, keepdims=True))
+    limit = jnp.sqrt(jnp.sum(jnp.square(parameter), axis=axes, keepdims=True))
+    limit = factor * jnp.maximum(limit, eps)
+    return jnp.where(norm < limit, gradient, gradient * (limit / jnp.maximum(norm, 1e-6)))
+
+  return optax.stateless(lambda updates, params: jax.tree.map(clip, updates, params))
+
+
+def decay(
+  weight_decay: float, rules: Sequence[tuple[str, float]] = ()
+) -> optax.GradientTransformation:
+  """Adds `rate * parameter` to each update, the rate chosen by the parameter's path.
+
+  Args:
+    weight_decay: Rate of the leaves that no rule names.
+    rules: (regular expression, rate) pairs, searched for in "stem/conv/kernel"-like paths; the
+      first that matches decides. `(("(^|/)bias$", 0.1),)` decays nothing but biases.
+
+  Returns:
+    A stateless transformation; its update needs `params`.
+  """
+
+  def rate(path: str) -> float:
+    return next((r for pattern, r in rules if re.search(pattern, path)), weight_decay)
+
+  def add(path, update, parameter):
+    r = rate(path_name(path))
+    return update + r * parameter if r else update
+
+  return optax.stateless(
+    lambda updates, params: jax.tree_util.tree_map_with_path(add, updates, params)
+  )
+
+
+def follow(values: Schedule) -> optax.GradientTransformation:
+  """Makes every leaf equal to `values(step)` instead of following its gradient."""
+
+  def update(updates, state, params):
+    count = optax.safe_increment(state.count)
+    steps = jax.tree.map(lambda p: (values(count) - p).astype(p.dtype), params)
+    return steps, optax.ScaleByScheduleState(count)
+
+  return optax.GradientTransformation(
+    lambda params: optax.ScaleByScheduleState(jnp.zeros([], jnp.int32)), update
+  )
+
+
+def set_b(params: PyTree, value: jax.Array | float) -> PyTree:
+  """Returns `params` with every leaf named `b` filled with `value`."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, p: jnp.full_like(p, value) if _is_b(path) else p, params
+  )
+
+
+def path_name(path: Sequence[Any]) -> str:
+  """Writes a tree path as "stem/conv/kernel"."""
+  return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _check(config: ConfigDict) -> None:
+  if config.name not in DIRECTIONS:
+    raise unknown_name("optimizer", config.name, DIRECTIONS)
+  if config.schedule not in SCHEDULES:
+    raise unknown_name("schedule", config.schedule, SCHEDULES)
+  for field in ("lr", "weight_decay", "agc", "clip_norm", "warmup_steps"):
+    if config[field] < 0:
+      raise InputError(
+        f"optimizer.{field}={config[field]}; expected a number >= 0.", "Use 0 to switch it off."
+      )
+  if config.b_schedule.steps and min(config.b_schedule.start, config.b_schedule.end) < 1:
+    raise InputError(
+      f"optimizer.b_schedule runs from {config.b_schedule.start} to {config.b_schedule.end};"
+      " expected B >= 1.", "B=1 is the conventional network.",
+    )
+
+
+def _clipping(config: ConfigDict) -> list[optax.GradientTransformation]:
+  adaptive = [clip_adaptively(config.agc)] if config.agc else []
+  return adaptive + ([optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else [])
+
+
+def _direction(config: ConfigDict) -> list[optax.GradientTransformation]:
+  decaying = decay(config.weight_decay, tuple(config.decay_rules))
+  return DIRECTIONS[config.name](config, decaying)
+
+
+def _adam(config: ConfigDict) -> optax.GradientTransformation:
+  return optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
+
+
+# As in PyTorch: AdamW decays the parameter itself, Adam and SGD add the decay to the gradient.
+DIRECTIONS: dict[str, Callable[..., list[optax.GradientTransformation]]] = {
+  "adamw": lambda config, decaying: [_adam(config), decaying],
+  "adam": lambda config, decaying: [decaying, _adam(config)],
+  "sgd": lambda config, decaying: [
+    decaying, *([optax.trace(config.momentum)] if config.momentum else [])
+  ],
+}
+SCHEDULES = ("cosine", "cosine_epochs", "constant")
+
+
+def _unit_axes(parameter: jax.Array) -> tuple[int, ...]:
+  if sum(size > 1 for size in parameter.shape) <= 1:
+    return tuple(range(parameter.ndim))
+  return (parameter.ndim - 2,) if parameter.ndim <= 3 else tuple(range(parameter.ndim - 1))
+
+
+def _is_b(path: Sequence[Any]) -> bool:
+  return path_name(path[-1:]) == "b"
+
+
+def _label_b(params: PyTree) -> PyTree:
+  return jax.tree_util.tree_map_with_path(lambda path, _: "b" if _is_b(path) else "rest", params)
