@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   if rest and not options.takes_overrides:
     parser.error(f"unrecognized arguments: {' '.join(rest)}; see `bcos-jax {options.command} "
                  "--help`")
+  _keep_compiled()
   try:
     return options.run(options, rest) or 0
   except InputError as error:
@@ -39,6 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"error: {type(error).__name__}: {cause}",
           "  fix: run again with --debug to see where it happened.", sep="\n", file=sys.stderr)
     return 1
+
+
+def _keep_compiled():
+  """Lets the next run of a command start without compiling again."""
+  import jax
+
+  from .train.data.sources import cache_folder
+
+  if not jax.config.jax_compilation_cache_dir:
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -99,9 +99,9 @@ class Length:
     grids: Most grids of the pointing game.
   """
 
-  pretrain: int = 600
-  finetune: int = 300
-  eval_every: int = 20
+  pretrain: int = 300
+  finetune: int = 120
+  eval_every: int = 10
   grids: int = 30
 
 
@@ -238,7 +238,7 @@ def _draw(workdir: pathlib.Path, findings: Findings, conventional: TrainResult,
   ex = bcos_jax.explain(tuned.model, tuned.variables, shown)
   baseline = metrics.input_x_gradient(conventional.model, conventional.variables)(
       shown, np.asarray(ex.target)[:, None])[:, 0]
-  # Pictures of 32 pixels: the published window of 15 is for 224.
+  # Pictures of 24 pixels: the published window of 15 is for 224.
   options = render.Options(smooth=3, background=0.5)
   render.figures(ex, range(_FIGURE_IMAGES), tuned.labels, workdir / "figure.png",
                  baselines={"input x gradient,\nconventional network": baseline},
