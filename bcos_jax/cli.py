@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import pathlib
 import sys
 
+from .cache import cache_folder
 from .errors import InputError
 
 
@@ -46,10 +47,8 @@ def _keep_compiled():
   """Lets the next run of a command start without compiling again."""
   import jax
 
-  from .train.data.sources import cache_folder
-
   if not jax.config.jax_compilation_cache_dir:
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder("compiled")))
 
 
 def _parser() -> argparse.ArgumentParser:

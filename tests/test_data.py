@@ -11,6 +11,7 @@ from PIL import Image
 import pytest
 from sklearn import datasets as sklearn_datasets
 
+from bcos_jax.cache import cache_folder
 from bcos_jax.errors import InputError
 from bcos_jax.inputs import Preprocess
 from bcos_jax.train import evaluate, sharding
@@ -195,9 +196,9 @@ def test_interrupted_preparation_leaves_nothing(tmp_path, monkeypatch):
 
 def test_cache_folder(monkeypatch, tmp_path):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-  assert sources.cache_folder() == tmp_path / "bcos_jax" / "data"
+  assert cache_folder("data") == tmp_path / "bcos_jax" / "data"
   monkeypatch.delenv("XDG_CACHE_HOME")
-  assert sources.cache_folder() == pathlib.Path.home() / ".cache" / "bcos_jax" / "data"
+  assert cache_folder("data") == pathlib.Path.home() / ".cache" / "bcos_jax" / "data"
 
 
 def test_mistakes(data_dir, tmp_path):

@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from bcos_jax.cache import cache_folder
 from bcos_jax.errors import InputError, unknown_name
 
 from .digits import Digits
@@ -59,7 +60,8 @@ def open_dataset(name: str, split: str, data_dir: str = "") -> Dataset:
   """
   data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE, "")
   if name in BUILDERS:
-    builder = _prepared(BUILDERS[name], pathlib.Path(data_dir or cache_folder()).expanduser())
+    root = pathlib.Path(data_dir or cache_folder("data")).expanduser()
+    builder = _prepared(BUILDERS[name], root)
   else:
     builder = _found(name, data_dir)
   features = dict(builder.info.features.items())
@@ -74,12 +76,6 @@ def open_dataset(name: str, split: str, data_dir: str = "") -> Dataset:
   except (ValueError, KeyError) as error:
     raise unknown_name(f"split of {name!r}", split, builder.info.splits) from error
   return Dataset(f"{name}:{split}", source, tuple(label.names))
-
-
-def cache_folder() -> pathlib.Path:
-  """Returns the folder for prepared data, by the XDG convention."""
-  base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-  return pathlib.Path(base) / "bcos_jax" / "data"
 
 
 def _prepared(
