@@ -1,21 +1,31 @@
 """The shipped example, in its shorter form, is the end-to-end test."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import bcos_jax
-from bcos_jax.train import quickstart
+from bcos_jax.train.quickstart import Findings
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
+  """Runs the command as a person does: in a process of its own, without the tests' devices."""
   workdir = tmp_path_factory.mktemp("quickstart")
-  lines = []
-  findings = quickstart.quickstart(
-      workdir, length=quickstart.SHORT, progress=False, say=lines.append)
-  return workdir, findings, "\n".join(lines)
+  ours = ("XLA_FLAGS", "PJRT_NPROC")
+  environment = {key: value for key, value in os.environ.items() if key not in ours}
+  environment["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+  done = subprocess.run(
+      [sys.executable, "-m", "bcos_jax.cli", "quickstart", "--short", "--workdir", str(workdir)],
+      env=environment, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+  findings = Findings(**json.loads((workdir / "findings.json").read_text(encoding="utf-8")))
+  return workdir, findings, done.stdout
 
 
 def test_finds_what_the_papers_find(run):

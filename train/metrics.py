@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import json
 import pathlib
+import sys
 import time
 from typing import Any, Self
 
@@ -50,6 +51,8 @@ class MetricWriter:
     self._bar = tqdm.tqdm(
       total=steps, initial=start_step, unit="step", dynamic_ncols=True,
       disable=not (progress and self._first),
+      # A log file wants a line now and then, not a moving bar.
+      mininterval=0.5 if sys.stderr.isatty() else 30,
     )
     if self._first:
       self._lines = _reopen(workdir / "metrics.jsonl", start_step)

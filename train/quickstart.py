@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import json
 import os
 import pathlib
 import time
@@ -114,7 +115,8 @@ def quickstart(workdir: str | os.PathLike = "runs/quickstart", *, length: Length
   """Trains, B-cosifies, fine-tunes, explains and compares on the digits.
 
   Args:
-    workdir: For the three networks (bundles), figure.png, report.html and the runs' metrics.
+    workdir: For the three networks (bundles), figure.png, report.html, findings.json and the runs'
+      metrics.
     length: How long; None takes the full length.
     seed: Of everything.
     progress: Whether to show progress bars.
@@ -162,6 +164,8 @@ def quickstart(workdir: str | os.PathLike = "runs/quickstart", *, length: Length
                        ("scratch", scratch)):
     _save(workdir / name, name, result)
   _draw(workdir, findings, conventional, tuned, images, labels)
+  report = dataclasses.asdict(findings)
+  (workdir / "findings.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
   _conclude(findings, workdir, say)
   return findings
 
@@ -262,5 +266,6 @@ def _conclude(findings: Findings, workdir: pathlib.Path, say: Say):
 Saved in {workdir}:
   figure.png                        digits, explanations, contributions
   report.html                       the same and more, opens in a browser
+  findings.json                     the numbers above
   conventional, bcosified, scratch  the networks; explain a picture of yours with
       bcos-jax explain {workdir / 'bcosified'} PICTURE""")
