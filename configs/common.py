@@ -61,6 +61,8 @@ def optimizer() -> dict:
     "warmup_steps": 0,        # linear, from 0.01 x lr
     "weight_decay": 0.0,
     "decay_rules": (),        # (regular expression, rate); the first that matches a path decides
+    "bias_decay": 0.0,        # additional, of biases that the ops keep (use_bias=True)
+    "b_decay": 0.0,           # draws a learned B (ops.learn_b=True) towards 2
     "agc": 0.01,              # adaptive gradient clipping; 0: off
     "clip_norm": 0.0,         # global-norm clipping; 0: off
     "b1": 0.9,

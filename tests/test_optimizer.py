@@ -128,8 +128,21 @@ PARAMS = {"conv": {"kernel": jnp.ones(2), "bias": jnp.ones(2), "b": jnp.full((),
 ZEROS = jax.tree.map(jnp.zeros_like, PARAMS)
 
 
+def test_kept_biases_decay_to_zero_and_a_learned_b_to_two():
+  params = {"conv": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "b": jnp.asarray(1.0)}}
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  tx = optimizer.decay(0.0, bias=0.5, b=0.5)
+  updates, _ = tx.update(zeros, tx.init(params), params)
+  np.testing.assert_array_equal(updates["conv"]["kernel"], 0)
+  np.testing.assert_array_equal(updates["conv"]["bias"], 0.5)
+  # A positive update is subtracted, so B grows from 1 towards 2.
+  assert updates["conv"]["b"] == -0.5
+  untouched, _ = optimizer.decay(0.1).update(zeros, tx.init(params), params)
+  assert untouched["conv"]["b"] == 0 and untouched["conv"]["kernel"][0, 0] > 0
+
+
 @pytest.mark.parametrize("rule, decayed", [
-  ("(^|/)bias$", {"conv/bias", "bn/bias"}), ("(^|/)b$", {"conv/b"}), ("^bn/", {"bn/bias"}),
+  ("(^|/)bias$", {"conv/bias", "bn/bias"}), ("(^|/)b$", set()), ("^bn/", {"bn/bias"}),
 ])
 def test_decay_rules_touch_only_what_they_name(rule, decayed):
   result = run(build(lr=0.1, decay_rules=((rule, 0.5),)), PARAMS, [ZEROS])

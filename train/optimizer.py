@@ -140,23 +140,30 @@ def clip_adaptively(factor: float = 0.01, eps: float = 1e-3) -> optax.GradientTr
 
 
 def decay(
-  weight_decay: float, rules: Sequence[tuple[str, float]] = ()
+  weight_decay: float, rules: Sequence[tuple[str, float]] = (), *, bias: float = 0.0,
+  b: float = 0.0,
 ) -> optax.GradientTransformation:
   """Adds `rate * parameter` to each update, the rate chosen by the parameter's path.
 
   Args:
     weight_decay: Rate of the leaves that no rule names.
     rules: (regular expression, rate) pairs, searched for in "stem/conv/kernel"-like paths; the
-      first that matches decides. `(("(^|/)bias$", 0.1),)` decays nothing but biases.
+      first that matches decides.
+    bias: Added to the rate of leaves named `bias`.
+    b: Rate at which a learned B is drawn towards 2; it decays in no other way. (The published
+      parameter is B - 2, which decays to 0: B-cosification, `learn_b`.)
 
   Returns:
     A stateless transformation; its update needs `params`.
   """
 
   def rate(path: str) -> float:
-    return next((r for pattern, r in rules if re.search(pattern, path)), weight_decay)
+    own = next((r for pattern, r in rules if re.search(pattern, path)), weight_decay)
+    return own + bias if path.rpartition("/")[2] == "bias" else own
 
   def add(path, update, parameter):
+    if _is_b(path):
+      return update + b * (parameter - 2.0) if b else update
     r = rate(path_name(path))
     return update + r * parameter if r else update
 
@@ -195,7 +202,7 @@ def _check(config: ConfigDict) -> None:
     raise unknown_name("optimizer", config.name, DIRECTIONS)
   if config.schedule not in SCHEDULES:
     raise unknown_name("schedule", config.schedule, SCHEDULES)
-  for field in ("lr", "weight_decay", "agc", "clip_norm", "warmup_steps"):
+  for field in ("lr", "weight_decay", "bias_decay", "b_decay", "agc", "clip_norm", "warmup_steps"):
     if config[field] < 0:
       raise InputError(
         f"optimizer.{field}={config[field]}; expected a number >= 0.", "Use 0 to switch it off."
@@ -213,7 +220,8 @@ def _clipping(config: ConfigDict) -> list[optax.GradientTransformation]:
 
 
 def _direction(config: ConfigDict) -> list[optax.GradientTransformation]:
-  decaying = decay(config.weight_decay, tuple(config.decay_rules))
+  decaying = decay(config.weight_decay, tuple(config.decay_rules), bias=config.bias_decay,
+                   b=config.b_decay)
   return DIRECTIONS[config.name](config, decaying)
 
 
