@@ -119,7 +119,7 @@ def dynamic_linear(model: nn.Module, variables: Variables, images: Array,
 
   def forward(inputs, gains):
     outputs = detached.apply({**variables, **gains}, inputs)
-    return _select(outputs, function, classes)
+    return _select(outputs, len(images), function, classes)
 
   value, pullback, (outputs, chosen) = jax.vjp(forward, inputs, gains, has_aux=True)
   if value.ndim == 1:
@@ -142,9 +142,14 @@ def _explain_jit(model, function, variables, images, classes):
   return dynamic_linear(model, variables, images, classes if function is None else function)
 
 
-def _select(outputs, function, classes):
+def _select(outputs, count, function, classes):
   if function is not None:
-    return function(outputs), (outputs, None)
+    value = function(outputs)
+    if value.ndim not in (1, 2) or len(value) != count:
+      raise InputError(f"The target function returned shape {value.shape} for {count} images, "
+                       f"expected ({count},) or ({count}, K).",
+                       "Return one scalar, or K scalars, per image.")
+    return value, (outputs, None)
   if classes is None:
     classes = jnp.argmax(outputs, axis=-1)
   columns = classes if classes.ndim == 2 else classes[:, None]
@@ -170,7 +175,7 @@ def _split_target(target: Target, count: int) -> tuple[Callable | None, Array | 
                      "Give class indices, or a function of the outputs.")
   if classes.ndim == 0:
     classes = classes.reshape(1).repeat(count)
-  if classes.ndim > 2 or len(classes) != count:
+  if classes.ndim > 2 or len(classes) != count or not classes.size:
     raise InputError(f"target has shape {classes.shape} for {count} images, expected "
                      f"({count},) or ({count}, K).", "Give one class, or K classes, per image.")
   return None, classes

@@ -52,7 +52,7 @@ class Encoding:
     object.__setattr__(self, "std", tuple(map(float, self.std)))
     if self.pairing not in _PAIRINGS:
       raise unknown_name("pairing", self.pairing, _PAIRINGS)
-    if len(self.mean) != len(self.std) or min(self.std) <= 0:
+    if len(self.mean) != len(self.std) or not self.std or not all(s > 0 for s in self.std):
       raise InputError(
           f"Encoding has mean {self.mean} and std {self.std}, expected as many positive "
           "deviations as means.", "Give one pair per colour channel.")
@@ -94,7 +94,7 @@ def check_images(images, encoding: Encoding) -> np.ndarray:
     raise InputError(
         f"Images have shape {images.shape}, expected [N, H, W, {encoding.colors}].",
         "Give a batch, channels last; `images[None]` makes a batch of one.")
-  if not np.issubdtype(images.dtype, np.floating):
+  if not jnp.issubdtype(images.dtype, jnp.floating):
     raise InputError(f"Images have dtype {images.dtype}, expected floats in [0, 1].",
                      "Divide 8-bit pictures by 255.")
   low, high = float(images.min()), float(images.max())
@@ -131,7 +131,8 @@ class Preprocess:
     if self.colors not in (1, 3):
       raise InputError(f"Preprocess has {self.colors} colour channels, expected 1 or 3.",
                        "Pictures are read as grey or as RGB.")
-    if len(self.size) != 2 or min(self.size) < 1 or 0 < self.resize < max(self.size):
+    if len(self.size) != 2 or min(self.size) < 1 or (
+        self.resize != 0 and self.resize < max(self.size)):
       raise InputError(
           f"Preprocess has size {self.size} and resize {self.resize}, expected two positive "
           "lengths and a resize of 0 or at least the larger one.",
@@ -166,12 +167,12 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
   Raises:
     InputError: The file is missing, truncated or no picture.
   """
-  from PIL import Image, ImageOps
+  from PIL import Image
 
   try:
     with Image.open(path) as picture:
       picture.load()
-      return _flatten(ImageOps.exif_transpose(picture)).convert("RGB")
+      return _flatten(picture).convert("RGB")
   except FileNotFoundError:
     raise InputError(f"No picture at {os.fspath(path)!r}.", "Check the path.") from None
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -180,9 +181,10 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
 
 
 def _flatten(picture: Image.Image) -> Image.Image:
-  """Returns 8-bit colours without transparency."""
-  from PIL import Image
+  """Returns upright 8-bit colours without transparency."""
+  from PIL import Image, ImageOps
 
+  picture = ImageOps.exif_transpose(picture)
   if picture.mode.startswith("I") or picture.mode == "F":
     deep = np.asarray(picture, np.float64)
     # PIL opens 16-bit grey as I;16 or as I, and 8-bit scientific data as F.

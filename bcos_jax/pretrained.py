@@ -60,10 +60,7 @@ def make_bundle(model: nn.Module, variables: Mapping[str, Any], *,
   Raises:
     InputError: The labels do not fit the classes, or the variables do not fit the model.
   """
-  labels = tuple(map(str, labels))
-  if labels and len(labels) != model.num_classes:
-    raise InputError(f"Got {len(labels)} labels for {model.num_classes} classes.",
-                     "Give one label per class, or none.")
+  labels = _checked_labels(model, labels)
   _check_variables(model, variables, "The variables")
   if preprocess is None:
     side = model.image_size
@@ -76,6 +73,14 @@ def make_bundle(model: nn.Module, variables: Mapping[str, Any], *,
   config = json.loads(json.dumps(config))
   return Bundle(model=model, variables=variables, preprocess=preprocess, labels=labels,
                 config=config, extras=dict(extras or {}))
+
+
+def _checked_labels(model: nn.Module, labels: Sequence[str]) -> tuple[str, ...]:
+  labels = tuple(map(str, labels))
+  if labels and len(labels) != model.num_classes:
+    raise InputError(f"Got {len(labels)} labels for {model.num_classes} classes.",
+                     "Give one label per class, or none.")
+  return labels
 
 
 def save(folder: str | os.PathLike, model: nn.Module, variables: Mapping[str, Any], *,
@@ -99,6 +104,7 @@ def save(folder: str | os.PathLike, model: nn.Module, variables: Mapping[str, An
   Raises:
     InputError: The folder cannot be written or holds something else; bad labels or variables.
   """
+  from safetensors import SafetensorError
   from safetensors.numpy import save_file
 
   bundle = make_bundle(model, variables, preprocess=preprocess, labels=labels,
@@ -107,9 +113,10 @@ def save(folder: str | os.PathLike, model: nn.Module, variables: Mapping[str, An
   if folder.exists() and not (folder / _CONFIG).is_file() and (
       not folder.is_dir() or any(folder.iterdir())):
     raise InputError(f"{str(folder)!r} exists and is no bundle.", "Choose a new folder.")
-  tensors = {path: np.ascontiguousarray(jax.device_get(leaf))
-             for path, leaf in traverse_util.flatten_dict(bundle.variables, sep="/").items()}
-  tensors |= {f"extras/{key}": np.ascontiguousarray(leaf) for key, leaf in bundle.extras.items()}
+  leaves = traverse_util.flatten_dict(bundle.variables, sep="/")
+  leaves |= {f"extras/{key}": leaf for key, leaf in bundle.extras.items()}
+  # Not ascontiguousarray, which turns scalars into vectors.
+  tensors = {key: np.asarray(jax.device_get(leaf), order="C") for key, leaf in leaves.items()}
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
@@ -118,13 +125,23 @@ def save(folder: str | os.PathLike, model: nn.Module, variables: Mapping[str, An
       save_file(tensors, staged / _WEIGHTS)
       config = {**bundle.config, "labels": list(bundle.labels)}
       (staged / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-      if folder.exists():
-        folder.rename(pathlib.Path(temporary) / "replaced")
-      staged.rename(folder)
-  except OSError as error:
-    raise InputError(f"Cannot write {str(folder)!r}: {error.strerror or error}.",
+      _replace(folder, staged, pathlib.Path(temporary) / "replaced")
+  except (OSError, SafetensorError) as error:
+    reason = getattr(error, "strerror", None) or error
+    raise InputError(f"Cannot write {str(folder)!r}: {reason}.",
                      "Choose a folder that you may write to, on a disk with space.") from error
   return folder
+
+
+def _replace(folder: pathlib.Path, staged: pathlib.Path, aside: pathlib.Path):
+  if folder.exists():
+    folder.rename(aside)
+  try:
+    staged.rename(folder)
+  except BaseException:
+    if aside.exists():
+      aside.rename(folder)
+    raise
 
 
 def load(folder: str | os.PathLike) -> Bundle:
@@ -144,7 +161,7 @@ def load(folder: str | os.PathLike) -> Bundle:
         key: tuple(value) if isinstance(value, list) else value
         for key, value in config["fields"].items()})
     preprocess = Preprocess(**config["preprocess"])
-    labels = tuple(config.pop("labels"))
+    labels = _checked_labels(model, config.pop("labels"))
   except (KeyError, TypeError) as error:
     raise InputError(f"{_CONFIG} in {str(folder)!r} is incomplete: {error}.",
                      "Save the network again.") from error
@@ -156,7 +173,7 @@ def load(folder: str | os.PathLike) -> Bundle:
   extras = {key.removeprefix("extras/"): tensors.pop(key)
             for key in list(tensors) if key.startswith("extras/")}
   variables = traverse_util.unflatten_dict(tensors, sep="/")
-  _check_variables(model, variables, f"The bundle {str(folder)!r}")
+  _check_variables(model, variables, f"The tensors in {str(folder)!r}")
   return Bundle(model=model, variables=variables, preprocess=preprocess, labels=labels,
                 config=config, extras=extras)
 

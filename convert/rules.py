@@ -74,7 +74,8 @@ def port(state: Mapping[str, np.ndarray], table: Table, wanted: Mapping[str, Any
     wanted: Flax path -> array or shape of the network to fill.
 
   Returns:
-    Flax path -> tensor, and the skipped tensors by source key.
+    Flax path -> tensor, and the skipped tensors by source key: copies, so that what PyTorch does
+    to its own tensors afterwards changes nothing here.
 
   Raises:
     InputError: Any key matched by no rule or by several, any leaf filled twice or never, any
@@ -88,20 +89,21 @@ def port(state: Mapping[str, np.ndarray], table: Table, wanted: Mapping[str, Any
                       + ("" if matches else _nearest_source(key, table)))
       continue
     (entry, numbers), = matches
-    if isinstance(entry, Skip):
-      skipped[key] = tensor
-      continue
-    path = render(entry.target, numbers)
+    skip = isinstance(entry, Skip)
+    path = render(entry.beside if skip else entry.target, numbers)
     if path not in wanted:
       problems.append(f"{key!r} {list(tensor.shape)} belongs to {path!r}, which this network "
                       f"does not have{_nearest(path, wanted)}")
+    elif skip:
+      problems += _misfit(key, tensor, () if entry.scalar else wanted[path].shape, path)
+      skipped[key] = np.array(tensor)
     elif path in leaves:
       problems.append(f"{path!r} is filled twice, the second time by {key!r}")
     else:
-      problem, leaf = _laid_out(key, tensor, entry.layout, path, wanted[path].shape)
+      problem = _misfit(key, tensor, _source_shape(entry.layout, wanted[path].shape), path)
       problems += problem
-      leaves[path] = leaf
-  problems += [f"{_source_of(path, table)!r} {list(wanted[path].shape)} (for {path!r}) is missing"
+      leaves[path] = None if problem else np.array(entry.layout.to_flax(tensor), order="C")
+  problems += [_missing(path, wanted[path].shape, table)
                for path in sorted(wanted.keys() - leaves.keys())]
   _raise(problems)
   return leaves, skipped
@@ -125,10 +127,10 @@ def export(leaves: Mapping[str, np.ndarray], table: Table,
     for entry in table:
       if isinstance(entry, Rule) and (numbers := parse(entry.target, path)) is not None:
         matches += 1
-        state[render(entry.source, numbers)] = np.ascontiguousarray(entry.layout.to_torch(tensor))
+        state[render(entry.source, numbers)] = np.array(entry.layout.to_torch(tensor), order="C")
       elif isinstance(entry, Skip) and (numbers := parse(entry.beside, path)) is not None:
         key = render(entry.source, numbers)
-        state[key] = skipped.get(key, entry.default(tensor))
+        state[key] = np.array(skipped.get(key, entry.default(tensor)))
     if matches != 1:
       problems.append(f"{path!r} is written by {matches} rules")
   _raise(problems)
@@ -160,19 +162,22 @@ def render(template: str, numbers: Mapping[str, str]) -> str:
   return template.format(**numbers)
 
 
-def _laid_out(key: str, tensor: np.ndarray, layout: Layout, path: str,
-              shape: tuple[int, ...]) -> tuple[list[str], np.ndarray | None]:
-  expected = list(layout.to_torch(np.broadcast_to(np.float32(0), shape)).shape)
-  if list(tensor.shape) != expected:
-    return [f"{key!r} has shape {list(tensor.shape)}, expected {expected} (for {path!r})"], None
-  return [], np.ascontiguousarray(layout.to_flax(tensor))
+def _source_shape(layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
+  return layout.to_torch(np.broadcast_to(np.float32(0), shape)).shape
 
 
-def _source_of(path: str, table: Table) -> str:
+def _misfit(key: str, tensor: np.ndarray, shape: tuple[int, ...], path: str) -> list[str]:
+  if tensor.shape == tuple(shape):
+    return []
+  return [f"{key!r} has shape {list(tensor.shape)}, expected {list(shape)} (for {path!r})"]
+
+
+def _missing(path: str, shape: tuple[int, ...], table: Table) -> str:
   for entry in table:
     if isinstance(entry, Rule) and (numbers := parse(entry.target, path)) is not None:
-      return render(entry.source, numbers)
-  return path
+      key, shape = render(entry.source, numbers), _source_shape(entry.layout, shape)
+      return f"{key!r} {list(shape)} (for {path!r}) is missing"
+  return f"{path!r} {list(shape)} is filled by no rule"
 
 
 def _nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from flax import linen as nn
 import jax
 
+from ..errors import unknown_name
 from ..ops import Ops
 
 Array = jax.Array
@@ -93,6 +94,8 @@ class ResNet(nn.Module):
   def __call__(self, x: Array, train: bool = False) -> Array:
     """Maps encoded images [N, H, W, channels] to float32 logits [N, num_classes]."""
     ops = self.ops
+    if self.block not in _BLOCKS:
+      raise unknown_name("block", self.block, _BLOCKS)
     x = ops.conv(self.width, *((3, 1) if self.small_inputs else (7, 2)), name="conv1")(x)
     x = ops.act(ops.batch_norm(name="bn1")(x, train), "relu")
     if not self.small_inputs:

@@ -1,0 +1,148 @@
+"""What the tests share: golden data, variables without training, measures of error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+import contextlib
+import functools
+import json
+import pathlib
+from typing import Any
+import zlib
+
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import bcos_jax
+from bcos_jax import BcosOps, StandardOps
+
+from .golden import rules
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+ROOT = GOLDEN.parent.parent
+
+SIDE = 16
+CLASSES = 5
+TINY: dict[str, dict[str, Any]] = {
+    "resnet_tiny": {}, "resnet_tiny_bottleneck": {}, "resnet8": {"width": 8},
+    "simple_vit_tiny": {}, "vitc_tiny": {}}
+"""One small network of every kind of architecture, and what makes it smaller still."""
+
+PRESETS = {
+    "standard": StandardOps(), "bcosification": BcosOps(), "equivalent": BcosOps.equivalent(),
+    "v1": BcosOps.v1(), "v2": BcosOps.v2(), "lm": BcosOps.lm(),
+    "aloe1": BcosOps.aloe(implementation=1), "aloe2": BcosOps.aloe()}
+
+
+def tiny(name: str, ops: bcos_jax.Ops, **fields: Any):
+  """Returns a tiny network for images of `SIDE` pixels and `CLASSES` classes."""
+  sizes = {"num_classes": CLASSES, "image_size": SIDE}
+  return bcos_jax.create(name, ops=ops, **{**sizes, **TINY[name], **fields})
+
+
+def rel(value: Any, expected: Any) -> float:
+  """Returns the error relative to the norm of what is expected."""
+  value, expected = (np.asarray(a, np.float64) for a in (value, expected))
+  assert value.shape == expected.shape, (value.shape, expected.shape)
+  return float(np.linalg.norm(value - expected) / max(np.linalg.norm(expected), 1e-30))
+
+
+def nhwc(x: np.ndarray) -> np.ndarray:
+  """Moves channels from the second axis, PyTorch's layout, to the last."""
+  return np.moveaxis(x, 1, -1)
+
+
+def flat(variables: Any) -> dict[str, Any]:
+  """Returns the leaves of a tree by path."""
+  return traverse_util.flatten_dict(variables, sep="/")
+
+
+def unflat(leaves: dict[str, Any]) -> dict[str, Any]:
+  """The inverse of `flat`."""
+  return traverse_util.unflatten_dict(leaves, sep="/")
+
+
+@functools.cache
+def shapes(model) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns the leaves of a model's variables by path, without computing anything."""
+  side = model.image_size
+  x = jax.ShapeDtypeStruct((1, side, side, model.ops.encoding.channels), jnp.float32)
+  return flat(jax.eval_shape(model.init, jax.random.key(0), x))
+
+
+def filled(model, seed: int = 0) -> dict[str, Any]:
+  """Returns variables none of which is trivial: biases, statistics and scales included.
+
+  Variances keep the signal of an untrained network at its size, where B-cos scales would let it
+  fade: residuals and gradients would otherwise be compared with nothing.
+  """
+  leaves, power = {}, getattr(model.ops, "b", 1)
+  for path, leaf in shapes(model).items():
+    kind = path.rpartition("/")[2]
+    seeded = np.random.RandomState(zlib.crc32(f"{seed}/{path}".encode()))
+    z = seeded.standard_normal(leaf.shape)
+    value = {"scale": 1 + 0.1 * z, "bias": 0.1 * z, "mean": 0.02 * z,
+             "var": (1 + 0.5 * np.abs(z)) * (1 if power == 1 else 0.02),
+             "b": 1.5 + 0.3 * np.abs(z)}.get(kind)
+    if kind == "kernel":
+      value = z * np.sqrt(2 / np.prod(leaf.shape[:-1]))
+    assert value is not None, f"no rule for {path}"
+    leaves[path] = np.asarray(value, leaf.dtype)
+  return unflat(leaves)
+
+
+def photos(count: int, side: int = SIDE, seed: int = 0) -> np.ndarray:
+  """Returns blocky random colour images, [count, side, side, 3] in [0, 1]."""
+  seeded = np.random.RandomState(seed)
+  coarse = np.kron(seeded.random_sample((count, side // 4, side // 4, 3)),
+                   np.ones((1, 4, 4, 1)))
+  fine = seeded.random_sample((count, side, side, 3))
+  return (0.8 * coarse + 0.2 * fine).astype(np.float32)
+
+
+def pulled_back(function: Callable[[Any], Any], x: Any, cotangent: Any) -> tuple[Any, Any]:
+  """Returns function(x) and the gradient of its product with `cotangent`, compiled once."""
+  def both(x, cotangent):
+    y, pullback = jax.vjp(function, x)
+    return y, pullback(cotangent)[0]
+  return jax.jit(both)(x, cotangent)
+
+
+@functools.cache
+def applied(model) -> Callable[..., jax.Array]:
+  """Returns the compiled function (variables, images) -> logits of a network."""
+  return jax.jit(lambda variables, images: model.apply(variables, model.ops.encoding(images)))
+
+
+@functools.cache
+def golden_layers() -> tuple[dict[str, dict[str, Any]], Any]:
+  """Returns the cases of the golden layers, and their arrays as `case/name`."""
+  return (json.loads((GOLDEN / "layers.json").read_text(encoding="utf-8")),
+          np.load(GOLDEN / "layers.npz"))
+
+
+@functools.cache
+def golden_keys(name: str) -> dict[str, dict[str, list[int]]]:
+  """Returns the key sets of a golden network: kind -> key -> shape."""
+  return json.loads((GOLDEN / f"{name}.keys.json").read_text(encoding="utf-8"))
+
+
+def golden_state(name: str, kind: str) -> dict[str, np.ndarray]:
+  """Returns a state dict of a golden network, as its README says to fill it."""
+  data = np.load(GOLDEN / f"{name}.npz")
+  # A B-cosified network starts from the weights of the conventional one.
+  keys = golden_keys(name)["conventional" if kind == "bcosified" else kind]
+  return {key: data[f"stat/{key}"] if f"stat/{key}" in data else rules.weight(key, tuple(shape))
+          for key, shape in keys.items()}
+
+
+@contextlib.contextmanager
+def quick_compilation() -> Iterator[None]:
+  """Compiles without costly optimisations: a third of the time, the same float32 arithmetic."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  try:
+    yield
+  finally:
+    jax.config.update("jax_disable_most_optimizations", False)

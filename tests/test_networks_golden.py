@@ -1,0 +1,74 @@
+"""Whole networks against the authors' code: outputs, explanations, and the way to them."""
+
+import math
+
+import numpy as np
+import pytest
+
+import bcos_jax
+from bcos_jax import convert
+
+from .common import GOLDEN, applied, golden_keys, golden_state, nhwc, quick_compilation, rel
+from .golden import rules
+
+# DESIGN, section 4, allows 1e-3; these hold with room to spare.
+LOGITS, WEIGHTS = 1e-5, 1e-4
+STRIDE = 7  # of the golden gradients, which would be large otherwise
+LOGIT_BIAS = -math.log(999)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick():
+  with quick_compilation():
+    yield
+
+
+def _images(name: str) -> np.ndarray:
+  return nhwc(rules.images(name))
+
+
+def _assert_explains(ex, data, deviations):
+  """Compares with d logit / d [x, 1-x], whatever encoding the network itself has."""
+  # The logits' signal is small beside their bias: compare without it.
+  assert rel(ex.logits - LOGIT_BIAS, data["logits"] - LOGIT_BIAS) <= LOGITS
+  gradient = ex.weights / np.tile(deviations, 2)
+  assert rel(gradient[:, ::STRIDE, ::STRIDE], nhwc(data["gradient"])) <= WEIGHTS
+  seen = np.concatenate([ex.images, 1 - ex.images], axis=-1)
+  assert rel((seen * gradient).sum((1, 2, 3)), data["contribution_sum"]) <= WEIGHTS
+  assert np.allclose(ex.residuals["logit_bias"], LOGIT_BIAS)
+  assert ex.completeness_error.max() <= 1e-6
+
+
+@pytest.mark.parametrize("name, source", [
+    ("resnet18", "torchvision"), ("simple_vit_ti_patch16_224", "bcos_v2"),
+    ("vitc_ti_patch1_14", "bcos_v2")])
+def test_conventional_and_bcosified(name, source):
+  data, images = np.load(GOLDEN / f"{name}.npz"), _images(name)
+  bundle = convert.from_state_dict(golden_state(name, "conventional"), name)
+  assert bundle.config["provenance"]["source"] == source
+  assert rel(applied(bundle.model)(bundle.variables, images), data["logits"]) <= LOGITS
+
+  model, variables = bcos_jax.bcosify(bundle.model, bundle.variables)
+  state = convert.to_state_dict(bcos_jax.pretrained.make_bundle(
+      model, variables, provenance={"source": "bcosification"}))
+  keys = golden_keys(name)["bcosified"]
+  assert {key: list(tensor.shape) for key, tensor in state.items()} == keys
+  for key in state:  # the golden network has statistics of its own
+    if f"bcos_stat/{key}" in data:
+      state[key] = data[f"bcos_stat/{key}"]
+  bcosified = convert.from_state_dict(state, name, "bcosification")
+  assert bcosified.model == model
+  ex = bcos_jax.explain(model, bcosified.variables, images, target=int(data["grad_class"]))
+  _assert_explains(ex, {"logits": data["bcos_logits"], "gradient": data["grad_stride7"],
+                        "contribution_sum": data["contribution_sum"]}, model.ops.encoding.std)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "simple_vit_ti_patch16_224"])
+def test_bcos_v2(name):
+  # The images of the conventional network of the same name.
+  data, images = np.load(GOLDEN / f"v2_{name}.npz"), _images(name)
+  bundle = convert.from_state_dict(golden_state(f"v2_{name}", "bcos"), name)
+  assert bundle.config["provenance"]["source"] == "bcos_v2"
+  ex = bcos_jax.explain(bundle.model, bundle.variables, images, target=int(data["grad_class"]))
+  _assert_explains(ex, {"logits": data["logits"], "gradient": data["grad_stride7"],
+                        "contribution_sum": data["contribution_sum"]}, (1.0, 1.0, 1.0))
