@@ -40,8 +40,11 @@ class Edit:
 
 def _is_input(path: str, leaf: Array | None, shape: tuple[int, ...], model: nn.Module) -> bool:
   encoding = model.ops.encoding
-  return (path == f"params/{model.input_map}/kernel" and leaf is not None
-          and encoding.channels == 2 * encoding.colors)
+  return (
+    path == f"params/{model.input_map}/kernel"
+    and leaf is not None
+    and encoding.channels == 2 * encoding.colors
+  )
 
 
 def widen_input(kernel: Array, colors: int) -> Array:
@@ -62,25 +65,35 @@ def widen_input(kernel: Array, colors: int) -> Array:
 
 
 EDITS = (
-    Edit("copy", lambda path, leaf, shape, model: leaf is not None and leaf.shape == shape,
-         lambda leaf, shape, model: leaf),
-    Edit("widen the input map", _is_input,
-         lambda leaf, shape, model: widen_input(leaf, model.ops.encoding.colors)),
-    Edit("start B", lambda path, leaf, shape, model: path.endswith("/b") and model.ops.learn_b,
-         lambda leaf, shape, model: jnp.full(shape, model.ops.b, jnp.float32)),
+  Edit(
+    "copy",
+    lambda path, leaf, shape, model: leaf is not None and leaf.shape == shape,
+    lambda leaf, shape, model: leaf,
+  ),
+  Edit(
+    "widen the input map",
+    _is_input,
+    lambda leaf, shape, model: widen_input(leaf, model.ops.encoding.colors),
+  ),
+  Edit(
+    "start B",
+    lambda path, leaf, shape, model: path.endswith("/b") and model.ops.learn_b,
+    lambda leaf, shape, model: jnp.full(shape, model.ops.b, jnp.float32),
+  ),
 )
 """The first edit that applies makes each leaf of the B-cos network."""
 
 DROPPED = {
-    "bias": "biases are not kept (use_bias=False)",
-    "mean": "the norm subtracts no mean; it is folded into the bias first",
-    "scale": "norms have no scale (norm_scale=False)",
+  "bias": "biases are not kept (use_bias=False)",
+  "mean": "the norm subtracts no mean; it is folded into the bias first",
+  "scale": "norms have no scale (norm_scale=False)",
 }
 """Leaves of the conventional network that the B-cos network may lack, and why."""
 
 
-def bcosify(model: nn.Module, variables: Variables, *, ops: BcosOps | None = None,
-            fold_mean: bool = True) -> tuple[nn.Module, Variables]:
+def bcosify(
+  model: nn.Module, variables: Variables, *, ops: BcosOps | None = None, fold_mean: bool = True
+) -> tuple[nn.Module, Variables]:
   """Turns a conventional network into a B-cos network that starts from the same weights.
 
   Args:
@@ -101,12 +114,17 @@ def bcosify(model: nn.Module, variables: Variables, *, ops: BcosOps | None = Non
   ops = BcosOps() if ops is None else ops
   _check(model, ops)
   if ops.encoding.pairing != "complement":
-    ops = dataclasses.replace(ops, encoding=dataclasses.replace(
-        model.ops.encoding, pairing=ops.encoding.pairing))
+    ops = dataclasses.replace(
+      ops, encoding=dataclasses.replace(model.ops.encoding, pairing=ops.encoding.pairing)
+    )
   new = model.clone(ops=ops)
-  wanted = _flat(jax.eval_shape(
-      new.init, jax.random.key(0),
-      jnp.zeros((1, model.image_size, model.image_size, ops.encoding.channels))))
+  wanted = _flat(
+    jax.eval_shape(
+      new.init,
+      jax.random.key(0),
+      jnp.zeros((1, model.image_size, model.image_size, ops.encoding.channels)),
+    )
+  )
   source = _flat(variables)
   if fold_mean:
     source |= _folded(source, wanted, model.norm_eps)
@@ -119,12 +137,16 @@ def bcosify(model: nn.Module, variables: Variables, *, ops: BcosOps | None = Non
       have = "absent" if leaf is None else leaf.shape
       problems.append(f"{path}: wanted {want.shape}, the conventional network has it {have}")
     made[path] = value
-  problems += [f"{path}: no place in the B-cos network"
-               for path in sorted(source.keys() - wanted.keys())
-               if path.rpartition("/")[2] not in DROPPED]
+  problems += [
+    f"{path}: no place in the B-cos network"
+    for path in sorted(source.keys() - wanted.keys())
+    if path.rpartition("/")[2] not in DROPPED
+  ]
   if problems:
-    raise InputError("Cannot B-cosify: " + "; ".join(problems) + ".",
-                     "Give the variables of this very model, and ops that keep its shapes.")
+    raise InputError(
+      "Cannot B-cosify: " + "; ".join(problems) + ".",
+      "Give the variables of this very model, and ops that keep its shapes.",
+    )
   return new, traverse_util.unflatten_dict(made, sep="/")
 
 
@@ -132,11 +154,15 @@ def _check(model: nn.Module, ops: BcosOps):
   if not isinstance(ops, BcosOps):
     raise InputError(f"ops is {type(ops).__name__}, expected BcosOps.", "Give e.g. BcosOps(b=2).")
   if not hasattr(model, "input_map"):
-    raise InputError(f"{type(model).__name__} declares no input map to widen.",
-                     "B-cosify networks made by create().")
+    raise InputError(
+      f"{type(model).__name__} declares no input map to widen.",
+      "B-cosify networks made by create().",
+    )
   if not isinstance(model.ops, StandardOps):
-    raise InputError(f"The network has {type(model.ops).__name__}, expected StandardOps.",
-                     "B-cosify a conventional network; this one already is a B-cos network.")
+    raise InputError(
+      f"The network has {type(model.ops).__name__}, expected StandardOps.",
+      "B-cosify a conventional network; this one already is a B-cos network.",
+    )
 
 
 def _folded(source: dict[str, Array], wanted: dict[str, Any], eps: float) -> dict[str, Array]:

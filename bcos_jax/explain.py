@@ -63,12 +63,18 @@ class Explanation:
   def completeness_error(self) -> Array:
     """|unexplained| relative to the largest of |value| and the absolute contributions' mass."""
     mass = np.abs(self.contributions).sum(axis=(-2, -1))
-    return np.abs(self.residuals["unexplained"]) / np.maximum(np.maximum(
-        np.abs(self.value), mass), np.finfo(np.float32).tiny)
+    return np.abs(self.residuals["unexplained"]) / np.maximum(
+      np.maximum(np.abs(self.value), mass), np.finfo(np.float32).tiny
+    )
 
 
-def explain(model: nn.Module, variables: Variables, images: Array | np.ndarray,
-            target: Target = None, batch_size: int | None = None) -> Explanation:
+def explain(
+  model: nn.Module,
+  variables: Variables,
+  images: Array | np.ndarray,
+  target: Target = None,
+  batch_size: int | None = None,
+) -> Explanation:
   """Explains a scalar output for each image of a batch.
 
   Args:
@@ -97,15 +103,17 @@ def explain(model: nn.Module, variables: Variables, images: Array | np.ndarray,
   for start in range(0, len(images), size):
     rows = np.minimum(np.arange(start, start + size), len(images) - 1)
     with jax.default_matmul_precision("highest"):
-      part = _explain_jit(model, function, variables, images[rows],
-                          None if classes is None else classes[rows])
+      part = _explain_jit(
+        model, function, variables, images[rows], None if classes is None else classes[rows]
+      )
     keep = min(size, len(images) - start)
     parts.append(jax.tree.map(lambda leaf, keep=keep: np.asarray(leaf)[:keep], part))
   return parts[0] if len(parts) == 1 else jax.tree.map(lambda *p: np.concatenate(p), *parts)
 
 
-def dynamic_linear(model: nn.Module, variables: Variables, images: Array,
-                   target: Target = None) -> Explanation:
+def dynamic_linear(
+  model: nn.Module, variables: Variables, images: Array, target: Target = None
+) -> Explanation:
   """The pure function behind `explain`: no checks, any transformation of JAX applies to it.
 
   Use it inside a loss (the weights are differentiable) or inside a jitted step. Arguments and
@@ -114,8 +122,10 @@ def dynamic_linear(model: nn.Module, variables: Variables, images: Array,
   function, classes = _split_target(target, len(images))
   detached = model.clone(ops=model.ops.detached())
   inputs = model.ops.encoding(images)
-  gains = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), jax.eval_shape(
-      lambda: detached.apply(variables, inputs, mutable=[sources.COLLECTION])[1]))
+  gains = jax.tree.map(
+    lambda leaf: jnp.ones(leaf.shape, leaf.dtype),
+    jax.eval_shape(lambda: detached.apply(variables, inputs, mutable=[sources.COLLECTION])[1]),
+  )
 
   def forward(inputs, gains):
     outputs = detached.apply({**variables, **gains}, inputs)
@@ -132,9 +142,17 @@ def dynamic_linear(model: nn.Module, variables: Variables, images: Array,
   residual = value - jnp.sum(contributions, axis=(-2, -1))
   residuals = _by_source(shares)
   residuals["unexplained"] = residual - sum(residuals.values())
-  return Explanation(images=images, logits=outputs, value=value, target=chosen, inputs=inputs,
-                     weights=weights, contributions=contributions, residual=residual,
-                     residuals=residuals)
+  return Explanation(
+    images=images,
+    logits=outputs,
+    value=value,
+    target=chosen,
+    inputs=inputs,
+    weights=weights,
+    contributions=contributions,
+    residual=residual,
+    residuals=residuals,
+  )
 
 
 @jax.jit(static_argnums=(0, 1))
@@ -146,9 +164,11 @@ def _select(outputs, count, function, classes):
   if function is not None:
     value = function(outputs)
     if value.ndim not in (1, 2) or len(value) != count:
-      raise InputError(f"The target function returned shape {value.shape} for {count} images, "
-                       f"expected ({count},) or ({count}, K).",
-                       "Return one scalar, or K scalars, per image.")
+      raise InputError(
+        f"The target function returned shape {value.shape} for {count} images, "
+        f"expected ({count},) or ({count}, K).",
+        "Return one scalar, or K scalars, per image.",
+      )
     return value, (outputs, None)
   if classes is None:
     classes = jnp.argmax(outputs, axis=-1)
@@ -171,25 +191,31 @@ def _split_target(target: Target, count: int) -> tuple[Callable | None, Array | 
     return target, None
   classes = target if isinstance(target, jax.Array) else np.asarray(target)
   if not jnp.issubdtype(classes.dtype, jnp.integer):
-    raise InputError(f"target has dtype {classes.dtype}, expected integers or a function.",
-                     "Give class indices, or a function of the outputs.")
+    raise InputError(
+      f"target has dtype {classes.dtype}, expected integers or a function.",
+      "Give class indices, or a function of the outputs.",
+    )
   if classes.ndim == 0:
     classes = classes.reshape(1).repeat(count)
   if classes.ndim > 2 or len(classes) != count or not classes.size:
-    raise InputError(f"target has shape {classes.shape} for {count} images, expected "
-                     f"({count},) or ({count}, K).", "Give one class, or K classes, per image.")
+    raise InputError(
+      f"target has shape {classes.shape} for {count} images, expected ({count},) or ({count}, K).",
+      "Give one class, or K classes, per image.",
+    )
   return None, classes
 
 
 def _check_classes(model, variables, images, classes):
-  encoded = jax.ShapeDtypeStruct(
-      (*images.shape[:-1], model.ops.encoding.channels), jnp.float32)
+  encoded = jax.ShapeDtypeStruct((*images.shape[:-1], model.ops.encoding.channels), jnp.float32)
   outputs = jax.eval_shape(model.apply, variables, encoded)
   if not hasattr(outputs, "shape") or outputs.ndim != 2:
-    raise InputError("Class targets need a network with logits [N, C].",
-                     "Give a function of the outputs as target.")
+    raise InputError(
+      "Class targets need a network with logits [N, C].",
+      "Give a function of the outputs as target.",
+    )
   low, high = int(np.min(classes)), int(np.max(classes))
   if low < 0 or high >= outputs.shape[-1]:
     raise InputError(
-        f"target spans classes {low} to {high}, expected 0 to {outputs.shape[-1] - 1}.",
-        "Count classes from zero.")
+      f"target spans classes {low} to {high}, expected 0 to {outputs.shape[-1] - 1}.",
+      "Count classes from zero.",
+    )

@@ -14,9 +14,15 @@ from .explain import explain
 from .ops import BcosOps
 
 
-def explain_pictures(bundle: str | os.PathLike, pictures: Sequence[str | os.PathLike], *,
-                     output: str | os.PathLike = "explanations", target: str | None = None,
-                     batch_size: int = 16, say: Callable[[str], None] = print) -> list[pathlib.Path]:
+def explain_pictures(
+  bundle: str | os.PathLike,
+  pictures: Sequence[str | os.PathLike],
+  *,
+  output: str | os.PathLike = "explanations",
+  target: str | None = None,
+  batch_size: int = 16,
+  say: Callable[[str], None] = print,
+) -> list[pathlib.Path]:
   """Writes one figure per picture and a report of all.
 
   Args:
@@ -52,8 +58,9 @@ def explain_pictures(bundle: str | os.PathLike, pictures: Sequence[str | os.Path
       say(f"  {probability:7.2%}  {label}")
     say(f"  figure: {path}")
   report = output / "report.html"
-  render.report(report, f"Explanations by {network.config['architecture']}", entries,
-                options=options)
+  render.report(
+    report, f"Explanations by {network.config['architecture']}", entries, options=options
+  )
   say(f"report: {report}")
   return [*paths, report]
 
@@ -62,8 +69,9 @@ def _options(ops, side: int) -> render.Options:
   # The published averaging window of 15 is for pictures of 224 pixels.
   smooth = max(1, round(15 * side / 224)) | 1
   # B-cos networks are trained with one binary cross-entropy per class.
-  return render.Options(smooth=smooth,
-                        probability="sigmoid" if isinstance(ops, BcosOps) else "softmax")
+  return render.Options(
+    smooth=smooth, probability="sigmoid" if isinstance(ops, BcosOps) else "softmax"
+  )
 
 
 def _class(target: str, labels: Sequence[str]) -> int:
@@ -72,8 +80,10 @@ def _class(target: str, labels: Sequence[str]) -> int:
   if not target.isdecimal():
     raise unknown_name("class", target, labels)
   if int(target) >= len(labels):
-    raise InputError(f"Class {target} does not exist, expected 0 to {len(labels) - 1}.",
-                     "Give a class of this network, by name or number.")
+    raise InputError(
+      f"Class {target} does not exist, expected 0 to {len(labels) - 1}.",
+      "Give a class of this network, by name or number.",
+    )
   return int(target)
 
 

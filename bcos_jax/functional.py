@@ -45,6 +45,17 @@ class Guard:
     zero = sq_norm == 0
     return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, sq_norm))) + self.eps
 
+  def sq_norm_gradient(self, norm: Array, products: Array) -> Array:
+    """Returns the gradient of y |y| / norm with respect to the squared norm.
+
+    Args:
+      norm: The guarded norm.
+      products: Cotangents times results, summed over the channels that share the norm.
+    """
+    root = norm if self.inside else norm - self.eps
+    zero = root == 0
+    return jnp.where(zero, 0.0, -products / (2.0 * norm * jnp.where(zero, 1.0, root)))
+
 
 CONV_GUARD = Guard(eps=1e-6, inside=True)
 """B-cos v1 and v2 and B-cosification, convolutions; B-cos LM, linear maps."""
@@ -53,8 +64,14 @@ DENSE_GUARD = Guard(eps=1e-12, inside=False)
 """B-cos v2, B-cosification and ALOE, linear maps."""
 
 
-def bcos_scale(y: Array, sq_norm: Array, *, b: float | Array = 2.0, guard: Guard = CONV_GUARD,
-               detach: bool = False) -> Array:
+def bcos_scale(
+  y: Array,
+  sq_norm: Array,
+  *,
+  b: float | Array = 2.0,
+  guard: Guard = CONV_GUARD,
+  detach: bool = False,
+) -> Array:
   """Scales linear responses by |cos|^(b-1) (arXiv 2205.10268, eq. 3).
 
   Args:
@@ -70,56 +87,84 @@ def bcos_scale(y: Array, sq_norm: Array, *, b: float | Array = 2.0, guard: Guard
   """
   if isinstance(b, int | float) and b == 1:
     return y
-  groups = sq_norm.shape[-1]
-  grouped = y.reshape(*y.shape[:-1], groups, -1)
-  sq_norm = sq_norm[..., None]
   if isinstance(b, int | float) and b == 2 and not detach:
-    out = _square_scale(grouped, sq_norm, guard)
-  else:
-    wide = grouped.astype(jnp.float32)
-    cos = jnp.abs(wide) / guard.norm(sq_norm)
-    scale = cos if isinstance(b, int | float) and b == 2 else (cos + guard.base_eps) ** (b - 1)
-    if detach:
-      scale = lax.stop_gradient(scale)
-    out = (wide * scale).astype(y.dtype)
-  return out.reshape(y.shape)
+    return _square_scale(y, sq_norm, guard)
+  wide = y.astype(jnp.float32)
+  cos = jnp.abs(wide) / _per_channel(guard.norm(sq_norm), y.shape[-1])
+  scale = cos if isinstance(b, int | float) and b == 2 else (cos + guard.base_eps) ** (b - 1)
+  if detach:
+    scale = lax.stop_gradient(scale)
+  return (wide * scale).astype(y.dtype)
 
 
-# At B=2 the response can be recovered from the result, |y| = sqrt(|out| * norm), so the backward
-# pass keeps the result, which the next layer keeps anyway, and never stores the response.
+def square_scale(y: Array, norm: Array) -> Array:
+  """Returns y |y| / norm, the scaled response at B=2.
+
+  Args:
+    y: Responses, [..., G*K].
+    norm: Guarded norms, float32 [..., G].
+  """
+  wide = y.astype(jnp.float32)
+  return (wide * jnp.abs(wide) / _per_channel(norm, y.shape[-1])).astype(y.dtype)
+
+
+def square_scale_gradient(out: Array, norm: Array, cotangent: Array) -> Array:
+  """Returns the gradient of `square_scale` with respect to y, from its result `out`.
+
+  The response can be recovered from the result, |y| = sqrt(|out| norm), so a backward pass keeps
+  the result, which the next layer keeps anyway, and never stores the response.
+  """
+  wide, g = out.astype(jnp.float32), cotangent.astype(jnp.float32)
+  root = jnp.sqrt(jnp.abs(wide) / _per_channel(norm, out.shape[-1]))
+  return (2.0 * g * root).astype(out.dtype)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _square_scale(y: Array, sq_norm: Array, guard: Guard) -> Array:
-  wide = y.astype(jnp.float32)
-  return (wide * jnp.abs(wide) / guard.norm(sq_norm)).astype(y.dtype)
+  return square_scale(y, guard.norm(sq_norm))
 
 
 def _square_scale_fwd(y, sq_norm, guard):
-  out = _square_scale(y, sq_norm, guard)
-  return out, (out, sq_norm)
+  norm = guard.norm(sq_norm)
+  out = square_scale(y, norm)
+  return out, (out, norm)
 
 
 def _square_scale_bwd(guard, residuals, cotangent):
-  out, sq_norm = residuals
-  norm = guard.norm(sq_norm)
-  wide, g = out.astype(jnp.float32), cotangent.astype(jnp.float32)
-  d_y = 2.0 * g * jnp.sqrt(jnp.abs(wide) / norm)
-  d_norm = -jnp.sum(g * wide, axis=-1, keepdims=True) / norm
-  root = norm if guard.inside else norm - guard.eps
-  d_sq_norm = jnp.where(root == 0, 0.0, d_norm / (2.0 * jnp.where(root == 0, 1.0, root)))
-  return d_y.astype(out.dtype), d_sq_norm
+  out, norm = residuals
+  products = group_sum(cotangent.astype(jnp.float32) * out.astype(jnp.float32), norm.shape[-1])
+  return square_scale_gradient(out, norm, cotangent), guard.sq_norm_gradient(norm, products)
 
 
 _square_scale.defvjp(_square_scale_fwd, _square_scale_bwd)
 
 
+def _per_channel(per_group: Array, channels: int) -> Array:
+  """Makes [..., G] broadcast against [..., channels]."""
+  groups = per_group.shape[-1]
+  return per_group if groups == 1 else jnp.repeat(per_group, channels // groups, axis=-1)
+
+
+def group_sum(x: Array, groups: int = 1) -> Array:
+  """Returns the sum over the channels of each group, [..., C] -> [..., groups]."""
+  if groups == 1:
+    return jnp.sum(x, axis=-1, keepdims=True)
+  return jnp.sum(x.reshape(*x.shape[:-1], groups, -1), axis=-1)
+
+
 def sq_norm(x: Array, groups: int = 1) -> Array:
   """Returns the float32 squared norm over the channels of each group, [..., C] -> [..., groups]."""
-  wide = x.astype(jnp.float32)
-  return jnp.sum(jnp.square(wide.reshape(*x.shape[:-1], groups, -1)), axis=-1)
+  return group_sum(jnp.square(x.astype(jnp.float32)), groups)
 
 
-def patch_sq_norm(x: Array, window: Sequence[int], strides: Sequence[int], padding: Pads,
-                  dilation: Sequence[int], groups: int = 1) -> Array:
+def patch_sq_norm(
+  x: Array,
+  window: Sequence[int],
+  strides: Sequence[int],
+  padding: Pads,
+  dilation: Sequence[int],
+  groups: int = 1,
+) -> Array:
   """Returns the squared norm of every patch that a convolution sees.
 
   Args:
@@ -138,9 +183,14 @@ def patch_sq_norm(x: Array, window: Sequence[int], strides: Sequence[int], paddi
   if all(k == 1 for k in window) and not any(map(any, padding)):
     return squares[(slice(None), *(slice(None, None, s) for s in strides))]
   return lax.reduce_window(
-      squares, 0.0, lax.add,
-      window_dimensions=(1, *window, 1), window_strides=(1, *strides, 1),
-      padding=((0, 0), *padding, (0, 0)), window_dilation=(1, *dilation, 1))
+    squares,
+    0.0,
+    lax.add,
+    window_dimensions=(1, *window, 1),
+    window_strides=(1, *strides, 1),
+    padding=((0, 0), *padding, (0, 0)),
+    window_dilation=(1, *dilation, 1),
+  )
 
 
 def unit_kernel(kernel: Array) -> tuple[Array, Array]:
@@ -165,11 +215,11 @@ def max_out(y: Array, units: int) -> Array:
 
 
 GATES = {
-    "relu": lambda x: (x > 0).astype(x.dtype),
-    "gelu": lambda x: 0.5 * (1.0 + lax.erf(x * math.sqrt(0.5))),
-    "gelu_tanh": lambda x: 0.5 * (1.0 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-    "silu": jax.nn.sigmoid,
-    "identity": None,
+  "relu": lambda x: (x > 0).astype(x.dtype),
+  "gelu": lambda x: 0.5 * (1.0 + lax.erf(x * math.sqrt(0.5))),
+  "gelu_tanh": lambda x: 0.5 * (1.0 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+  "silu": jax.nn.sigmoid,
+  "identity": None,
 }
 """Activations of the form gate(x) * x. `gelu` is exact (erf); `gelu_tanh` its approximation."""
 

@@ -54,8 +54,10 @@ class Encoding:
       raise unknown_name("pairing", self.pairing, _PAIRINGS)
     if len(self.mean) != len(self.std) or not self.std or not all(s > 0 for s in self.std):
       raise InputError(
-          f"Encoding has mean {self.mean} and std {self.std}, expected as many positive "
-          "deviations as means.", "Give one pair per colour channel.")
+        f"Encoding has mean {self.mean} and std {self.std}, expected as many positive "
+        "deviations as means.",
+        "Give one pair per colour channel.",
+      )
 
   @property
   def colors(self) -> int:
@@ -71,8 +73,9 @@ class Encoding:
     """Encodes images [..., H, W, colors] in [0, 1] as [..., H, W, channels], float32."""
     if images.shape[-1:] != (self.colors,):
       raise InputError(
-          f"Images have shape {images.shape}, expected {self.colors} colour channels last.",
-          "Give channels-last images as plain colours: the network encodes them itself.")
+        f"Images have shape {images.shape}, expected {self.colors} colour channels last.",
+        "Give channels-last images as plain colours: the network encodes them itself.",
+      )
     z = (images - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(self.std, jnp.float32)
     if self.pairing == "none":
       return z
@@ -92,19 +95,25 @@ def check_images(images, encoding: Encoding) -> np.ndarray:
   images = np.asarray(images)
   if images.ndim != 4 or images.shape[-1] != encoding.colors or 0 in images.shape:
     raise InputError(
-        f"Images have shape {images.shape}, expected [N, H, W, {encoding.colors}].",
-        "Give a batch, channels last; `images[None]` makes a batch of one.")
+      f"Images have shape {images.shape}, expected [N, H, W, {encoding.colors}].",
+      "Give a batch, channels last; `images[None]` makes a batch of one.",
+    )
   if not jnp.issubdtype(images.dtype, jnp.floating):
-    raise InputError(f"Images have dtype {images.dtype}, expected floats in [0, 1].",
-                     "Divide 8-bit pictures by 255.")
+    raise InputError(
+      f"Images have dtype {images.dtype}, expected floats in [0, 1].",
+      "Divide 8-bit pictures by 255.",
+    )
   low, high = float(images.min()), float(images.max())
   if not np.isfinite([low, high]).all():
-    raise InputError("Images contain NaN or infinite values, expected numbers in [0, 1].",
-                     "Look for the damaged picture with np.isfinite.")
+    raise InputError(
+      "Images contain NaN or infinite values, expected numbers in [0, 1].",
+      "Look for the damaged picture with np.isfinite.",
+    )
   if low < -1e-6 or high > 1 + 1e-6:
     raise InputError(
-        f"Images span [{low:.3g}, {high:.3g}], expected [0, 1].",
-        "Give plain colours, not normalised ones: the network applies its own mean and std.")
+      f"Images span [{low:.3g}, {high:.3g}], expected [0, 1].",
+      "Give plain colours, not normalised ones: the network applies its own mean and std.",
+    )
   return images.astype(np.float32, copy=False)
 
 
@@ -129,14 +138,20 @@ class Preprocess:
     if self.interpolation not in _FILTERS:
       raise unknown_name("interpolation", self.interpolation, _FILTERS)
     if self.colors not in (1, 3):
-      raise InputError(f"Preprocess has {self.colors} colour channels, expected 1 or 3.",
-                       "Pictures are read as grey or as RGB.")
-    if len(self.size) != 2 or min(self.size) < 1 or (
-        self.resize != 0 and self.resize < max(self.size)):
       raise InputError(
-          f"Preprocess has size {self.size} and resize {self.resize}, expected two positive "
-          "lengths and a resize of 0 or at least the larger one.",
-          "Give e.g. size=(224, 224), resize=256.")
+        f"Preprocess has {self.colors} colour channels, expected 1 or 3.",
+        "Pictures are read as grey or as RGB.",
+      )
+    if (
+      len(self.size) != 2
+      or min(self.size) < 1
+      or (self.resize != 0 and self.resize < max(self.size))
+    ):
+      raise InputError(
+        f"Preprocess has size {self.size} and resize {self.resize}, expected two positive "
+        "lengths and a resize of 0 or at least the larger one.",
+        "Give e.g. size=(224, 224), resize=256.",
+      )
 
   def __call__(self, picture: str | os.PathLike | Image.Image) -> np.ndarray:
     """Returns a picture (a path or a PIL image) as float32 [H, W, colors] in [0, 1]."""
@@ -176,8 +191,10 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
   except FileNotFoundError:
     raise InputError(f"No picture at {os.fspath(path)!r}.", "Check the path.") from None
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-    raise InputError(f"Cannot read {os.fspath(path)!r} as a picture: {error}.",
-                     "Give a complete PNG, JPEG, WebP, GIF, BMP or TIFF file.") from error
+    raise InputError(
+      f"Cannot read {os.fspath(path)!r} as a picture: {error}.",
+      "Give a complete PNG, JPEG, WebP, GIF, BMP or TIFF file.",
+    ) from error
 
 
 def _flatten(picture: Image.Image) -> Image.Image:

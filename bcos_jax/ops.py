@@ -55,13 +55,25 @@ class Ops(abc.ABC):
     return dataclasses.replace(self, detach=True)
 
   @abc.abstractmethod
-  def conv(self, features: int, kernel_size: int, strides: int = 1, *, padding: int | None = None,
-           groups: int = 1, dilation: int = 1, use_bias: bool = False, name: str) -> nn.Module:
+  def conv(
+    self,
+    features: int,
+    kernel_size: int,
+    strides: int = 1,
+    *,
+    padding: int | None = None,
+    groups: int = 1,
+    dilation: int = 1,
+    use_bias: bool = False,
+    name: str,
+  ) -> nn.Module:
     """Convolution; `padding` is PyTorch's and by default keeps the size of odd kernels."""
 
   @abc.abstractmethod
-  def dense(self, features: int, *, use_bias: bool = True, name: str) -> nn.Module:
-    """Dense map that is a B-cos transform in a B-cos family."""
+  def dense(
+    self, features: int, *, gate: str | None = None, use_bias: bool = True, name: str
+  ) -> nn.Module:
+    """Dense map that is a B-cos transform in a B-cos family; `gate`: activation of its input."""
 
   @abc.abstractmethod
   def classifier(self, features: int, *, name: str) -> nn.Module:
@@ -99,8 +111,9 @@ class Ops(abc.ABC):
 
   def linear(self, features: int, *, use_bias: bool = True, name: str) -> nn.Module:
     """Dense map that is linear in every family (queries, keys, values)."""
-    return layers.BcosDense(features, b=1.0, use_bias=self._bias(use_bias), name=name,
-                            **self._dtypes())
+    return layers.BcosDense(
+      features, b=1.0, use_bias=self._bias(use_bias), name=name, **self._dtypes()
+    )
 
   def attention(self, num_heads: int, *, name: str) -> nn.Module:
     """Self-attention whose weights are dynamic weights in explanation mode."""
@@ -122,14 +135,35 @@ class StandardOps(Ops):
   of the explanation shows.
   """
 
-  def conv(self, features, kernel_size, strides=1, *, padding=None, groups=1, dilation=1,
-           use_bias=False, name):
+  def conv(
+    self,
+    features,
+    kernel_size,
+    strides=1,
+    *,
+    padding=None,
+    groups=1,
+    dilation=1,
+    use_bias=False,
+    name,
+  ):
     return layers.BcosConv(
-        features, (kernel_size,) * 2, strides, _padding(padding, kernel_size, dilation), groups,
-        dilation, b=1.0, use_bias=use_bias, name=name, **self._dtypes())
+      features,
+      (kernel_size,) * 2,
+      strides,
+      _padding(padding, kernel_size, dilation),
+      groups,
+      dilation,
+      b=1.0,
+      use_bias=use_bias,
+      name=name,
+      **self._dtypes(),
+    )
 
-  def dense(self, features, *, use_bias=True, name):
-    return self.linear(features, use_bias=use_bias, name=name)
+  def dense(self, features, *, gate=None, use_bias=True, name):
+    return layers.BcosDense(
+      features, b=1.0, gate=gate, use_bias=use_bias, detach=self.detach, name=name, **self._dtypes()
+    )
 
   def classifier(self, features, *, name):
     return self.linear(features, name=name)
@@ -206,23 +240,42 @@ class BcosOps(Ops):
   def __post_init__(self):
     check_b(self.b)
     norms = {"none", *_NORMS, *(f"{norm}_uncentered" for norm in _NORMS)}
-    for kind, value, known in (("pool", self.pool, _POOLS), ("norm", self.norm, norms),
-                               ("head_order", self.head_order, _ORDERS),
-                               ("token_head_order", self.token_head_order, _ORDERS)):
+    for kind, value, known in (
+      ("pool", self.pool, _POOLS),
+      ("norm", self.norm, norms),
+      ("head_order", self.head_order, _ORDERS),
+      ("token_head_order", self.token_head_order, _ORDERS),
+    ):
       if value not in known:
         raise unknown_name(kind, value, known)
 
   @classmethod
   def equivalent(cls, **fields) -> Self:
     """B=1 with everything kept: B-cosified with it, a network computes what it did before."""
-    return cls(**{"b": 1.0, "use_bias": True, "pool": "max", "head_order": "pool_first",
-                  "token_head_order": "pool_first", "logit_bias": 0.0} | fields)
+    return cls(
+      **{
+        "b": 1.0,
+        "use_bias": True,
+        "pool": "max",
+        "head_order": "pool_first",
+        "token_head_order": "pool_first",
+        "logit_bias": 0.0,
+      }
+      | fields
+    )
 
   @classmethod
   def v2(cls, **fields) -> Self:
     """B-cos v2 (arXiv 2306.10898): unit-norm weights, no activations, input [x, 1-x]."""
-    return cls(**{"encoding": Encoding((0.0,) * 3, (1.0,) * 3, "complement"), "unit_norm": True,
-                  "keep_activations": False, "token_head_order": "pool_first"} | fields)
+    return cls(
+      **{
+        "encoding": Encoding((0.0,) * 3, (1.0,) * 3, "complement"),
+        "unit_norm": True,
+        "keep_activations": False,
+        "token_head_order": "pool_first",
+      }
+      | fields
+    )
 
   @classmethod
   def v1(cls, **fields) -> Self:
@@ -238,25 +291,60 @@ class BcosOps(Ops):
   def aloe(cls, *, implementation: int = 2, **fields) -> Self:
     """ALOE: plain weights (implementation 1) or the cosine to them (2), input [z, 1-z]."""
     if implementation not in (1, 2):
-      raise InputError(f"ALOE implementation {implementation!r} does not exist, expected 1 or 2.",
-                       "Its published students use 2.")
-    return cls(**{"encoding": Encoding(pairing="complement"), "centered_stem": False,
-                  "cosine_of_weights": implementation == 2} | fields)
+      raise InputError(
+        f"ALOE implementation {implementation!r} does not exist, expected 1 or 2.",
+        "Its published students use 2.",
+      )
+    return cls(
+      **{
+        "encoding": Encoding(pairing="complement"),
+        "centered_stem": False,
+        "cosine_of_weights": implementation == 2,
+      }
+      | fields
+    )
 
-  def conv(self, features, kernel_size, strides=1, *, padding=None, groups=1, dilation=1,
-           use_bias=False, name):
+  def conv(
+    self,
+    features,
+    kernel_size,
+    strides=1,
+    *,
+    padding=None,
+    groups=1,
+    dilation=1,
+    use_bias=False,
+    name,
+  ):
     return layers.BcosConv(
-        features, (kernel_size,) * 2, strides, _padding(padding, kernel_size, dilation), groups,
-        dilation, use_bias=self._bias(use_bias), guard=self.conv_guard,
-        fan_in_gain=self.fan_in_gain, name=name, **self._map())
+      features,
+      (kernel_size,) * 2,
+      strides,
+      _padding(padding, kernel_size, dilation),
+      groups,
+      dilation,
+      use_bias=self._bias(use_bias),
+      guard=self.conv_guard,
+      fan_in_gain=self.fan_in_gain,
+      name=name,
+      **self._map(),
+    )
 
-  def dense(self, features, *, use_bias=True, name):
-    return layers.BcosDense(features, use_bias=self._bias(use_bias), guard=self.dense_guard,
-                            name=name, **self._map())
+  def dense(self, features, *, gate=None, use_bias=True, name):
+    gate = gate if self.keep_activations else None
+    return layers.BcosDense(
+      features,
+      gate=gate,
+      use_bias=self._bias(use_bias),
+      guard=self.dense_guard,
+      name=name,
+      **self._map(),
+    )
 
   def classifier(self, features, *, name):
-    return layers.BcosDense(features, use_bias=self._bias(True), guard=self.conv_guard, name=name,
-                            **self._map())
+    return layers.BcosDense(
+      features, use_bias=self._bias(True), guard=self.conv_guard, name=name, **self._map()
+    )
 
   def batch_norm(self, *, name, eps=1e-5):
     kind, _, uncentered = self.norm.partition("_")
@@ -298,14 +386,26 @@ class BcosOps(Ops):
     return requested and self.use_bias
 
   def _map(self) -> dict[str, Any]:
-    return {"b": self.b, "learn_b": self.learn_b, "unit_norm": self.unit_norm,
-            "cosine_of_weights": self.cosine_of_weights, "max_out": self.max_out,
-            "detach": self.detach, **self._dtypes()}
+    return {
+      "b": self.b,
+      "learn_b": self.learn_b,
+      "unit_norm": self.unit_norm,
+      "cosine_of_weights": self.cosine_of_weights,
+      "max_out": self.max_out,
+      "detach": self.detach,
+      **self._dtypes(),
+    }
 
   def _norm(self, eps: float, centered: bool) -> dict[str, Any]:
     bias = self.use_bias if self.norm_bias is None else self.norm_bias
-    return {"centered": centered, "eps": eps, "use_scale": self.norm_scale, "use_bias": bias,
-            "detach": self.detach, **self._dtypes()}
+    return {
+      "centered": centered,
+      "eps": eps,
+      "use_scale": self.norm_scale,
+      "use_bias": bias,
+      "detach": self.detach,
+      **self._dtypes(),
+    }
 
 
 def _padding(padding: int | None, kernel_size: int, dilation: int) -> int:
@@ -331,8 +431,12 @@ def from_dict(fields: Mapping[str, Any]) -> Ops:
   """
   fields = dict(fields)
   presets: dict[str, Callable[..., Ops]] = {
-      **_FAMILIES, "bcos_v1": BcosOps.v1, "bcos_v2": BcosOps.v2, "bcos_lm": BcosOps.lm,
-      "aloe": BcosOps.aloe}
+    **_FAMILIES,
+    "bcos_v1": BcosOps.v1,
+    "bcos_v2": BcosOps.v2,
+    "bcos_lm": BcosOps.lm,
+    "aloe": BcosOps.aloe,
+  }
   family = fields.pop("family", None)
   if family not in presets:
     raise unknown_name("ops family", family, presets)

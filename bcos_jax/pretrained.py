@@ -51,10 +51,15 @@ class Bundle:
   extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-def make_bundle(model: nn.Module, variables: Mapping[str, Any], *,
-                preprocess: Preprocess | None = None, labels: Sequence[str] = (),
-                provenance: Mapping[str, Any] | None = None,
-                extras: Mapping[str, np.ndarray] | None = None) -> Bundle:
+def make_bundle(
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  *,
+  preprocess: Preprocess | None = None,
+  labels: Sequence[str] = (),
+  provenance: Mapping[str, Any] | None = None,
+  extras: Mapping[str, np.ndarray] | None = None,
+) -> Bundle:
   """Returns a bundle in memory; arguments as for `save`.
 
   Raises:
@@ -64,29 +69,49 @@ def make_bundle(model: nn.Module, variables: Mapping[str, Any], *,
   _check_variables(model, variables, "The variables")
   if preprocess is None:
     side = model.image_size
-    preprocess = Preprocess((side, side), resize=side * 8 // 7 if side >= 64 else 0,
-                            colors=model.ops.encoding.colors)
+    preprocess = Preprocess(
+      (side, side), resize=side * 8 // 7 if side >= 64 else 0, colors=model.ops.encoding.colors
+    )
   name, fields = models.describe(model)
-  config = {"format": FORMAT, "architecture": name, "fields": fields,
-            "ops": ops.to_dict(dataclasses.replace(model.ops, detach=False)),
-            "preprocess": dataclasses.asdict(preprocess), "provenance": dict(provenance or {})}
+  config = {
+    "format": FORMAT,
+    "architecture": name,
+    "fields": fields,
+    "ops": ops.to_dict(dataclasses.replace(model.ops, detach=False)),
+    "preprocess": dataclasses.asdict(preprocess),
+    "provenance": dict(provenance or {}),
+  }
   config = json.loads(json.dumps(config))
-  return Bundle(model=model, variables=variables, preprocess=preprocess, labels=labels,
-                config=config, extras=dict(extras or {}))
+  return Bundle(
+    model=model,
+    variables=variables,
+    preprocess=preprocess,
+    labels=labels,
+    config=config,
+    extras=dict(extras or {}),
+  )
 
 
 def _checked_labels(model: nn.Module, labels: Sequence[str]) -> tuple[str, ...]:
   labels = tuple(map(str, labels))
   if labels and len(labels) != model.num_classes:
-    raise InputError(f"Got {len(labels)} labels for {model.num_classes} classes.",
-                     "Give one label per class, or none.")
+    raise InputError(
+      f"Got {len(labels)} labels for {model.num_classes} classes.",
+      "Give one label per class, or none.",
+    )
   return labels
 
 
-def save(folder: str | os.PathLike, model: nn.Module, variables: Mapping[str, Any], *,
-         preprocess: Preprocess | None = None, labels: Sequence[str] = (),
-         provenance: Mapping[str, Any] | None = None,
-         extras: Mapping[str, np.ndarray] | None = None) -> pathlib.Path:
+def save(
+  folder: str | os.PathLike,
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  *,
+  preprocess: Preprocess | None = None,
+  labels: Sequence[str] = (),
+  provenance: Mapping[str, Any] | None = None,
+  extras: Mapping[str, np.ndarray] | None = None,
+) -> pathlib.Path:
   """Writes a bundle: the folder is complete or it is not there.
 
   Args:
@@ -107,11 +132,15 @@ def save(folder: str | os.PathLike, model: nn.Module, variables: Mapping[str, An
   from safetensors import SafetensorError
   from safetensors.numpy import save_file
 
-  bundle = make_bundle(model, variables, preprocess=preprocess, labels=labels,
-                       provenance=provenance, extras=extras)
+  bundle = make_bundle(
+    model, variables, preprocess=preprocess, labels=labels, provenance=provenance, extras=extras
+  )
   folder = pathlib.Path(folder)
-  if folder.exists() and not (folder / _CONFIG).is_file() and (
-      not folder.is_dir() or any(folder.iterdir())):
+  if (
+    folder.exists()
+    and not (folder / _CONFIG).is_file()
+    and (not folder.is_dir() or any(folder.iterdir()))
+  ):
     raise InputError(f"{str(folder)!r} exists and is no bundle.", "Choose a new folder.")
   leaves = traverse_util.flatten_dict(bundle.variables, sep="/")
   leaves |= {f"extras/{key}": leaf for key, leaf in bundle.extras.items()}
@@ -128,8 +157,10 @@ def save(folder: str | os.PathLike, model: nn.Module, variables: Mapping[str, An
       _replace(folder, staged, pathlib.Path(temporary) / "replaced")
   except (OSError, SafetensorError) as error:
     reason = getattr(error, "strerror", None) or error
-    raise InputError(f"Cannot write {str(folder)!r}: {reason}.",
-                     "Choose a folder that you may write to, on a disk with space.") from error
+    raise InputError(
+      f"Cannot write {str(folder)!r}: {reason}.",
+      "Choose a folder that you may write to, on a disk with space.",
+    ) from error
   return folder
 
 
@@ -157,40 +188,62 @@ def load(folder: str | os.PathLike) -> Bundle:
   folder = pathlib.Path(folder)
   config = _read_config(folder)
   try:
-    model = models.create(config["architecture"], ops=ops.from_dict(config["ops"]), **{
+    model = models.create(
+      config["architecture"],
+      ops=ops.from_dict(config["ops"]),
+      **{
         key: tuple(value) if isinstance(value, list) else value
-        for key, value in config["fields"].items()})
+        for key, value in config["fields"].items()
+      },
+    )
     preprocess = Preprocess(**config["preprocess"])
     labels = _checked_labels(model, config.pop("labels"))
   except (KeyError, TypeError) as error:
-    raise InputError(f"{_CONFIG} in {str(folder)!r} is incomplete: {error}.",
-                     "Save the network again.") from error
+    raise InputError(
+      f"{_CONFIG} in {str(folder)!r} is incomplete: {error}.", "Save the network again."
+    ) from error
   try:
     tensors = load_file(folder / _WEIGHTS)
   except (OSError, SafetensorError) as error:
-    raise InputError(f"Cannot read {_WEIGHTS} in {str(folder)!r}: {error}.",
-                     "The file is missing or damaged: copy or save the bundle again.") from error
-  extras = {key.removeprefix("extras/"): tensors.pop(key)
-            for key in list(tensors) if key.startswith("extras/")}
+    raise InputError(
+      f"Cannot read {_WEIGHTS} in {str(folder)!r}: {error}.",
+      "The file is missing or damaged: copy or save the bundle again.",
+    ) from error
+  extras = {
+    key.removeprefix("extras/"): tensors.pop(key)
+    for key in list(tensors)
+    if key.startswith("extras/")
+  }
   variables = traverse_util.unflatten_dict(tensors, sep="/")
   _check_variables(model, variables, f"The tensors in {str(folder)!r}")
-  return Bundle(model=model, variables=variables, preprocess=preprocess, labels=labels,
-                config=config, extras=extras)
+  return Bundle(
+    model=model,
+    variables=variables,
+    preprocess=preprocess,
+    labels=labels,
+    config=config,
+    extras=extras,
+  )
 
 
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:
   if not (folder / _CONFIG).is_file():
-    raise InputError(f"{str(folder)!r} is no bundle: it has no {_CONFIG}.",
-                     "Give a folder written by bcos_jax.save or `bcos-jax`.")
+    raise InputError(
+      f"{str(folder)!r} is no bundle: it has no {_CONFIG}.",
+      "Give a folder written by bcos_jax.save or `bcos-jax`.",
+    )
   try:
     config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
     version = config["format"]
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise InputError(f"Cannot read {_CONFIG} in {str(folder)!r}: {error}.",
-                     "The file is damaged: copy or save the bundle again.") from error
+    raise InputError(
+      f"Cannot read {_CONFIG} in {str(folder)!r}: {error}.",
+      "The file is damaged: copy or save the bundle again.",
+    ) from error
   if version != FORMAT:
-    raise InputError(f"{str(folder)!r} has bundle format {version}, expected {FORMAT}.",
-                     "Update bcos_jax.")
+    raise InputError(
+      f"{str(folder)!r} has bundle format {version}, expected {FORMAT}.", "Update bcos_jax."
+    )
   return config
 
 
@@ -211,12 +264,16 @@ def _check_variables(model: nn.Module, variables: Mapping[str, Any], whose: str)
   given = traverse_util.flatten_dict(variables, sep="/")
   problems = [f"{path} is missing" for path in sorted(wanted.keys() - given.keys())]
   problems += [f"{path} is unexpected" for path in sorted(given.keys() - wanted.keys())]
-  problems += [f"{path} has shape {given[path].shape}, expected {wanted[path].shape}"
-               for path in sorted(wanted.keys() & given.keys())
-               if given[path].shape != wanted[path].shape]
+  problems += [
+    f"{path} has shape {given[path].shape}, expected {wanted[path].shape}"
+    for path in sorted(wanted.keys() & given.keys())
+    if given[path].shape != wanted[path].shape
+  ]
   if problems:
-    raise InputError(f"{whose} do not fit {models.describe(model)[0]}: {'; '.join(problems)}.",
-                     "Use the variables of this architecture, layer family and class count.")
+    raise InputError(
+      f"{whose} do not fit {models.describe(model)[0]}: {'; '.join(problems)}.",
+      "Use the variables of this architecture, layer family and class count.",
+    )
 
 
 def check_writable(folder: str | os.PathLike) -> pathlib.Path:
@@ -231,6 +288,8 @@ def check_writable(folder: str | os.PathLike) -> pathlib.Path:
     probe = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix=".probe-"))
     shutil.rmtree(probe)
   except OSError as error:
-    raise InputError(f"Cannot write to {str(folder)!r}: {error.strerror or error}.",
-                     "Choose a folder that you may write to.") from error
+    raise InputError(
+      f"Cannot write to {str(folder)!r}: {error.strerror or error}.",
+      "Choose a folder that you may write to.",
+    ) from error
   return folder

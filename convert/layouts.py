@@ -28,8 +28,9 @@ class Layout:
 AS_IS = Layout("as is", lambda x: x, lambda x: x)
 """Vectors: biases, norms, statistics."""
 
-CONV = Layout("OIHW <-> HWIO", lambda w: np.transpose(w, (2, 3, 1, 0)),
-              lambda w: np.transpose(w, (3, 2, 0, 1)))
+CONV = Layout(
+  "OIHW <-> HWIO", lambda w: np.transpose(w, (2, 3, 1, 0)), lambda w: np.transpose(w, (3, 2, 0, 1))
+)
 """Two-dimensional convolutions."""
 
 DENSE = Layout("OI <-> IO", np.transpose, np.transpose)

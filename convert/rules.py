@@ -64,8 +64,11 @@ class Skip:
 Table = tuple[Rule | Skip, ...]
 
 
-def port(state: Mapping[str, np.ndarray], table: Table, wanted: Mapping[str, Any],
-         ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def port(
+  state: Mapping[str, np.ndarray],
+  table: Table,
+  wanted: Mapping[str, Any],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
   """Maps a state dict to the leaves of a Flax tree.
 
   Args:
@@ -85,15 +88,19 @@ def port(state: Mapping[str, np.ndarray], table: Table, wanted: Mapping[str, Any
   for key, tensor in state.items():
     matches = [(entry, found) for entry in table if (found := parse(entry.source, key)) is not None]
     if len(matches) != 1:
-      problems.append(f"{key!r} {list(tensor.shape)} is matched by {len(matches)} rules"
-                      + ("" if matches else _nearest_source(key, table)))
+      problems.append(
+        f"{key!r} {list(tensor.shape)} is matched by {len(matches)} rules"
+        + ("" if matches else _nearest_source(key, table))
+      )
       continue
-    (entry, numbers), = matches
+    ((entry, numbers),) = matches
     skip = isinstance(entry, Skip)
     path = render(entry.beside if skip else entry.target, numbers)
     if path not in wanted:
-      problems.append(f"{key!r} {list(tensor.shape)} belongs to {path!r}, which this network "
-                      f"does not have{_nearest(path, wanted)}")
+      problems.append(
+        f"{key!r} {list(tensor.shape)} belongs to {path!r}, which this network "
+        f"does not have{_nearest(path, wanted)}"
+      )
     elif skip:
       problems += _misfit(key, tensor, () if entry.scalar else wanted[path].shape, path)
       skipped[key] = np.array(tensor)
@@ -103,14 +110,16 @@ def port(state: Mapping[str, np.ndarray], table: Table, wanted: Mapping[str, Any
       problem = _misfit(key, tensor, _source_shape(entry.layout, wanted[path].shape), path)
       problems += problem
       leaves[path] = None if problem else np.array(entry.layout.to_flax(tensor), order="C")
-  problems += [_missing(path, wanted[path].shape, table)
-               for path in sorted(wanted.keys() - leaves.keys())]
+  problems += [
+    _missing(path, wanted[path].shape, table) for path in sorted(wanted.keys() - leaves.keys())
+  ]
   _raise(problems)
   return leaves, skipped
 
 
-def export(leaves: Mapping[str, np.ndarray], table: Table,
-           skipped: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def export(
+  leaves: Mapping[str, np.ndarray], table: Table, skipped: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
   """The inverse of `port`: maps the leaves of a Flax tree to a state dict.
 
   Args:
@@ -187,13 +196,17 @@ def _nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
 
 def _nearest_source(key: str, table: Table) -> str:
   numbers = re.findall(r"\d+", key)
-  templates = [re.sub(r"\{\w+\}", lambda _, n=iter(numbers): next(n, "0"), entry.source)
-               for entry in table]
-  return _nearest(key, templates)
+
+  def plausible(template: str) -> str:
+    left = iter(numbers)
+    return re.sub(r"\{\w+\}", lambda _: next(left, "0"), template)
+
+  return _nearest(key, [plausible(entry.source) for entry in table])
 
 
 def _raise(problems: Sequence[str]):
   if problems:
     raise InputError(
-        f"The tensors do not fit ({len(problems)} problems):\n  " + "\n  ".join(problems) + "\n",
-        "Check the architecture, the source and the number of classes.")
+      f"The tensors do not fit ({len(problems)} problems):\n  " + "\n  ".join(problems) + "\n",
+      "Check the architecture, the source and the number of classes.",
+    )

@@ -37,25 +37,31 @@ class Layout:
 
 
 LAYOUTS: dict[type[nn.Module], tuple[Layout, ...]] = {
-    models.ResNet: (
-        Layout("torchvision", StandardOps(), resnet.STANDARD),
-        Layout("bcos_v2", BcosOps.v2(), resnet.BCOS_V2),
-        Layout("bcosification", BcosOps(), resnet.BCOSIFICATION),
-        Layout("bcosification", StandardOps(), resnet.STANDARD),
-    ),
-    models.SimpleViT: (
-        Layout("bcos_v2", BcosOps.v2(), vit.BCOS_V2),
-        Layout("bcos_v2", StandardOps(), vit.STANDARD),
-        Layout("bcosification", BcosOps(), vit.BCOSIFICATION),
-        Layout("bcosification", StandardOps(), vit.STANDARD),
-    ),
+  models.ResNet: (
+    Layout("torchvision", StandardOps(), resnet.STANDARD),
+    Layout("bcos_v2", BcosOps.v2(), resnet.BCOS_V2),
+    Layout("bcosification", BcosOps(), resnet.BCOSIFICATION),
+    Layout("bcosification", StandardOps(), resnet.STANDARD),
+  ),
+  models.SimpleViT: (
+    Layout("bcos_v2", BcosOps.v2(), vit.BCOS_V2),
+    Layout("bcos_v2", StandardOps(), vit.STANDARD),
+    Layout("bcosification", BcosOps(), vit.BCOSIFICATION),
+    Layout("bcosification", StandardOps(), vit.STANDARD),
+  ),
 }
 """Per architecture. B-cosification starts from conventional networks, so it has those keys too."""
 
 
-def from_state_dict(state_dict: Mapping[str, np.ndarray], architecture: str,
-                    source: str | None = None, *, ops: Ops | None = None,
-                    labels: Sequence[str] = (), preprocess: Preprocess | None = None) -> Bundle:
+def from_state_dict(
+  state_dict: Mapping[str, np.ndarray],
+  architecture: str,
+  source: str | None = None,
+  *,
+  ops: Ops | None = None,
+  labels: Sequence[str] = (),
+  preprocess: Preprocess | None = None,
+) -> Bundle:
   """Turns a PyTorch state dict into a network that computes the same function.
 
   Args:
@@ -75,13 +81,21 @@ def from_state_dict(state_dict: Mapping[str, np.ndarray], architecture: str,
   state = {key: np.asarray(tensor) for key, tensor in state_dict.items()}
   cls = type(models.create(architecture, ops=StandardOps()))
   layout = _best_layout(state, _layouts(cls, source))
-  model = models.create(architecture, ops=layout.ops if ops is None else ops,
-                        **_num_classes(state, layout.table, cls.head))
+  model = models.create(
+    architecture,
+    ops=layout.ops if ops is None else ops,
+    **_num_classes(state, layout.table, cls.head),
+  )
   wanted = traverse_util.flatten_dict(abstract_variables(model), sep="/")
   leaves, skipped = port(state, layout.table, wanted)
   return make_bundle(
-      model, traverse_util.unflatten_dict(leaves, sep="/"), preprocess=preprocess, labels=labels,
-      provenance={"source": layout.source}, extras=skipped)
+    model,
+    traverse_util.unflatten_dict(leaves, sep="/"),
+    preprocess=preprocess,
+    labels=labels,
+    provenance={"source": layout.source},
+    extras=skipped,
+  )
 
 
 def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.ndarray]:
@@ -100,8 +114,9 @@ def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.nda
     if type(layout.ops) is family:
       leaves = traverse_util.flatten_dict(jax.device_get(dict(bundle.variables)), sep="/")
       return export(leaves, layout.table, bundle.extras)
-  raise InputError(f"{source!r} has no keys for a {family.__name__} network.",
-                   "Choose another source.")
+  raise InputError(
+    f"{source!r} has no keys for a {family.__name__} network.", "Choose another source."
+  )
 
 
 def _layouts(cls: type[nn.Module], source: str | None) -> list[Layout]:
@@ -109,16 +124,16 @@ def _layouts(cls: type[nn.Module], source: str | None) -> list[Layout]:
   if source is None:
     return layouts
   if source not in {layout.source for layout in layouts}:
-    raise unknown_name(f"source of a {cls.__name__}", source,
-                       {layout.source for layout in layouts})
+    raise unknown_name(f"source of a {cls.__name__}", source, {layout.source for layout in layouts})
   return [layout for layout in layouts if layout.source == source]
 
 
 def _best_layout(state: Mapping[str, Any], layouts: Sequence[Layout]) -> Layout:
   """Returns the layout that explains most keys: the others would report more problems."""
+
   def explained(layout: Layout) -> int:
-    return sum(any(parse(entry.source, key) is not None for entry in layout.table)
-               for key in state)
+    return sum(any(parse(entry.source, key) is not None for entry in layout.table) for key in state)
+
   return max(layouts, key=explained)
 
 

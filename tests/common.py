@@ -26,14 +26,24 @@ ROOT = GOLDEN.parent.parent
 SIDE = 16
 CLASSES = 5
 TINY: dict[str, dict[str, Any]] = {
-    "resnet_tiny": {}, "resnet_tiny_bottleneck": {}, "resnet8": {"width": 8},
-    "simple_vit_tiny": {}, "vitc_tiny": {}}
+  "resnet_tiny": {},
+  "resnet_tiny_bottleneck": {},
+  "resnet8": {"width": 8},
+  "simple_vit_tiny": {},
+  "vitc_tiny": {},
+}
 """One small network of every kind of architecture, and what makes it smaller still."""
 
 PRESETS = {
-    "standard": StandardOps(), "bcosification": BcosOps(), "equivalent": BcosOps.equivalent(),
-    "v1": BcosOps.v1(), "v2": BcosOps.v2(), "lm": BcosOps.lm(),
-    "aloe1": BcosOps.aloe(implementation=1), "aloe2": BcosOps.aloe()}
+  "standard": StandardOps(),
+  "bcosification": BcosOps(),
+  "equivalent": BcosOps.equivalent(),
+  "v1": BcosOps.v1(),
+  "v2": BcosOps.v2(),
+  "lm": BcosOps.lm(),
+  "aloe1": BcosOps.aloe(implementation=1),
+  "aloe2": BcosOps.aloe(),
+}
 
 
 def tiny(name: str, ops: bcos_jax.Ops, **fields: Any):
@@ -83,9 +93,13 @@ def filled(model, seed: int = 0) -> dict[str, Any]:
     kind = path.rpartition("/")[2]
     seeded = np.random.RandomState(zlib.crc32(f"{seed}/{path}".encode()))
     z = seeded.standard_normal(leaf.shape)
-    value = {"scale": 1 + 0.1 * z, "bias": 0.1 * z, "mean": 0.02 * z,
-             "var": (1 + 0.5 * np.abs(z)) * (1 if power == 1 else 0.02),
-             "b": 1.5 + 0.3 * np.abs(z)}.get(kind)
+    value = {
+      "scale": 1 + 0.1 * z,
+      "bias": 0.1 * z,
+      "mean": 0.02 * z,
+      "var": (1 + 0.5 * np.abs(z)) * (1 if power == 1 else 0.02),
+      "b": 1.5 + 0.3 * np.abs(z),
+    }.get(kind)
     if kind == "kernel":
       value = z * np.sqrt(2 / np.prod(leaf.shape[:-1]))
     assert value is not None, f"no rule for {path}"
@@ -96,17 +110,18 @@ def filled(model, seed: int = 0) -> dict[str, Any]:
 def photos(count: int, side: int = SIDE, seed: int = 0) -> np.ndarray:
   """Returns blocky random colour images, [count, side, side, 3] in [0, 1]."""
   seeded = np.random.RandomState(seed)
-  coarse = np.kron(seeded.random_sample((count, side // 4, side // 4, 3)),
-                   np.ones((1, 4, 4, 1)))
+  coarse = np.kron(seeded.random_sample((count, side // 4, side // 4, 3)), np.ones((1, 4, 4, 1)))
   fine = seeded.random_sample((count, side, side, 3))
   return (0.8 * coarse + 0.2 * fine).astype(np.float32)
 
 
 def pulled_back(function: Callable[[Any], Any], x: Any, cotangent: Any) -> tuple[Any, Any]:
   """Returns function(x) and the gradient of its product with `cotangent`, compiled once."""
+
   def both(x, cotangent):
     y, pullback = jax.vjp(function, x)
     return y, pullback(cotangent)[0]
+
   return jax.jit(both)(x, cotangent)
 
 
@@ -119,8 +134,10 @@ def applied(model) -> Callable[..., jax.Array]:
 @functools.cache
 def golden_layers() -> tuple[dict[str, dict[str, Any]], Any]:
   """Returns the cases of the golden layers, and their arrays as `case/name`."""
-  return (json.loads((GOLDEN / "layers.json").read_text(encoding="utf-8")),
-          np.load(GOLDEN / "layers.npz"))
+  return (
+    json.loads((GOLDEN / "layers.json").read_text(encoding="utf-8")),
+    np.load(GOLDEN / "layers.npz"),
+  )
 
 
 @functools.cache
@@ -134,8 +151,10 @@ def golden_state(name: str, kind: str) -> dict[str, np.ndarray]:
   data = np.load(GOLDEN / f"{name}.npz")
   # A B-cosified network starts from the weights of the conventional one.
   keys = golden_keys(name)["conventional" if kind == "bcosified" else kind]
-  return {key: data[f"stat/{key}"] if f"stat/{key}" in data else rules.weight(key, tuple(shape))
-          for key, shape in keys.items()}
+  return {
+    key: data[f"stat/{key}"] if f"stat/{key}" in data else rules.weight(key, tuple(shape))
+    for key, shape in keys.items()
+  }
 
 
 @contextlib.contextmanager

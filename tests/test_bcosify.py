@@ -53,8 +53,9 @@ def test_b_1_computes_the_same_function(name):
   assert rel(logits, expected) <= 1e-5
 
 
-@pytest.mark.parametrize("fields", [
-    {"norm": "batch"}, {"learn_b": True}, {"encoding": Encoding(pairing="none")}], ids=str)
+@pytest.mark.parametrize(
+  "fields", [{"norm": "batch"}, {"learn_b": True}, {"encoding": Encoding(pairing="none")}], ids=str
+)
 def test_b_1_computes_the_same_function_with_options(fields):
   """Centered norms keep their means; a B to be learned starts at 1; the input may stay as it is."""
   model, variables = _conventional()
@@ -97,7 +98,8 @@ def test_published_setting_changes_only_what_is_declared(name):
   new, made = bcos_jax.bcosify(model, variables)
   assert new.ops == BcosOps() and isinstance(model.ops, StandardOps)
   assert {path: leaf.shape for path, leaf in flat(made).items()} == {
-      path: leaf.shape for path, leaf in shapes(new).items()}
+    path: leaf.shape for path, leaf in shapes(new).items()
+  }
   changed = {path for path, leaf in flat(made).items() if leaf is not flat(variables)[path]}
   assert changed == {f"params/{new.input_map}/kernel"}
   dropped = {path.rpartition("/")[2] for path in flat(variables).keys() - flat(made).keys()}
@@ -123,16 +125,31 @@ def test_widened_patch_embedding_keeps_channels_fastest():
   assert rel(wide[:, 1], -kernel.reshape(4, 3, 5) / 2) <= 1e-6
 
 
-@pytest.mark.parametrize("fields", [
-    {"use_bias": True}, {"norm_bias": True}, {"norm_scale": False}, {"norm": "batch"},
-    {"keep_activations": False}, {"pool": "blur"}, {"pool": "max"},
-    {"head_order": "pool_first"}, {"b": 1.5}, {"unit_norm": True}, {"cosine_of_weights": True},
-    {"encoding": Encoding(pairing="complement")}, {"dtype": "bfloat16"}], ids=str)
+@pytest.mark.parametrize(
+  "fields",
+  [
+    {"use_bias": True},
+    {"norm_bias": True},
+    {"norm_scale": False},
+    {"norm": "batch"},
+    {"keep_activations": False},
+    {"pool": "blur"},
+    {"pool": "max"},
+    {"head_order": "pool_first"},
+    {"b": 1.5},
+    {"unit_norm": True},
+    {"cosine_of_weights": True},
+    {"encoding": Encoding(pairing="complement")},
+    {"dtype": "bfloat16"},
+  ],
+  ids=str,
+)
 def test_options_give_a_network_that_fits(fields):
   model, variables = _conventional()
   new, made = bcos_jax.bcosify(model, variables, ops=BcosOps(**fields))
   assert {path: leaf.shape for path, leaf in flat(made).items()} == {
-      path: leaf.shape for path, leaf in shapes(new).items()}
+    path: leaf.shape for path, leaf in shapes(new).items()
+  }
   logits = jax.eval_shape(new.apply, made, jnp.zeros((2, 16, 16, 6)))
   assert logits.shape == (2, 5) and logits.dtype == jnp.float32
 
@@ -150,7 +167,8 @@ def test_learned_b_starts_everywhere_where_it_is_learned():
   exponents = {path: leaf for path, leaf in flat(made).items() if path.endswith("/b")}
   maps = {path for path in flat(made) if path.endswith("kernel") and "qkv" not in path}
   assert {path.removesuffix("/b") for path in exponents} == {
-      path.removesuffix("/kernel") for path in maps}
+    path.removesuffix("/kernel") for path in maps
+  }
   assert all(leaf.shape == () and leaf == 1.25 for leaf in exponents.values())
 
 
@@ -162,6 +180,7 @@ def test_frozen_variables_are_accepted():
 
 
 # Refusals.
+
 
 class Foreign(nn.Module):
   @nn.compact
@@ -188,18 +207,28 @@ def test_every_problem_is_in_one_message():
   leaves["params/conv9/kernel"] = np.zeros((1, 1, 2, 2), np.float32)
   with pytest.raises(InputError) as caught:
     bcos_jax.bcosify(model, unflat(leaves))
-  for part in (r"params/layer1_0/conv1/kernel: wanted (3, 3, 8, 8)", "absent",
-               r"params/layer1_0/conv2/kernel: wanted (3, 3, 8, 8)", "(3, 3, 8, 9)",
-               "params/conv9/kernel: no place"):
+  for part in (
+    r"params/layer1_0/conv1/kernel: wanted (3, 3, 8, 8)",
+    "absent",
+    r"params/layer1_0/conv2/kernel: wanted (3, 3, 8, 8)",
+    "(3, 3, 8, 9)",
+    "params/conv9/kernel: no place",
+  ):
     assert part in caught.value.cause
   assert caught.value.fix
 
 
-@pytest.mark.parametrize("fields, path", [
-    ({"max_out": 2}, "params/conv1/kernel"), ({"norm": "all"}, "params/bn1/scale"),
+@pytest.mark.parametrize(
+  "fields, path",
+  [
+    ({"max_out": 2}, "params/conv1/kernel"),
+    ({"norm": "all"}, "params/bn1/scale"),
     ({"norm": "none"}, "batch_stats/bn1/var"),
     ({"norm": "instance_uncentered"}, "batch_stats/bn1/var"),
-    ({"norm": "group", "norm_groups": 4}, "batch_stats/bn1/var")], ids=str)
+    ({"norm": "group", "norm_groups": 4}, "batch_stats/bn1/var"),
+  ],
+  ids=str,
+)
 def test_options_that_weights_cannot_follow(fields, path):
   model, variables = _conventional()
   with pytest.raises(InputError, match=path):

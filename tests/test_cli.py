@@ -1,4 +1,4 @@
-"""The command line as a person meets it: what it prints, its exit codes, one line of cause and fix."""
+"""The command line as a person meets it: what it prints, exit codes, a line of cause and fix."""
 
 import json
 import subprocess
@@ -46,11 +46,15 @@ def failing(capsys, *arguments, code=2):
 
 def test_explain_writes_figures_and_a_report(bundle, picture, tmp_path, capsys):
   output = tmp_path / "out"
-  assert cli.main(["explain", str(bundle), str(picture), str(picture), "--output",
-                   str(output)]) == 0
+  assert (
+    cli.main(["explain", str(bundle), str(picture), str(picture), "--output", str(output)]) == 0
+  )
   printed = capsys.readouterr().out
   assert sorted(p.name for p in output.iterdir()) == [
-      "a picture-2.png", "a picture.png", "report.html"]
+    "a picture-2.png",
+    "a picture.png",
+    "report.html",
+  ]
   assert printed.count("%") == 10  # the five most probable classes of each
   for path in output.iterdir():
     assert str(path) in printed
@@ -58,8 +62,20 @@ def test_explain_writes_figures_and_a_report(bundle, picture, tmp_path, capsys):
 
 def test_explain_takes_a_class_by_name_or_number(bundle, picture, tmp_path, capsys):
   for target in ("7", "3"):
-    assert cli.main(["explain", str(bundle), str(picture), "--target", target, "--output",
-                     str(tmp_path / target)]) == 0
+    assert (
+      cli.main(
+        [
+          "explain",
+          str(bundle),
+          str(picture),
+          "--target",
+          target,
+          "--output",
+          str(tmp_path / target),
+        ]
+      )
+      == 0
+    )
     page = (tmp_path / target / "report.html").read_text(encoding="utf-8")
     assert f">{target}<" in page or f" {target} " in page
   cause, _ = failing(capsys, "explain", bundle, picture, "--target", "12", "--output", tmp_path)
@@ -76,7 +92,9 @@ def test_a_folder_that_is_no_bundle(picture, tmp_path, capsys):
   assert "no bundle" in cause and str(tmp_path) in cause
 
 
-def test_an_output_that_cannot_be_written_is_told_before_any_work(bundle, picture, tmp_path, capsys):
+def test_an_output_that_cannot_be_written_is_told_before_any_work(
+  bundle, picture, tmp_path, capsys
+):
   (tmp_path / "file").write_text("x")
   cause, _ = failing(capsys, "explain", bundle, picture, "--output", tmp_path / "file" / "o")
   assert "Cannot write" in cause
@@ -103,27 +121,46 @@ def test_models_lists_sizes_and_names_the_nearest(capsys):
 
 
 def test_train_prints_its_config_and_refuses_misspellings(tmp_path, capsys):
-  assert cli.main(["train", "--config=digits:scratch", "--print_config",
-                   "--config.optimizer.lr=0.5"]) == 0
+  assert (
+    cli.main(["train", "--config=digits:scratch", "--print_config", "--config.optimizer.lr=0.5"])
+    == 0
+  )
   assert "0.5" in capsys.readouterr().out
-  _, fix = failing(capsys, "train", "--config=digits", "--config.optimiser.lr=1", "--workdir",
-                   tmp_path)
+  _, fix = failing(
+    capsys, "train", "--config=digits", "--config.optimiser.lr=1", "--workdir", tmp_path
+  )
   assert "optimizer" in fix
   cause, _ = failing(capsys, "train", "--config=digits")
   assert "--workdir" in cause
 
 
 def test_train_then_evaluate_then_fine_tune(tmp_path, capsys):
-  common = ["--config.model.name=resnet_tiny", "--config.data.image_size=16",
-            "--config.steps=3", "--config.data.batch_size=16", "--config.mesh.data=1"]
+  common = [
+    "--config.model.name=resnet_tiny",
+    "--config.data.image_size=16",
+    "--config.steps=3",
+    "--config.data.batch_size=16",
+    "--config.mesh.data=1",
+  ]
   assert cli.main(["train", "--config=digits", "--workdir", str(tmp_path / "a"), *common]) == 0
   saved = tmp_path / "a" / "bundle"
   capsys.readouterr()
   assert cli.main(["evaluate", str(saved), "--dataset=digits"]) == 0
   accuracy = json.loads((saved / "config.json").read_text())["provenance"]["metrics"]["accuracy"]
   assert f"accuracy {accuracy:.2%} on 355 images" in capsys.readouterr().out
-  assert cli.main(["train", "--config=digits:bcosify", "--workdir", str(tmp_path / "b"),
-                   f"--config.init={saved}", *common]) == 0
+  assert (
+    cli.main(
+      [
+        "train",
+        "--config=digits:bcosify",
+        "--workdir",
+        str(tmp_path / "b"),
+        f"--config.init={saved}",
+        *common,
+      ]
+    )
+    == 0
+  )
   assert isinstance(bcos_jax.load(tmp_path / "b" / "bundle").model.ops, BcosOps)
 
 
@@ -134,8 +171,12 @@ def test_evaluate_names_the_nearest_dataset(bundle, capsys):
 
 def test_bad_usage_exits_with_2_and_every_command_shows_an_example():
   def run(*arguments):
-    return subprocess.run([sys.executable, "-m", "bcos_jax.cli", *arguments],
-                          capture_output=True, text=True, check=False)
+    return subprocess.run(
+      [sys.executable, "-m", "bcos_jax.cli", *arguments],
+      capture_output=True,
+      text=True,
+      check=False,
+    )
 
   unknown = run("explian")
   assert unknown.returncode == 2 and "explain" in unknown.stderr

@@ -15,8 +15,13 @@ def override(*arguments, spec="digits"):
 
 def test_overrides_take_the_type_of_the_field():
   config = override(
-    "--config.optimizer.lr=1e-2", "--config.data.batch_size", "32", "--config.data.cache=false",
-    "--config.loss.name=bce", "--config.optimizer.decay_rules=(('bias$', 0.1),)")
+    "--config.optimizer.lr=1e-2",
+    "--config.data.batch_size",
+    "32",
+    "--config.data.cache=false",
+    "--config.loss.name=bce",
+    "--config.optimizer.decay_rules=(('bias$', 0.1),)",
+  )
   assert config.optimizer.lr == 1e-2 and config.data.batch_size == 32
   assert config.data.cache is False and config.loss.name == "bce"
   assert config.optimizer.decay_rules == (("bias$", 0.1),)
@@ -30,8 +35,12 @@ def test_variants():
 
 
 def test_open_sections_take_new_fields():
-  config = override("--config.ops.unit_norm=true", "--config.ops.norm=batch",
-                    "--config.model.width=8", spec="digits:scratch")
+  config = override(
+    "--config.ops.unit_norm=true",
+    "--config.ops.norm=batch",
+    "--config.model.width=8",
+    spec="digits:scratch",
+  )
   assert config.ops.unit_norm is True and config.ops.norm == "batch" and config.model.width == 8
 
 
@@ -48,30 +57,37 @@ def test_every_config_loads_and_is_locked():
       configs.load_config(name).nonsense = 1
 
 
-@pytest.mark.parametrize("arguments, message", [
-  (["--config.optimizer.lrr=1"], "Did you mean 'optimizer.lr'"),
-  (["--config.optimiser.lr=1"], "Did you mean 'optimizer.lr'"),
-  (["--config.stepz=1"], "Did you mean 'steps'"),
-  (["--config.optimizer=sgd"], "section"),
-  (["--config.optimizer.lr=fast"], "expected a number"),
-  (["--config.data.batch_size=1.5"], "expected a whole number"),
-  (["--config.data.batch_size=0"], "at least 1"),
-  (["--config.data.cache=3"], "expected true or false"),
-  (["--config.optimizer.decay_rules=3"], "expected a Python tuple"),
-  (["--config.steps=two epochs"], "90 epochs"),
-  (["--config.seed"], "No value"),
-  (["--seed=1"], "Unknown argument"),
-])
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    (["--config.optimizer.lrr=1"], "Did you mean 'optimizer.lr'"),
+    (["--config.optimiser.lr=1"], "Did you mean 'optimizer.lr'"),
+    (["--config.stepz=1"], "Did you mean 'steps'"),
+    (["--config.optimizer=sgd"], "section"),
+    (["--config.optimizer.lr=fast"], "expected a number"),
+    (["--config.data.batch_size=1.5"], "expected a whole number"),
+    (["--config.data.batch_size=0"], "at least 1"),
+    (["--config.data.cache=3"], "expected true or false"),
+    (["--config.optimizer.decay_rules=3"], "expected a Python tuple"),
+    (["--config.steps=two epochs"], "90 epochs"),
+    (["--config.seed"], "No value"),
+    (["--seed=1"], "Unknown argument"),
+  ],
+)
 def test_mistakes_name_the_value_and_the_fix(arguments, message):
   with pytest.raises(InputError, match=message) as error:
     override(*arguments)
   assert error.value.fix
 
 
-@pytest.mark.parametrize("spec, message", [
-  ("digit", "Did you mean 'digits'"), ("digits:bcosfy", "Did you mean 'bcosify'"),
-  ("missing.py", "No config file"),
-])
+@pytest.mark.parametrize(
+  "spec, message",
+  [
+    ("digit", "Did you mean 'digits'"),
+    ("digits:bcosfy", "Did you mean 'bcosify'"),
+    ("missing.py", "No config file"),
+  ],
+)
 def test_unknown_configs(spec, message):
   with pytest.raises(InputError, match=message):
     configs.load_config(spec)
@@ -93,7 +109,8 @@ def test_print_config_lines_are_overrides(capsys):
   lines = capsys.readouterr().out.splitlines()
   assert "--config.seed=3" in lines and "--config.ops.b=2.0" in lines
   assert override(*lines, spec="digits:scratch") == override(
-    "--config.seed=3", spec="digits:scratch")
+    "--config.seed=3", spec="digits:scratch"
+  )
 
 
 def test_command_line_mistakes_exit_with_two(capsys, tmp_path):

@@ -16,14 +16,14 @@ from .common import filled, flat, golden_keys, shapes, tiny, unflat
 
 # Golden network, kind of its keys, architecture, source, family.
 GOLDEN = [
-    ("resnet18", "conventional", "torchvision", StandardOps()),
-    ("resnet18", "bcosified", "bcosification", BcosOps()),
-    ("v2_resnet18", "bcos", "bcos_v2", BcosOps.v2()),
-    ("simple_vit_ti_patch16_224", "conventional", "bcos_v2", StandardOps()),
-    ("simple_vit_ti_patch16_224", "bcosified", "bcosification", BcosOps()),
-    ("v2_simple_vit_ti_patch16_224", "bcos", "bcos_v2", BcosOps.v2()),
-    ("vitc_ti_patch1_14", "conventional", "bcos_v2", StandardOps()),
-    ("vitc_ti_patch1_14", "bcosified", "bcosification", BcosOps()),
+  ("resnet18", "conventional", "torchvision", StandardOps()),
+  ("resnet18", "bcosified", "bcosification", BcosOps()),
+  ("v2_resnet18", "bcos", "bcos_v2", BcosOps.v2()),
+  ("simple_vit_ti_patch16_224", "conventional", "bcos_v2", StandardOps()),
+  ("simple_vit_ti_patch16_224", "bcosified", "bcosification", BcosOps()),
+  ("v2_simple_vit_ti_patch16_224", "bcos", "bcos_v2", BcosOps.v2()),
+  ("vitc_ti_patch1_14", "conventional", "bcos_v2", StandardOps()),
+  ("vitc_ti_patch1_14", "bcosified", "bcosification", BcosOps()),
 ]
 
 
@@ -32,9 +32,11 @@ def _state(keys, seed=0):
   state = {}
   for key, shape in keys.items():
     seeded = np.random.RandomState(zlib.crc32(f"{seed}/{key}".encode()))
-    state[key] = (np.array(seeded.randint(1, 10**6), np.int64)
-                  if key.endswith("num_batches_tracked")
-                  else seeded.standard_normal(shape).astype(np.float32))
+    state[key] = (
+      np.array(seeded.randint(1, 10**6), np.int64)
+      if key.endswith("num_batches_tracked")
+      else seeded.standard_normal(shape).astype(np.float32)
+    )
   return state
 
 
@@ -62,8 +64,13 @@ def test_round_trip_bit_for_bit(name, kind, source, ops):
 def test_round_trip_through_a_saved_bundle(tmp_path):
   state = _state(golden_keys("v2_resnet18")["bcos"])
   bundle = convert.from_state_dict(state, "resnet18")
-  folder = bcos_jax.save(tmp_path / "net", bundle.model, bundle.variables, extras=bundle.extras,
-                         provenance=bundle.config["provenance"])
+  folder = bcos_jax.save(
+    tmp_path / "net",
+    bundle.model,
+    bundle.variables,
+    extras=bundle.extras,
+    provenance=bundle.config["provenance"],
+  )
   _assert_same(convert.to_state_dict(bcos_jax.load(folder)), state)
 
 
@@ -86,8 +93,9 @@ def test_fresh_networks_export_all_published_keys(name, kind, source, ops):
 def test_published_key_counts():
   """facts: ResNet-50 has 266 keys; its first and last are known."""
   model = bcos_jax.create("resnet50", ops=BcosOps.v2())
-  leaves = {path: np.broadcast_to(np.float32(0), leaf.shape)
-            for path, leaf in shapes(model).items()}
+  leaves = {
+    path: np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in shapes(model).items()
+  }
   state = convert.to_state_dict(make_bundle(model, unflat(leaves)), "bcos_v2")
   assert len(state) == 266
   assert state["layer1.0.conv1.linear.weight"].shape == (64, 64, 1, 1)
@@ -103,16 +111,19 @@ def test_memory_is_shared_with_nobody():
   exported = convert.to_state_dict(bundle)
   inside = [*flat(bundle.variables).values(), *bundle.extras.values()]
   for tensor in inside:
-    assert not any(np.shares_memory(tensor, other)
-                   for other in [*state.values(), *exported.values()])
+    assert not any(
+      np.shares_memory(tensor, other) for other in [*state.values(), *exported.values()]
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_other_dtypes_are_kept(dtype):
   model = tiny("resnet_tiny", StandardOps())
   state = convert.to_state_dict(make_bundle(model, filled(model)), "torchvision")
-  state = {key: tensor.astype(dtype) if tensor.dtype == np.float32 else tensor
-           for key, tensor in state.items()}
+  state = {
+    key: tensor.astype(dtype) if tensor.dtype == np.float32 else tensor
+    for key, tensor in state.items()
+  }
   bundle = convert.from_state_dict(state, "resnet_tiny", ops=model.ops)
   _assert_same(convert.to_state_dict(bundle), state)
 
@@ -139,14 +150,21 @@ def test_layout_of_values():
   variables = filled(standard)
   state = convert.to_state_dict(make_bundle(standard, variables), "bcos_v2")
   block = variables["params"]["encoder_1"]
-  assert np.array_equal(state["transformer.encoder_1.attn.to_qkv.weight"],
-                        block["attn"]["qkv"]["kernel"].T)
+  assert np.array_equal(
+    state["transformer.encoder_1.attn.to_qkv.weight"], block["attn"]["qkv"]["kernel"].T
+  )
   assert np.array_equal(state["transformer.encoder_1.ff.net.norm.bias"], block["ff_norm"]["bias"])
 
 
-@pytest.mark.parametrize("layout, shape", [
-    (layouts.AS_IS, (5,)), (layouts.CONV, (4, 3, 2, 5)), (layouts.DENSE, (4, 3)),
-    (layouts.DENSE_AS_1X1, (4, 3, 1, 1))])
+@pytest.mark.parametrize(
+  "layout, shape",
+  [
+    (layouts.AS_IS, (5,)),
+    (layouts.CONV, (4, 3, 2, 5)),
+    (layouts.DENSE, (4, 3)),
+    (layouts.DENSE_AS_1X1, (4, 3, 1, 1)),
+  ],
+)
 def test_layouts_have_exact_inverses(layout, shape):
   tensor = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
   there = layout.to_flax(tensor)
@@ -155,6 +173,7 @@ def test_layouts_have_exact_inverses(layout, shape):
 
 
 # Problems.
+
 
 def _small():
   model = bcos_jax.create("resnet_tiny", ops=StandardOps(), num_classes=3)
@@ -173,15 +192,15 @@ def test_every_problem_is_in_one_message():
     convert.from_state_dict(state, "resnet_tiny", "torchvision")
   message = caught.value.cause
   for part in (
-      "'layer1.0.conv1.wieght' [8, 8, 3, 3] is matched by 0 rules "
-      "(nearest: 'layer1.0.conv1.weight')",
-      "'layer1.0.conv1.weight' [8, 8, 3, 3] (for 'params/layer1_0/conv1/kernel') is missing",
-      "'layer2.0.bn2.running_var' [16] (for 'batch_stats/layer2_0/bn2/var') is missing",
-      "'optimizer.step' [] is matched by 0 rules",
-      "'layer1.1.conv1.weight' [8, 8, 3, 3] belongs to 'params/layer1_1/conv1/kernel'",
-      "nearest: 'params/layer1_0/conv1/kernel'",
-      "'conv1.weight' has shape [8, 2, 7, 7], expected [8, 3, 7, 7]",
-      "'bn1.bias' has shape [1, 8], expected [8]"):
+    "'layer1.0.conv1.wieght' [8, 8, 3, 3] is matched by 0 rules (nearest: 'layer1.0.conv1.weight')",
+    "'layer1.0.conv1.weight' [8, 8, 3, 3] (for 'params/layer1_0/conv1/kernel') is missing",
+    "'layer2.0.bn2.running_var' [16] (for 'batch_stats/layer2_0/bn2/var') is missing",
+    "'optimizer.step' [] is matched by 0 rules",
+    "'layer1.1.conv1.weight' [8, 8, 3, 3] belongs to 'params/layer1_1/conv1/kernel'",
+    "nearest: 'params/layer1_0/conv1/kernel'",
+    "'conv1.weight' has shape [8, 2, 7, 7], expected [8, 3, 7, 7]",
+    "'bn1.bias' has shape [1, 8], expected [8]",
+  ):
     assert part in message, message
   assert message.count("\n  ") == 7
   assert caught.value.fix
@@ -223,14 +242,17 @@ def test_missing_skipped_tensors_are_fine():
   assert convert.to_state_dict(bundle)["bn1.num_batches_tracked"] == 0
 
 
-@pytest.mark.parametrize("architecture, source, message", [
+@pytest.mark.parametrize(
+  "architecture, source, message",
+  [
     ("resnet_tiny", "torchvison", "Did you mean 'torchvision'"),
     ("simple_vit_tiny", "torchvision", "source of a SimpleViT 'torchvision'"),
     ("resnet_tinny", None, "Did you mean 'resnet_tiny'"),
     ("resnet_tiny", "bcos_v2", "conv1.weight"),
     ("resnet_tiny_bottleneck", "torchvision", "conv3"),
     ("simple_vit_tiny", None, "layer1.0.conv1.weight"),
-])
+  ],
+)
 def test_wrong_source_or_architecture(architecture, source, message):
   with pytest.raises(InputError, match=message):
     convert.from_state_dict(_small(), architecture, source)
@@ -256,12 +278,19 @@ def test_networks_without_keys_are_refused():
 
 # Rules.
 
+
 def test_templates_read_and_write_alike():
   template = "layer{i}.{j}.conv{k}.weight"
   assert rules.parse(template, "layer3.12.conv2.weight") == {"i": "3", "j": "12", "k": "2"}
   assert rules.render(template, {"i": "3", "j": "12", "k": "2"}) == "layer3.12.conv2.weight"
-  for name in ("layer3.12.conv2.weights", "xlayer3.12.conv2.weight", "layer3.12.convx.weight",
-               "layer3.12.conv2xweight", "layer3.12.conv2.weight\n", "layer.1.conv2.weight"):
+  for name in (
+    "layer3.12.conv2.weights",
+    "xlayer3.12.conv2.weight",
+    "layer3.12.convx.weight",
+    "layer3.12.conv2xweight",
+    "layer3.12.conv2.weight\n",
+    "layer.1.conv2.weight",
+  ):
     assert rules.parse(template, name) is None
   assert rules.parse("a{i}.b{i}", "a1.b1") == {"i": "1"}
   assert rules.parse("a{i}.b{i}", "a1.b2") is None
@@ -275,8 +304,9 @@ def test_ambiguous_tables_are_reported():
   with pytest.raises(InputError, match="'params/x' is filled twice, the second time by 'b'"):
     rules.port({"a1": np.zeros(2), "b": np.zeros(2)}, table, {"params/x": np.zeros(2)})
   with pytest.raises(InputError, match="'params/x' is written by 2 rules"):
-    rules.export({"params/x": np.zeros(2)},
-                 (convert.Rule("a", "params/x"), convert.Rule("b", "params/x")), {})
+    rules.export(
+      {"params/x": np.zeros(2)}, (convert.Rule("a", "params/x"), convert.Rule("b", "params/x")), {}
+    )
   with pytest.raises(InputError, match="'params/y' is written by 0 rules"):
     rules.export({"params/y": np.zeros(2)}, table, {})
 
@@ -296,6 +326,10 @@ def test_tables_name_every_leaf_once():
         model = bcos_jax.create(name, ops=layout.ops)
         if type(model) is cls and model.image_size <= 32:
           for path in shapes(model):
-            assert sum(isinstance(entry, convert.Rule)
-                       and rules.parse(entry.target, path) is not None
-                       for entry in layout.table) == 1, (layout.source, path)
+            assert (
+              sum(
+                isinstance(entry, convert.Rule) and rules.parse(entry.target, path) is not None
+                for entry in layout.table
+              )
+              == 1
+            ), (layout.source, path)

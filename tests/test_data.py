@@ -45,8 +45,9 @@ def assert_same(batches, others):
 
 def test_digits_are_scikit_learns(data_dir):
   bunch = sklearn_datasets.load_digits()
-  images, labels = zip(*(pipeline.to_arrays(examples(data_dir, split))
-                         for split in ("train", "test")), strict=True)
+  images, labels = zip(
+    *(pipeline.to_arrays(examples(data_dir, split)) for split in ("train", "test")), strict=True
+  )
   assert [len(part) for part in labels] == [1442, 355]
   assert set(np.concatenate(images).ravel() * 255) <= set(range(256))
 
@@ -57,7 +58,8 @@ def test_digits_are_scikit_learns(data_dir):
   gray = np.concatenate(images)[..., 0] * 255 / (255 / 16)
   assert np.abs(gray - np.round(gray)).max() < 0.04  # Each of 17 levels, rounded to a byte.
   np.testing.assert_array_equal(
-    multiset(np.round(gray), np.concatenate(labels)), multiset(bunch.images, bunch.target))
+    multiset(np.round(gray), np.concatenate(labels)), multiset(bunch.images, bunch.target)
+  )
 
 
 def test_split_is_stratified(data_dir):
@@ -127,9 +129,15 @@ def test_shift_moves_by_up_to_an_eighth():
   for seed in range(60):
     moved = augment.shift(image, np.random.default_rng(seed))
     assert moved.shape == image.shape
-    offsets = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if np.array_equal(
-      moved[max(dy, 0):16 + min(dy, 0), max(dx, 0):16 + min(dx, 0)],
-      image[max(-dy, 0):16 + min(-dy, 0), max(-dx, 0):16 + min(-dx, 0)])]
+    offsets = [
+      (dy, dx)
+      for dy in range(-2, 3)
+      for dx in range(-2, 3)
+      if np.array_equal(
+        moved[max(dy, 0) : 16 + min(dy, 0), max(dx, 0) : 16 + min(dx, 0)],
+        image[max(-dy, 0) : 16 + min(-dy, 0), max(-dx, 0) : 16 + min(-dx, 0)],
+      )
+    ]
     seen.update(offsets)
     assert len(offsets) == 1
   assert len(seen) > 15
@@ -144,11 +152,20 @@ def test_evaluation_counts_every_example_once(data_dir, batch_size):
   def step(variables, batch):
     present = np.asarray(batch["mask"])
     assert len(present) % 8 == 0
-    return {"loss": np.sum(present * weights[np.asarray(batch["label"])]),
-            "correct": present.sum(), "count": present.sum()}
+    return {
+      "loss": np.sum(present * weights[np.asarray(batch["label"])]),
+      "correct": present.sum(),
+      "count": present.sum(),
+    }
 
-  result = evaluate.run(step, None, test_set, batch_size=batch_size, workers=0,
-                        mesh=sharding.make_mesh({"data": -1, "fsdp": 1}))
+  result = evaluate.run(
+    step,
+    None,
+    test_set,
+    batch_size=batch_size,
+    workers=0,
+    mesh=sharding.make_mesh({"data": -1, "fsdp": 1}),
+  )
   assert result["count"] == 355 and result["accuracy"] == 1
   assert result["loss"] * 355 == pytest.approx(weights[labels].sum(), rel=1e-9)
 
@@ -157,8 +174,7 @@ def test_evaluation_of_several_processes(data_dir):
   test_set = examples(data_dir, "test")
   shares = []
   for index in range(3):
-    batches = pipeline.eval_batches(
-      test_set, batch_size=60, process_index=index, process_count=3)
+    batches = pipeline.eval_batches(test_set, batch_size=60, process_index=index, process_count=3)
     with contextlib.closing(iter(batches)) as iterator:
       shares.append(list(iterator))
   assert {len(share) for share in shares} == {6}

@@ -47,15 +47,18 @@ def _explained(model):
 def _unexplained(ex) -> float:
   """The unexplained rest of the worst image, relative to what contributes to it."""
   parts = np.abs(ex.contributions).sum(axis=(-2, -1)) + sum(
-      np.abs(share) for source, share in ex.residuals.items() if source != "unexplained")
+    np.abs(share) for source, share in ex.residuals.items() if source != "unexplained"
+  )
   return float(np.max(np.abs(ex.residuals["unexplained"]) / parts))
 
 
 def _share_by_parameters(model, variables, ex, kind: str) -> float:
   """What the leaves called `kind` add to all values: <leaf, d value / d leaf>, by another path."""
+
   def value(leaves):
     logits = model.clone(ops=model.ops.detached()).apply(
-        unflat({**flat(variables), **leaves}), ex.inputs)
+      unflat({**flat(variables), **leaves}), ex.inputs
+    )
     return jnp.take_along_axis(logits, ex.target[:, None], axis=1).sum()
 
   leaves = {path: leaf for path, leaf in flat(variables).items() if path.endswith(f"/{kind}")}
@@ -82,17 +85,32 @@ def _check(model, sources: set[str]):
   return ex
 
 
-RESNET = {"standard": {"bias", "running_mean"}, "equivalent": {"bias"}, "lm": set(),
-          "bcosification": {"logit_bias"}, "v1": {"logit_bias"}, "v2": {"logit_bias"},
-          "aloe2": {"logit_bias"}}
-VIT = {preset: RESNET[preset] - {"running_mean"} | {"position"}
-       for preset in ("standard", "equivalent", "lm", "v2", "aloe2")}
+RESNET = {
+  "standard": {"bias", "running_mean"},
+  "equivalent": {"bias"},
+  "lm": set(),
+  "bcosification": {"logit_bias"},
+  "v1": {"logit_bias"},
+  "v2": {"logit_bias"},
+  "aloe2": {"logit_bias"},
+}
+VIT = {
+  preset: RESNET[preset] - {"running_mean"} | {"position"}
+  for preset in ("standard", "equivalent", "lm", "v2", "aloe2")
+}
 
 
-@pytest.mark.parametrize("name, preset", [
-    *(("resnet_tiny", preset) for preset in RESNET), *(("vitc_tiny", preset) for preset in VIT),
-    ("resnet_tiny_bottleneck", "bcosification"), ("resnet_tiny_bottleneck", "standard"),
-    ("resnet8", "v2"), ("simple_vit_tiny", "v2")])
+@pytest.mark.parametrize(
+  "name, preset",
+  [
+    *(("resnet_tiny", preset) for preset in RESNET),
+    *(("vitc_tiny", preset) for preset in VIT),
+    ("resnet_tiny_bottleneck", "bcosification"),
+    ("resnet_tiny_bottleneck", "standard"),
+    ("resnet8", "v2"),
+    ("simple_vit_tiny", "v2"),
+  ],
+)
 def test_complete_by_source(name, preset):
   transformer = "vit" in name
   model = tiny(name, PRESETS[preset], **({"depth": 1} if transformer else {}))
@@ -101,24 +119,27 @@ def test_complete_by_source(name, preset):
   assert rel(ex.logits, applied(model)(filled(model), IMAGES)) <= 1e-6
   if "logit_bias" in ex.residuals:
     assert np.allclose(ex.residuals["logit_bias"], LOGIT_BIAS, rtol=1e-6)
-  assert all(np.all(np.abs(share) > 1e-4) for source, share in ex.residuals.items()
-             if source != "unexplained")
+  assert all(
+    np.all(np.abs(share) > 1e-4)
+    for source, share in ex.residuals.items()
+    if source != "unexplained"
+  )
 
 
 OPTIONS = (
-    {"norm": "all", "pool": "max"},
-    {"norm": "batch", "norm_bias": True, "pool": "blur"},
-    {"norm": "none", "logit_temperature": 4.0, "logit_bias": 0.75},
-    {"norm": "group", "norm_groups": 4, "head_order": "pool_first"},
-    {"norm": "instance", "b": 1.25},
-    {"norm": "layer", "keep_activations": False},
-    {"norm": "position", "norm_scale": False},
-    {"norm": "all_uncentered", "encoding": Encoding(pairing="complement")},
-    {"norm": "group_uncentered", "norm_groups": 2, "use_bias": True, "b": 2.5},
-    {"norm": "instance_uncentered", "use_bias": True, "norm_bias": False, "learn_b": True},
-    {"norm": "layer_uncentered", "max_out": 2, "unit_norm": True},
-    {"norm": "position_uncentered", "cosine_of_weights": True, "b": 1.5},
-    {"b": 1.0, "norm_scale": False},
+  {"norm": "all", "pool": "max"},
+  {"norm": "batch", "norm_bias": True, "pool": "blur"},
+  {"norm": "none", "logit_temperature": 4.0, "logit_bias": 0.75},
+  {"norm": "group", "norm_groups": 4, "head_order": "pool_first"},
+  {"norm": "instance", "b": 1.25},
+  {"norm": "layer", "keep_activations": False},
+  {"norm": "position", "norm_scale": False},
+  {"norm": "all_uncentered", "encoding": Encoding(pairing="complement")},
+  {"norm": "group_uncentered", "norm_groups": 2, "use_bias": True, "b": 2.5},
+  {"norm": "instance_uncentered", "use_bias": True, "norm_bias": False, "learn_b": True},
+  {"norm": "layer_uncentered", "max_out": 2, "unit_norm": True},
+  {"norm": "position_uncentered", "cosine_of_weights": True, "b": 1.5},
+  {"b": 1.0, "norm_scale": False},
 )
 """Every option of the study, and every norm."""
 
@@ -135,17 +156,23 @@ def test_complete_with_every_option(option):
   assert np.allclose(ex.residuals["logit_bias"], option.get("logit_bias", LOGIT_BIAS))
 
 
-@pytest.mark.parametrize("option", [
+@pytest.mark.parametrize(
+  "option",
+  [
     {"norm": "layer", "centered_stem": False, "token_head_order": "pool_first"},
-    {"use_bias": True, "learn_b": True}])
+    {"use_bias": True, "learn_b": True},
+  ],
+)
 def test_complete_with_options_of_transformers(option):
   model = tiny("vitc_tiny", BcosOps(**option), depth=1)
   bias = {"bias"} if "use_bias" in option else set()
   _check(model, {"logit_bias", "position"} | bias)
 
 
-@pytest.mark.parametrize("name, preset", [
-    ("resnet_tiny", "standard"), ("resnet_tiny", "equivalent"), ("vitc_tiny", "equivalent")])
+@pytest.mark.parametrize(
+  "name, preset",
+  [("resnet_tiny", "standard"), ("resnet_tiny", "equivalent"), ("vitc_tiny", "equivalent")],
+)
 def test_shares_of_sources_agree_with_the_gradients_of_parameters(name, preset):
   model = tiny(name, PRESETS[preset], **({"depth": 1} if name == "vitc_tiny" else {}))
   variables, ex = _explained(model)
@@ -156,6 +183,7 @@ def test_shares_of_sources_agree_with_the_gradients_of_parameters(name, preset):
 
 
 # The check can fail.
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Broken(BcosOps):
@@ -220,8 +248,11 @@ def test_weights_of_a_rectifier_network_are_its_gradient():
   """Without B-cos scales and batch statistics, the gates alone make the dynamic linear map."""
   model = tiny("resnet_tiny", StandardOps())
   variables, ex = _explained(model)
-  gradient = jax.jit(jax.grad(lambda x: jnp.take_along_axis(
-      model.apply(variables, x), ex.target[:, None], axis=1).sum()))(ex.inputs)
+  gradient = jax.jit(
+    jax.grad(
+      lambda x: jnp.take_along_axis(model.apply(variables, x), ex.target[:, None], axis=1).sum()
+    )
+  )(ex.inputs)
   assert rel(ex.weights, gradient) <= 1e-5
 
 
@@ -238,8 +269,9 @@ def _whole():
 
 def _assert_equal(ex, expected, tolerance=1e-5):
   assert jax.tree.structure(ex) == jax.tree.structure(expected)
-  for (path, leaf), wanted in zip(jax.tree.leaves_with_path(ex), jax.tree.leaves(expected),
-                                  strict=True):
+  for (path, leaf), wanted in zip(
+    jax.tree.leaves_with_path(ex), jax.tree.leaves(expected), strict=True
+  ):
     if "unexplained" in jax.tree_util.keystr(path):
       continue  # rounding error
     assert leaf.dtype == wanted.dtype
@@ -249,16 +281,17 @@ def _assert_equal(ex, expected, tolerance=1e-5):
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 7])
 def test_micro_batches_equal_the_whole(batch_size):
   """With a last batch that is not full, and with more room than images."""
-  ex = bcos_jax.explain(MODEL, filled(MODEL), MANY, target=np.array([4, 0, 3, 1, 2]),
-                        batch_size=batch_size)
+  ex = bcos_jax.explain(
+    MODEL, filled(MODEL), MANY, target=np.array([4, 0, 3, 1, 2]), batch_size=batch_size
+  )
   _assert_equal(ex, _whole())
 
 
 def test_batch_equals_one_by_one():
   whole, variables = _whole(), filled(MODEL)
   for i, target in enumerate(whole.target):
-    one = bcos_jax.explain(MODEL, variables, MANY[i:i + 1], target=int(target))
-    _assert_equal(one, jax.tree.map(lambda leaf, i=i: leaf[i:i + 1], whole))
+    one = bcos_jax.explain(MODEL, variables, MANY[i : i + 1], target=int(target))
+    _assert_equal(one, jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], whole))
 
 
 def test_default_target_is_the_predicted_class():
@@ -314,6 +347,7 @@ def test_function_of_the_outputs():
 
 
 # Purity.
+
 
 def test_nothing_is_toggled():
   model = tiny("resnet_tiny", BcosOps.v2())
@@ -374,8 +408,10 @@ def test_explanation_is_a_frozen_tree_of_arrays():
 
 # Hostile images.
 
-@pytest.mark.parametrize("name, preset", [
-    ("resnet_tiny", "v2"), ("resnet_tiny", "bcosification"), ("vitc_tiny", "v2")])
+
+@pytest.mark.parametrize(
+  "name, preset", [("resnet_tiny", "v2"), ("resnet_tiny", "bcosification"), ("vitc_tiny", "v2")]
+)
 def test_black_and_white_images_are_explained(name, preset):
   model = tiny(name, PRESETS[preset], **({"depth": 1} if name == "vitc_tiny" else {}))
   images = np.stack([np.zeros_like(IMAGES[0]), np.ones_like(IMAGES[0]), IMAGES[0]])
@@ -406,22 +442,24 @@ def test_bfloat16_is_explained_in_float32():
 
 # Bad input.
 
+
 def _bad_images():
   nan = IMAGES.copy()
   nan[1, 2, 3, 0] = np.nan
   infinite = IMAGES.copy()
   infinite[0, 0, 0, 0] = np.inf
   return {
-      "normalised": ((IMAGES - 0.45) / 0.225, r"span \[-1.*expected \[0, 1\].*not normalised"),
-      "8-bit values": (IMAGES * 255, r"span .*249\]"),
-      "uint8": (np.uint8(IMAGES * 255), "uint8.*Divide 8-bit pictures by 255"),
-      "integers": (np.zeros((1, SIDE, SIDE, 3), int), "int64"),
-      "NaN": (nan, "NaN"), "infinite": (infinite, "infinite"),
-      "encoded": (np.concatenate([IMAGES, 1 - IMAGES], -1), r"\(3, 16, 16, 6\).*\[N, H, W, 3\]"),
-      "one image": (IMAGES[0], r"shape \(16, 16, 3\).*images\[None\]"),
-      "channels first": (IMAGES.transpose(0, 3, 1, 2), r"\(3, 3, 16, 16\).*channels last"),
-      "no images": (IMAGES[:0], r"\(0, 16, 16, 3\)"),
-      "slightly negative": (IMAGES - IMAGES.min() - 1e-3, r"span \[-0.00"),
+    "normalised": ((IMAGES - 0.45) / 0.225, r"span \[-1.*expected \[0, 1\].*not normalised"),
+    "8-bit values": (IMAGES * 255, r"span .*249\]"),
+    "uint8": (np.uint8(IMAGES * 255), "uint8.*Divide 8-bit pictures by 255"),
+    "integers": (np.zeros((1, SIDE, SIDE, 3), int), "int64"),
+    "NaN": (nan, "NaN"),
+    "infinite": (infinite, "infinite"),
+    "encoded": (np.concatenate([IMAGES, 1 - IMAGES], -1), r"\(3, 16, 16, 6\).*\[N, H, W, 3\]"),
+    "one image": (IMAGES[0], r"shape \(16, 16, 3\).*images\[None\]"),
+    "channels first": (IMAGES.transpose(0, 3, 1, 2), r"\(3, 3, 16, 16\).*channels last"),
+    "no images": (IMAGES[:0], r"\(0, 16, 16, 3\)"),
+    "slightly negative": (IMAGES - IMAGES.min() - 1e-3, r"span \[-0.00"),
   }
 
 
@@ -445,15 +483,26 @@ def test_ends_of_the_range_are_accepted():
     bcos_jax.explain(MODEL, filled(MODEL), np.full((3, SIDE, SIDE, 3), end, np.float32))
 
 
-@pytest.mark.parametrize("target, message", [
-    (CLASSES, "spans classes 5 to 5, expected 0 to 4"), (-1, "-1"),
-    (np.array([0, 1, 99]), "0 to 99"), (np.array([0, 1]), r"shape \(2,\) for 3 images"),
-    (np.zeros((3, 2, 2), int), r"\(3, 2, 2\)"), (np.zeros((2, 3), int), r"\(2, 3\) for 3 images"),
-    (1.0, "float64.*integers"), (np.array([0.0, 1.0, 2.0]), "float64"), (True, "bool"),
-    ("cat", "integers"), (np.zeros((3, 0), int), r"\(3, 0\)"),
-    (lambda y: y, None), (lambda y: y.sum(), r"function.*\(\).*\(3,\)"),
-    (lambda y: y[:2, 0], r"function.*\(2,\)"), (lambda y: y[:, :, None], r"function.*\(3, 5, 1\)"),
-])
+@pytest.mark.parametrize(
+  "target, message",
+  [
+    (CLASSES, "spans classes 5 to 5, expected 0 to 4"),
+    (-1, "-1"),
+    (np.array([0, 1, 99]), "0 to 99"),
+    (np.array([0, 1]), r"shape \(2,\) for 3 images"),
+    (np.zeros((3, 2, 2), int), r"\(3, 2, 2\)"),
+    (np.zeros((2, 3), int), r"\(2, 3\) for 3 images"),
+    (1.0, "float64.*integers"),
+    (np.array([0.0, 1.0, 2.0]), "float64"),
+    (True, "bool"),
+    ("cat", "integers"),
+    (np.zeros((3, 0), int), r"\(3, 0\)"),
+    (lambda y: y, None),
+    (lambda y: y.sum(), r"function.*\(\).*\(3,\)"),
+    (lambda y: y[:2, 0], r"function.*\(2,\)"),
+    (lambda y: y[:, :, None], r"function.*\(3, 5, 1\)"),
+  ],
+)
 def test_bad_targets_are_refused(target, message):
   if message is None:  # every class at once is a fine target
     ex = bcos_jax.explain(MODEL, filled(MODEL), IMAGES, target=target)

@@ -48,8 +48,9 @@ def test_exponent_as_array_is_the_general_formula():
 def test_detached_scale_is_linear_in_the_response(b):
   """d out / d y is the scale itself, and nothing flows through the norm."""
   y, sq_norm = jnp.float32(_random(4, 6)), jnp.float32(np.abs(_random(4, 1, seed=1)) + 0.1)
-  out, scale = pulled_back(lambda y: F.bcos_scale(y, sq_norm, b=b, detach=True), y,
-                           jnp.ones_like(y))
+  out, scale = pulled_back(
+    lambda y: F.bcos_scale(y, sq_norm, b=b, detach=True), y, jnp.ones_like(y)
+  )
   assert rel(y * scale, out) <= 1e-6
   through_norm = jax.grad(lambda s: F.bcos_scale(y, s, b=b, detach=True).sum())(sq_norm)
   assert not np.any(through_norm)
@@ -110,8 +111,9 @@ def test_scale_of_bfloat16_is_computed_in_float32():
   assert sq_norm.dtype == jnp.float32
   for b, detach in itertools.product((1.5, 2, 2.5), (False, True)):
     out = F.bcos_scale(y, sq_norm, b=b, detach=detach)
-    exact = twins.scaled(np.asarray(y, np.float64),
-                         np.sqrt(np.asarray(sq_norm, np.float64) + twins.CONV_EPS), b)
+    exact = twins.scaled(
+      np.asarray(y, np.float64), np.sqrt(np.asarray(sq_norm, np.float64) + twins.CONV_EPS), b
+    )
     assert out.dtype == jnp.bfloat16
     # One rounding to 8 bits at the end, none before.
     assert np.max(np.abs(np.asarray(out, np.float64) / exact - 1)) <= 2**-8
@@ -120,25 +122,30 @@ def test_scale_of_bfloat16_is_computed_in_float32():
 def test_squares_are_summed_in_float32():
   """In bfloat16, a sum of ones would stop at 256."""
   assert float(F.sq_norm(jnp.ones((1, 4096), jnp.bfloat16))[0, 0]) == 4096
-  sums = F.patch_sq_norm(jnp.ones((1, 5, 5, 1024), jnp.bfloat16), (3, 3), (1, 1),
-                         ((1, 1), (1, 1)), (1, 1))
+  sums = F.patch_sq_norm(
+    jnp.ones((1, 5, 5, 1024), jnp.bfloat16), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)
+  )
   assert sums.dtype == jnp.float32
   assert float(sums[0, 2, 2, 0]) == 9 * 1024 and float(sums[0, 0, 0, 0]) == 4 * 1024
 
 
-@pytest.mark.parametrize("window, strides, padding, dilation, groups", [
+@pytest.mark.parametrize(
+  "window, strides, padding, dilation, groups",
+  [
     ((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
     ((3, 2), (2, 1), ((0, 1), (2, 0)), (1, 2), 2),
     ((1, 1), (2, 2), ((0, 0), (0, 0)), (1, 1), 3),
     ((1, 1), (2, 1), ((1, 0), (0, 1)), (1, 1), 1),
     ((7, 7), (2, 2), ((3, 3), (3, 3)), (1, 1), 6),
-])
+  ],
+)
 def test_patch_norm_is_a_sum_over_each_patch(window, strides, padding, dilation, groups):
   x = _random(2, 9, 8, 6)
   # With B=1, a kernel of ones over the squares is the same sum.
   ones = np.ones((*window, 6 // groups, groups))
-  expected = twins.conv(x**2, ones, strides=strides, pads=padding, dilation=dilation,
-                        groups=groups, b=1)
+  expected = twins.conv(
+    x**2, ones, strides=strides, pads=padding, dilation=dilation, groups=groups, b=1
+  )
   ours = F.patch_sq_norm(jnp.float32(x), window, strides, padding, dilation, groups)
   assert rel(ours, expected) <= 1e-6
 
@@ -146,13 +153,17 @@ def test_patch_norm_is_a_sum_over_each_patch(window, strides, padding, dilation,
 def test_patch_norm_has_a_gradient():
   x = _random(1, 5, 5, 2)
   weight = _random(1, 3, 3, 1, seed=1)
-  ours = jax.grad(lambda x: jnp.sum(weight * F.patch_sq_norm(
-      x, (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1))))(jnp.float32(x))
+  ours = jax.grad(
+    lambda x: jnp.sum(weight * F.patch_sq_norm(x, (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)))
+  )(jnp.float32(x))
   ones = np.ones((3, 3, 2, 1))
 
   def twin(x):
-    return float((weight * twins.conv(
-        x**2, ones, strides=(2, 2), pads=((1, 1), (1, 1)), dilation=(1, 1), b=1)).sum())
+    return float(
+      (
+        weight * twins.conv(x**2, ones, strides=(2, 2), pads=((1, 1), (1, 1)), dilation=(1, 1), b=1)
+      ).sum()
+    )
 
   assert rel(ours, twins.numeric_gradient(twin, x)) <= 1e-6
 
@@ -161,11 +172,12 @@ def test_unit_kernel():
   kernel = _random(3, 3, 4, 5)
   kernel[..., 2] = 0
   unit, norm = jax.jit(F.unit_kernel)(jnp.float32(kernel))
-  expected = np.sqrt((kernel.reshape(-1, 5)**2).sum(axis=0))
+  expected = np.sqrt((kernel.reshape(-1, 5) ** 2).sum(axis=0))
   assert rel(norm, expected) <= 1e-6
   assert rel(jnp.sum(unit**2, axis=(0, 1, 2)), [1, 1, 0, 1, 1]) <= 1e-6
-  gradient = jax.jit(jax.grad(
-      lambda k: jnp.sum(jnp.sin(F.unit_kernel(k)[0]) + F.unit_kernel(k)[1])))(jnp.float32(kernel))
+  gradient = jax.jit(
+    jax.grad(lambda k: jnp.sum(jnp.sin(F.unit_kernel(k)[0]) + F.unit_kernel(k)[1]))
+  )(jnp.float32(kernel))
   assert np.isfinite(gradient).all()
 
 
@@ -177,12 +189,11 @@ def test_max_out_takes_neighbours():
 
 
 GATED = {
-    "relu": lambda x: max(x, 0.0),
-    "gelu": lambda x: 0.5 * x * (1 + math.erf(x / math.sqrt(2))),
-    "gelu_tanh": lambda x: 0.5 * x * (
-        1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-    "silu": lambda x: x / (1 + math.exp(-x)),
-    "identity": lambda x: x,
+  "relu": lambda x: max(x, 0.0),
+  "gelu": lambda x: 0.5 * x * (1 + math.erf(x / math.sqrt(2))),
+  "gelu_tanh": lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+  "silu": lambda x: x / (1 + math.exp(-x)),
+  "identity": lambda x: x,
 }
 
 
@@ -225,9 +236,12 @@ def test_attention_and_its_explanation():
   def loss(q, k, v, detach):
     return jnp.sum(jnp.sin(F.attend(q, k, v, detach=detach)))
 
-  plain, (d_q, d_k, d_v) = jax.jit(lambda *args: [
+  plain, (d_q, d_k, d_v) = jax.jit(
+    lambda *args: [
       jax.grad(lambda *a, d=detach: loss(*a, d), argnums=(0, 1, 2))(*args)
-      for detach in (False, True)])(*args)
+      for detach in (False, True)
+    ]
+  )(*args)
   for detach in (False, True):
     assert rel(F.attend(*args, detach=detach), _attention(q, k, v)) <= 1e-6
   assert not np.any(d_q) and not np.any(d_k)

@@ -12,9 +12,23 @@ from .common import ROOT
 
 # What a room may import: rooms of a lower rank, and itself.
 RANKS = {
-    "errors": 0, "cache": 0, "functional": 1, "inputs": 1, "layers": 2, "ops": 3, "models": 4,
-    "bcosify": 5, "explain": 5, "pretrained": 5, "render": 6, "attribution": 7, "metrics": 8,
-    "convert": 9, "train": 10, "explain_pictures": 10, "cli": 11,
+  "errors": 0,
+  "cache": 0,
+  "functional": 1,
+  "inputs": 1,
+  "layers": 2,
+  "ops": 3,
+  "models": 4,
+  "bcosify": 5,
+  "explain": 5,
+  "pretrained": 5,
+  "render": 6,
+  "attribution": 7,
+  "metrics": 8,
+  "convert": 9,
+  "train": 10,
+  "explain_pictures": 10,
+  "cli": 11,
 }
 OUTSIDE = ("train", "convert", "configs")  # folders of the repository's root, linked into bcos_jax
 LIBRARY = RANKS["pretrained"]  # rank of what `from bcos_jax import create` needs
@@ -39,7 +53,7 @@ def _imports(module: str, path: pathlib.Path):
       for alias in node.names:
         yield alias.name, node.lineno
     elif isinstance(node, ast.ImportFrom):
-      base = package[:len(package) - node.level + 1] if node.level else []
+      base = package[: len(package) - node.level + 1] if node.level else []
       base = ".".join([*base, *(node.module or "").split(".")]).strip(".")
       for alias in node.names:
         yield f"{base}.{alias.name}", node.lineno
@@ -60,7 +74,8 @@ def test_the_walk_sees_the_package():
   rooms = {_room(module) for module in MODULES}
   assert {"functional", "layers", "ops", "models", "explain", "convert"} <= rooms
   assert ("bcos_jax.ops", "bcos_jax.layers") in {
-      (module, name) for module, path in MODULES.items() for name, _ in _imports(module, path)}
+    (module, name) for module, path in MODULES.items() for name, _ in _imports(module, path)
+  }
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -86,16 +101,30 @@ def test_imports_run_one_way(module):
 
 def _run(code: str) -> str:
   environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                        env=environment, check=False)
+  done = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+  )
   assert done.returncode == 0, done.stderr
   return done.stdout.strip()
 
 
 def test_importing_the_library_is_light():
-  heavy = ("matplotlib", "sklearn", "tensorflow", "orbax", "grain", "transformers", "PIL",
-           "tensorflow_datasets", "optax.contrib", "tensorboardX", "safetensors", "torch",
-           "ml_collections", "tqdm")
+  heavy = (
+    "matplotlib",
+    "sklearn",
+    "tensorflow",
+    "orbax",
+    "grain",
+    "transformers",
+    "PIL",
+    "tensorflow_datasets",
+    "optax.contrib",
+    "tensorboardX",
+    "safetensors",
+    "torch",
+    "ml_collections",
+    "tqdm",
+  )
   base = _run("import sys, jax, flax.linen; print(*sys.modules)").split()
   loaded = _run("import sys, bcos_jax; print(*sys.modules)").split()
   # flax itself imports optax, orbax and others: only what we add counts, unless flax may not.
@@ -106,6 +135,8 @@ def test_importing_the_library_is_light():
 
 
 def test_rooms_on_demand_are_attributes():
-  out = _run("import bcos_jax; print(bcos_jax.convert.__name__, bcos_jax.configs.__name__, "
-             "bcos_jax.metrics.__name__, hasattr(bcos_jax, 'nothing'))")
+  out = _run(
+    "import bcos_jax; print(bcos_jax.convert.__name__, bcos_jax.configs.__name__, "
+    "bcos_jax.metrics.__name__, hasattr(bcos_jax, 'nothing'))"
+  )
   assert out == "bcos_jax.convert bcos_jax.configs bcos_jax.metrics False"

@@ -35,6 +35,7 @@ def _read(tmp_path, picture: Image.Image, suffix: str = ".png", **options) -> np
 
 # Kinds of pictures.
 
+
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tiff", ".ppm"])
 def test_lossless_colors(tmp_path, suffix):
   assert np.array_equal(_read(tmp_path, Image.fromarray(PIXELS), suffix), PIXELS)
@@ -46,9 +47,15 @@ def _smooth() -> np.ndarray:
   return np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], 128.0), -1).astype(np.uint8)
 
 
-@pytest.mark.parametrize("suffix, options", [
-    (".jpg", {"quality": 95, "subsampling": 0}), (".jpg", {"quality": 95, "progressive": True}),
-    (".webp", {"lossless": True})], ids=str)
+@pytest.mark.parametrize(
+  "suffix, options",
+  [
+    (".jpg", {"quality": 95, "subsampling": 0}),
+    (".jpg", {"quality": 95, "progressive": True}),
+    (".webp", {"lossless": True}),
+  ],
+  ids=str,
+)
 def test_lossy_colors(tmp_path, suffix, options):
   read = _read(tmp_path, Image.fromarray(_smooth()), suffix, **options)
   assert np.abs(read.astype(int) - _smooth()).max() <= 8
@@ -150,10 +157,16 @@ def test_exif_rotation(tmp_path, orientation, suffix):
   upright[:8, :8] = (220, 40, 40)
   upright[8:, 24:] = (40, 40, 220)
   # What a camera stores, for the upright picture to come out again.
-  stored = {1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1],
-            4: lambda a: a[::-1], 5: lambda a: a.swapaxes(0, 1),
-            6: lambda a: np.rot90(a, 1), 7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-            8: lambda a: np.rot90(a, -1)}[orientation](upright)
+  stored = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, 1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a, -1),
+  }[orientation](upright)
   exif = Image.Exif()
   exif[0x0112] = orientation
   path = tmp_path / f"turned{suffix}"
@@ -171,9 +184,10 @@ def test_exif_rotation(tmp_path, orientation, suffix):
 def test_opened_pictures_equal_their_files(tmp_path):
   preprocess = Preprocess((4, 4), resize=5)
   kinds = {
-      "rgba": (Image.fromarray(np.dstack([PIXELS, ALPHA])), {}),
-      "palette": (_palette()[0], {"transparency": 1}),
-      "deep": (Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257), {})}
+    "rgba": (Image.fromarray(np.dstack([PIXELS, ALPHA])), {}),
+    "palette": (_palette()[0], {"transparency": 1}),
+    "deep": (Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257), {}),
+  }
   for name, (picture, options) in kinds.items():
     path = tmp_path / f"{name}.png"
     picture.save(path, **options)
@@ -187,6 +201,7 @@ def test_opened_pictures_equal_their_files(tmp_path):
 
 # Files that are no pictures.
 
+
 def _damaged():
   files = {"text": b"I am no picture.\n" * 20, "empty": b"", "zeros": bytes(500)}
   noise = np.random.RandomState(4).randint(0, 256, (40, 40, 3), np.uint8)
@@ -195,7 +210,7 @@ def _damaged():
     Image.fromarray(noise).save(data, form)
     whole = data.getvalue()
     for share in (0.005, 0.02, 0.1, 0.3, 0.6, 0.95):
-      files[f"{form} cut at {share}"] = whole[:max(int(len(whole) * share), 3)]
+      files[f"{form} cut at {share}"] = whole[: max(int(len(whole) * share), 3)]
   return files
 
 
@@ -234,8 +249,10 @@ def test_missing_file_and_folder(tmp_path):
 
 # Preprocessing: torchvision's Resize and CenterCrop, as documented.
 
-@pytest.mark.parametrize("size", [
-    (10, 7), (7, 10), (100, 30), (31, 97), (7, 7), (500, 375), (3, 2)])
+
+@pytest.mark.parametrize(
+  "size", [(10, 7), (7, 10), (100, 30), (31, 97), (7, 7), (500, 375), (3, 2)]
+)
 @pytest.mark.parametrize("resize, side", [(7, 4), (8, 7), (7, 7)])
 def test_shorter_side_then_center_crop(size, resize, side):
   width, height = size
@@ -246,7 +263,7 @@ def test_shorter_side_then_center_crop(size, resize, side):
     scaled = int(resize * width / height), resize
   expected = np.asarray(picture.resize(scaled, Image.Resampling.BILINEAR))
   top, left = round((scaled[1] - side) / 2.0), round((scaled[0] - side) / 2.0)
-  expected = expected[top:top + side, left:left + side] / 255.0
+  expected = expected[top : top + side, left : left + side] / 255.0
   assert rel(Preprocess((side, side), resize=resize)(picture), expected) <= 1e-7
 
 
@@ -279,12 +296,18 @@ def test_gray_networks_get_one_channel(tmp_path):
   assert np.array_equal(out, np.float32(PIXELS[..., :1]) / np.float32(255))
 
 
-@pytest.mark.parametrize("fields, message", [
+@pytest.mark.parametrize(
+  "fields, message",
+  [
     ({"interpolation": "bilinaer"}, "Did you mean 'bilinear'"),
-    ({"size": (0, 4)}, r"size \(0, 4\)"), ({"size": (4, 4, 4)}, r"\(4, 4, 4\)"),
-    ({"size": (224, 224), "resize": 200}, "resize 200"), ({"resize": -1}, "resize -1"),
-    ({"size": (300, 200), "resize": 256}, r"\(300, 200\)"), ({"colors": 2}, "2 colour channels"),
-])
+    ({"size": (0, 4)}, r"size \(0, 4\)"),
+    ({"size": (4, 4, 4)}, r"\(4, 4, 4\)"),
+    ({"size": (224, 224), "resize": 200}, "resize 200"),
+    ({"resize": -1}, "resize -1"),
+    ({"size": (300, 200), "resize": 256}, r"\(300, 200\)"),
+    ({"colors": 2}, "2 colour channels"),
+  ],
+)
 def test_preprocess_refuses(fields, message):
   with pytest.raises(InputError, match=message) as caught:
     Preprocess(**fields)
@@ -292,6 +315,7 @@ def test_preprocess_refuses(fields, message):
 
 
 # Encodings.
+
 
 def test_encodings():
   x = photos(2)
@@ -316,12 +340,17 @@ def test_encodings_are_pure_and_keep_leading_axes():
   assert hash(encoding) == hash(Encoding([0.5], [0.25], "negated"))
 
 
-@pytest.mark.parametrize("fields, message", [
+@pytest.mark.parametrize(
+  "fields, message",
+  [
     ({"pairing": "negatd"}, "Did you mean 'negated'"),
-    ({"mean": (0.5,)}, "as many"), ({"std": (0.2, 0.0, 0.2)}, "positive"),
-    ({"std": (0.2, -1.0, 0.2)}, "positive"), ({"std": (0.2, float("nan"), 0.2)}, "positive"),
+    ({"mean": (0.5,)}, "as many"),
+    ({"std": (0.2, 0.0, 0.2)}, "positive"),
+    ({"std": (0.2, -1.0, 0.2)}, "positive"),
+    ({"std": (0.2, float("nan"), 0.2)}, "positive"),
     ({"mean": (), "std": ()}, "positive"),
-])
+  ],
+)
 def test_encoding_refuses(fields, message):
   with pytest.raises(InputError, match=message):
     Encoding(**fields)

@@ -26,58 +26,90 @@ def _random(*shape, seed=0):
 
 def _both_modes(layer, variables, x):
   """Returns the results in training and in explanation mode."""
-  return jax.jit(lambda variables, x: [
-      layer.clone(detach=detach).apply(variables, x) for detach in (False, True)])(variables, x)
+  return jax.jit(
+    lambda variables, x: [
+      layer.clone(detach=detach).apply(variables, x) for detach in (False, True)
+    ]
+  )(variables, x)
 
 
 # Convolutions: one row per way in which they can differ from the plainest one.
 CONVS = {
-    "plain": {},
-    "unit norm": {"unit_norm": True},
-    "cosine of weights": {"cosine_of_weights": True},
-    "cosine of weights, B=2.5": {"cosine_of_weights": True, "b": 2.5},
-    "B=1": {"b": 1}, "B=1.5": {"b": 1.5}, "B=2.5": {"b": 2.5}, "B=1.01": {"b": 1.01},
-    "bias": {"use_bias": True},
-    "bias, B=2.5, unit norm": {"use_bias": True, "b": 2.5, "unit_norm": True},
-    "learned B": {"learn_b": True},
-    "learned B, unit norm": {"learn_b": True, "unit_norm": True},
-    "MaxOut": {"max_out": 2},
-    "MaxOut of 3, unit norm, bias": {"max_out": 3, "unit_norm": True, "use_bias": True},
-    "groups": {"feature_group_count": 2},
-    "depthwise": {"feature_group_count": 4},
-    "groups, MaxOut, B=1.7": {"feature_group_count": 2, "max_out": 2, "b": 1.7},
-    "groups, MaxOut, unit norm, dilation": {
-        "feature_group_count": 2, "max_out": 2, "unit_norm": True, "kernel_dilation": 2,
-        "padding": 2},
-    "strides": {"strides": 2},
-    "uneven strides, kernel and padding": {
-        "strides": (2, 1), "kernel_size": (2, 3), "padding": ((0, 1), (2, 0))},
-    "uneven dilation": {"kernel_dilation": (1, 2), "padding": (1, 2)},
-    "dilation and strides": {"kernel_dilation": 2, "strides": 2, "padding": 2},
-    "1x1": {"kernel_size": (1, 1), "padding": 0},
-    "1x1, strides": {"kernel_size": (1, 1), "padding": 0, "strides": 2},
-    "1x1, padding": {"kernel_size": (1, 1), "padding": 1, "strides": 2},
-    "1x1, groups": {"kernel_size": (1, 1), "padding": 0, "feature_group_count": 2},
-    "padding wider than half the kernel": {"padding": 3},
-    "kernel over everything": {"kernel_size": (7, 6), "padding": 0},
-    "valid": {"padding": "VALID"},
-    "same": {"padding": "SAME"},
-    "same, strides": {"padding": "SAME", "strides": 2},
-    "same, even kernel, dilation": {"padding": "SAME", "kernel_size": (4, 2),
-                                    "kernel_dilation": (1, 2)},
-    "reflect": {"padding_mode": "reflect", "padding": 2},
-    "replicate": {"padding_mode": "replicate", "strides": 2},
-    "circular": {"padding_mode": "circular", "kernel_dilation": 2, "padding": 2},
-    "1-D": {"kernel_size": (3,), "padding": 1},
-    "1-D, everything": {
-        "kernel_size": (3,), "strides": 2, "padding": ((2, 1),), "kernel_dilation": 2,
-        "feature_group_count": 2, "max_out": 2, "b": 2.5, "unit_norm": True, "use_bias": True,
-        "padding_mode": "replicate"},
-    "3-D": {"kernel_size": (3, 3, 3), "padding": 1},
-    "3-D, everything": {
-        "kernel_size": (2, 3, 1), "strides": (1, 2, 2), "padding": (1, 2, 0),
-        "kernel_dilation": (1, 2, 1), "feature_group_count": 2, "max_out": 2, "b": 1.5,
-        "unit_norm": True, "use_bias": True, "padding_mode": "reflect"},
+  "plain": {},
+  "unit norm": {"unit_norm": True},
+  "cosine of weights": {"cosine_of_weights": True},
+  "cosine of weights, B=2.5": {"cosine_of_weights": True, "b": 2.5},
+  "B=1": {"b": 1},
+  "B=1.5": {"b": 1.5},
+  "B=2.5": {"b": 2.5},
+  "B=1.01": {"b": 1.01},
+  "bias": {"use_bias": True},
+  "bias, B=2.5, unit norm": {"use_bias": True, "b": 2.5, "unit_norm": True},
+  "learned B": {"learn_b": True},
+  "learned B, unit norm": {"learn_b": True, "unit_norm": True},
+  "MaxOut": {"max_out": 2},
+  "MaxOut of 3, unit norm, bias": {"max_out": 3, "unit_norm": True, "use_bias": True},
+  "groups": {"feature_group_count": 2},
+  "depthwise": {"feature_group_count": 4},
+  "groups, MaxOut, B=1.7": {"feature_group_count": 2, "max_out": 2, "b": 1.7},
+  "groups, MaxOut, unit norm, dilation": {
+    "feature_group_count": 2,
+    "max_out": 2,
+    "unit_norm": True,
+    "kernel_dilation": 2,
+    "padding": 2,
+  },
+  "strides": {"strides": 2},
+  "uneven strides, kernel and padding": {
+    "strides": (2, 1),
+    "kernel_size": (2, 3),
+    "padding": ((0, 1), (2, 0)),
+  },
+  "uneven dilation": {"kernel_dilation": (1, 2), "padding": (1, 2)},
+  "dilation and strides": {"kernel_dilation": 2, "strides": 2, "padding": 2},
+  "1x1": {"kernel_size": (1, 1), "padding": 0},
+  "1x1, strides": {"kernel_size": (1, 1), "padding": 0, "strides": 2},
+  "1x1, padding": {"kernel_size": (1, 1), "padding": 1, "strides": 2},
+  "1x1, groups": {"kernel_size": (1, 1), "padding": 0, "feature_group_count": 2},
+  "padding wider than half the kernel": {"padding": 3},
+  "kernel over everything": {"kernel_size": (7, 6), "padding": 0},
+  "valid": {"padding": "VALID"},
+  "same": {"padding": "SAME"},
+  "same, strides": {"padding": "SAME", "strides": 2},
+  "same, even kernel, dilation": {
+    "padding": "SAME",
+    "kernel_size": (4, 2),
+    "kernel_dilation": (1, 2),
+  },
+  "reflect": {"padding_mode": "reflect", "padding": 2},
+  "replicate": {"padding_mode": "replicate", "strides": 2},
+  "circular": {"padding_mode": "circular", "kernel_dilation": 2, "padding": 2},
+  "1-D": {"kernel_size": (3,), "padding": 1},
+  "1-D, everything": {
+    "kernel_size": (3,),
+    "strides": 2,
+    "padding": ((2, 1),),
+    "kernel_dilation": 2,
+    "feature_group_count": 2,
+    "max_out": 2,
+    "b": 2.5,
+    "unit_norm": True,
+    "use_bias": True,
+    "padding_mode": "replicate",
+  },
+  "3-D": {"kernel_size": (3, 3, 3), "padding": 1},
+  "3-D, everything": {
+    "kernel_size": (2, 3, 1),
+    "strides": (1, 2, 2),
+    "padding": (1, 2, 0),
+    "kernel_dilation": (1, 2, 1),
+    "feature_group_count": 2,
+    "max_out": 2,
+    "b": 1.5,
+    "unit_norm": True,
+    "use_bias": True,
+    "padding_mode": "reflect",
+  },
 }
 SPATIAL = {1: (9,), 2: (7, 6), 3: (4, 6, 5)}
 
@@ -115,10 +147,20 @@ def _conv(case: str):
     params["b"] = np.array(1.7)
   strides, pads, dilation = _pads(layer, SPATIAL[rank])
   expected = twins.conv(
-      x, kernel, strides=strides, pads=pads, dilation=dilation,
-      groups=layer.feature_group_count, b=float(params.get("b", layer.b)), general=layer.learn_b,
-      unit_norm=layer.unit_norm, cosine_of_weights=layer.cosine_of_weights,
-      max_out=layer.max_out, bias=params.get("bias"), padding_mode=layer.padding_mode)
+    x,
+    kernel,
+    strides=strides,
+    pads=pads,
+    dilation=dilation,
+    groups=layer.feature_group_count,
+    b=float(params.get("b", layer.b)),
+    general=layer.learn_b,
+    unit_norm=layer.unit_norm,
+    cosine_of_weights=layer.cosine_of_weights,
+    max_out=layer.max_out,
+    bias=params.get("bias"),
+    padding_mode=layer.padding_mode,
+  )
   return layer, {"params": jax.tree.map(np.float32, params)}, np.float32(x), expected
 
 
@@ -134,15 +176,23 @@ def test_conv_parameters_have_flax_shapes():
   layer = layers.BcosConv(6, (3, 5), feature_group_count=2, max_out=3, use_bias=True, learn_b=True)
   params = jax.eval_shape(layer.init, jax.random.key(0), jnp.zeros((1, 8, 8, 4)))["params"]
   assert {k: v.shape for k, v in params.items()} == {
-      "kernel": (3, 5, 2, 18), "bias": (18,), "b": ()}
+    "kernel": (3, 5, 2, 18),
+    "bias": (18,),
+    "b": (),
+  }
 
 
 DENSES = {
-    "plain": {}, "unit norm": {"unit_norm": True}, "cosine of weights": {"cosine_of_weights": True},
-    "B=1": {"b": 1}, "B=1.5": {"b": 1.5, "cosine_of_weights": True},
-    "B=2.5": {"b": 2.5, "unit_norm": True}, "MaxOut": {"max_out": 2},
-    "MaxOut, unit norm, bias, B=3": {"max_out": 3, "unit_norm": True, "use_bias": True, "b": 3},
-    "bias": {"use_bias": True}, "learned B": {"learn_b": True},
+  "plain": {},
+  "unit norm": {"unit_norm": True},
+  "cosine of weights": {"cosine_of_weights": True},
+  "B=1": {"b": 1},
+  "B=1.5": {"b": 1.5, "cosine_of_weights": True},
+  "B=2.5": {"b": 2.5, "unit_norm": True},
+  "MaxOut": {"max_out": 2},
+  "MaxOut, unit norm, bias, B=3": {"max_out": 3, "unit_norm": True, "use_bias": True, "b": 3},
+  "bias": {"use_bias": True},
+  "learned B": {"learn_b": True},
 }
 
 
@@ -156,9 +206,15 @@ def test_dense_is_its_twin(case):
   if layer.learn_b:
     params["b"] = np.array(2.0)
   expected = twins.dense(
-      x, kernel, b=float(params.get("b", layer.b)), general=layer.learn_b,
-      unit_norm=layer.unit_norm, cosine_of_weights=layer.cosine_of_weights,
-      max_out=layer.max_out, bias=params.get("bias", 0.0))
+    x,
+    kernel,
+    b=float(params.get("b", layer.b)),
+    general=layer.learn_b,
+    unit_norm=layer.unit_norm,
+    cosine_of_weights=layer.cosine_of_weights,
+    max_out=layer.max_out,
+    bias=params.get("bias", 0.0),
+  )
   variables = {"params": jax.tree.map(np.float32, params)}
   for y in _both_modes(layer, variables, np.float32(x).reshape(2, 3, 7)):
     assert rel(y, expected.reshape(2, 3, 5)) <= 2e-6
@@ -169,9 +225,12 @@ def test_map_is_linear_at_b_1():
   x, kernel, bias = np.float32(_random(2, 8, 8, 4)), _random(3, 3, 4, 6), _random(6)
   conv = StandardOps().conv(6, 3, 2, use_bias=True, name="c")
   y = conv.apply({"params": {"kernel": np.float32(kernel), "bias": np.float32(bias)}}, x)
-  expected = jax.lax.conv_general_dilated(
-      x, np.float32(kernel), (2, 2), ((1, 1), (1, 1)),
-      dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
+  expected = (
+    jax.lax.conv_general_dilated(
+      x, np.float32(kernel), (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    + bias
+  )
   assert rel(y, expected) <= 1e-6
 
 
@@ -179,10 +238,12 @@ def test_v1_divides_by_its_gain():
   """B-cos v1: out / (k sqrt(I) / 100)."""
   conv = BcosOps.v1().conv(4, 3, name="c")
   x, kernel = _random(1, 5, 5, 6), _random(3, 3, 6, 8, seed=1)
-  expected = twins.conv(x, kernel, strides=(1, 1), pads=((1, 1), (1, 1)), dilation=(1, 1),
-                        unit_norm=True, max_out=2) / (3 * np.sqrt(6) / 100)
-  assert rel(conv.apply({"params": {"kernel": np.float32(kernel)}}, np.float32(x)),
-             expected) <= 2e-6
+  expected = twins.conv(
+    x, kernel, strides=(1, 1), pads=((1, 1), (1, 1)), dilation=(1, 1), unit_norm=True, max_out=2
+  ) / (3 * np.sqrt(6) / 100)
+  assert (
+    rel(conv.apply({"params": {"kernel": np.float32(kernel)}}, np.float32(x)), expected) <= 2e-6
+  )
 
 
 @pytest.mark.parametrize("guard", ["conv", "dense"])
@@ -192,17 +253,21 @@ def test_presets_have_the_published_epsilons(guard):
   x, kernel = np.full((1, 4), 1e-4), np.ones((4, 1))
   response, norm = 4e-4, 2e-4
   inside, added = response**2 / np.sqrt(norm**2 + 1e-6), response**2 / (norm + 1e-12)
-  for name, ops in {"bcosification": BcosOps(), "lm": BcosOps.lm(unit_norm=False),
-                    "v2": BcosOps.v2(unit_norm=False), "aloe": BcosOps.aloe(implementation=1),
-                    }.items():
+  for name, ops in {
+    "bcosification": BcosOps(),
+    "lm": BcosOps.lm(unit_norm=False),
+    "v2": BcosOps.v2(unit_norm=False),
+    "aloe": BcosOps.aloe(implementation=1),
+  }.items():
     variables = {"params": {"kernel": np.float32(kernel)}}
     if guard == "dense":
       y = ops.dense(1, name="d").apply(variables, np.float32(x))
       expected = inside if name == "lm" else added
     else:
       y = ops.conv(1, 1, name="c").apply(
-          {"params": {"kernel": np.float32(kernel).reshape(1, 1, 4, 1)}},
-          np.float32(x).reshape(1, 1, 1, 4))
+        {"params": {"kernel": np.float32(kernel).reshape(1, 1, 4, 1)}},
+        np.float32(x).reshape(1, 1, 1, 4),
+      )
       expected = inside
       # The head of a convolutional network is a 1x1 convolution.
       head = ops.classifier(1, name="h").apply(variables, np.float32(x))
@@ -228,10 +293,13 @@ def _closed_form(x, kernel, layer, eps):
 
 def _jacobians(layer, params, x):
   """Returns the derivative in training and in explanation mode, and the value."""
+
   def value(x, detach):
     return layer.clone(detach=detach).apply({"params": params}, x[None])[0]
-  return jax.jit(lambda x: (jax.jacrev(value)(x, False), jax.jacrev(value)(x, True),
-                            value(x, True)))(x)
+
+  return jax.jit(
+    lambda x: (jax.jacrev(value)(x, False), jax.jacrev(value)(x, True), value(x, True))
+  )(x)
 
 
 @pytest.mark.parametrize("b, kind", CLOSED)
@@ -248,12 +316,15 @@ def test_explanation_of_dense_in_closed_form(b, kind):
   assert rel(plain, ours) > 0.1
 
 
-@pytest.mark.parametrize("b, kind, groups", [
-    *((b, kind, 1) for b, kind in CLOSED), (2, {}, 2), (2.5, {"unit_norm": True}, 2)])
+@pytest.mark.parametrize(
+  "b, kind, groups",
+  [*((b, kind, 1) for b, kind in CLOSED), (2, {}, 2), (2.5, {"unit_norm": True}, 2)],
+)
 def test_explanation_of_conv_in_closed_form(b, kind, groups):
   """Every output position has its own |cos|^(b-1) * w, laid over its patch."""
-  layer = layers.BcosConv(4, (3, 3), strides=2, padding=1, b=b, detach=True,
-                          feature_group_count=groups, **kind)
+  layer = layers.BcosConv(
+    4, (3, 3), strides=2, padding=1, b=b, detach=True, feature_group_count=groups, **kind
+  )
   x, kernel = _random(5, 5, 4), _random(3, 3, 4 // groups, 4, seed=1)
   params = {"kernel": np.float32(kernel)} | ({"b": np.float32(b)} if layer.learn_b else {})
   expected = np.zeros((3, 3, 4, 7, 7, 4))
@@ -262,8 +333,12 @@ def test_explanation_of_conv_in_closed_form(b, kind, groups):
     rows, columns = slice(2 * i, 2 * i + 3), slice(2 * j, 2 * j + 3)
     inputs, units = (slice(g * 4 // groups, (g + 1) * 4 // groups),) * 2
     patch = padded[rows, columns, inputs].reshape(-1)
-    weights = _closed_form(patch, kernel[..., units].reshape(len(patch), -1), layer,
-                           lambda x: np.sqrt(x @ x + twins.CONV_EPS))
+    weights = _closed_form(
+      patch,
+      kernel[..., units].reshape(len(patch), -1),
+      layer,
+      lambda x: np.sqrt(x @ x + twins.CONV_EPS),
+    )
     for k, unit in enumerate(range(4)[units]):
       expected[i, j, unit, rows, columns, inputs] = weights[:, k].reshape(3, 3, -1)
   expected = expected[..., 1:-1, 1:-1, :]
@@ -280,7 +355,7 @@ def test_explanation_of_max_out_is_the_winners_weight():
   ours = _jacobians(layer, {"kernel": np.float32(kernel)}, np.float32(x))[1]
   unit = kernel / np.sqrt((kernel**2).sum(axis=0))
   for k, row in enumerate(np.asarray(ours)):
-    winner = 2 * k + int(np.argmax(x @ unit[:, 2 * k:2 * k + 2]))
+    winner = 2 * k + int(np.argmax(x @ unit[:, 2 * k : 2 * k + 2]))
     assert rel(row, unit[:, winner] * abs(x @ unit[:, winner]) / np.linalg.norm(x)) <= 2e-6
 
 
@@ -292,32 +367,45 @@ def test_explanation_is_linear_and_training_is_not():
   w = jax.jit(jax.jacrev(lambda x: layer.apply(params, x)))
   assert rel(w(3 * x), w(x)) <= 1e-5
   assert rel(w(z), w(x)) > 0.1
-  assert rel(layer.apply(params, x + z),
-             np.asarray(layer.apply(params, x)) + np.asarray(layer.apply(params, z))) > 0.05
+  assert (
+    rel(
+      layer.apply(params, x + z),
+      np.asarray(layer.apply(params, x)) + np.asarray(layer.apply(params, z)),
+    )
+    > 0.05
+  )
 
 
 # Training gradients, against central differences of the twins.
 
 GRADIENTS = {
-    "B=2": {}, "B=2, unit norm": {"unit_norm": True}, "B=2.5, bias": {"b": 2.5, "use_bias": True},
-    "B=1.5, groups, MaxOut, strides": {"b": 1.5, "feature_group_count": 2, "max_out": 2,
-                                       "strides": 2},
-    "B=2, groups, bias, unit norm": {"feature_group_count": 2, "use_bias": True,
-                                     "unit_norm": True},
-    "B=2, MaxOut": {"max_out": 2}, "B=2, cosine of weights": {"cosine_of_weights": True},
-    "B=2, 1x1": {"kernel_size": (1, 1), "padding": 0, "strides": 2},
-    "learned B": {"learn_b": True, "unit_norm": True},
-    "reflect": {"padding_mode": "reflect", "kernel_dilation": 2, "padding": 2},
+  "B=2": {},
+  "B=2, unit norm": {"unit_norm": True},
+  "B=2.5, bias": {"b": 2.5, "use_bias": True},
+  "B=1.5, groups, MaxOut, strides": {
+    "b": 1.5,
+    "feature_group_count": 2,
+    "max_out": 2,
+    "strides": 2,
+  },
+  "B=2, groups, bias, unit norm": {"feature_group_count": 2, "use_bias": True, "unit_norm": True},
+  "B=2, MaxOut": {"max_out": 2},
+  "B=2, cosine of weights": {"cosine_of_weights": True},
+  "B=2, 1x1": {"kernel_size": (1, 1), "padding": 0, "strides": 2},
+  "learned B": {"learn_b": True, "unit_norm": True},
+  "reflect": {"padding_mode": "reflect", "kernel_dilation": 2, "padding": 2},
 }
 
 
 @pytest.mark.parametrize("case", GRADIENTS)
 def test_training_gradient_of_conv(case):
-  layer = layers.BcosConv(**({"features": 2, "kernel_size": (3, 3), "padding": 1}
-                             | GRADIENTS[case]))
+  layer = layers.BcosConv(
+    **({"features": 2, "kernel_size": (3, 3), "padding": 1} | GRADIENTS[case])
+  )
   x = _random(1, 4, 4, 2)
-  params = {"kernel": _random(*layer.kernel_size, 2 // layer.feature_group_count,
-                              2 * layer.max_out, seed=1)}
+  params = {
+    "kernel": _random(*layer.kernel_size, 2 // layer.feature_group_count, 2 * layer.max_out, seed=1)
+  }
   if layer.use_bias:
     params["bias"] = _random(params["kernel"].shape[-1], seed=2)
   if layer.learn_b:
@@ -326,19 +414,29 @@ def test_training_gradient_of_conv(case):
 
   def twin(x, params):
     return twins.conv(
-        x, params["kernel"], strides=strides, pads=pads, dilation=dilation,
-        groups=layer.feature_group_count, b=float(params.get("b", layer.b)),
-        general=layer.learn_b, unit_norm=layer.unit_norm, max_out=layer.max_out,
-        cosine_of_weights=layer.cosine_of_weights, bias=params.get("bias"),
-        padding_mode=layer.padding_mode)
+      x,
+      params["kernel"],
+      strides=strides,
+      pads=pads,
+      dilation=dilation,
+      groups=layer.feature_group_count,
+      b=float(params.get("b", layer.b)),
+      general=layer.learn_b,
+      unit_norm=layer.unit_norm,
+      max_out=layer.max_out,
+      cosine_of_weights=layer.cosine_of_weights,
+      bias=params.get("bias"),
+      padding_mode=layer.padding_mode,
+    )
 
   weight = _random(*twin(x, params).shape, seed=3)
 
   def loss(x, params):
     return float((weight * twin(x, params)).sum())
 
-  ours = jax.jit(jax.grad(lambda x, params: jnp.sum(weight * layer.apply({"params": params}, x)),
-                          argnums=(0, 1)))(np.float32(x), jax.tree.map(np.float32, params))
+  ours = jax.jit(
+    jax.grad(lambda x, params: jnp.sum(weight * layer.apply({"params": params}, x)), argnums=(0, 1))
+  )(np.float32(x), jax.tree.map(np.float32, params))
   assert rel(ours[0], twins.numeric_gradient(lambda a: loss(a, params), x)) <= 1e-5
   assert ours[1].keys() == params.keys()
   for name, value in params.items():
@@ -358,13 +456,25 @@ def test_training_gradient_of_dense(b, kind):
   weight = _random(4, 3, seed=3)
 
   def twin(x, params):
-    return float((weight * twins.dense(
-        x, params["kernel"], b=float(params.get("b", b)), general=layer.learn_b,
-        unit_norm=layer.unit_norm, cosine_of_weights=layer.cosine_of_weights,
-        max_out=layer.max_out, bias=params.get("bias", 0.0))).sum())
+    return float(
+      (
+        weight
+        * twins.dense(
+          x,
+          params["kernel"],
+          b=float(params.get("b", b)),
+          general=layer.learn_b,
+          unit_norm=layer.unit_norm,
+          cosine_of_weights=layer.cosine_of_weights,
+          max_out=layer.max_out,
+          bias=params.get("bias", 0.0),
+        )
+      ).sum()
+    )
 
-  ours = jax.jit(jax.grad(lambda x, params: jnp.sum(weight * layer.apply({"params": params}, x)),
-                          argnums=(0, 1)))(np.float32(x), jax.tree.map(np.float32, params))
+  ours = jax.jit(
+    jax.grad(lambda x, params: jnp.sum(weight * layer.apply({"params": params}, x)), argnums=(0, 1))
+  )(np.float32(x), jax.tree.map(np.float32, params))
   assert rel(ours[0], twins.numeric_gradient(lambda a: twin(a, params), x)) <= 1e-5
   for name, value in params.items():
     expected = twins.numeric_gradient(lambda a, name=name: twin(x, {**params, name: a}), value)
@@ -383,11 +493,17 @@ def test_learned_b_never_falls_below_one():
 # Zeros, and numbers at the ends of their range.
 
 HOSTILE_MAPS = [
-    ({"b": 1.5}, "float32"), ({}, "float32"), ({"b": 2.5, "use_bias": True}, "float32"),
-    ({"unit_norm": True}, "float32"), ({"b": 1.5, "cosine_of_weights": True}, "float32"),
-    ({"learn_b": True}, "float32"), ({"max_out": 2, "unit_norm": True}, "float32"),
-    ({}, "bfloat16"), ({"b": 1.5, "unit_norm": True}, "bfloat16"),
-    ({"cosine_of_weights": True, "learn_b": True}, "bfloat16")]
+  ({"b": 1.5}, "float32"),
+  ({}, "float32"),
+  ({"b": 2.5, "use_bias": True}, "float32"),
+  ({"unit_norm": True}, "float32"),
+  ({"b": 1.5, "cosine_of_weights": True}, "float32"),
+  ({"learn_b": True}, "float32"),
+  ({"max_out": 2, "unit_norm": True}, "float32"),
+  ({}, "bfloat16"),
+  ({"b": 1.5, "unit_norm": True}, "bfloat16"),
+  ({"cosine_of_weights": True, "learn_b": True}, "bfloat16"),
+]
 
 
 @pytest.mark.parametrize("fields, dtype", HOSTILE_MAPS, ids=str)
@@ -396,30 +512,44 @@ def test_zero_patches_are_finite(fields, dtype):
   x = np.zeros((2, 6, 6, 3), np.float32)
   x[1, :2] = 1e-20  # squares underflow to zero
   x[1, 4:] = 1.0
-  maps = {layers.BcosConv(4, (3, 3), padding=1, dtype=dtype, **fields): (3, 3, 3),
-          layers.BcosDense(4, dtype=dtype, **fields): (3,)}
+  maps = {
+    layers.BcosConv(4, (3, 3), padding=1, dtype=dtype, **fields): (3, 3, 3),
+    layers.BcosDense(4, dtype=dtype, **fields): (3,),
+  }
   params = []
   for layer, shape in maps.items():
     kernel = np.float32(_random(*shape, 4 * layer.max_out))
     kernel[..., 0] = 0
-    params.append({"kernel": kernel} | ({"b": np.float32(1.2)} if layer.learn_b else {})
-                  | ({"bias": np.zeros(4, np.float32)} if layer.use_bias else {}))
+    params.append(
+      {"kernel": kernel}
+      | ({"b": np.float32(1.2)} if layer.learn_b else {})
+      | ({"bias": np.zeros(4, np.float32)} if layer.use_bias else {})
+    )
 
   def loss(params, x, detach):
-    ys = [layer.clone(detach=detach).apply({"params": p}, x)
-          for layer, p in zip(maps, params, strict=True)]
+    ys = [
+      layer.clone(detach=detach).apply({"params": p}, x)
+      for layer, p in zip(maps, params, strict=True)
+    ]
     return sum(jnp.sum(jnp.sin(y.astype(jnp.float32) + 1)) for y in ys)
 
-  both = jax.jit(lambda params, x: [jax.value_and_grad(loss, argnums=(0, 1))(params, x, detach)
-                                    for detach in (False, True)])
+  both = jax.jit(
+    lambda params, x: [
+      jax.value_and_grad(loss, argnums=(0, 1))(params, x, detach) for detach in (False, True)
+    ]
+  )
   for leaf in jax.tree.leaves(both(params, x)):
     assert np.isfinite(np.asarray(leaf, np.float32)).all()
 
 
 NORMS = [
-    layers.BatchNorm(), layers.BatchNorm(centered=False, joint=True),
-    layers.GroupNorm(), layers.GroupNorm(num_groups=None, centered=False),
-    layers.LayerNorm(), layers.LayerNorm(centered=False)]
+  layers.BatchNorm(),
+  layers.BatchNorm(centered=False, joint=True),
+  layers.GroupNorm(),
+  layers.GroupNorm(num_groups=None, centered=False),
+  layers.LayerNorm(),
+  layers.LayerNorm(centered=False),
+]
 
 
 @pytest.mark.parametrize("index", range(len(NORMS)))
@@ -432,19 +562,24 @@ def test_norms_of_constants_are_finite(index):
     params, variables = jax.tree.map(lambda leaf: leaf[:1], (params, variables))
 
   def loss(params, x, detach, train):
-    y, _ = layer.clone(detach=detach).apply({**variables, "params": params}, x, train=train,
-                                            mutable=["batch_stats"])
+    y, _ = layer.clone(detach=detach).apply(
+      {**variables, "params": params}, x, train=train, mutable=["batch_stats"]
+    )
     return jnp.sum(jnp.sin(y + 1))
 
-  all_modes = jax.jit(lambda params, x: [
+  all_modes = jax.jit(
+    lambda params, x: [
       jax.value_and_grad(loss, argnums=(0, 1))(params, x, detach, train)
-      for detach, train in itertools.product((False, True), (False, True))])
+      for detach, train in itertools.product((False, True), (False, True))
+    ]
+  )
   for value in (0.0, 1.0):
     out = all_modes(params, np.full((2, 4, 4, 3), value, np.float32))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(out))
 
 
 # Norms.
+
 
 def _torch_batch_norm(x, running, *, centered, joint, momentum, eps=1e-5, count=1):
   """One training step of the published modules, in float64."""
@@ -454,8 +589,10 @@ def _torch_batch_norm(x, running, *, centered, joint, momentum, eps=1e-5, count=
   size = x.size / np.size(mean)
   share = 1 / count if momentum is None else 1 - momentum
   new_var = var * size / (size - 1) if centered else var
-  running = {"mean": (1 - share) * running["mean"] + share * mean,
-             "var": (1 - share) * running["var"] + share * new_var}
+  running = {
+    "mean": (1 - share) * running["mean"] + share * mean,
+    "var": (1 - share) * running["var"] + share * new_var,
+  }
   return y, running
 
 
@@ -470,11 +607,13 @@ def test_batch_norm_over_several_steps(centered, joint, momentum):
   stats, running = variables["batch_stats"], {"mean": 0.0, "var": 1.0}
   for step in range(4):
     x = _random(4, 5, 5, 3, seed=step) * (1 + step) + 0.5 * step
-    y, updated = layer.apply({"params": params, "batch_stats": stats}, np.float32(x), train=True,
-                             mutable=["batch_stats"])
+    y, updated = layer.apply(
+      {"params": params, "batch_stats": stats}, np.float32(x), train=True, mutable=["batch_stats"]
+    )
     stats = updated["batch_stats"]
-    expected, running = _torch_batch_norm(x, running, centered=centered, joint=joint,
-                                          momentum=momentum, count=step + 1)
+    expected, running = _torch_batch_norm(
+      x, running, centered=centered, joint=joint, momentum=momentum, count=step + 1
+    )
     assert rel(y, expected) <= 1e-5
     assert rel(stats["var"], np.reshape(running["var"], -1)) <= 1e-5
     if centered:
@@ -494,8 +633,9 @@ def test_batch_statistics_survive_a_large_mean(offset):
   expected = (wide - wide.mean((0, 1, 2))) / np.sqrt(wide.var((0, 1, 2)) + 1e-5)
   assert rel(y, expected) <= 1e-4
   size = 8 * 6 * 6
-  assert rel(updated["batch_stats"]["var"],
-             0.9 + 0.1 * wide.var((0, 1, 2)) * size / (size - 1)) <= 1e-4
+  assert (
+    rel(updated["batch_stats"]["var"], 0.9 + 0.1 * wide.var((0, 1, 2)) * size / (size - 1)) <= 1e-4
+  )
 
 
 def test_initialisation_does_not_count_as_a_step():
@@ -508,8 +648,10 @@ def test_initialisation_does_not_count_as_a_step():
 def test_centered_norms_equal_their_definition():
   x = _random(2, 5, 5, 8) + 3
   over = {"layer": (-1,), "instance": (1, 2)}
-  for kind, layer in {"layer": layers.LayerNorm(eps=1e-6),
-                      "instance": layers.GroupNorm(num_groups=None, eps=1e-6)}.items():
+  for kind, layer in {
+    "layer": layers.LayerNorm(eps=1e-6),
+    "instance": layers.GroupNorm(num_groups=None, eps=1e-6),
+  }.items():
     params = {"scale": np.float32(_random(8)), "bias": np.float32(_random(8, seed=1))}
     mean, var = x.mean(over[kind], keepdims=True), x.var(over[kind], keepdims=True)
     expected = (x - mean) / np.sqrt(var + 1e-6) * params["scale"] + params["bias"]
@@ -522,12 +664,23 @@ def test_centered_norms_equal_their_definition():
 @pytest.mark.parametrize("kind", ["batch", "all", "group", "instance", "layer", "position"])
 def test_training_gradient_of_norms(kind, centered):
   """Against central differences: through the mean and through the variance."""
-  layer = {"batch": layers.BatchNorm(), "all": layers.BatchNorm(joint=True),
-           "group": layers.GroupNorm(num_groups=2), "instance": layers.GroupNorm(num_groups=None),
-           "layer": layers.GroupNorm(), "position": layers.LayerNorm()}[kind]
+  layer = {
+    "batch": layers.BatchNorm(),
+    "all": layers.BatchNorm(joint=True),
+    "group": layers.GroupNorm(num_groups=2),
+    "instance": layers.GroupNorm(num_groups=None),
+    "layer": layers.GroupNorm(),
+    "position": layers.LayerNorm(),
+  }[kind]
   layer = layer.clone(centered=centered)
-  axes = {"batch": (0, 1, 2), "all": (0, 1, 2, 3, 4), "group": (1, 2, 4), "instance": (1, 2),
-          "layer": (1, 2, 3, 4), "position": (3, 4)}[kind]
+  axes = {
+    "batch": (0, 1, 2),
+    "all": (0, 1, 2, 3, 4),
+    "group": (1, 2, 4),
+    "instance": (1, 2),
+    "layer": (1, 2, 3, 4),
+    "position": (3, 4),
+  }[kind]
   x, weight = _random(2, 2, 3, 4) + 0.7, _random(2, 2, 3, 4, seed=1)
   features = 1 if kind == "all" else 4
   params = {"scale": _random(features, seed=2), "bias": _random(features, seed=3)}
@@ -538,23 +691,35 @@ def test_training_gradient_of_norms(kind, centered):
     return float((weight * (y * scale + bias)).sum())
 
   def ours(x, scale, bias):
-    y, _ = layer.apply({"params": {"scale": scale, "bias": bias}, "batch_stats": {
-        "mean": jnp.zeros(features), "var": jnp.ones(features)}}, x, train=True,
-        mutable=["batch_stats"])
+    y, _ = layer.apply(
+      {
+        "params": {"scale": scale, "bias": bias},
+        "batch_stats": {"mean": jnp.zeros(features), "var": jnp.ones(features)},
+      },
+      x,
+      train=True,
+      mutable=["batch_stats"],
+    )
     return jnp.sum(weight * y)
 
   args = [x, params["scale"], params["bias"]]
   gradients = jax.jit(jax.grad(ours, argnums=(0, 1, 2)))(*map(np.float32, args))
   for k, gradient in enumerate(gradients):
     expected = twins.numeric_gradient(
-        lambda a, k=k: twin(*(a if i == k else arg for i, arg in enumerate(args))), args[k])
+      lambda a, k=k: twin(*(a if i == k else arg for i, arg in enumerate(args))), args[k]
+    )
     assert rel(gradient, expected) <= 1e-5
 
 
-@pytest.mark.parametrize("layer", [
+@pytest.mark.parametrize(
+  "layer",
+  [
     layers.GroupNorm(num_groups=2, detach=True, use_bias=False),
     layers.LayerNorm(detach=True, use_bias=False),
-    layers.LayerNorm(centered=False, detach=True, use_bias=False)], ids=repr)
+    layers.LayerNorm(centered=False, detach=True, use_bias=False),
+  ],
+  ids=repr,
+)
 def test_explanation_of_norms_in_closed_form(layer):
   """The divisor is a constant, the mean (linear in the input) is not."""
   x = _random(1, 2, 2, 4) + 1
@@ -571,8 +736,9 @@ def test_explanation_of_norms_in_closed_form(layer):
   scale = np.tile(params["params"]["scale"], 4)
   labels = np.arange(16).reshape(1, 2, 2, groups, -1)
   members = np.zeros_like(labels)  # positions that share a mean have one label
-  for label, index in enumerate(np.ndindex(*[1 if a in over else n
-                                             for a, n in enumerate(split.shape)])):
+  for label, index in enumerate(
+    np.ndindex(*[1 if a in over else n for a, n in enumerate(split.shape)])
+  ):
     where = tuple(slice(None) if a in over else i for a, i in enumerate(index))
     members[where] = label
   members = members.reshape(16)
@@ -587,6 +753,7 @@ def test_group_norm_refuses_groups_that_do_not_divide():
 
 
 # Pooling, logits, attention.
+
 
 @pytest.mark.parametrize("side", [4, 5, 8])
 def test_pools_are_their_twins(side):
@@ -630,6 +797,7 @@ def test_attention_layer_parameters_and_heads():
 
 # Compute dtype.
 
+
 @pytest.mark.parametrize("fields", [{}, {"unit_norm": True}, {"b": 2.5}, {"b": 1}])
 def test_bfloat16_stays_close_and_parameters_stay_float32(fields):
   x, kernel = np.float32(_random(2, 6, 6, 16)), np.float32(_random(3, 3, 16, 8, seed=1))
@@ -638,8 +806,9 @@ def test_bfloat16_stays_close_and_parameters_stay_float32(fields):
   ones = np.ones((2, 6, 6, 8), np.float32)
 
   def run(layer, dtype):
-    return pulled_back(lambda x: layer.apply({"params": {"kernel": kernel}}, x), x,
-                       ones.astype(dtype))
+    return pulled_back(
+      lambda x: layer.apply({"params": {"kernel": kernel}}, x), x, ones.astype(dtype)
+    )
 
   (exact, gradient), (half, low_gradient) = run(layer, np.float32), run(low, jnp.bfloat16)
   assert half.dtype == jnp.bfloat16
@@ -651,17 +820,22 @@ def test_bfloat16_stays_close_and_parameters_stay_float32(fields):
 
 # Bad input.
 
+
 @pytest.mark.parametrize("b", [0.99, 0, -1, float("nan"), float("inf"), "2", None])
 def test_b_below_one_is_refused(b):
-  for make in (lambda: layers.BcosDense(3, b=b).init(jax.random.key(0), jnp.ones((1, 2))),
-               lambda: layers.BcosConv(3, (1,), b=b).init(jax.random.key(0), jnp.ones((1, 4, 2))),
-               lambda: BcosOps(b=b)):
+  for make in (
+    lambda: layers.BcosDense(3, b=b).init(jax.random.key(0), jnp.ones((1, 2))),
+    lambda: layers.BcosConv(3, (1,), b=b).init(jax.random.key(0), jnp.ones((1, 4, 2))),
+    lambda: BcosOps(b=b),
+  ):
     with pytest.raises(InputError, match="at least 1") as caught:
       make()
     assert repr(b) in str(caught.value) and caught.value.fix
 
 
-@pytest.mark.parametrize("fields, shape, message", [
+@pytest.mark.parametrize(
+  "fields, shape, message",
+  [
     ({}, (2, 8, 3), r"shape \(2, 8, 3\)"),
     ({"kernel_size": (3,)}, (2, 8, 8, 3), r"shape \(2, 8, 8, 3\)"),
     ({"kernel_size": (3,) * 4}, (1, 4, 4, 4, 4, 3), "kernel_size"),
@@ -672,7 +846,8 @@ def test_b_below_one_is_refused(b):
     ({"padding": (1, 1, 1)}, (1, 4, 4, 3), r"\(1, 1, 1\)"),
     ({"padding": "SAEM"}, (1, 4, 4, 3), "Did you mean 'SAME'"),
     ({"padding_mode": "reflct"}, (1, 4, 4, 3), "Did you mean 'reflect'"),
-])
+  ],
+)
 def test_conv_refuses(fields, shape, message):
   layer = layers.BcosConv(**{"features": 4, "kernel_size": (3, 3), **fields})
   with pytest.raises(InputError, match=message):
@@ -690,9 +865,12 @@ def test_cosine_of_weights_with_max_out():
   units = x @ kernel
   cos = np.abs(units) / np.linalg.norm(x, axis=1, keepdims=True) / np.linalg.norm(kernel, axis=0)
   pairs = units.reshape(4, 3, 2)
-  by_length = np.take_along_axis((units * cos).reshape(4, 3, 2),
-                                 pairs.argmax(-1)[..., None], -1)[..., 0]
+  by_length = np.take_along_axis((units * cos).reshape(4, 3, 2), pairs.argmax(-1)[..., None], -1)[
+    ..., 0
+  ]
   by_cosine = np.take_along_axis(
-      (units * cos).reshape(4, 3, 2),
-      (units / np.linalg.norm(kernel, axis=0)).reshape(4, 3, 2).argmax(-1)[..., None], -1)[..., 0]
+    (units * cos).reshape(4, 3, 2),
+    (units / np.linalg.norm(kernel, axis=0)).reshape(4, 3, 2).argmax(-1)[..., None],
+    -1,
+  )[..., 0]
   assert min(rel(y, by_length), rel(y, by_cosine)) <= 1e-5

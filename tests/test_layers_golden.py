@@ -11,19 +11,19 @@ TOLERANCE = 1e-5
 SPEC, DATA = golden_layers()
 MAPS = [case for case in SPEC if case.startswith(("conv_", "linear_"))]
 NORMS = {
-    "AllNorm2d": (layers.BatchNorm, {"joint": True}),
-    "BatchNorm2d": (layers.BatchNorm, {}),
-    "DetachableGroupNorm2d": (layers.GroupNorm, {"num_groups": 4}),
-    "DetachableGNInstanceNorm2d": (layers.GroupNorm, {"num_groups": None}),
-    "DetachableGNLayerNorm2d": (layers.GroupNorm, {"num_groups": 1}),
-    "DetachableLayerNorm": (layers.LayerNorm, {}),
-    "DetachablePositionNorm2d": (layers.LayerNorm, {}),
-    "AllNormUncentered2d": (layers.BatchNorm, {"joint": True, "centered": False}),
-    "BatchNormUncentered2d": (layers.BatchNorm, {"centered": False}),
-    "GroupNormUncentered2d": (layers.GroupNorm, {"num_groups": 4, "centered": False}),
-    "GNInstanceNormUncentered2d": (layers.GroupNorm, {"num_groups": None, "centered": False}),
-    "GNLayerNormUncentered2d": (layers.GroupNorm, {"num_groups": 1, "centered": False}),
-    "PositionNormUncentered2d": (layers.LayerNorm, {"centered": False}),
+  "AllNorm2d": (layers.BatchNorm, {"joint": True}),
+  "BatchNorm2d": (layers.BatchNorm, {}),
+  "DetachableGroupNorm2d": (layers.GroupNorm, {"num_groups": 4}),
+  "DetachableGNInstanceNorm2d": (layers.GroupNorm, {"num_groups": None}),
+  "DetachableGNLayerNorm2d": (layers.GroupNorm, {"num_groups": 1}),
+  "DetachableLayerNorm": (layers.LayerNorm, {}),
+  "DetachablePositionNorm2d": (layers.LayerNorm, {}),
+  "AllNormUncentered2d": (layers.BatchNorm, {"joint": True, "centered": False}),
+  "BatchNormUncentered2d": (layers.BatchNorm, {"centered": False}),
+  "GroupNormUncentered2d": (layers.GroupNorm, {"num_groups": 4, "centered": False}),
+  "GNInstanceNormUncentered2d": (layers.GroupNorm, {"num_groups": None, "centered": False}),
+  "GNLayerNormUncentered2d": (layers.GroupNorm, {"num_groups": 1, "centered": False}),
+  "PositionNormUncentered2d": (layers.LayerNorm, {"centered": False}),
 }
 """Published class -> ours. The golden group norms have 4 groups of 2 channels."""
 
@@ -43,16 +43,25 @@ def test_every_case_is_tested_somewhere():
 
 def _map(case: str, detach: bool):
   spec = SPEC[case]
-  fields = {"b": spec["b"], "max_out": spec["max_out"], "unit_norm": spec["weights"] == "normed",
-            "detach": detach}
+  fields = {
+    "b": spec["b"],
+    "max_out": spec["max_out"],
+    "unit_norm": spec["weights"] == "normed",
+    "detach": detach,
+  }
   weight = DATA[f"{case}/weight"]
   if spec["layer"] == "linear":
     features = weight.shape[0] // spec["max_out"]
     return layers.BcosDense(features, **fields), weight.T
   layer = layers.BcosConv(
-      spec["out_channels"], (spec["kernel"],) * 2, strides=spec["stride"],
-      padding=spec["padding"], feature_group_count=spec["groups"],
-      kernel_dilation=spec["dilation"], **fields)
+    spec["out_channels"],
+    (spec["kernel"],) * 2,
+    strides=spec["stride"],
+    padding=spec["padding"],
+    feature_group_count=spec["groups"],
+    kernel_dilation=spec["dilation"],
+    **fields,
+  )
   return layer, weight.transpose(2, 3, 1, 0)
 
 
@@ -65,8 +74,9 @@ def test_map(case, mode):
     value = DATA[f"{case}/{name}"]
     return nhwc(value) if SPEC[case]["layer"] == "conv2d" else value
 
-  y, gradient = pulled_back(lambda x: layer.apply({"params": {"kernel": kernel}}, x),
-                            array("x"), array("cotangent"))
+  y, gradient = pulled_back(
+    lambda x: layer.apply({"params": {"kernel": kernel}}, x), array("x"), array("cotangent")
+  )
   assert rel(y, array("y")) <= TOLERANCE
   assert rel(gradient, array(f"{mode}_grad")) <= TOLERANCE
 
@@ -104,8 +114,9 @@ def test_batch_norm_training_and_running_statistics(name):
   stats = {"var": get("param/running_var")}
   if layer.centered:
     stats["mean"] = get("param/running_mean")
-  y, updated = layer.apply({"params": params, "batch_stats": stats}, array("x"), train=True,
-                           mutable=["batch_stats"])
+  y, updated = layer.apply(
+    {"params": params, "batch_stats": stats}, array("x"), train=True, mutable=["batch_stats"]
+  )
   assert rel(y, array("y_train")) <= TOLERANCE
   assert updated["batch_stats"].keys() == stats.keys()
   for key, value in updated["batch_stats"].items():
@@ -131,8 +142,10 @@ def test_gelu_gate():
 
 
 def test_attention():
-  array = {name: DATA[f"attention/{name}"] for name in
-           ("x", "y", "cotangent", "explain_grad", "norm_weight", "qkv", "out")}
+  array = {
+    name: DATA[f"attention/{name}"]
+    for name in ("x", "y", "cotangent", "explain_grad", "norm_weight", "qkv", "out")
+  }
   ops = BcosOps().detached()
   norm = layers.LayerNorm(use_bias=False, detach=True)
   attention = layers.SelfAttention(ops, num_heads=3, detach=True)

@@ -16,11 +16,14 @@ LOGITS = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32) * 3
 LABELS = np.array([0, 4, 1, 1, 2, 3])
 
 
-@pytest.mark.parametrize("case, loss", [
-  ("loss_uniform_off_bce", losses.uniform_off_label_bce),
-  ("loss_uniform_off_bce_dense", losses.uniform_off_label_bce),
-  ("loss_bce_smoothing", functools.partial(losses.bce, smoothing=0.1)),
-])
+@pytest.mark.parametrize(
+  "case, loss",
+  [
+    ("loss_uniform_off_bce", losses.uniform_off_label_bce),
+    ("loss_uniform_off_bce_dense", losses.uniform_off_label_bce),
+    ("loss_bce_smoothing", functools.partial(losses.bce, smoothing=0.1)),
+  ],
+)
 def test_golden(case, loss):
   values = loss(jnp.asarray(GOLDEN[f"{case}/logits"]), jnp.asarray(GOLDEN[f"{case}/targets"]))
   np.testing.assert_allclose(values.mean(), GOLDEN[f"{case}/loss"], rtol=1e-6)
@@ -36,7 +39,8 @@ def test_closed_forms():
   soft = np.maximum(np.eye(5)[LABELS], 0.2)
   expected = -(soft * np.log(p) + (1 - soft) * np.log(1 - p)).mean(1)
   np.testing.assert_allclose(
-    losses.uniform_off_label_bce(LOGITS, jnp.asarray(LABELS)), expected, rtol=1e-5)
+    losses.uniform_off_label_bce(LOGITS, jnp.asarray(LABELS)), expected, rtol=1e-5
+  )
   q = np.exp(LOGITS.astype(np.float64))
   expected = -np.log((q / q.sum(1, keepdims=True))[np.arange(6), LABELS])
   np.testing.assert_allclose(losses.cross_entropy(LOGITS, jnp.asarray(LABELS)), expected, rtol=1e-5)
@@ -62,7 +66,8 @@ def test_low_precision_logits_and_extreme_values(name):
 def test_off_zero_is_plain_bce():
   np.testing.assert_array_equal(
     losses.uniform_off_label_bce(LOGITS, jnp.asarray(LABELS), off=0.0),
-    losses.bce(LOGITS, jnp.asarray(LABELS)))
+    losses.bce(LOGITS, jnp.asarray(LABELS)),
+  )
 
 
 def test_bad_names_and_values():

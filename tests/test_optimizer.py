@@ -50,7 +50,7 @@ def test_schedule_ends_and_warmup_of_constant():
   assert float(optimizer.schedule("cosine", 0.5, steps=10)(10)) == 0
   assert float(optimizer.schedule("cosine", 0.5, steps=10)(99)) == 0
   constant = optimizer.schedule("constant", 0.5, steps=10, warmup=4)
-  np.testing.assert_allclose(constant(np.arange(6)), [.005, .12875, .2525, .37625, .5, .5])
+  np.testing.assert_allclose(constant(np.arange(6)), [0.005, 0.12875, 0.2525, 0.37625, 0.5, 0.5])
 
 
 @pytest.mark.parametrize("case", range(4))
@@ -59,7 +59,8 @@ def test_golden_adaptive_clipping(case):
     return x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.T
 
   param, grad, clipped = (
-    flax_layout(GOLDEN[f"agc_{case}/{name}"]) for name in ("param", "grad", "clipped"))
+    flax_layout(GOLDEN[f"agc_{case}/{name}"]) for name in ("param", "grad", "clipped")
+  )
   result, _ = optimizer.clip_adaptively().update({"x": grad}, optax.EmptyState(), {"x": param})
   np.testing.assert_allclose(result["x"], clipped, rtol=2e-6)
 
@@ -74,12 +75,15 @@ def test_adaptive_clipping_units():
   # One-dimensional convolutions: PyTorch's rank-3 rule, one output of one tap.
   param, grad = clipped((3, 4, 5))
   np.testing.assert_allclose(
-    np.linalg.norm(grad, axis=1), 0.01 * np.linalg.norm(param, axis=1), rtol=1e-5)
+    np.linalg.norm(grad, axis=1), 0.01 * np.linalg.norm(param, axis=1), rtol=1e-5
+  )
   # Three-dimensional ones: one output.
   param, grad = clipped((2, 2, 2, 3, 4))
   np.testing.assert_allclose(
     np.linalg.norm(grad.reshape(-1, 4), axis=0),
-    0.01 * np.linalg.norm(param.reshape(-1, 4), axis=0), rtol=1e-5)
+    0.01 * np.linalg.norm(param.reshape(-1, 4), axis=0),
+    rtol=1e-5,
+  )
   # Layer scales, whatever their rank: the whole tensor.
   param, grad = clipped((1, 1, 7))
   np.testing.assert_allclose(np.linalg.norm(grad), 0.01 * np.linalg.norm(param), rtol=1e-5)
@@ -116,15 +120,23 @@ def test_optimisers_follow_pytorch(name):
   rng = np.random.default_rng(1)
   p, grads = rng.normal(size=4), rng.normal(size=(5, 4))
   with jax.enable_x64(True):
-    result = run(build(name=name, lr=0.1, weight_decay=0.3), {"w": jnp.asarray(p)},
-                 [{"w": jnp.asarray(g)} for g in grads])
-  expected = (sgd_in_numpy(p, grads, 0.1, 0.3) if name == "sgd" else
-              adam_in_numpy(p, grads, 0.1, 0.3, decoupled=name == "adamw"))
+    result = run(
+      build(name=name, lr=0.1, weight_decay=0.3),
+      {"w": jnp.asarray(p)},
+      [{"w": jnp.asarray(g)} for g in grads],
+    )
+  expected = (
+    sgd_in_numpy(p, grads, 0.1, 0.3)
+    if name == "sgd"
+    else adam_in_numpy(p, grads, 0.1, 0.3, decoupled=name == "adamw")
+  )
   np.testing.assert_allclose(result["w"], expected, rtol=1e-6)
 
 
-PARAMS = {"conv": {"kernel": jnp.ones(2), "bias": jnp.ones(2), "b": jnp.full((), 1.5)},
-          "bn": {"bias": jnp.ones(2)}}
+PARAMS = {
+  "conv": {"kernel": jnp.ones(2), "bias": jnp.ones(2), "b": jnp.full((), 1.5)},
+  "bn": {"bias": jnp.ones(2)},
+}
 ZEROS = jax.tree.map(jnp.zeros_like, PARAMS)
 
 
@@ -141,9 +153,14 @@ def test_kept_biases_decay_to_zero_and_a_learned_b_to_two():
   assert untouched["conv"]["b"] == 0 and untouched["conv"]["kernel"][0, 0] > 0
 
 
-@pytest.mark.parametrize("rule, decayed", [
-  ("(^|/)bias$", {"conv/bias", "bn/bias"}), ("(^|/)b$", set()), ("^bn/", {"bn/bias"}),
-])
+@pytest.mark.parametrize(
+  "rule, decayed",
+  [
+    ("(^|/)bias$", {"conv/bias", "bn/bias"}),
+    ("(^|/)b$", set()),
+    ("^bn/", {"bn/bias"}),
+  ],
+)
 def test_decay_rules_touch_only_what_they_name(rule, decayed):
   result = run(build(lr=0.1, decay_rules=((rule, 0.5),)), PARAMS, [ZEROS])
   changed = {
@@ -191,13 +208,17 @@ def test_global_norm_clipping():
   grads = {"a": jnp.full(2, 30.0), "b2": jnp.full(2, 40.0)}
   params = jax.tree.map(jnp.zeros_like, grads)
   moved = run(build(name="sgd", lr=1.0, momentum=0.0, clip_norm=1.0), params, [grads])
-  np.testing.assert_allclose(moved["a"], [-30 / 50 / 2**.5] * 2, rtol=1e-6)
+  np.testing.assert_allclose(moved["a"], [-30 / 50 / 2**0.5] * 2, rtol=1e-6)
 
 
-@pytest.mark.parametrize("fields, message", [
-  ({"name": "sdg"}, "Did you mean 'sgd'"), ({"lr": -1.0}, "lr=-1.0"),
-  ({"b_schedule": {"start": 0.5, "end": 2.0, "steps": 3}}, "B >= 1"),
-])
+@pytest.mark.parametrize(
+  "fields, message",
+  [
+    ({"name": "sdg"}, "Did you mean 'sgd'"),
+    ({"lr": -1.0}, "lr=-1.0"),
+    ({"b_schedule": {"start": 0.5, "end": 2.0, "steps": 3}}, "B >= 1"),
+  ],
+)
 def test_bad_fields(fields, message):
   with pytest.raises(InputError, match=message):
     build(**fields)

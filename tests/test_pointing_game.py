@@ -40,8 +40,9 @@ def cell_maps(batch, grid, size):
 
 def play(attribute, grid=2, **options):
   images, labels, logits = dataset()
-  return metrics.grid_pointing_game(attribute, logits, images, labels, grid=grid,
-                                    **{"smooth": 0, "num_grids": 6, **options})
+  return metrics.grid_pointing_game(
+    attribute, logits, images, labels, grid=grid, **{"smooth": 0, "num_grids": 6, **options}
+  )
 
 
 class Small(nn.Module):
@@ -77,7 +78,7 @@ def test_shares_equal_the_published_code(case):
 
 
 def test_shares_by_hand():
-  attribution = np.array([[[1., 0, 2, 2], [0, 0, 0, 0], [-5, 3, 0, -1], [0, 0, 0, 0]]])
+  attribution = np.array([[[1.0, 0, 2, 2], [0, 0, 0, 0], [-5, 3, 0, -1], [0, 0, 0, 0]]])
   # Column by column: top left, bottom left, top right, bottom right.
   np.testing.assert_allclose(metrics.grid_share(attribution, 2)[0], [1 / 8, 3 / 8, 4 / 8, 0])
 
@@ -86,8 +87,9 @@ def test_smoothing_counts_the_zeros_outside_and_comes_before_the_positive_part()
   attribution = np.zeros((1, 6, 6))
   attribution[0, 0, 2] = 9.0  # one column left of the border between the cells
   # Each of the 2 x 3 windows that see it gets 1: four in the left column of cells, two right.
-  np.testing.assert_allclose(metrics.grid_share(attribution, 2, 3)[0], [4 / 6, 0, 2 / 6, 0],
-                             rtol=1e-6)
+  np.testing.assert_allclose(
+    metrics.grid_share(attribution, 2, 3)[0], [4 / 6, 0, 2 / 6, 0], rtol=1e-6
+  )
   attribution[0, 1, 2] = -9.0  # cancels only if negative values still count when averaging
   assert metrics.grid_share(attribution, 2, 3).sum() == 0
 
@@ -119,7 +121,7 @@ def test_rescaled_grids_have_the_size_of_one_picture():
 
 
 def test_selection_by_hand():
-  logits = np.array([[.5, -1], [2, 0], [.5, 0], [1, 3], [-2, -1], [9, 1]], np.float32)
+  logits = np.array([[0.5, -1], [2, 0], [0.5, 0], [1, 3], [-2, -1], [9, 1]], np.float32)
   selection = metrics.select(logits, np.array([0, 0, 0, 1, 1, 1]))
   # 4 is correct but below one half; 5 is wrong; 0 and 2 tie and keep their order.
   assert {k: v.tolist() for k, v in selection.images.items()} == {0: [1, 0, 2], 1: [3]}
@@ -194,8 +196,9 @@ def test_an_oracle_scores_one_and_a_blind_map_its_share(grid):
 
 
 def test_random_maps_score_about_the_uniform_baseline():
-  result = play(lambda grids, targets: np.ones((*targets.shape, *grids.shape[1:3])), smooth=3,
-                num_grids=100)
+  result = play(
+    lambda grids, targets: np.ones((*targets.shape, *grids.shape[1:3])), smooth=3, num_grids=100
+  )
   error = result.random_scores.std() / result.random_scores.size**0.5
   assert 0 < error < 0.05
   assert abs(result.random - result.uniform) < 4 * error
@@ -215,8 +218,15 @@ def test_counts_tell_what_was_used():
   images, labels, logits = dataset()
   logits[:3] = -logits[:3]  # wrong
   logits[3] -= 10  # right, but not confident
-  result = metrics.grid_pointing_game(lambda grids, targets: cell_maps(len(grids), 3, 6), logits,
-                                      images, labels, num_grids=250, smooth=0, batch_size=5)
+  result = metrics.grid_pointing_game(
+    lambda grids, targets: cell_maps(len(grids), 3, 6),
+    logits,
+    images,
+    labels,
+    num_grids=250,
+    smooth=0,
+    batch_size=5,
+  )
   summary = result.summary()
   assert (summary["num_images"], summary["num_correct"], summary["num_eligible"]) == (80, 77, 76)
   assert summary["requested"] == 250 and 0 < summary["num_grids"] == len(result.scores) < 10
@@ -229,11 +239,21 @@ def test_scores_do_not_depend_on_the_batches_or_on_how_logits_come():
   def attribute(grids, targets):  # depends on the pictures and on the target
     return grids[:, None, :, :, 0] - (targets[..., None, None] / 10)
 
-  run = functools.partial(metrics.grid_pointing_game, attribute, images=images, labels=labels,
-                          grid=2, num_grids=7, smooth=3)
+  run = functools.partial(
+    metrics.grid_pointing_game,
+    attribute,
+    images=images,
+    labels=labels,
+    grid=2,
+    num_grids=7,
+    smooth=3,
+  )
   one = run(logits, batch_size=7)
-  other = run(lambda batch: logits[[(images == x).all((1, 2, 3)).argmax() for x in batch]],
-              batch_size=3, progress=list)
+  other = run(
+    lambda batch: logits[[(images == x).all((1, 2, 3)).argmax() for x in batch]],
+    batch_size=3,
+    progress=list,
+  )
   np.testing.assert_allclose(other.scores, one.scores, rtol=1e-6)
   np.testing.assert_allclose(other.random_scores, one.random_scores, rtol=1e-6)
   assert other.num_empty == one.num_empty
@@ -265,8 +285,16 @@ def test_input_times_gradient_is_the_ordinary_gradient(network):
 def test_a_game_with_a_real_network(network):
   model, variables, _ = network
   images, labels, logits = dataset(size=8)
-  result = metrics.grid_pointing_game(metrics.attribute_with(model, variables), logits, images,
-                                      labels, grid=2, num_grids=3, smooth=3, batch_size=2)
+  result = metrics.grid_pointing_game(
+    metrics.attribute_with(model, variables),
+    logits,
+    images,
+    labels,
+    grid=2,
+    num_grids=3,
+    smooth=3,
+    batch_size=2,
+  )
   assert result.scores.shape == (3, 4)
   assert 0 < result.mean < 1
   selection = metrics.select(logits, labels)
@@ -286,17 +314,29 @@ def refused(call, *words):
 
 def test_too_few_classes_say_how_many_there_are():
   images, labels, logits = dataset(classes=9, per_class=2)
-  refused(lambda: metrics.grid_pointing_game(None, logits, images, labels, grid=3),
-          "18 images", "18 also", "9 classes", "more than 9")
-  refused(lambda: metrics.grid_pointing_game(None, logits - 50, images, labels, grid=2),
-          "18 are classified correctly", "0 also", "0 classes")
+  refused(
+    lambda: metrics.grid_pointing_game(None, logits, images, labels, grid=3),
+    "18 images",
+    "18 also",
+    "9 classes",
+    "more than 9",
+  )
+  refused(
+    lambda: metrics.grid_pointing_game(None, logits - 50, images, labels, grid=2),
+    "18 are classified correctly",
+    "0 also",
+    "0 classes",
+  )
 
 
-@pytest.mark.parametrize(("maps", "words"), [
+@pytest.mark.parametrize(
+  ("maps", "words"),
+  [
     (lambda grids, targets: cell_maps(len(grids), 2, 6) * np.nan, ("NaN",)),
     (lambda grids, targets: cell_maps(len(grids), 2, 5), ("(8, 4, 10, 10)", "(8, 4, 12, 12)")),
     (lambda grids, targets: cell_maps(len(grids), 2, 6)[:, 0], ("(8, 12, 12)",)),
-])
+  ],
+)
 def test_useless_maps_are_refused(maps, words):
   refused(lambda: play(maps), *words)
 

@@ -30,14 +30,14 @@ def _assert_same(variables, expected):
 
 
 MODELS = {
-    **{preset: tiny("resnet_tiny", ops) for preset, ops in PRESETS.items()},
-    **{name: tiny(name, StandardOps()) for name in TINY},
-    "learned B": tiny("vitc_tiny", BcosOps(learn_b=True, use_bias=True)),
-    "bfloat16 parameters": tiny("resnet_tiny", BcosOps(param_dtype="bfloat16", dtype="bfloat16")),
-    "grey": tiny("resnet_tiny", StandardOps(encoding=Encoding((0.5,), (0.25,)))),
-    "other guards": tiny("resnet_tiny", BcosOps(conv_guard=Guard(1e-4, True, 0.0))),
-    "other stages": tiny("resnet_tiny", BcosOps(), stages=(1, 2, 1), block="bottleneck"),
-    "a stem": tiny("vitc_tiny", BcosOps.v2(), conv_stem=(8, 12), depth=1),
+  **{preset: tiny("resnet_tiny", ops) for preset, ops in PRESETS.items()},
+  **{name: tiny(name, StandardOps()) for name in TINY},
+  "learned B": tiny("vitc_tiny", BcosOps(learn_b=True, use_bias=True)),
+  "bfloat16 parameters": tiny("resnet_tiny", BcosOps(param_dtype="bfloat16", dtype="bfloat16")),
+  "grey": tiny("resnet_tiny", StandardOps(encoding=Encoding((0.5,), (0.25,)))),
+  "other guards": tiny("resnet_tiny", BcosOps(conv_guard=Guard(1e-4, True, 0.0))),
+  "other stages": tiny("resnet_tiny", BcosOps(), stages=(1, 2, 1), block="bottleneck"),
+  "a stem": tiny("vitc_tiny", BcosOps.v2(), conv_stem=(8, 12), depth=1),
 }
 
 
@@ -45,8 +45,9 @@ MODELS = {
 def test_round_trip(tmp_path, case):
   model = MODELS[case]
   variables = filled(model)
-  folder = bcos_jax.save(tmp_path / "net", model, variables, labels=LABELS,
-                         provenance={"source": "test", "steps": 3})
+  folder = bcos_jax.save(
+    tmp_path / "net", model, variables, labels=LABELS, provenance={"source": "test", "steps": 3}
+  )
   bundle = bcos_jax.load(folder)
   # An equal model also shares compiled functions.
   assert bundle.model == model and hash(bundle.model) == hash(model)
@@ -59,29 +60,45 @@ def test_round_trip(tmp_path, case):
 def test_variables_of_jax_and_detached_models(tmp_path):
   """Explanation mode is not a property of a saved network."""
   variables = jax.tree.map(jnp.asarray, filled(MODEL))
-  bundle = bcos_jax.load(bcos_jax.save(
-      tmp_path / "net", MODEL.clone(ops=MODEL.ops.detached()), variables))
+  bundle = bcos_jax.load(
+    bcos_jax.save(tmp_path / "net", MODEL.clone(ops=MODEL.ops.detached()), variables)
+  )
   assert bundle.model == MODEL
   _assert_same(bundle.variables, variables)
 
 
 def test_preprocessing_and_extras_travel(tmp_path):
   preprocess = Preprocess((20, 24), resize=30, interpolation="bicubic")
-  extras = {"bn1.num_batches_tracked": np.array(7, np.int64),
-            "bn1.running_mean": np.arange(3, dtype=np.float32)}
-  bundle = bcos_jax.load(bcos_jax.save(tmp_path / "net", MODEL, filled(MODEL),
-                                       preprocess=preprocess, extras=extras))
+  extras = {
+    "bn1.num_batches_tracked": np.array(7, np.int64),
+    "bn1.running_mean": np.arange(3, dtype=np.float32),
+  }
+  bundle = bcos_jax.load(
+    bcos_jax.save(tmp_path / "net", MODEL, filled(MODEL), preprocess=preprocess, extras=extras)
+  )
   assert bundle.preprocess == preprocess
   _assert_same(bundle.extras, extras)
   assert bundle.labels == ()
 
 
-@pytest.mark.parametrize("name, size, resize", [
-    ("resnet18", (224, 224), 256), ("resnet20", (32, 32), 0),
-    ("simple_vit_ti_patch16_224", (224, 224), 256)])
+@pytest.mark.parametrize(
+  "name, size, resize",
+  [
+    ("resnet18", (224, 224), 256),
+    ("resnet20", (32, 32), 0),
+    ("simple_vit_ti_patch16_224", (224, 224), 256),
+  ],
+)
 def test_default_preprocessing_is_the_published_evaluation(name, size, resize):
-  model = bcos_jax.create(name, ops=BcosOps.v2(), **({} if name == "resnet20" else {
-      "width": 8} | ({"num_heads": 2, "depth": 1} if "vit" in name else {"stages": (1,)})))
+  model = bcos_jax.create(
+    name,
+    ops=BcosOps.v2(),
+    **(
+      {}
+      if name == "resnet20"
+      else {"width": 8} | ({"num_heads": 2, "depth": 1} if "vit" in name else {"stages": (1,)})
+    ),
+  )
   zeros = unflat({path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in shapes(model).items()})
   assert make_bundle(model, zeros).preprocess == Preprocess(size, resize=resize)
 
@@ -98,13 +115,24 @@ def test_configuration_is_plain_and_complete(tmp_path):
 
 # Whole, or not there.
 
+
 def _snapshot(folder: pathlib.Path) -> dict[str, bytes]:
-  return {str(path.relative_to(folder)): path.read_bytes()
-          for path in sorted(folder.rglob("*")) if path.is_file()}
+  return {
+    str(path.relative_to(folder)): path.read_bytes()
+    for path in sorted(folder.rglob("*"))
+    if path.is_file()
+  }
 
 
-@pytest.mark.parametrize("crash", [OSError(28, "No space left on device"), KeyboardInterrupt(),
-                                   safetensors.SafetensorError("I/O error")], ids=repr)
+@pytest.mark.parametrize(
+  "crash",
+  [
+    OSError(28, "No space left on device"),
+    KeyboardInterrupt(),
+    safetensors.SafetensorError("I/O error"),
+  ],
+  ids=repr,
+)
 @pytest.mark.parametrize("existing", [True, False])
 def test_a_crash_while_writing_leaves_what_was_there(tmp_path, monkeypatch, crash, existing):
   folder = tmp_path / "net"
@@ -153,6 +181,7 @@ def test_replacing_leaves_nothing_of_the_old_bundle(tmp_path):
 
 # Refusals when saving.
 
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
   (tmp_path / "thesis.tex").write_text("years of work")
   with pytest.raises(InputError, match="exists and is no bundle"):
@@ -195,13 +224,19 @@ def test_variables_must_fit(tmp_path):
   leaves["params/extra"] = np.zeros(1)
   with pytest.raises(InputError) as caught:
     bcos_jax.save(tmp_path / "net", MODEL, unflat(leaves))
-  for part in ("params/conv1/kernel is missing", "params/extra is unexpected", "(16, 3)",
-               "(16, 5)", "resnet_tiny"):
+  for part in (
+    "params/conv1/kernel is missing",
+    "params/extra is unexpected",
+    "(16, 3)",
+    "(16, 5)",
+    "resnet_tiny",
+  ):
     assert part in caught.value.cause
   assert list(tmp_path.iterdir()) == []
 
 
 # Refusals when loading.
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -211,7 +246,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.05, 0.5, 0.999])
 def test_truncated_weights(folder, share):
   path = folder / "model.safetensors"
-  path.write_bytes(path.read_bytes()[:int(path.stat().st_size * share)])
+  path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
   with pytest.raises(InputError, match=r"Cannot read model\.safetensors.*net"):
     bcos_jax.load(folder)
 
@@ -226,8 +261,9 @@ def test_missing_files(folder, tmp_path):
       bcos_jax.load(place)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"architecture": "resnet18"}',
-                                  "\x00\xff"])
+@pytest.mark.parametrize(
+  "text", ["", "{", "[]", "3", "null", '{"architecture": "resnet18"}', "\x00\xff"]
+)
 def test_damaged_configuration(folder, text):
   (folder / "config.json").write_bytes(text.encode("latin-1"))
   with pytest.raises(InputError, match=r"Cannot read config\.json") as caught:
@@ -249,11 +285,15 @@ def test_incomplete_configuration(folder, key):
     bcos_jax.load(folder)
 
 
-@pytest.mark.parametrize("edit, message", [
+@pytest.mark.parametrize(
+  "edit, message",
+  [
     (lambda c: c.update(architecture="resnet_tiny_bottleneck"), r"do not fit.*layer1_0/conv3"),
     (lambda c: c.update(architecture="resnet_tinny"), "Did you mean 'resnet_tiny'"),
-    (lambda c: (c["fields"].update(num_classes=6), c.update(labels=[])),
-     r"head/kernel has shape \(16, 5\).*\(16, 6\)"),
+    (
+      lambda c: (c["fields"].update(num_classes=6), c.update(labels=[])),
+      r"head/kernel has shape \(16, 5\).*\(16, 6\)",
+    ),
     (lambda c: c["fields"].update(num_clases=6), "Did you mean 'num_classes'"),
     (lambda c: c["ops"].update(family="standard", b=1), "field of the 'standard' ops"),
     (lambda c: c["ops"].update(bb=2), "Did you mean 'b'"),
@@ -263,7 +303,8 @@ def test_incomplete_configuration(folder, key):
     (lambda c: c["preprocess"].update(sise=3), "sise"),
     (lambda c: c.update(format=2), "format 2, expected 1"),
     (lambda c: c.update(labels=["only one"]), "1 labels for 5 classes"),
-])
+  ],
+)
 def test_bundle_of_something_else(folder, edit, message):
   _edited(folder, edit)
   with pytest.raises(InputError, match=message) as caught:

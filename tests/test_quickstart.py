@@ -21,8 +21,12 @@ def run(tmp_path_factory):
   environment = {key: value for key, value in os.environ.items() if key not in ours}
   environment["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
   done = subprocess.run(
-      [sys.executable, "-m", "bcos_jax.cli", "quickstart", "--short", "--workdir", str(workdir)],
-      env=environment, capture_output=True, text=True, check=False)
+    [sys.executable, "-m", "bcos_jax.cli", "quickstart", "--short", "--workdir", str(workdir)],
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
   assert done.returncode == 0, done.stderr
   findings = Findings(**json.loads((workdir / "findings.json").read_text(encoding="utf-8")))
   return workdir, findings, done.stdout

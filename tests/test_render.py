@@ -35,13 +35,21 @@ def explanation(count=2, targets=None, colors=3, size=12, seed=0, paired=True):
   bias, position = np.full(lead, -2.25, np.float32), np.full(lead, 0.5, np.float32)
   value = contributions.sum((-1, -2)) + bias + position
   logits = random.randn(count, 10).astype(np.float32) - 5
-  target = random.permutation(10)[:value.size].reshape(lead)
+  target = random.permutation(10)[: value.size].reshape(lead)
   for index in np.ndindex(lead):
     logits[index[0], target[index]] = value[index]
   residuals = {"logit_bias": bias, "position": position, "unexplained": np.zeros_like(bias)}
-  return Explanation(images=images, logits=logits, value=value, target=target, inputs=inputs,
-                     weights=weights, contributions=contributions, residual=bias + position,
-                     residuals=residuals)
+  return Explanation(
+    images=images,
+    logits=logits,
+    value=value,
+    target=target,
+    inputs=inputs,
+    weights=weights,
+    contributions=contributions,
+    residual=bias + position,
+    residuals=residuals,
+  )
 
 
 def refused(call, *words):
@@ -67,7 +75,8 @@ def test_colours_of_a_batch_are_those_of_each_image():
   both = render.rgba(ex, smooth=3)
   assert both.shape == (2, 3, 12, 12, 4)
   np.testing.assert_allclose(
-      both[1, 2], render.rgba_from(ex.inputs[1], ex.weights[1, 2], smooth=3), rtol=1e-6)
+    both[1, 2], render.rgba_from(ex.inputs[1], ex.weights[1, 2], smooth=3), rtol=1e-6
+  )
   single = explanation(count=2)
   assert render.rgba(single).shape == (2, 12, 12, 4)
 
@@ -107,7 +116,8 @@ def test_contributions_are_blue_white_red_on_a_symmetric_range():
   rgb, cutoff = render.contribution_map(np.array([[-2.0, 1.0], [0.0, 4.0]]), percentile=100)
   assert cutoff == 4
   np.testing.assert_allclose(
-      rgb, [[[0.5, 0.5, 1], [1, 0.75, 0.75]], [[1, 1, 1], [1, 0, 0]]], atol=1e-6)
+    rgb, [[[0.5, 0.5, 1], [1, 0.75, 0.75]], [[1, 1, 1], [1, 0, 0]]], atol=1e-6
+  )
   rgb, cutoff = render.contribution_map(np.array([[-2.0, 1.0], [0.0, 4.0]]), percentile=50)
   assert cutoff == 1.5  # between 1 and 2
   np.testing.assert_allclose(rgb[0, 0], [0, 0, 1])
@@ -165,8 +175,11 @@ def overlaps(figure):
 
 def outside(figure):
   whole = figure.bbox.padded(1)
-  return [text for text, box in texts(figure)
-          if not (whole.contains(*box.min) and whole.contains(*box.max))]
+  return [
+    text
+    for text, box in texts(figure)
+    if not (whole.contains(*box.min) and whole.contains(*box.max))
+  ]
 
 
 def said(figure):
@@ -190,8 +203,10 @@ def test_a_figure_says_what_adds_up_to_the_output():
   assert list(shown.terms) == ["pixels", "logit bias", "position", "rounding"]
   assert sum(shown.terms.values()) == pytest.approx(ex.value[1], abs=1e-9)
   line = next(text for text in said(render.figure(ex, 1)).split("\n") if "=" in text)
-  numbers = [float(n.replace("−", "-").replace(" ", "")) for n in
-             re.findall(r"[−+]? ?\d+\.?\d*(?:e[−+]\d+)?", line)]
+  numbers = [
+    float(n.replace("−", "-").replace(" ", ""))
+    for n in re.findall(r"[−+]? ?\d+\.?\d*(?:e[−+]\d+)?", line)
+  ]
   assert numbers[0] == pytest.approx(ex.value[1], abs=1e-3)
   assert sum(numbers[1:]) == pytest.approx(numbers[0], abs=3e-3)
 
@@ -209,8 +224,9 @@ def test_classes_are_the_most_probable_and_the_explained_one():
   ex.target[0] = 2
   shown = render.view(ex, 0, LABELS)
   assert [name for _, name, _ in shown.classes] == ["nine", "eight", "seven", "six", "two"]
-  np.testing.assert_allclose([p for *_, p in shown.classes],
-                             1 / (1 + np.exp(-(np.array([9, 8, 7, 6, 2]) - 9.0))), rtol=1e-5)
+  np.testing.assert_allclose(
+    [p for *_, p in shown.classes], 1 / (1 + np.exp(-(np.array([9, 8, 7, 6, 2]) - 9.0))), rtol=1e-5
+  )
   softmax = render.view(ex, 0, LABELS, render.Options(probability="softmax", top=10))
   assert sum(p for *_, p in softmax.classes) == pytest.approx(1, abs=1e-6)
   assert softmax.probability == pytest.approx(np.exp(-7) / np.exp(np.arange(10) - 9.0).sum())
@@ -253,11 +269,24 @@ def test_tiny_grey_pictures():
 def test_rows_beside_other_methods():
   ex = explanation(count=4)
   other = np.random.RandomState(1).randn(4, 6, 6)
-  figure = render.figures(ex, [3, 0], LABELS, title="Ten digits", baselines={
-      "input × gradient of the conventional network": other, "zero": np.zeros((4, 12, 12))})
+  figure = render.figures(
+    ex,
+    [3, 0],
+    LABELS,
+    title="Ten digits",
+    baselines={
+      "input × gradient of the conventional network": other,
+      "zero": np.zeros((4, 12, 12)),
+    },
+  )
   assert overlaps(figure) == [] and outside(figure) == []
-  assert {LABELS[ex.target[3]], LABELS[ex.target[0]], "Ten digits", "supports the class",
-          "no contributions"} <= set(said(figure).split("\n"))
+  assert {
+    LABELS[ex.target[3]],
+    LABELS[ex.target[0]],
+    "Ten digits",
+    "supports the class",
+    "no contributions",
+  } <= set(said(figure).split("\n"))
   images = [ax.images[0].get_array() for ax in figure.axes if ax.images]
   np.testing.assert_allclose(images[3], other[3], rtol=1e-6)
   np.testing.assert_allclose(images[7], ex.contributions[0][..., None].squeeze(), rtol=1e-6)
@@ -275,13 +304,22 @@ def test_figures_ignore_and_keep_the_readers_settings(tmp_path):
 
 
 def test_drawing_needs_neither_pyplot_nor_a_screen_and_importing_no_matplotlib():
-  code = ("import sys; from bcos_jax import render; assert 'matplotlib' not in sys.modules; "
-          "from test_render import explanation; render.figure(explanation(), 0); "
-          "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules")
-  code = code.replace("from test_render import explanation; ",
-                      "import matplotlib.figure; from tests.test_render import explanation; ")
-  result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          cwd=pathlib.Path(__file__).parents[1], check=False)
+  code = (
+    "import sys; from bcos_jax import render; assert 'matplotlib' not in sys.modules; "
+    "from test_render import explanation; render.figure(explanation(), 0); "
+    "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
+  )
+  code = code.replace(
+    "from test_render import explanation; ",
+    "import matplotlib.figure; from tests.test_render import explanation; ",
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", code],
+    capture_output=True,
+    text=True,
+    cwd=pathlib.Path(__file__).parents[1],
+    check=False,
+  )
   assert result.returncode == 0, result.stderr
 
 
@@ -346,15 +384,29 @@ def read(path):
 def test_a_report_stands_alone(tmp_path):
   path = tmp_path / "report.html"
   ex = explanation()
-  render.report(path, "Digits", [render.Entry(ex, 0, LABELS), render.Entry(ex, 1, LABELS)],
-                intro="First.\n\nSecond.", summary=[["network", "accuracy"], ["B-cos", 0.98]])
+  render.report(
+    path,
+    "Digits",
+    [render.Entry(ex, 0, LABELS), render.Entry(ex, 1, LABELS)],
+    intro="First.\n\nSecond.",
+    summary=[["network", "accuracy"], ["B-cos", 0.98]],
+  )
   reader, text = read(path)
   assert len(reader.images) == 8 and all(image["alt"] for image in reader.images)
   assert all(link.startswith("data:image/png;base64,") for link in reader.links)
   source = path.read_text(encoding="utf-8")
   assert not re.search(r"https?:|//cdn|@import|url\(|<script", source)
-  for words in ("First.", "Second.", "How to read", "supports", "opposes", "0.98",
-                LABELS[ex.target[0]], LABELS[ex.target[1]], "logit bias"):
+  for words in (
+    "First.",
+    "Second.",
+    "How to read",
+    "supports",
+    "opposes",
+    "0.98",
+    LABELS[ex.target[0]],
+    LABELS[ex.target[1]],
+    "logit bias",
+  ):
     assert words in text, words
   assert "prefers-color-scheme:dark" in source and "@media print" in source
 
@@ -363,8 +415,10 @@ def test_the_pictures_of_a_report_are_those_of_the_explanation(tmp_path):
   path = tmp_path / "report.html"
   ex = explanation()
   render.report(path, "Digits", [render.Entry(ex, 1)], options=render.Options(smooth=3))
-  images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(image["src"].split(",")[1])))) / 255
-            for image in read(path)[0].images]
+  images = [
+    np.asarray(Image.open(io.BytesIO(base64.b64decode(image["src"].split(",")[1])))) / 255
+    for image in read(path)[0].images
+  ]
   picture, colored, heat, over = images
   rgba = render.rgba_from(ex.inputs[1], ex.weights[1], smooth=3)
   np.testing.assert_allclose(picture, ex.images[1], atol=3e-3)
@@ -376,8 +430,13 @@ def test_the_pictures_of_a_report_are_those_of_the_explanation(tmp_path):
 def test_names_cannot_become_markup(tmp_path):
   path = tmp_path / "report.html"
   nasty = [f'<script>alert({i})</script>"&' for i in range(10)]
-  render.report(path, nasty[0], [render.Entry(explanation(), 0, nasty, nasty[1], nasty[2])],
-                intro=nasty[3], summary=[[nasty[4]], [nasty[5]]])
+  render.report(
+    path,
+    nasty[0],
+    [render.Entry(explanation(), 0, nasty, nasty[1], nasty[2])],
+    intro=nasty[3],
+    summary=[[nasty[4]], [nasty[5]]],
+  )
   assert "<script" not in path.read_text(encoding="utf-8")
   reader, text = read(path)
   assert all(nasty[i] in text for i in range(6))

@@ -37,9 +37,11 @@ MODEL = {"name": "resnet_tiny", "stages": (1,), "width": 4, "num_classes": 10, "
 def shared(tmp_path_factory):
   """One folder of data and one of compiled programs for all runs of this file."""
   data, programs = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("programs")
-  options = {"jax_compilation_cache_dir": str(programs),
-             "jax_persistent_cache_min_compile_time_secs": 0.0,
-             "jax_persistent_cache_min_entry_size_bytes": -1}
+  options = {
+    "jax_compilation_cache_dir": str(programs),
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+  }
   before = {name: getattr(jax.config, name) for name in options}
   for name, value in options.items():
     jax.config.update(name, value)
@@ -52,11 +54,19 @@ def shared(tmp_path_factory):
 
 
 def recipe(*overrides, spec="digits:scratch"):
-  small = [*(f"--config.model.{key}={value}" for key, value in MODEL.items()),
-           "--config.data.image_size=8", "--config.data.batch_size=16", "--config.mesh.data=1",
-           "--config.data.test_split=test[:40]", "--config.steps=6", "--config.eval_every=3",
-           "--config.checkpoint_every=2", "--config.log_every=2",
-           "--config.optimizer.warmup_steps=2", "--config.init="]
+  small = [
+    *(f"--config.model.{key}={value}" for key, value in MODEL.items()),
+    "--config.data.image_size=8",
+    "--config.data.batch_size=16",
+    "--config.mesh.data=1",
+    "--config.data.test_split=test[:40]",
+    "--config.steps=6",
+    "--config.eval_every=3",
+    "--config.checkpoint_every=2",
+    "--config.log_every=2",
+    "--config.optimizer.warmup_steps=2",
+    "--config.init=",
+  ]
   return configs.load_config(spec, [*small, *overrides])
 
 
@@ -69,6 +79,7 @@ def stop_at(last):
     del state
     if step == last:
       raise KeyboardInterrupt
+
   return hook
 
 
@@ -84,8 +95,10 @@ def plain(state_):
 # ---------------------------------------------------------------------- one step
 def batch_of(count, size=8, seed=0):
   rng = np.random.default_rng(seed)
-  return {"image": rng.random((count, size, size, 3), np.float32),
-          "label": rng.integers(0, 10, count).astype(np.int32)}
+  return {
+    "image": rng.random((count, size, size, 3), np.float32),
+    "label": rng.integers(0, 10, count).astype(np.int32),
+  }
 
 
 @functools.cache
@@ -95,9 +108,11 @@ def network(ops):
   images = jax.ShapeDtypeStruct((1, 8, 8, ops.encoding.channels), jnp.float32)
   rng = np.random.default_rng(0)
   return model, jax.tree_util.tree_map_with_path(
-    lambda path, leaf: np.float32(rng.normal(0, 0.3, leaf.shape) if "kernel" in str(path)
-                                  else rng.uniform(0.5, 1.5, leaf.shape)),
-    jax.eval_shape(model.init, jax.random.key(0), images))
+    lambda path, leaf: np.float32(
+      rng.normal(0, 0.3, leaf.shape) if "kernel" in str(path) else rng.uniform(0.5, 1.5, leaf.shape)
+    ),
+    jax.eval_shape(model.init, jax.random.key(0), images),
+  )
 
 
 def mesh_of(data, fsdp=1):
@@ -114,8 +129,7 @@ def steps_on(mesh, ops, layout=(), steps=1, **fields):
   like = sharding.abstract(create, layout, mesh, variables)
   state_ = sharding.born(create, like, variables)
   first = plain(state_)
-  advance = step.make_train_step(
-    model, losses.uniform_off_label_bce, opt, sharding.shardings(like))
+  advance = step.make_train_step(model, losses.uniform_off_label_bce, opt, sharding.shardings(like))
   for i in range(steps):
     state_, values = advance(state_, sharding.put_batch(batch_of(16, seed=i), mesh))
     jax.block_until_ready(state_)
@@ -126,20 +140,30 @@ def steps_on(mesh, ops, layout=(), steps=1, **fields):
 FSDP = (("conv.*kernel$", (None, None, None, "fsdp")),)
 
 
-@pytest.mark.parametrize("ops, mesh, layout", [
-  (StandardOps(), (8, 1), ()), (BcosOps(), (4, 2), FSDP)], ids=["standard", "bcos-fsdp"])
+@pytest.mark.parametrize(
+  "ops, mesh, layout",
+  [(StandardOps(), (8, 1), ()), (BcosOps(), (4, 2), FSDP)],
+  ids=["standard", "bcos-fsdp"],
+)
 def test_a_sharded_step_equals_the_single_device_step(ops, mesh, layout):
   _, single, values = steps_on(mesh_of(1), ops, steps=2)
   _, sharded, sharded_values = steps_on(mesh_of(*mesh), ops, layout, steps=2)
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
-               plain(single), plain(sharded))
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
+    plain(single),
+    plain(sharded),
+  )
   assert values["loss"] == pytest.approx(sharded_values["loss"], rel=1e-6)
   assert sharded.step.sharding.is_fully_replicated
   for tree in (sharded.params, sharded.opt_state):  # The momentum lies where its parameter does.
-    kernels = [x for path, x in jax.tree_util.tree_leaves_with_path(tree)
-               if "conv1" in jax.tree_util.keystr(path)]
+    kernels = [
+      x
+      for path, x in jax.tree_util.tree_leaves_with_path(tree)
+      if "conv1" in jax.tree_util.keystr(path)
+    ]
     assert {shard.data.shape[-1] for x in kernels for shard in x.addressable_shards} == {
-      4 // mesh[1]}
+      4 // mesh[1]
+    }
 
 
 def test_a_layout_that_does_not_fit_names_the_array():
@@ -163,8 +187,11 @@ def test_running_statistics_are_those_of_the_global_batch():
   images = model.ops.encoding(batch_of(16)["image"])
   apply = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
   _, updates = apply(variables, images)
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5),
-               jax.device_get(after.batch_stats), jax.device_get(updates["batch_stats"]))
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-5),
+    jax.device_get(after.batch_stats),
+    jax.device_get(updates["batch_stats"]),
+  )
 
 
 def test_a_scheduled_b_reaches_the_network():
@@ -220,16 +247,15 @@ def test_a_run_reports_its_evaluations(finished):
   lines = metrics.read_lines(folder / "metrics.jsonl")
   assert [row["step"] for row in lines if "train/loss" in row] == [2, 4, 6]
   assert [row["eval/accuracy"] for row in lines if "eval/accuracy" in row] == [
-    row["accuracy"] for row in result.history]
+    row["accuracy"] for row in result.history
+  ]
   assert list((folder / "tensorboard").glob("events*"))
 
 
 def test_the_history_is_what_evaluating_anew_gives(finished):
   _, result = finished
-  test_set = Examples(
-    open_dataset("digits", "test[:40]"), result.preprocess)
-  again = evaluate.evaluate(
-    result.model, result.variables, test_set, loss="bce", batch_size=7)
+  test_set = Examples(open_dataset("digits", "test[:40]"), result.preprocess)
+  again = evaluate.evaluate(result.model, result.variables, test_set, loss="bce", batch_size=7)
   assert again["count"] == 40
   assert again["accuracy"] == result.metrics["accuracy"]
   assert again["loss"] == pytest.approx(result.metrics["loss"], rel=1e-5)
@@ -287,18 +313,25 @@ def test_a_run_resumes_on_another_mesh(tmp_path, finished):
   with pytest.raises(KeyboardInterrupt):
     train(tmp_path, hooks=[stop_at(4)])
   result = train(tmp_path, "--config.mesh.data=8")
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-4),
-               plain(result.state), plain(finished[1].state))
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-4),
+    plain(result.state),
+    plain(finished[1].state),
+  )
 
 
 def test_starting_points(tmp_path):
   conventional = train(tmp_path / "a", spec="digits:conventional")
-  bundle = bcos_jax.save(tmp_path / "bundle", conventional.model, conventional.variables,
-                         preprocess=conventional.preprocess, labels=conventional.labels)
+  bundle = bcos_jax.save(
+    tmp_path / "bundle",
+    conventional.model,
+    conventional.variables,
+    preprocess=conventional.preprocess,
+    labels=conventional.labels,
+  )
   ours = bcos_jax.bcosify(conventional.model, conventional.variables, ops=BcosOps(b=2.0))
   in_memory = train(tmp_path / "b", init=ours)
-  from_bundle = train(tmp_path / "c", f"--config.init={bundle}",
-                      spec="digits:bcosify")
+  from_bundle = train(tmp_path / "c", f"--config.init={bundle}", spec="digits:bcosify")
   assert isinstance(from_bundle.model.ops, BcosOps)
   assert_equal(in_memory.variables, from_bundle.variables)
   # The network given in memory is not used up.
@@ -315,8 +348,7 @@ def test_starting_points(tmp_path):
 
 def test_the_command_saves_a_bundle(tmp_path, capsys):
   arguments = [f"--config.{key}={value}" for key, value in configs.flatten(recipe()).items()]
-  assert main.run(
-    ["--config=digits:scratch", f"--workdir={tmp_path}", *arguments]) == 0
+  assert main.run(["--config=digits:scratch", f"--workdir={tmp_path}", *arguments]) == 0
   bundle = bcos_jax.load(tmp_path / "bundle")
   assert bundle.labels == tuple("0123456789") and bundle.preprocess.size == (8, 8)
   assert bundle.config["provenance"]["metrics"]["step"] == 6
@@ -340,11 +372,14 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert checkpoints.steps == [2, 5]
 
 
-@pytest.mark.parametrize("like, problem", [
-  ({"dtype": jnp.bfloat16}, r"w is float32\[3\], expected bfloat16\[3\]"),
-  ({"size": 4}, r"w is float32\[3\], expected float32\[4\]"),
-  ({"name": "v"}, "v is missing; w is unexpected"),
-])
+@pytest.mark.parametrize(
+  "like, problem",
+  [
+    ({"dtype": jnp.bfloat16}, r"w is float32\[3\], expected bfloat16\[3\]"),
+    ({"size": 4}, r"w is float32\[3\], expected float32\[4\]"),
+    ({"name": "v"}, "v is missing; w is unexpected"),
+  ],
+)
 def test_a_checkpoint_that_does_not_fit(tmp_path, like, problem):
   with checkpoint.Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(1, saved_state(), {})
@@ -365,12 +400,15 @@ def test_a_half_written_checkpoint_is_not_seen(tmp_path):
     assert checkpoints.steps[-1] == 2
 
 
-@pytest.mark.parametrize("change, message", [
-  ("--config.ops.b=1.5", "network b: 2.0 there, 1.5 now"),
-  ("--config.model.width=8", "network width: 4 there, 8 now"),
-  ("--config.optimizer.lr=1", "config optimizer.lr"),
-  ("--config.steps=3", "finished 6 steps"),
-])
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    ("--config.ops.b=1.5", "network b: 2.0 there, 1.5 now"),
+    ("--config.model.width=8", "network width: 4 there, 8 now"),
+    ("--config.optimizer.lr=1", "config optimizer.lr"),
+    ("--config.steps=3", "finished 6 steps"),
+  ],
+)
 def test_another_run_is_not_resumed(finished, change, message):
   with pytest.raises(InputError, match=message):
     train(finished[0], change)
@@ -383,15 +421,16 @@ def test_mistakes_before_any_work(tmp_path):
   with pytest.raises(InputError, match="Cannot write"):
     train(file / "run")
   for change, message in (
-      ("--config.data.batch_size=12", "does not split over 8"),
-      ("--config.mesh.fsdp=3", "does not fit 8 devices"),
-      ("--config.data.augment=shfit", "Did you mean 'shift'"),
-      ("--config.model.num_classes=9", "10"),
-      ("--config.model.name=resnet_tny", "Did you mean 'resnet_tiny'"),
-      ("--config.ops.unit_nrom=true", "Did you mean 'unit_norm'"),
-      ("--config.loss.name=bcee", "Did you mean 'bce'"),
-      ("--config.steps=0", "at least 1"),
-      ("--config.init=nowhere", "nowhere")):
+    ("--config.data.batch_size=12", "does not split over 8"),
+    ("--config.mesh.fsdp=3", "does not fit 8 devices"),
+    ("--config.data.augment=shfit", "Did you mean 'shift'"),
+    ("--config.model.num_classes=9", "10"),
+    ("--config.model.name=resnet_tny", "Did you mean 'resnet_tiny'"),
+    ("--config.ops.unit_nrom=true", "Did you mean 'unit_norm'"),
+    ("--config.loss.name=bcee", "Did you mean 'bce'"),
+    ("--config.steps=0", "at least 1"),
+    ("--config.init=nowhere", "nowhere"),
+  ):
     with pytest.raises(InputError, match=message):
       train(tmp_path / "run", "--config.mesh.data=8", change)
   assert not (tmp_path / "run" / "checkpoints").exists()
@@ -411,8 +450,9 @@ class Lazy:
 
 def test_metrics_are_read_one_step_late(tmp_path):
   read = []
-  with metrics.MetricWriter(tmp_path, steps=3, start_step=0, batch_size=1, log_every=1,
-                            progress=False) as writer:
+  with metrics.MetricWriter(
+    tmp_path, steps=3, start_step=0, batch_size=1, log_every=1, progress=False
+  ) as writer:
     for step_ in (1, 2, 3):
       writer.train(step_, dict.fromkeys(("loss", "accuracy", "learning_rate"), Lazy(step_, read)))
       assert set(read) == set(range(1, step_))
@@ -422,9 +462,12 @@ def test_metrics_are_read_one_step_late(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
   values = dict.fromkeys(("loss", "accuracy", "learning_rate"), jnp.float32(np.nan))
-  with (pytest.raises(FloatingPointError, match="nan at step 2"),
-        metrics.MetricWriter(tmp_path, steps=3, start_step=1, batch_size=1, log_every=1,
-                             progress=False) as writer):
+  with (
+    pytest.raises(FloatingPointError, match="nan at step 2"),
+    metrics.MetricWriter(
+      tmp_path, steps=3, start_step=1, batch_size=1, log_every=1, progress=False
+    ) as writer,
+  ):
     writer.train(2, values)
     writer.train(3, values)
 

@@ -34,12 +34,20 @@ def _units(kernel: np.ndarray, unit_norm: bool) -> np.ndarray:
 
 
 def _max_out(y: np.ndarray, units: int) -> np.ndarray:
-  return np.array([y[k:k + units].max() for k in range(0, len(y), units)])
+  return np.array([y[k : k + units].max() for k in range(0, len(y), units)])
 
 
-def dense(x: np.ndarray, kernel: np.ndarray, *, b: float = 2, general: bool = False,
-          unit_norm: bool = False, cosine_of_weights: bool = False, max_out: int = 1,
-          bias: np.ndarray | float = 0.0) -> np.ndarray:
+def dense(
+  x: np.ndarray,
+  kernel: np.ndarray,
+  *,
+  b: float = 2,
+  general: bool = False,
+  unit_norm: bool = False,
+  cosine_of_weights: bool = False,
+  max_out: int = 1,
+  bias: np.ndarray | float = 0.0,
+) -> np.ndarray:
   """B-cos dense map of rows [N, I] by a kernel [I, O * max_out]."""
   columns = _units(kernel, unit_norm or cosine_of_weights)
   rows = []
@@ -50,44 +58,61 @@ def dense(x: np.ndarray, kernel: np.ndarray, *, b: float = 2, general: bool = Fa
   return np.array(rows) * gain
 
 
-def conv(x: np.ndarray, kernel: np.ndarray, *, strides: Sequence[int],
-         pads: Sequence[tuple[int, int]], dilation: Sequence[int], groups: int = 1, b: float = 2,
-         general: bool = False, unit_norm: bool = False, cosine_of_weights: bool = False,
-         max_out: int = 1, bias: np.ndarray | None = None, padding_mode: str = "zeros",
-         ) -> np.ndarray:
+def conv(
+  x: np.ndarray,
+  kernel: np.ndarray,
+  *,
+  strides: Sequence[int],
+  pads: Sequence[tuple[int, int]],
+  dilation: Sequence[int],
+  groups: int = 1,
+  b: float = 2,
+  general: bool = False,
+  unit_norm: bool = False,
+  cosine_of_weights: bool = False,
+  max_out: int = 1,
+  bias: np.ndarray | None = None,
+  padding_mode: str = "zeros",
+) -> np.ndarray:
   """B-cos convolution of [N, *S, I] by a kernel [*K, I/G, O*M], one output at a time."""
   window, inputs = kernel.shape[:-2], kernel.shape[-2]
   columns = _units(kernel, unit_norm or cosine_of_weights)
-  gains = np.sqrt((kernel.reshape(-1, kernel.shape[-1])**2).sum(axis=0))
+  gains = np.sqrt((kernel.reshape(-1, kernel.shape[-1]) ** 2).sum(axis=0))
   per_group = kernel.shape[-1] // groups
   widths = ((0, 0), *pads, (0, 0))
   seen = np.pad(x, widths, mode=_PAD_MODES[padding_mode])
   # The published patch norm pools the unpadded input: what pads it always counts as zero.
   measured = np.pad(x, widths)
   extent = [(k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)]
-  spatial = [(size - e) // s + 1
-             for size, e, s in zip(seen.shape[1:-1], extent, strides, strict=True)]
+  spatial = [
+    (size - e) // s + 1 for size, e, s in zip(seen.shape[1:-1], extent, strides, strict=True)
+  ]
   out = np.zeros((len(x), *spatial, kernel.shape[-1] // max_out))
   for n in range(len(x)):
     for position in np.ndindex(*spatial):
-      where = tuple(slice(p * s, p * s + e, d) for p, s, e, d in
-                    zip(position, strides, extent, dilation, strict=True))
+      where = tuple(
+        slice(p * s, p * s + e, d)
+        for p, s, e, d in zip(position, strides, extent, dilation, strict=True)
+      )
       pixel = []
       for g in range(groups):
-        channels, units = slice(g * inputs, (g + 1) * inputs), slice(g * per_group,
-                                                                    (g + 1) * per_group)
+        channels, units = (
+          slice(g * inputs, (g + 1) * inputs),
+          slice(g * per_group, (g + 1) * per_group),
+        )
         y = seen[n][where][..., channels].reshape(-1) @ columns[:, units]
         if bias is not None:
           y = y + bias[units]
-        norm = math.sqrt((measured[n][where][..., channels]**2).sum() + CONV_EPS)
+        norm = math.sqrt((measured[n][where][..., channels] ** 2).sum() + CONV_EPS)
         y = scaled(_max_out(y, max_out), norm, b, general)
         pixel.append(y * gains[units] if cosine_of_weights else y)
       out[(n, *position)] = np.concatenate(pixel)
   return out
 
 
-def numeric_gradient(function: Callable[[np.ndarray], float], x: np.ndarray,
-                     step: float = 1e-6) -> np.ndarray:
+def numeric_gradient(
+  function: Callable[[np.ndarray], float], x: np.ndarray, step: float = 1e-6
+) -> np.ndarray:
   """Central differences of a scalar function, in float64."""
   gradient = np.zeros_like(x)
   for index in np.ndindex(*x.shape):
@@ -104,8 +129,14 @@ def norm(x: np.ndarray, axes: Sequence[int], centered: bool, eps: float = 1e-5) 
   return (x - mean if centered else x) / np.sqrt(var + eps)
 
 
-def pool(x: np.ndarray, window: int, strides: int, padding: int,
-         reduce: Callable[[np.ndarray], float], fill: float) -> np.ndarray:
+def pool(
+  x: np.ndarray,
+  window: int,
+  strides: int,
+  padding: int,
+  reduce: Callable[[np.ndarray], float],
+  fill: float,
+) -> np.ndarray:
   """Pools [N, H, W, C] window by window."""
   widths = ((0, 0), (padding, padding), (padding, padding), (0, 0))
   padded = np.pad(x, widths, constant_values=fill)
@@ -113,6 +144,7 @@ def pool(x: np.ndarray, window: int, strides: int, padding: int,
   rows, columns = (h - window) // strides + 1, (w - window) // strides + 1
   out = np.zeros((n, rows, columns, c))
   for i, r, q, k in np.ndindex(n, rows, columns, c):
-    out[i, r, q, k] = reduce(padded[i, r * strides:r * strides + window,
-                                    q * strides:q * strides + window, k])
+    out[i, r, q, k] = reduce(
+      padded[i, r * strides : r * strides + window, q * strides : q * strides + window, k]
+    )
   return out

@@ -34,13 +34,16 @@ class Checkpoints:
       keep_best: How many of them are kept beside the newest.
     """
     # Orbax' own max_to_keep with best_fn would delete the newest.
-    keep = policies.AnyPreservationPolicy([
-      policies.LatestN(1),
-      policies.BestN(
-        get_metric_fn=lambda metrics: metrics[best], n=keep_best,
-        keep_checkpoints_without_metrics=False,
-      ),
-    ])
+    keep = policies.AnyPreservationPolicy(
+      [
+        policies.LatestN(1),
+        policies.BestN(
+          get_metric_fn=lambda metrics: metrics[best],
+          n=keep_best,
+          keep_checkpoints_without_metrics=False,
+        ),
+      ]
+    )
     self._folder = folder
     self._manager = ocp.CheckpointManager(
       folder.absolute(),
@@ -64,7 +67,10 @@ class Checkpoints:
     return sorted(self._manager.all_steps())
 
   def save(
-    self, step: int, state: PyTree, about: Mapping[str, Any],
+    self,
+    step: int,
+    state: PyTree,
+    about: Mapping[str, Any],
     metrics: Mapping[str, float] | None = None,
   ) -> None:
     """Starts to write a checkpoint, unless this step has one.
@@ -80,9 +86,7 @@ class Checkpoints:
     if step in self._manager.all_steps():
       return
     about = {**about, "arrays": _describe(state)}
-    items = ocp.args.Composite(
-      state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
-    )
+    items = ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about))
     self._manager.save(step, args=items, metrics=dict(metrics) if metrics else None, force=True)
 
   def about(self, step: int) -> dict[str, Any]:
@@ -125,7 +129,9 @@ def about_run(
 
 
 def check_same_run(
-  saved: Mapping[str, Any], now: Mapping[str, Any], may_differ: tuple[str, ...],
+  saved: Mapping[str, Any],
+  now: Mapping[str, Any],
+  may_differ: tuple[str, ...],
   folder: pathlib.Path,
 ) -> None:
   """Refuses to resume a run of another network or config.
@@ -169,7 +175,8 @@ def _check_arrays(
   problems += [f"{name} is unexpected" for name in sorted(saved.keys() - wanted.keys())]
   problems += [
     f"{name} is {saved[name]}, expected {wanted[name]}"
-    for name in sorted(saved.keys() & wanted.keys()) if saved[name] != wanted[name]
+    for name in sorted(saved.keys() & wanted.keys())
+    if saved[name] != wanted[name]
   ]
   if problems:
     raise InputError(

@@ -18,14 +18,25 @@ from bcos_jax import configs
 from bcos_jax.errors import InputError, unknown_name
 
 PREFIX = "--config."
-DURATIONS = frozenset({
-  "steps", "eval_every", "log_every", "checkpoint_every", "optimizer.warmup_steps",
-  "optimizer.b_schedule.steps",
-})
+DURATIONS = frozenset(
+  {
+    "steps",
+    "eval_every",
+    "log_every",
+    "checkpoint_every",
+    "optimizer.warmup_steps",
+    "optimizer.b_schedule.steps",
+  }
+)
 # Sections that take any key: bcos_jax.create and the layer family know theirs.
 OPEN_SECTIONS = ("model", "ops")
-POSITIVE = ("data.batch_size", "data.eval_batch_size", "data.image_size", "model.num_classes",
-            "log_every")
+POSITIVE = (
+  "data.batch_size",
+  "data.eval_batch_size",
+  "data.image_size",
+  "model.num_classes",
+  "log_every",
+)
 _EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
 
 

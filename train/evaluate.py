@@ -15,8 +15,14 @@ from .step import EvalStep, make_eval_step
 
 
 def evaluate(
-  model: nn.Module, variables: Any, examples: pipeline.Examples, *, loss: str = "bce",
-  batch_size: int = 256, workers: int = 0, mesh: Mesh | None = None,
+  model: nn.Module,
+  variables: Any,
+  examples: pipeline.Examples,
+  *,
+  loss: str = "bce",
+  batch_size: int = 256,
+  workers: int = 0,
+  mesh: Mesh | None = None,
 ) -> dict[str, float]:
   """Returns the accuracy and loss of a network on a data set.
 
@@ -39,14 +45,22 @@ def evaluate(
 
 
 def run(
-  step: EvalStep, variables: Any, examples: pipeline.Examples, *, batch_size: int, workers: int,
+  step: EvalStep,
+  variables: Any,
+  examples: pipeline.Examples,
+  *,
+  batch_size: int,
+  workers: int,
   mesh: Mesh,
 ) -> dict[str, float]:
   """Does what `evaluate` does with a step that is compiled already."""
   divisor = sharding.batch_divisor(mesh)
   batches = pipeline.eval_batches(
-    examples, batch_size=-(-batch_size // divisor) * divisor, workers=workers,
-    process_index=jax.process_index(), process_count=jax.process_count(),
+    examples,
+    batch_size=-(-batch_size // divisor) * divisor,
+    workers=workers,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
   )
   totals = {"loss": 0.0, "correct": 0.0, "count": 0.0}
   pending = []

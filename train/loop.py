@@ -36,8 +36,19 @@ History = list[dict[str, float]]
 
 # What a resumed run may change: how it runs, and for how long. The network is compared by itself.
 MAY_DIFFER = (
-  "steps", "eval_every", "log_every", "checkpoint_every", "init", "model.", "ops.",
-  "data.data_dir", "data.eval_batch_size", "data.workers", "data.cache", "mesh.", "layout",
+  "steps",
+  "eval_every",
+  "log_every",
+  "checkpoint_every",
+  "init",
+  "model.",
+  "ops.",
+  "data.data_dir",
+  "data.eval_batch_size",
+  "data.workers",
+  "data.cache",
+  "mesh.",
+  "layout",
 )
 
 
@@ -71,8 +82,12 @@ class TrainResult:
 
 
 def train(
-  config: ConfigDict, *, workdir: str | os.PathLike, init: start.Network | None = None,
-  progress: bool = True, hooks: Sequence[Hook] = (),
+  config: ConfigDict,
+  *,
+  workdir: str | os.PathLike,
+  init: start.Network | None = None,
+  progress: bool = True,
+  hooks: Sequence[Hook] = (),
 ) -> TrainResult:
   """Trains a network, resuming from the newest checkpoint in `workdir` if there is one.
 
@@ -158,17 +173,26 @@ class _Run:
     """Returns this process's training batches from step `begin` on."""
     data = self.config.data
     return pipeline.train_batches(
-      self.train_set, AUGMENTATIONS[data.augment], batch_size=data.batch_size,
-      seed=self.config.seed, start_step=begin, workers=data.workers,
-      process_index=jax.process_index(), process_count=jax.process_count(),
+      self.train_set,
+      AUGMENTATIONS[data.augment],
+      batch_size=data.batch_size,
+      seed=self.config.seed,
+      start_step=begin,
+      workers=data.workers,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
     )
 
   def evaluate(self, state: TrainState) -> dict[str, float]:
     """Returns accuracy, loss and count on the evaluation examples."""
     data = self.config.data
     return evaluate.run(
-      self.eval_step, state.variables, self.test_set, batch_size=data.eval_batch_size,
-      workers=data.workers, mesh=self.mesh,
+      self.eval_step,
+      state.variables,
+      self.test_set,
+      batch_size=data.eval_batch_size,
+      workers=data.workers,
+      mesh=self.mesh,
     )
 
 
@@ -182,17 +206,22 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
   about = checkpoint.about_run(flatten(config), start.describe(model), [])
   config = in_steps(config, steps_per_epoch)
   _check_steps(config)
-  optimizer = build_optimizer(
-    config.optimizer, steps=config.steps, steps_per_epoch=steps_per_epoch
-  )
+  optimizer = build_optimizer(config.optimizer, steps=config.steps, steps_per_epoch=steps_per_epoch)
   create = functools.partial(_first_state, model, optimizer, config)
   layout = sharding.abstract(create, config.layout, mesh, variables)
   loss, eval_loss = (
     losses.from_config(name, config.loss) for name in (config.loss.name, config.loss.eval_name)
   )
   return _Run(
-    config=config, about=about, mesh=mesh, train_set=train_set, test_set=test_set, model=model,
-    variables=variables, optimizer=optimizer, layout=layout,
+    config=config,
+    about=about,
+    mesh=mesh,
+    train_set=train_set,
+    test_set=test_set,
+    model=model,
+    variables=variables,
+    optimizer=optimizer,
+    layout=layout,
     train_step=make_train_step(model, loss, optimizer, sharding.shardings(layout)),
     eval_step=make_eval_step(model, eval_loss),
   )
@@ -223,21 +252,24 @@ def _begin(
   if step > run.config.steps:
     raise InputError(
       f"The run in {str(workdir)!r} has finished {step} steps, the config asks for"
-      f" {run.config.steps}.", "Use another workdir or more steps.",
+      f" {run.config.steps}.",
+      "Use another workdir or more steps.",
     )
   return checkpoints.restore(step, run.layout), saved["history"]
 
 
 def _writer(run: _Run, workdir: pathlib.Path, begin: int, progress: bool) -> MetricWriter:
   return MetricWriter(
-    workdir, steps=run.config.steps, start_step=begin, batch_size=run.config.data.batch_size,
-    log_every=run.config.log_every, progress=progress,
+    workdir,
+    steps=run.config.steps,
+    start_step=begin,
+    batch_size=run.config.data.batch_size,
+    log_every=run.config.log_every,
+    progress=progress,
   )
 
 
-def _open_data(
-  config: ConfigDict, model: nn.Module
-) -> tuple[pipeline.Examples, pipeline.Examples]:
+def _open_data(config: ConfigDict, model: nn.Module) -> tuple[pipeline.Examples, pipeline.Examples]:
   """Opens the training and the evaluation split."""
   data = config.data
   preprocess = Preprocess(

@@ -1,6 +1,6 @@
 """`python -m bcos_jax.train.main`: a training run from the command line.
 
-  python -m bcos_jax.train.main --config=digits:conventional --workdir=runs/conventional
+python -m bcos_jax.train.main --config=digits:conventional --workdir=runs/conventional
 """
 
 from __future__ import annotations
@@ -39,15 +39,21 @@ def main(
   result = loop.train(load_config(spec, overrides), workdir=workdir, progress=progress)
   provenance = {"recipe": spec, "overrides": list(overrides), "metrics": result.metrics}
   return bcos_jax.save(
-    pathlib.Path(workdir) / "bundle", result.model, result.variables,
-    preprocess=result.preprocess, labels=result.labels, provenance=provenance,
+    pathlib.Path(workdir) / "bundle",
+    result.model,
+    result.variables,
+    preprocess=result.preprocess,
+    labels=result.labels,
+    provenance=provenance,
   )
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
   """Parses a command line, trains, and returns the exit code."""
   parser = argparse.ArgumentParser(
-    prog="python -m bcos_jax.train.main", description="Trains a recipe.", allow_abbrev=False,
+    prog="python -m bcos_jax.train.main",
+    description="Trains a recipe.",
+    allow_abbrev=False,
     epilog="Example: --config=digits:scratch --workdir=runs/scratch --config.steps=100",
   )
   parser.add_argument("--config", required=True, help="name or .py file, then :variant,variant")

@@ -29,8 +29,14 @@ class MetricWriter:
   """
 
   def __init__(
-    self, workdir: pathlib.Path, *, steps: int, start_step: int, batch_size: int,
-    log_every: int, progress: bool,
+    self,
+    workdir: pathlib.Path,
+    *,
+    steps: int,
+    start_step: int,
+    batch_size: int,
+    log_every: int,
+    progress: bool,
   ):
     """Opens the files, dropping what an interrupted run logged after `start_step`.
 
@@ -49,7 +55,10 @@ class MetricWriter:
     self._window_start = time.perf_counter()
     self._shown: dict[str, str] = {}
     self._bar = tqdm.tqdm(
-      total=steps, initial=start_step, unit="step", dynamic_ncols=True,
+      total=steps,
+      initial=start_step,
+      unit="step",
+      dynamic_ncols=True,
       disable=not (progress and self._first),
       # A log file wants a line now and then, not a moving bar.
       mininterval=0.5 if sys.stderr.isatty() else 30,
@@ -106,8 +115,7 @@ class MetricWriter:
   def _log(self, step: int) -> None:
     seconds = time.perf_counter() - self._window_start
     means = {
-      name: float(np.mean([values[name] for values in self._window]))
-      for name in self._window[-1]
+      name: float(np.mean([values[name] for values in self._window])) for name in self._window[-1]
     }
     means["learning_rate"] = self._window[-1]["learning_rate"]
     means["images_per_second"] = len(self._window) * self._batch_size / seconds

@@ -67,16 +67,18 @@ def build(config: ConfigDict, *, steps: int, steps_per_epoch: int) -> Optimizer:
   """
   _check(config)
   learning_rate = schedule(
-    config.schedule, config.lr, steps=steps, warmup=config.warmup_steps,
+    config.schedule,
+    config.lr,
+    steps=steps,
+    warmup=config.warmup_steps,
     steps_per_epoch=steps_per_epoch,
   )
-  tx = optax.chain(*_clipping(config), *_direction(config),
-                   optax.scale_by_learning_rate(learning_rate))
+  tx = optax.chain(
+    *_clipping(config), *_direction(config), optax.scale_by_learning_rate(learning_rate)
+  )
   if config.b_schedule.steps == 0:
     return Optimizer(tx, learning_rate, None)
-  b = optax.linear_schedule(
-    config.b_schedule.start, config.b_schedule.end, config.b_schedule.steps
-  )
+  b = optax.linear_schedule(config.b_schedule.start, config.b_schedule.end, config.b_schedule.steps)
   tx = optax.partition({"rest": tx, "b": follow(b)}, _label_b)
   return Optimizer(tx, learning_rate, b)
 
@@ -140,7 +142,10 @@ def clip_adaptively(factor: float = 0.01, eps: float = 1e-3) -> optax.GradientTr
 
 
 def decay(
-  weight_decay: float, rules: Sequence[tuple[str, float]] = (), *, bias: float = 0.0,
+  weight_decay: float,
+  rules: Sequence[tuple[str, float]] = (),
+  *,
+  bias: float = 0.0,
   b: float = 0.0,
 ) -> optax.GradientTransformation:
   """Adds `rate * parameter` to each update, the rate chosen by the parameter's path.
@@ -210,7 +215,8 @@ def _check(config: ConfigDict) -> None:
   if config.b_schedule.steps and min(config.b_schedule.start, config.b_schedule.end) < 1:
     raise InputError(
       f"optimizer.b_schedule runs from {config.b_schedule.start} to {config.b_schedule.end};"
-      " expected B >= 1.", "B=1 is the conventional network.",
+      " expected B >= 1.",
+      "B=1 is the conventional network.",
     )
 
 
@@ -220,8 +226,9 @@ def _clipping(config: ConfigDict) -> list[optax.GradientTransformation]:
 
 
 def _direction(config: ConfigDict) -> list[optax.GradientTransformation]:
-  decaying = decay(config.weight_decay, tuple(config.decay_rules), bias=config.bias_decay,
-                   b=config.b_decay)
+  decaying = decay(
+    config.weight_decay, tuple(config.decay_rules), bias=config.bias_decay, b=config.b_decay
+  )
   return DIRECTIONS[config.name](config, decaying)
 
 
@@ -234,7 +241,8 @@ DIRECTIONS: dict[str, Callable[..., list[optax.GradientTransformation]]] = {
   "adamw": lambda config, decaying: [_adam(config), decaying],
   "adam": lambda config, decaying: [decaying, _adam(config)],
   "sgd": lambda config, decaying: [
-    decaying, *([optax.trace(config.momentum)] if config.momentum else [])
+    decaying,
+    *([optax.trace(config.momentum)] if config.momentum else []),
   ],
 }
 SCHEDULES = ("cosine", "cosine_epochs", "constant")

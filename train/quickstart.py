@@ -68,24 +68,30 @@ class Findings:
   def table(self) -> list[tuple[str, str]]:
     """Rows of (what, how much)."""
     acc, points = self.accuracy, self.pointing
-    reached = "not reached" if self.speedup is None else (
-        f"{self.steps_to_scratch} of {self.steps} ({self.speedup:.1f} times faster)")
+    reached = (
+      "not reached"
+      if self.speedup is None
+      else (f"{self.steps_to_scratch} of {self.steps} ({self.speedup:.1f} times faster)")
+    )
     return [
-        ("", "measured"),
-        ("accuracy, conventional network", f"{acc['conventional']:.1%}"),
-        ("accuracy, its B-cos twin before fine-tuning", f"{acc['bcosified_at_start']:.1%}"),
-        ("accuracy, B-cosified and fine-tuned", f"{acc['bcosified']:.1%}"),
-        ("accuracy, B-cos from scratch, equal steps", f"{acc['scratch']:.1%}"),
-        ("fine-tuning steps to the accuracy from scratch", reached),
-        ("difference of the logits at B=1, relative", f"{self.equivalence:.1e}"),
-        (f"grid pointing score, B-cos explanation ({self.pointing_grids} grids)",
-         f"{points['bcos']:.3f}"),
-        ("grid pointing score, input x gradient, conventional",
-         f"{points['input_x_gradient']:.3f}"),
-        ("grid pointing score, random / uniform map",
-         f"{points['random']:.3f} / {points['uniform']:.3f}"),
-        ("worst completeness error of an explanation, relative", f"{self.completeness:.1e}"),
-        ("time", f"{self.seconds:.0f} s"),
+      ("", "measured"),
+      ("accuracy, conventional network", f"{acc['conventional']:.1%}"),
+      ("accuracy, its B-cos twin before fine-tuning", f"{acc['bcosified_at_start']:.1%}"),
+      ("accuracy, B-cosified and fine-tuned", f"{acc['bcosified']:.1%}"),
+      ("accuracy, B-cos from scratch, equal steps", f"{acc['scratch']:.1%}"),
+      ("fine-tuning steps to the accuracy from scratch", reached),
+      ("difference of the logits at B=1, relative", f"{self.equivalence:.1e}"),
+      (
+        f"grid pointing score, B-cos explanation ({self.pointing_grids} grids)",
+        f"{points['bcos']:.3f}",
+      ),
+      ("grid pointing score, input x gradient, conventional", f"{points['input_x_gradient']:.3f}"),
+      (
+        "grid pointing score, random / uniform map",
+        f"{points['random']:.3f} / {points['uniform']:.3f}",
+      ),
+      ("worst completeness error of an explanation, relative", f"{self.completeness:.1e}"),
+      ("time", f"{self.seconds:.0f} s"),
     ]
 
 
@@ -110,8 +116,14 @@ SHORT = Length(pretrain=120, finetune=60, eval_every=20, grids=4)
 """Shows that everything runs; the numbers mean little."""
 
 
-def quickstart(workdir: str | os.PathLike = "runs/quickstart", *, length: Length | None = None,
-               seed: int = 0, progress: bool = True, say: Say = print) -> Findings:
+def quickstart(
+  workdir: str | os.PathLike = "runs/quickstart",
+  *,
+  length: Length | None = None,
+  seed: int = 0,
+  progress: bool = True,
+  say: Say = print,
+) -> Findings:
   """Trains, B-cosifies, fine-tunes, explains and compares on the digits.
 
   Args:
@@ -153,15 +165,21 @@ def quickstart(workdir: str | os.PathLike = "runs/quickstart", *, length: Length
   pointing, grids = _pointing(conventional, tuned, images, labels, length.grids)
   explanation = bcos_jax.explain(tuned.model, tuned.variables, images, batch_size=100)
   findings = Findings(
-      accuracy={"conventional": conventional.metrics["accuracy"], "bcosified_at_start": at_start,
-                "bcosified": tuned.metrics["accuracy"], "scratch": scratch.metrics["accuracy"]},
-      equivalence=equivalence, steps=length.finetune,
-      steps_to_scratch=_steps_to(tuned, scratch.metrics["accuracy"]),
-      pointing=pointing, pointing_grids=grids,
-      completeness=float(np.max(explanation.completeness_error)),
-      seconds=time.monotonic() - began)
-  for name, result in (("conventional", conventional), ("bcosified", tuned),
-                       ("scratch", scratch)):
+    accuracy={
+      "conventional": conventional.metrics["accuracy"],
+      "bcosified_at_start": at_start,
+      "bcosified": tuned.metrics["accuracy"],
+      "scratch": scratch.metrics["accuracy"],
+    },
+    equivalence=equivalence,
+    steps=length.finetune,
+    steps_to_scratch=_steps_to(tuned, scratch.metrics["accuracy"]),
+    pointing=pointing,
+    pointing_grids=grids,
+    completeness=float(np.max(explanation.completeness_error)),
+    seconds=time.monotonic() - began,
+  )
+  for name, result in (("conventional", conventional), ("bcosified", tuned), ("scratch", scratch)):
     _save(workdir / name, name, result)
   _draw(workdir, findings, conventional, tuned, images, labels)
   report = dataclasses.asdict(findings)
@@ -187,9 +205,15 @@ class _Run:
 
 
 def _recipe(variant: str, steps: int, eval_every: int, seed: int) -> ConfigDict:
-  return load_config(f"digits:{variant}", [
-      f"--config.steps={steps}", f"--config.eval_every={eval_every}", f"--config.seed={seed}",
-      "--config.init="])
+  return load_config(
+    f"digits:{variant}",
+    [
+      f"--config.steps={steps}",
+      f"--config.eval_every={eval_every}",
+      f"--config.seed={seed}",
+      "--config.init=",
+    ],
+  )
 
 
 def _examples(result: TrainResult) -> pipeline.Examples:
@@ -203,8 +227,10 @@ def _test_digits(result: TrainResult) -> tuple[np.ndarray, np.ndarray]:
 def _difference_at_b1(model: nn.Module, variables: Any, images: np.ndarray) -> float:
   twin, twin_variables = bcos_jax.bcosify(model, variables, ops=BcosOps.equivalent())
   with jax.default_matmul_precision("highest"):
-    before, after = (jax.jit(net.apply)(v, net.ops.encoding(images))
-                     for net, v in ((model, variables), (twin, twin_variables)))
+    before, after = (
+      jax.jit(net.apply)(v, net.ops.encoding(images))
+      for net, v in ((model, variables), (twin, twin_variables))
+    )
   return float(np.abs(before - after).max() / np.abs(before).max())
 
 
@@ -212,48 +238,85 @@ def _steps_to(result: TrainResult, accuracy: float) -> int | None:
   return next((int(row["step"]) for row in result.history if row["accuracy"] >= accuracy), None)
 
 
-def _pointing(conventional: TrainResult, tuned: TrainResult, images: np.ndarray,
-              labels: np.ndarray, num_grids: int) -> tuple[dict[str, float], int]:
+def _pointing(
+  conventional: TrainResult,
+  tuned: TrainResult,
+  images: np.ndarray,
+  labels: np.ndarray,
+  num_grids: int,
+) -> tuple[dict[str, float], int]:
   """Plays with both explanations on the same grids, those of the B-cos network's confidence."""
   logits = jax.jit(tuned.model.apply)(tuned.variables, tuned.model.ops.encoding(images))
   played = {
-      name: metrics.grid_pointing_game(attribute, np.asarray(logits), images, labels, grid=2,
-                                       num_grids=num_grids, smooth=5, batch_size=10)
-      for name, attribute in (
-          ("bcos", metrics.attribute_with(tuned.model, tuned.variables)),
-          ("input_x_gradient",
-           metrics.input_x_gradient(conventional.model, conventional.variables)))}
+    name: metrics.grid_pointing_game(
+      attribute,
+      np.asarray(logits),
+      images,
+      labels,
+      grid=2,
+      num_grids=num_grids,
+      smooth=5,
+      batch_size=10,
+    )
+    for name, attribute in (
+      ("bcos", metrics.attribute_with(tuned.model, tuned.variables)),
+      ("input_x_gradient", metrics.input_x_gradient(conventional.model, conventional.variables)),
+    )
+  }
   scores = {name: result.mean for name, result in played.items()}
   bcos = played["bcos"]
   return {**scores, "random": bcos.random, "uniform": bcos.uniform}, bcos.num_grids
 
 
 def _save(folder: pathlib.Path, name: str, result: TrainResult):
-  bcos_jax.save(folder, result.model, result.variables, preprocess=result.preprocess,
-                labels=result.labels, provenance={"made by": "bcos-jax quickstart",
-                                                  "network": name, "metrics": result.metrics})
+  bcos_jax.save(
+    folder,
+    result.model,
+    result.variables,
+    preprocess=result.preprocess,
+    labels=result.labels,
+    provenance={"made by": "bcos-jax quickstart", "network": name, "metrics": result.metrics},
+  )
 
 
-def _draw(workdir: pathlib.Path, findings: Findings, conventional: TrainResult,
-          tuned: TrainResult, images: np.ndarray, labels: np.ndarray):
+def _draw(
+  workdir: pathlib.Path,
+  findings: Findings,
+  conventional: TrainResult,
+  tuned: TrainResult,
+  images: np.ndarray,
+  labels: np.ndarray,
+):
   """Draws one digit of several classes, and the report."""
   rows = [int(np.flatnonzero(labels == digit)[0]) for digit in (0, 7, 4, 3, 5, 8)]
   shown = images[rows]
   ex = bcos_jax.explain(tuned.model, tuned.variables, shown)
   baseline = metrics.input_x_gradient(conventional.model, conventional.variables)(
-      shown, np.asarray(ex.target)[:, None])[:, 0]
+    shown, np.asarray(ex.target)[:, None]
+  )[:, 0]
   # Pictures of 24 pixels: the published window of 15 is for 224.
   options = render.Options(smooth=3, background=0.5)
-  render.figures(ex, range(_FIGURE_IMAGES), tuned.labels, workdir / "figure.png",
-                 baselines={"input x gradient,\nconventional network": baseline},
-                 options=options)
-  entries = [render.Entry(ex, i, tuned.labels, note=f"True class: {tuned.labels[labels[row]]}.")
-             for i, row in enumerate(rows)]
+  render.figures(
+    ex,
+    range(_FIGURE_IMAGES),
+    tuned.labels,
+    workdir / "figure.png",
+    baselines={"input x gradient,\nconventional network": baseline},
+    options=options,
+  )
+  entries = [
+    render.Entry(ex, i, tuned.labels, note=f"True class: {tuned.labels[labels[row]]}.")
+    for i, row in enumerate(rows)
+  ]
   render.report(
-      workdir / "report.html", "B-cosified digits", entries, summary=findings.table(),
-      intro="A conventional network was B-cosified and fine-tuned briefly. Below, what its "
-            "explanations are worth, and what it saw in some digits of the test set.",
-      options=options)
+    workdir / "report.html",
+    "B-cosified digits",
+    entries,
+    summary=findings.table(),
+    intro="A conventional network was B-cosified and fine-tuned briefly. Below, what its "
+    "explanations are worth, and what it saw in some digits of the test set.",
+    options=options,
+  )
 
 
 def _conclude(findings: Findings, workdir: pathlib.Path, say: Say):
@@ -268,4 +331,4 @@ Saved in {workdir}:
   report.html                       the same and more, opens in a browser
   findings.json                     the numbers above
   conventional, bcosified, scratch  the networks; explain a picture of yours with
-      bcos-jax explain {workdir / 'bcosified'} PICTURE""")
+      bcos-jax explain {workdir / "bcosified"} PICTURE""")

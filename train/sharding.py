@@ -119,6 +119,5 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
   """
   sharding = batch_sharding(mesh)
   return {
-    name: jax.make_array_from_process_local_data(sharding, array)
-    for name, array in batch.items()
+    name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()
   }

@@ -52,13 +52,14 @@ def _from_bundle(config: ConfigDict, family: ops.Ops) -> Network:
   architecture = bundle.config["architecture"]
   if architecture != config.model.name:
     raise InputError(
-      f"The bundle {config.init!r} holds {architecture!r}, the config names"
-      f" {config.model.name!r}.", f"Set --config.model.name={architecture}.",
+      f"The bundle {config.init!r} holds {architecture!r}, the config names {config.model.name!r}.",
+      f"Set --config.model.name={architecture}.",
     )
   if model.num_classes != config.model.num_classes:
     raise InputError(
       f"The bundle {config.init!r} has {model.num_classes} classes, the config"
-      f" {config.model.num_classes}.", f"Set --config.model.num_classes={model.num_classes}.",
+      f" {config.model.num_classes}.",
+      f"Set --config.model.num_classes={model.num_classes}.",
     )
   if isinstance(model.ops, ops.StandardOps) and isinstance(family, ops.BcosOps):
     return bcos_jax.bcosify(model, variables, ops=family)

@@ -50,8 +50,11 @@ def make_train_step(
     def objective(params):
       variables = {"params": params, "batch_stats": state.batch_stats}
       logits, updates = model.apply(
-        variables, model.ops.encoding(batch["image"]), train=True,
-        mutable=["batch_stats"], rngs=rngs,
+        variables,
+        model.ops.encoding(batch["image"]),
+        train=True,
+        mutable=["batch_stats"],
+        rngs=rngs,
       )
       value = jnp.mean(loss(logits, batch["label"]))
       return value, (logits, updates.get("batch_stats", {}))
@@ -66,8 +69,10 @@ def make_train_step(
     if optimizer.b is not None:
       metrics["b"] = optimizer.b(state.step)
     state = state.replace(
-      step=state.step + 1, params=optax.apply_updates(state.params, updates),
-      batch_stats=stats, opt_state=opt_state,
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, updates),
+      batch_stats=stats,
+      opt_state=opt_state,
     )
     return state, metrics
 

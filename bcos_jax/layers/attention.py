@@ -34,10 +34,13 @@ class SelfAttention(nn.Module):
     """Maps [N, T, width] to [N, T, width]."""
     width = x.shape[-1]
     if width % self.num_heads:
-      raise InputError(f"Width {width} is not divisible by {self.num_heads} heads.",
-                       "Choose a number of heads that divides the width.")
+      raise InputError(
+        f"Width {width} is not divisible by {self.num_heads} heads.",
+        "Choose a number of heads that divides the width.",
+      )
     qkv = self.ops.linear(3 * width, use_bias=False, name="qkv")(x)
-    q, k, v = (part.reshape(*x.shape[:-1], self.num_heads, -1)
-               for part in jax.numpy.split(qkv, 3, axis=-1))
+    q, k, v = (
+      part.reshape(*x.shape[:-1], self.num_heads, -1) for part in jax.numpy.split(qkv, 3, axis=-1)
+    )
     y = F.attend(q, k, v, detach=self.detach).reshape(x.shape)
     return self.ops.dense(width, use_bias=False, name="out")(y)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from .. import functional as F
 from ..errors import InputError, unknown_name
+from .maps import Convolution, Matmul, square_map
 from .sources import add_constant
 
 Array = jax.Array
@@ -24,19 +25,21 @@ conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 dense_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """Uniform within 1/sqrt(fan_in), PyTorch's default, which B-cos v2 keeps for its ViTs."""
 
-_PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-
 
 def check_b(b: float) -> float:
   """Returns `b` if it is a usable exponent, else raises InputError."""
   if not (isinstance(b, int | float) and math.isfinite(b) and b >= 1):
-    raise InputError(f"B is {b!r}, expected a number of at least 1.",
-                     "Use b=1 for a linear layer, b=2 for the published B-cos networks.")
+    raise InputError(
+      f"B is {b!r}, expected a number of at least 1.",
+      "Use b=1 for a linear layer, b=2 for the published B-cos networks.",
+    )
   return b
 
 
 class _BcosLinear(nn.Module):
   """What dense maps and convolutions share: see the public classes for the fields."""
+
+  gate = None
 
   def _exponent(self) -> float | Array:
     check_b(self.b)
@@ -52,17 +55,28 @@ class _BcosLinear(nn.Module):
     kernel, norm = F.unit_kernel(kernel)
     return kernel, norm if self.cosine_of_weights else None
 
-  def _finish(self, y: Array, sq_norm: Callable[[], Array], weight_norm: Array | None) -> Array:
+  def _transform(
+    self, linear: Matmul | Convolution, x: Array, kernel: Array, weight_norm: Array | None
+  ) -> Array:
+    b = self._exponent()
+    simple = not (self.learn_b or self.detach or self.use_bias or self.max_out > 1)
+    if simple and b == 2:
+      y = square_map(x, kernel, linear, self.guard, self.gate)
+    else:
+      y = self._general(linear, x, kernel, b)
+    return y if weight_norm is None else y * weight_norm.astype(y.dtype)
+
+  def _general(self, linear, x, kernel, b):
+    if self.gate is not None:
+      x = F.gated(x, self.gate, detach=self.detach)
+    y = linear(x, kernel)
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, y.shape[-1:], self.param_dtype)
       y = add_constant(self, y, bias.astype(y.dtype), "bias")
     y = F.max_out(y, self.max_out)
-    b = self._exponent()
-    if self.learn_b or b != 1:
-      y = F.bcos_scale(y, sq_norm(), b=b, guard=self.guard, detach=self.detach)
-    if weight_norm is not None:
-      y = y * weight_norm.astype(y.dtype)
-    return y
+    if not self.learn_b and b == 1:
+      return y
+    return F.bcos_scale(y, linear.sq_norm(x), b=b, guard=self.guard, detach=self.detach)
 
 
 class BcosDense(_BcosLinear):
@@ -81,6 +95,8 @@ class BcosDense(_BcosLinear):
     max_out: Linear units per output, of which the largest counts (MaxOut).
     use_bias: Adds a bias to the linear response, before the scale.
     detach: Explanation mode: no gradient flows through the scale.
+    gate: Activation of `functional.GATES` applied to the input first; None for none. Given here
+      rather than before the layer, only its input is kept for the backward pass (at B=2).
     guard: Epsilons of the cosine.
     dtype: Compute dtype; None promotes from the input and parameters. The scale is float32.
     param_dtype: Dtype of the parameters.
@@ -91,12 +107,13 @@ class BcosDense(_BcosLinear):
 
   features: int
   b: float = 2.0
-  learn_b: bool = False
   unit_norm: bool = False
-  cosine_of_weights: bool = False
   max_out: int = 1
-  use_bias: bool = False
   detach: bool = False
+  learn_b: bool = False
+  cosine_of_weights: bool = False
+  use_bias: bool = False
+  gate: str | None = None
   guard: F.Guard = F.DENSE_GUARD
   dtype: Any = None
   param_dtype: Any = jnp.float32
@@ -107,7 +124,7 @@ class BcosDense(_BcosLinear):
     """Maps [..., inputs] to [..., features]."""
     kernel, weight_norm = self._kernel((x.shape[-1], self.features * self.max_out))
     x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-    return self._finish(x @ kernel, lambda: F.sq_norm(x), weight_norm)
+    return self._transform(Matmul(), x, kernel, weight_norm)
 
 
 class BcosConv(_BcosLinear):
@@ -136,15 +153,15 @@ class BcosConv(_BcosLinear):
   padding: str | int | Sequence[Any] = "SAME"
   feature_group_count: int = 1
   kernel_dilation: int | Sequence[int] = 1
+  b: float = 2.0
+  unit_norm: bool = False
+  max_out: int = 1
+  detach: bool = False
+  learn_b: bool = False
+  cosine_of_weights: bool = False
+  use_bias: bool = False
   padding_mode: str = "zeros"
   fan_in_gain: bool = False
-  b: float = 2.0
-  learn_b: bool = False
-  unit_norm: bool = False
-  cosine_of_weights: bool = False
-  max_out: int = 1
-  use_bias: bool = False
-  detach: bool = False
   guard: F.Guard = F.CONV_GUARD
   dtype: Any = None
   param_dtype: Any = jnp.float32
@@ -159,49 +176,43 @@ class BcosConv(_BcosLinear):
     strides, dilation = (_per_axis(v, rank) for v in (self.strides, self.kernel_dilation))
     pads = explicit_pads(self.padding, x.shape[1:-1], window, strides, dilation)
     kernel, weight_norm = self._kernel(
-        (*window, x.shape[-1] // groups, self.features * self.max_out))
+      (*window, x.shape[-1] // groups, self.features * self.max_out)
+    )
     x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-    y = convolve(x, kernel, strides, pads, dilation, groups, self.padding_mode)
-    y = self._finish(
-        y, lambda: F.patch_sq_norm(x, window, strides, pads, dilation, groups), weight_norm)
+    linear = Convolution(window, strides, pads, dilation, groups, self.padding_mode)
+    y = self._transform(linear, x, kernel, weight_norm)
     return y * (100 / math.sqrt(math.prod(kernel.shape[:-1]))) if self.fan_in_gain else y
 
   def _check_input(self, x: Array, rank: int, groups: int):
     if rank not in (1, 2, 3) or x.ndim != rank + 2:
       raise InputError(
-          f"Input has shape {x.shape} for kernel_size {tuple(self.kernel_size)}, expected "
-          f"[N, *{rank} spatial axes, channels].", "Give channels-last batches.")
+        f"Input has shape {x.shape} for kernel_size {tuple(self.kernel_size)}, expected "
+        f"[N, *{rank} spatial axes, channels].",
+        "Give channels-last batches.",
+      )
     if x.shape[-1] % groups or self.features % groups:
       raise InputError(
-          f"{x.shape[-1]} inputs and {self.features} features are not divisible by "
-          f"feature_group_count={groups}.", "Choose a divisor of both.")
+        f"{x.shape[-1]} inputs and {self.features} features are not divisible by "
+        f"feature_group_count={groups}.",
+        "Choose a divisor of both.",
+      )
 
 
-def convolve(x: Array, kernel: Array, strides: Sequence[int], pads: F.Pads,
-             dilation: Sequence[int], groups: int, padding_mode: str = "zeros") -> Array:
-  """Channels-last convolution with PyTorch's padding modes."""
-  if padding_mode not in _PAD_MODES:
-    raise unknown_name("padding_mode", padding_mode, _PAD_MODES)
-  if padding_mode != "zeros":
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), mode=_PAD_MODES[padding_mode])
-    pads = [(0, 0)] * len(pads)
-  axes = "DHW"[3 - len(pads):]
-  return lax.conv_general_dilated(
-      x, kernel, strides, pads, rhs_dilation=dilation, feature_group_count=groups,
-      dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"))
-
-
-def explicit_pads(padding: str | int | Sequence[Any], spatial: Sequence[int],
-                  window: Sequence[int], strides: Sequence[int],
-                  dilation: Sequence[int]) -> list[tuple[int, int]]:
+def explicit_pads(
+  padding: str | int | Sequence[Any],
+  spatial: Sequence[int],
+  window: Sequence[int],
+  strides: Sequence[int],
+  dilation: Sequence[int],
+) -> tuple[tuple[int, int], ...]:
   """Resolves every way of writing a padding into (before, after) pairs."""
   if isinstance(padding, str):
     if padding not in ("SAME", "VALID"):
       raise unknown_name("padding", padding, ("SAME", "VALID"))
     dilated = [(k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)]
-    return list(lax.padtype_to_pads(spatial, dilated, strides, padding))
+    return tuple(lax.padtype_to_pads(spatial, dilated, strides, padding))
   pads = _per_axis(padding, len(window))
-  return [(p, p) if isinstance(p, int) else tuple(p) for p in pads]
+  return tuple((p, p) if isinstance(p, int) else tuple(p) for p in pads)
 
 
 def _per_axis(value: int | Sequence[Any], rank: int) -> tuple[Any, ...]:

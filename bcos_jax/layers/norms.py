@@ -12,6 +12,7 @@ GroupNorm(num_groups=1).
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from flax import linen as nn
@@ -138,10 +139,12 @@ class GroupNorm(_Norm):
     channels = x.shape[-1]
     groups = channels if self.num_groups is None else self.num_groups
     if groups < 1 or channels % groups:
-      raise InputError(f"{channels} channels cannot be split into {groups} groups.",
-                       "Choose a divisor of the channels as num_groups.")
-    wide = x.astype(jnp.float32).reshape(*x.shape[:-1], groups, channels // groups)
-    y = _standardize(self, wide, (*range(1, x.ndim - 1), x.ndim))
+      raise InputError(
+        f"{channels} channels cannot be split into {groups} groups.",
+        "Choose a divisor of the channels as num_groups.",
+      )
+    grouped = x.reshape(*x.shape[:-1], groups, channels // groups)
+    y = _standardize(self, grouped, (*range(1, x.ndim - 1), x.ndim))
     return self._affine(y.reshape(x.shape), channels, self.dtype or x.dtype)
 
 
@@ -166,11 +169,43 @@ class LayerNorm(_Norm):
   @nn.compact
   def __call__(self, x: Array, train: bool = False) -> Array:
     """Normalises [..., C]; `train` changes nothing, there are no running statistics."""
-    y = _standardize(self, x.astype(jnp.float32), (-1,))
+    y = _standardize(self, x, (-1,))
     return self._affine(y, x.shape[-1], self.dtype or x.dtype)
 
 
-def _standardize(norm: GroupNorm | LayerNorm, wide: Array, axes: tuple[int, ...]) -> Array:
+def _standardize(norm: GroupNorm | LayerNorm, x: Array, axes: tuple[int, ...]) -> Array:
+  if not norm.detach:
+    return _standardized(x, axes, norm.centered, norm.eps)
+  wide = x.astype(jnp.float32)
   deviation = wide - jnp.mean(wide, axes, keepdims=True)
   var = jnp.mean(jnp.square(deviation), axes, keepdims=True)
   return (deviation if norm.centered else wide) * norm._divisor(var)
+
+
+# Automatic differentiation would sum over the axes twice in a row, once for the variance and then
+# for the mean; written out, both sums read the activations together.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _standardized(x: Array, axes: tuple[int, ...], centered: bool, eps: float) -> Array:
+  return _standardized_fwd(x, axes, centered, eps)[0]
+
+
+def _standardized_fwd(x, axes, centered, eps):
+  wide = x.astype(jnp.float32)
+  mean = jnp.mean(wide, axes, keepdims=True)
+  deviation = wide - mean
+  inverse = lax.rsqrt(jnp.mean(jnp.square(deviation), axes, keepdims=True) + eps)
+  return (deviation if centered else wide) * inverse, (x, mean, inverse)
+
+
+def _standardized_bwd(axes, centered, eps, residuals, cotangent):
+  x, mean, inverse = residuals
+  wide = x.astype(jnp.float32)
+  deviation = (wide - mean) * inverse
+  along = jnp.mean(cotangent * (deviation if centered else wide * inverse), axes, keepdims=True)
+  d_x = cotangent - deviation * along
+  if centered:
+    d_x = d_x - jnp.mean(cotangent, axes, keepdims=True)
+  return ((d_x * inverse).astype(x.dtype),)
+
+
+_standardized.defvjp(_standardized_fwd, _standardized_bwd)

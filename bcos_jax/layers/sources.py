@@ -25,7 +25,8 @@ def add_constant(module: nn.Module, y: jax.Array, constant: jax.Array, source: s
     source: What the constant is, e.g. `bias`; the key of the residual in an explanation.
   """
   explaining = module.has_variable(COLLECTION, source) or (
-      module.is_mutable_collection(COLLECTION) and not module.is_initializing())
+    module.is_mutable_collection(COLLECTION) and not module.is_initializing()
+  )
   if explaining:
     gain = module.variable(COLLECTION, source, jnp.ones, y.shape[:1]).value
     constant = gain.reshape(-1, *(1,) * (y.ndim - 1)) * constant

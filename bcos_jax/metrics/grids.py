@@ -53,8 +53,9 @@ def select(logits: np.ndarray, labels: np.ndarray, confidence: float = 0.5) -> S
   logits, labels = np.asarray(logits), np.asarray(labels)
   _check_classified(logits, labels)
   if not 0 <= confidence < 1:
-    raise InputError(f"confidence={confidence}, expected at least 0 and below 1.",
-                     "The published value is 0.5.")
+    raise InputError(
+      f"confidence={confidence}, expected at least 0 and below 1.", "The published value is 0.5."
+    )
   threshold = math.log(confidence / (1 - confidence)) if confidence else -math.inf
   best = logits.max(axis=1)
   correct = logits.argmax(axis=1) == labels
@@ -66,8 +67,9 @@ def select(logits: np.ndarray, labels: np.ndarray, confidence: float = 0.5) -> S
   return Selection(images, len(labels), int(correct.sum()))
 
 
-def sample_grids(selection: Selection, grid: int, num_grids: int, *, seed: int = 42,
-                 skip: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def sample_grids(
+  selection: Selection, grid: int, num_grids: int, *, seed: int = 42, skip: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
   """Chooses the pictures of each grid exactly as published.
 
   First a sequence of pictures: while more than n = grid**2 classes have pictures left, draw n of
@@ -94,16 +96,21 @@ def sample_grids(selection: Selection, grid: int, num_grids: int, *, seed: int =
   """
   cells = grid * grid
   if grid < 2 or num_grids < 1 or skip < 0:
-    raise InputError(f"grid={grid}, num_grids={num_grids}, skip={skip}; expected a grid of at "
-                     "least 2, one grid or more, and no negative skip.", "Give e.g. grid=2.")
+    raise InputError(
+      f"grid={grid}, num_grids={num_grids}, skip={skip}; expected a grid of at "
+      "least 2, one grid or more, and no negative skip.",
+      "Give e.g. grid=2.",
+    )
   sequence = _draw(selection, cells, seed)
   grids = list(itertools.islice(_distinct(sequence, cells, skip), num_grids))
   if not grids:
     raise InputError(
-        f"No {grid} x {grid} grid can be made: of {selection.num_images} images, "
-        f"{selection.num_correct} are classified correctly and {selection.num_eligible} also "
-        f"with confidence, in {len(selection.images)} classes; more than {cells} classes are "
-        "needed.", "Use a smaller grid, a lower confidence, more images or a better network.")
+      f"No {grid} x {grid} grid can be made: of {selection.num_images} images, "
+      f"{selection.num_correct} are classified correctly and {selection.num_eligible} also "
+      f"with confidence, in {len(selection.images)} classes; more than {cells} classes are "
+      "needed.",
+      "Use a smaller grid, a lower confidence, more images or a better network.",
+    )
   indices, classes = np.array(grids).transpose(2, 0, 1)
   return indices, classes
 
@@ -121,8 +128,9 @@ def _draw(selection: Selection, cells: int, seed: int) -> list[tuple[int, int]]:
   return sequence
 
 
-def _distinct(sequence: Sequence[tuple[int, int]], cells: int,
-              skip: int) -> Iterator[list[tuple[int, int]]]:
+def _distinct(
+  sequence: Sequence[tuple[int, int]], cells: int, skip: int
+) -> Iterator[list[tuple[int, int]]]:
   """Cuts a sequence of (image, class) into runs of `cells` distinct classes."""
   position = 0
   while True:
@@ -152,8 +160,10 @@ def make_grid(images: np.ndarray, grid: int, rescale: bool = False) -> np.ndarra
   images = np.asarray(images)
   *lead, count, height, width, channels = images.shape
   if count != grid * grid:
-    raise InputError(f"{count} pictures for a {grid} x {grid} grid, expected {grid * grid}.",
-                     "Give one picture per cell.")
+    raise InputError(
+      f"{count} pictures for a {grid} x {grid} grid, expected {grid * grid}.",
+      "Give one picture per cell.",
+    )
   if rescale:
     height, width = height // grid, width // grid
     small = jax.image.resize(images, (*lead, count, height, width, channels), "bilinear")
@@ -165,14 +175,21 @@ def make_grid(images: np.ndarray, grid: int, rescale: bool = False) -> np.ndarra
 
 def _check_classified(logits: np.ndarray, labels: np.ndarray) -> None:
   if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
-    raise InputError(f"logits {logits.shape} and labels {labels.shape}, expected [N, C] and [N].",
-                     "Give one row of logits and one label per image.")
+    raise InputError(
+      f"logits {logits.shape} and labels {labels.shape}, expected [N, C] and [N].",
+      "Give one row of logits and one label per image.",
+    )
   if not np.issubdtype(labels.dtype, np.integer):
-    raise InputError(f"labels have dtype {labels.dtype}, expected integers.",
-                     "Give the number of each image's class, from 0.")
+    raise InputError(
+      f"labels have dtype {labels.dtype}, expected integers.",
+      "Give the number of each image's class, from 0.",
+    )
   if labels.min() < 0 or labels.max() >= logits.shape[1]:
-    raise InputError(f"labels span {labels.min()} to {labels.max()}, expected 0 to "
-                     f"{logits.shape[1] - 1}.", "Count classes from 0, as the logits do.")
+    raise InputError(
+      f"labels span {labels.min()} to {labels.max()}, expected 0 to {logits.shape[1] - 1}.",
+      "Count classes from 0, as the logits do.",
+    )
   if not np.isfinite(logits).all():
-    raise InputError("logits contain NaN or infinite values.",
-                     "Look for NaN among the network's weights.")
+    raise InputError(
+      "logits contain NaN or infinite values.", "Look for NaN among the network's weights."
+    )

@@ -76,11 +76,19 @@ class GridPointingResult:
 
   def summary(self) -> dict[str, float]:
     """Everything that a report should say, as plain numbers."""
-    return {"mean": self.mean, **{f"percentile_{p}": v for p, v in self.percentiles.items()},
-            "uniform": self.uniform, "random": self.random, "oracle": self.oracle,
-            "num_grids": self.num_grids, "requested": self.requested,
-            "num_images": self.selection.num_images, "num_correct": self.selection.num_correct,
-            "num_eligible": self.selection.num_eligible, "num_empty": self.num_empty}
+    return {
+      "mean": self.mean,
+      **{f"percentile_{p}": v for p, v in self.percentiles.items()},
+      "uniform": self.uniform,
+      "random": self.random,
+      "oracle": self.oracle,
+      "num_grids": self.num_grids,
+      "requested": self.requested,
+      "num_images": self.selection.num_images,
+      "num_correct": self.selection.num_correct,
+      "num_eligible": self.selection.num_eligible,
+      "num_empty": self.num_empty,
+    }
 
 
 def grid_share(attributions: jax.Array, grid: int, smooth: int = 0) -> jax.Array:
@@ -100,8 +108,10 @@ def grid_share(attributions: jax.Array, grid: int, smooth: int = 0) -> jax.Array
   """
   height, width = attributions.shape[-2:]
   if grid < 1 or height % grid or width % grid:
-    raise InputError(f"A map of {height} x {width} pixels has no {grid} x {grid} equal cells.",
-                     "Give maps of the grid's own size.")
+    raise InputError(
+      f"A map of {height} x {width} pixels has no {grid} x {grid} equal cells.",
+      "Give maps of the grid's own size.",
+    )
   positive = jnp.maximum(box_average(jnp.asarray(attributions), smooth), 0)
   cells = positive.reshape(*positive.shape[:-2], grid, height // grid, grid, width // grid)
   mass = jnp.sum(cells, axis=(-3, -1)).swapaxes(-1, -2)  # column by column
@@ -110,11 +120,21 @@ def grid_share(attributions: jax.Array, grid: int, smooth: int = 0) -> jax.Array
   return jnp.where(mass <= 0, 0.0, mass / jnp.where(total == 0, 1.0, total))
 
 
-def grid_pointing_game(attribute: Attribute, logits: Logits, images: Sequence[np.ndarray],
-                       labels: np.ndarray, *, grid: int = 3, num_grids: int = 250,
-                       smooth: int = 15, confidence: float = 0.5, rescale: bool = False,
-                       batch_size: int = 8, seed: int = 42,
-                       progress: Callable[[range], Iterable[int]] = iter) -> GridPointingResult:
+def grid_pointing_game(
+  attribute: Attribute,
+  logits: Logits,
+  images: Sequence[np.ndarray],
+  labels: np.ndarray,
+  *,
+  grid: int = 3,
+  num_grids: int = 250,
+  smooth: int = 15,
+  confidence: float = 0.5,
+  rescale: bool = False,
+  batch_size: int = 8,
+  seed: int = 42,
+  progress: Callable[[range], Iterable[int]] = iter,
+) -> GridPointingResult:
   """Plays the grid pointing game.
 
   Args:
@@ -157,14 +177,17 @@ def grid_pointing_game(attribute: Attribute, logits: Logits, images: Sequence[np
     empty += int(np.asarray(nothing)[:keep].sum())
     random_maps = _random_maps(seed, rows, maps.shape[1:])
     noise.append(np.asarray(_own_share(random_maps, grid, smooth)[0])[:keep])
-  return GridPointingResult(np.concatenate(scores), np.concatenate(noise), num_grids, selection,
-                            empty)
+  return GridPointingResult(
+    np.concatenate(scores), np.concatenate(noise), num_grids, selection, empty
+  )
 
 
 def attribute_with(model: nn.Module, variables: Variables) -> Attribute:
   """The contributions of `explain`: one forward and n backward passes per grid of n classes."""
+
   def attribute(grids: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return explain(model, variables, grids, target=targets).contributions
+
   return attribute
 
 
@@ -173,15 +196,18 @@ def input_x_gradient(model: nn.Module, variables: Variables) -> Attribute:
 
   No dynamic weight is detached, so this is what one would try on a conventional network.
   """
+
   def attribute(grids: np.ndarray, targets: np.ndarray) -> np.ndarray:
     with jax.default_matmul_precision("highest"):
       return np.asarray(_input_x_gradient(model, variables, grids, targets))
+
   return attribute
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _input_x_gradient(model: nn.Module, variables: Variables, images: jax.Array,
-                      targets: jax.Array) -> jax.Array:
+def _input_x_gradient(
+  model: nn.Module, variables: Variables, images: jax.Array, targets: jax.Array
+) -> jax.Array:
   inputs = model.ops.encoding(images)
   logits, pullback = jax.vjp(lambda x: model.apply(variables, x, train=False), inputs)
   one_hot = jax.nn.one_hot(targets.T, logits.shape[-1], dtype=logits.dtype)
@@ -198,8 +224,9 @@ def _own_share(maps: jax.Array, grid: int, smooth: int) -> tuple[jax.Array, jax.
 
 def _random_maps(seed: int, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   """Gaussian noise [B, *shape]; that of a grid does not depend on the batch it is in."""
-  return np.stack([np.random.default_rng((seed, row)).standard_normal(shape, np.float32)
-                   for row in rows.tolist()])
+  return np.stack(
+    [np.random.default_rng((seed, row)).standard_normal(shape, np.float32) for row in rows.tolist()]
+  )
 
 
 def _rows(start: int, size: int, count: int) -> np.ndarray:
@@ -209,15 +236,21 @@ def _rows(start: int, size: int, count: int) -> np.ndarray:
 
 def _predict(predict: Callable, images: Sequence[np.ndarray], size: int) -> np.ndarray:
   size = min(size, len(images))
-  batches = [predict(np.stack([images[i] for i in _rows(start, size, len(images))]))
-             for start in range(0, len(images), size)]
-  return np.concatenate([np.asarray(batch) for batch in batches])[:len(images)]
+  batches = [
+    predict(np.stack([images[i] for i in _rows(start, size, len(images))]))
+    for start in range(0, len(images), size)
+  ]
+  return np.concatenate([np.asarray(batch) for batch in batches])[: len(images)]
 
 
 def _check_maps(maps: np.ndarray, expected: tuple[int, ...]) -> None:
   if np.shape(maps) != expected:
-    raise InputError(f"The attributions have shape {np.shape(maps)}, expected {expected}.",
-                     "Return one map of the grid's size per grid and class: [B, n, H, W].")
+    raise InputError(
+      f"The attributions have shape {np.shape(maps)}, expected {expected}.",
+      "Return one map of the grid's size per grid and class: [B, n, H, W].",
+    )
   if not np.isfinite(np.asarray(maps)).all():
-    raise InputError("The attributions contain NaN or infinite values.",
-                     "A map that cannot be computed has no score; look for its cause.")
+    raise InputError(
+      "The attributions contain NaN or infinite values.",
+      "A map that cannot be computed has no score; look for its cause.",
+    )

@@ -14,8 +14,8 @@ from .resnet import ResNet as ResNet
 from .vit import SimpleViT as SimpleViT
 
 _VARIANTS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
-    **{name: (ResNet, fields) for name, fields in resnet.VARIANTS.items()},
-    **{name: (SimpleViT, fields) for name, fields in vit.VARIANTS.items()},
+  **{name: (ResNet, fields) for name, fields in resnet.VARIANTS.items()},
+  **{name: (SimpleViT, fields) for name, fields in vit.VARIANTS.items()},
 }
 
 
@@ -38,8 +38,9 @@ def create(name: str, *, ops: Ops, **fields: Any) -> nn.Module:
   if name not in _VARIANTS:
     raise unknown_name("architecture", name, _VARIANTS)
   if not isinstance(ops, Ops):
-    raise InputError(f"ops is {ops!r}, expected a layer family.",
-                     "Give StandardOps() or BcosOps().")
+    raise InputError(
+      f"ops is {ops!r}, expected a layer family.", "Give StandardOps() or BcosOps()."
+    )
   cls, variant = _VARIANTS[name]
   known = _fields(cls)
   for field in fields:
@@ -47,8 +48,10 @@ def create(name: str, *, ops: Ops, **fields: Any) -> nn.Module:
       raise unknown_name(f"field of {name!r}", field, known)
   classes = fields.get("num_classes", 1)
   if not isinstance(classes, int) or classes < 1:
-    raise InputError(f"num_classes is {classes!r}, expected a positive integer.",
-                     "Give the number of classes of your data.")
+    raise InputError(
+      f"num_classes is {classes!r}, expected a positive integer.",
+      "Give the number of classes of your data.",
+    )
   return cls(ops=ops, **{**variant, **fields})
 
 
@@ -64,8 +67,10 @@ def describe(model: nn.Module) -> tuple[str, dict[str, Any]]:
       full = {**_fields(cls), **variant}
       candidates.append((name, {k: v for k, v in own.items() if v != full[k]}))
   if not candidates:
-    raise InputError(f"{type(model).__name__} is not an architecture of bcos_jax.",
-                     "Give a network made by create().")
+    raise InputError(
+      f"{type(model).__name__} is not an architecture of bcos_jax.",
+      "Give a network made by create().",
+    )
   return min(candidates, key=lambda candidate: len(candidate[1]))
 
 

@@ -109,23 +109,33 @@ class ResNet(nn.Module):
 
 
 def _cifar(blocks: int) -> dict:
-  return {"stages": (blocks,) * 3, "width": 16, "small_inputs": True, "image_size": 32,
-          "num_classes": 10}
+  return {
+    "stages": (blocks,) * 3,
+    "width": 16,
+    "small_inputs": True,
+    "image_size": 32,
+    "num_classes": 10,
+  }
 
 
 VARIANTS = {
-    "resnet18": {},
-    "resnet34": {"stages": (3, 4, 6, 3)},
-    "resnet50": {"block": "bottleneck", "stages": (3, 4, 6, 3)},
-    "resnet101": {"block": "bottleneck", "stages": (3, 4, 23, 3)},
-    "resnet152": {"block": "bottleneck", "stages": (3, 8, 36, 3)},
-    "resnet20": _cifar(3),
-    "resnet32": _cifar(5),
-    "resnet44": _cifar(7),
-    "resnet56": _cifar(9),
-    # For tests and the quickstart.
-    "resnet8": _cifar(1),
-    "resnet_tiny": {"stages": (1, 1), "width": 8, "image_size": 32, "num_classes": 10},
-    "resnet_tiny_bottleneck": {"block": "bottleneck", "stages": (1, 1), "width": 8,
-                               "image_size": 32, "num_classes": 10},
+  "resnet18": {},
+  "resnet34": {"stages": (3, 4, 6, 3)},
+  "resnet50": {"block": "bottleneck", "stages": (3, 4, 6, 3)},
+  "resnet101": {"block": "bottleneck", "stages": (3, 4, 23, 3)},
+  "resnet152": {"block": "bottleneck", "stages": (3, 8, 36, 3)},
+  "resnet20": _cifar(3),
+  "resnet32": _cifar(5),
+  "resnet44": _cifar(7),
+  "resnet56": _cifar(9),
+  # For tests and the quickstart.
+  "resnet8": _cifar(1),
+  "resnet_tiny": {"stages": (1, 1), "width": 8, "image_size": 32, "num_classes": 10},
+  "resnet_tiny_bottleneck": {
+    "block": "bottleneck",
+    "stages": (1, 1),
+    "width": 8,
+    "image_size": 32,
+    "num_classes": 10,
+  },
 }

@@ -23,8 +23,10 @@ def sincos_positions(height: int, width: int, features: int, temperature: float 
   Each quarter of the features holds sin x, cos x, sin y, cos y at falling frequencies.
   """
   if features % 4 or features < 8:
-    raise InputError(f"Width {features} cannot hold sine-cosine positions.",
-                     "Choose a multiple of 4 of at least 8.")
+    raise InputError(
+      f"Width {features} cannot hold sine-cosine positions.",
+      "Choose a multiple of 4 of at least 8.",
+    )
   omega = temperature ** -(jnp.arange(features // 4) / (features // 4 - 1))
   y, x = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
   y, x = y.reshape(-1, 1) * omega, x.reshape(-1, 1) * omega
@@ -35,8 +37,10 @@ def patchify(x: Array, size: int) -> Array:
   """Cuts [N, H, W, C] into patches [N, H/size, W/size, size * size * C], channels fastest."""
   n, h, w, c = x.shape
   if h % size or w % size:
-    raise InputError(f"An image of {h}x{w} pixels does not divide into patches of {size}x{size}.",
-                     f"Resize it to multiples of {size}.")
+    raise InputError(
+      f"An image of {h}x{w} pixels does not divide into patches of {size}x{size}.",
+      f"Resize it to multiples of {size}.",
+    )
   x = x.reshape(n, h // size, size, w // size, size, c).swapaxes(2, 3)
   return x.reshape(n, h // size, w // size, -1)
 
@@ -54,8 +58,8 @@ class EncoderBlock(nn.Module):
     y = ops.layer_norm(name="attn_norm")(x)
     x = x + ops.attention(self.num_heads, name="attn")(y)
     y = ops.layer_norm(name="ff_norm")(x)
-    y = ops.act(ops.dense(self.mlp_dim, name="ff_linear1")(y), "gelu")
-    return x + ops.dense(x.shape[-1], name="ff_linear2")(y)
+    y = ops.dense(self.mlp_dim, name="ff_linear1")(y)
+    return x + ops.dense(x.shape[-1], gate="gelu", name="ff_linear2")(y)
 
 
 class SimpleViT(nn.Module):
@@ -102,8 +106,9 @@ class SimpleViT(nn.Module):
       x = ops.act(ops.group_norm(1, name=f"stem{i}_norm")(x), "gelu")
     x = ops.dense(self.width, name="patch_embedding")(patchify(x, self.patch_size))
     n, h, w, d = x.shape
-    x = add_constant(self, x.reshape(n, h * w, d), sincos_positions(h, w, d).astype(x.dtype),
-                     "position")
+    x = add_constant(
+      self, x.reshape(n, h * w, d), sincos_positions(h, w, d).astype(x.dtype), "position"
+    )
     for i in range(self.depth):
       x = EncoderBlock(ops, self.num_heads, self.mlp_dim, name=f"encoder_{i}")(x)
     norm = ops.layer_norm(name="head_norm")
@@ -112,23 +117,31 @@ class SimpleViT(nn.Module):
 
 
 _SIZES = {
-    "ti": {"width": 192, "num_heads": 3, "mlp_dim": 768},
-    "s": {"width": 384, "num_heads": 6, "mlp_dim": 1536},
-    "b": {"width": 768, "num_heads": 12, "mlp_dim": 3072},
-    "l": {"width": 1024, "num_heads": 16, "mlp_dim": 4096, "depth": 14},
+  "ti": {"width": 192, "num_heads": 3, "mlp_dim": 768},
+  "s": {"width": 384, "num_heads": 6, "mlp_dim": 1536},
+  "b": {"width": 768, "num_heads": 12, "mlp_dim": 3072},
+  "l": {"width": 1024, "num_heads": 16, "mlp_dim": 4096, "depth": 14},
 }
 _WIDE_STEM = (64, 128, 128, 256, 256, 512)
 _STEMS = {"ti": (24, 48, 96, 192), "s": (48, 96, 192, 384), "b": _WIDE_STEM, "l": _WIDE_STEM}
 # A stem stands in for one block.
-_VITC = {size: {**row, "patch_size": 1, "depth": row.get("depth", 12) - 1,
-                "conv_stem": _STEMS[size]} for size, row in _SIZES.items()}
-_TINY = {"width": 32, "num_heads": 2, "mlp_dim": 64, "depth": 2, "image_size": 32,
-         "num_classes": 10}
+_VITC = {
+  size: {**row, "patch_size": 1, "depth": row.get("depth", 12) - 1, "conv_stem": _STEMS[size]}
+  for size, row in _SIZES.items()
+}
+_TINY = {
+  "width": 32,
+  "num_heads": 2,
+  "mlp_dim": 64,
+  "depth": 2,
+  "image_size": 32,
+  "num_classes": 10,
+}
 
 VARIANTS = {
-    **{f"simple_vit_{size}_patch16_224": row for size, row in _SIZES.items()},
-    **{f"vitc_{size}_patch1_14": row for size, row in _VITC.items()},
-    # For tests.
-    "simple_vit_tiny": {**_TINY, "patch_size": 8},
-    "vitc_tiny": {**_TINY, "patch_size": 1, "conv_stem": (8, 16, 16, 32)},
+  **{f"simple_vit_{size}_patch16_224": row for size, row in _SIZES.items()},
+  **{f"vitc_{size}_patch1_14": row for size, row in _VITC.items()},
+  # For tests.
+  "simple_vit_tiny": {**_TINY, "patch_size": 8},
+  "vitc_tiny": {**_TINY, "patch_size": 1, "conv_stem": (8, 16, 16, 32)},
 }

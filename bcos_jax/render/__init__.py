@@ -14,5 +14,17 @@ from .figure import figure, figures
 from .report import Entry, report
 from .views import Options, View, view
 
-__all__ = ["Entry", "Options", "View", "contribution_map", "cutoff_of", "figure", "figures",
-           "overlay", "report", "rgba", "rgba_from", "view"]
+__all__ = [
+  "Entry",
+  "Options",
+  "View",
+  "contribution_map",
+  "cutoff_of",
+  "figure",
+  "figures",
+  "overlay",
+  "report",
+  "rgba",
+  "rgba_from",
+  "view",
+]

@@ -43,13 +43,15 @@ def box_average(maps: jax.Array, size: int) -> jax.Array:
   for axis in (last - 1, last):  # separable: 2 * size additions per pixel instead of size**2
     window = [size if a == axis else 1 for a in range(maps.ndim)]
     padding = [(pad, pad) if a == axis else (0, 0) for a in range(maps.ndim)]
-    maps = lax.reduce_window(maps, jnp.zeros((), maps.dtype), lax.add, window,
-                             (1,) * maps.ndim, padding)
+    maps = lax.reduce_window(
+      maps, jnp.zeros((), maps.dtype), lax.add, window, (1,) * maps.ndim, padding
+    )
   return maps / size**2
 
 
-def rgba_from(inputs: jax.Array, weights: jax.Array, smooth: int = 15,
-              percentile: float = 99.5) -> jax.Array:
+def rgba_from(
+  inputs: jax.Array, weights: jax.Array, smooth: int = 15, percentile: float = 99.5
+) -> jax.Array:
   """Colours dynamic weights, as published with B-cos networks (Boehle et al., B-cos v1 and v2).
 
   Per pixel, with weights w over 2C channels (C colours, then their complements) and
@@ -124,8 +126,9 @@ def cutoff_of(contributions: jax.Array, percentile: float = 99.5) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="percentile")
-def contribution_map(contributions: jax.Array,
-                     percentile: float = 99.5) -> tuple[jax.Array, jax.Array]:
+def contribution_map(
+  contributions: jax.Array, percentile: float = 99.5
+) -> tuple[jax.Array, jax.Array]:
   """Blue-white-red picture of signed contributions, on a range symmetric about zero.
 
   White is zero, red supports the explained output, blue opposes it. Blue against red keeps apart
@@ -173,27 +176,34 @@ def _share(contributions: jax.Array, cutoff: jax.Array) -> jax.Array:
 def check_window(size: int) -> None:
   """Refuses windows that have no center."""
   if size != int(size) or size < 0 or (size > 0 and size % 2 == 0):
-    raise InputError(f"smooth={size!r}, expected 0 or an odd number of pixels.",
-                     f"Use {max(1, int(size) | 1)}, or 0 for no smoothing.")
+    raise InputError(
+      f"smooth={size!r}, expected 0 or an odd number of pixels.",
+      f"Use {max(1, int(size) | 1)}, or 0 for no smoothing.",
+    )
 
 
 def check_percentile(percentile: float) -> None:
   """Refuses percentiles outside (0, 100]."""
   if not 0 < percentile <= 100:
-    raise InputError(f"percentile={percentile!r}, expected a number above 0 and at most 100.",
-                     "The published value is 99.5.")
+    raise InputError(
+      f"percentile={percentile!r}, expected a number above 0 and at most 100.",
+      "The published value is 99.5.",
+    )
 
 
 def _check_encoded(inputs: tuple[int, ...], weights: tuple[int, ...]) -> None:
   if weights[-1] not in (2, 6):
-    raise InputError(f"The weights have {weights[-1]} channels, expected 2 (grey) or 6 (colour): "
-                     "each colour and its complement.",
-                     "Networks without complement channels have no coloured explanation; use "
-                     "contribution_map.")
+    raise InputError(
+      f"The weights have {weights[-1]} channels, expected 2 (grey) or 6 (colour): "
+      "each colour and its complement.",
+      "Networks without complement channels have no coloured explanation; use contribution_map.",
+    )
   try:
     fits = jnp.broadcast_shapes(inputs, weights) == weights
   except ValueError:
     fits = False
   if not fits or len(weights) < 3:
-    raise InputError(f"inputs {inputs} do not fit weights {weights}.",
-                     "Both are [..., H, W, 2C], inputs broadcastable to weights.")
+    raise InputError(
+      f"inputs {inputs} do not fit weights {weights}.",
+      "Both are [..., H, W, 2C], inputs broadcastable to weights.",
+    )

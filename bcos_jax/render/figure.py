@@ -28,8 +28,14 @@ _SUPPORTS, _OPPOSES = "#b00000", "#0000b0"
 _TITLES = ("picture", "what the network sees in it", "contributions")
 
 
-def figure(ex, index: int | tuple[int, int], labels: Sequence[str] | None = None,
-           path: str | os.PathLike | None = None, *, options: Options | None = None) -> Figure:
+def figure(
+  ex,
+  index: int | tuple[int, int],
+  labels: Sequence[str] | None = None,
+  path: str | os.PathLike | None = None,
+  *,
+  options: Options | None = None,
+) -> Figure:
   """Draws one explanation: picture, coloured explanation, contributions, classes, completeness.
 
   Args:
@@ -53,10 +59,16 @@ def figure(ex, index: int | tuple[int, int], labels: Sequence[str] | None = None
   return result
 
 
-def figures(ex, indices: Sequence[int | tuple[int, int]], labels: Sequence[str] | None = None,
-            path: str | os.PathLike | None = None, *,
-            baselines: Mapping[str, np.ndarray] | None = None, title: str = "",
-            options: Options | None = None) -> Figure:
+def figures(
+  ex,
+  indices: Sequence[int | tuple[int, int]],
+  labels: Sequence[str] | None = None,
+  path: str | os.PathLike | None = None,
+  *,
+  baselines: Mapping[str, np.ndarray] | None = None,
+  title: str = "",
+  options: Options | None = None,
+) -> Figure:
   """Draws several explanations, one per row, and maps of other methods beside them.
 
   Args:
@@ -78,8 +90,10 @@ def figures(ex, indices: Sequence[int | tuple[int, int]], labels: Sequence[str] 
   target = _check_path(path)
   if not len(indices):
     raise InputError("indices is empty, expected at least one image to draw.", "Give e.g. [0].")
-  rows = [(view(ex, index, labels, options),
-           _baseline_maps(baselines or {}, index, len(ex.images))) for index in indices]
+  rows = [
+    (view(ex, index, labels, options), _baseline_maps(baselines or {}, index, len(ex.images)))
+    for index in indices
+  ]
   with _plain_style():
     result = _draw_rows(rows, title, options or Options())
   _save(result, target)
@@ -98,21 +112,27 @@ def _draw_one(shown: View) -> Figure:
   for ax, text in zip(axes, titles, strict=True):
     ax.set_title(text, fontsize=11, color=_INK)
   result.suptitle(headline(shown), fontsize=13.5, color=_INK, parse_math=False)
-  result.supxlabel(textwrap.fill(completeness(shown), 40 * len(titles)), fontsize=9.5, color=_SOFT,
-                   parse_math=False)
+  result.supxlabel(
+    textwrap.fill(completeness(shown), 40 * len(titles)),
+    fontsize=9.5,
+    color=_SOFT,
+    parse_math=False,
+  )
   return result
 
 
-def _draw_rows(rows: list[tuple[View, dict[str, np.ndarray]]], title: str,
-               options: Options) -> Figure:
+def _draw_rows(
+  rows: list[tuple[View, dict[str, np.ndarray]]], title: str, options: Options
+) -> Figure:
   titles = [*_titles(rows[0][0]), *rows[0][1]]
   height, width = rows[0][0].contributions.shape
   size = (2.4 * len(titles) + 0.5, (2.4 * height / width + 0.4) * len(rows) + 1.3)
   result = _blank(size, "compressed")
   result.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
   grid = result.add_gridspec(len(rows) + 1, len(titles), height_ratios=[1.0] * len(rows) + [0.05])
-  axes = np.array([[result.add_subplot(grid[i, j]) for j in range(len(titles))]
-                   for i in range(len(rows))])
+  axes = np.array(
+    [[result.add_subplot(grid[i, j]) for j in range(len(titles))] for i in range(len(rows))]
+  )
   for line, (shown, maps) in zip(axes, rows, strict=True):
     own = len(titles) - len(maps)
     _draw_panels(line[:own], shown)
@@ -166,8 +186,11 @@ def _draw_classes(ax: Axes, shown: View) -> None:
   """Bars of probability, the name above each bar: long names need no margin of their own."""
   for row, (number, name, probability) in enumerate(shown.classes):
     explained = number == shown.target
-    ink = {"color": _INK if explained else _SOFT, "fontsize": 9.5,
-           "fontweight": "bold" if explained else "normal"}
+    ink = {
+      "color": _INK if explained else _SOFT,
+      "fontsize": 9.5,
+      "fontweight": "bold" if explained else "normal",
+    }
     ax.barh(row, 1.0, height=0.3, color="#eef0f2")
     ax.barh(row, probability, height=0.3, color=_INK if explained else _BAR)
     ax.text(0, row - 0.24, _short(name, 25), ha="left", va="bottom", parse_math=False, **ink)
@@ -179,19 +202,26 @@ def _draw_classes(ax: Axes, shown: View) -> None:
 
 def _draw_scale(ax: Axes, cutoff: float) -> None:
   """The numeric scale of one contribution map, exactly as high as the map."""
-  bar = ax.figure.colorbar(ax.images[0], cax=ax.inset_axes([1.04, 0, 0.05, 1]),
-                           ticks=[-cutoff, 0.0, cutoff] if cutoff else [0.0])
+  bar = ax.figure.colorbar(
+    ax.images[0],
+    cax=ax.inset_axes([1.04, 0, 0.05, 1]),
+    ticks=[-cutoff, 0.0, cutoff] if cutoff else [0.0],
+  )
   bar.ax.set_yticklabels([_signed(tick) for tick in bar.get_ticks()], fontsize=9)
-  for height, side, word, ink in ((1.035, "bottom", "supports", _SUPPORTS),
-                                  (-0.035, "top", "opposes", _OPPOSES)):
-    bar.ax.text(0.5, height, word, ha="center", va=side, fontsize=9, color=ink,
-                transform=bar.ax.transAxes)
+  for height, side, word, ink in (
+    (1.035, "bottom", "supports", _SUPPORTS),
+    (-0.035, "top", "opposes", _OPPOSES),
+  ):
+    bar.ax.text(
+      0.5, height, word, ha="center", va=side, fontsize=9, color=ink, transform=bar.ax.transAxes
+    )
   bar.outline.set_edgecolor(_SOFT)
 
 
 def _note_scale(ax: Axes, cutoff: float) -> None:
-  ax.set_xlabel(f"full colour: ±{cutoff:.2g}" if cutoff else "no contributions", fontsize=9,
-                color=_SOFT)
+  ax.set_xlabel(
+    f"full colour: ±{cutoff:.2g}" if cutoff else "no contributions", fontsize=9, color=_SOFT
+  )
 
 
 def _draw_legend(ax: Axes, columns: int) -> None:
@@ -201,8 +231,12 @@ def _draw_legend(ax: Axes, columns: int) -> None:
 
   ax.axis("off")
   width = min(0.7, 1.7 / columns)
-  bar = ax.figure.colorbar(ScalarMappable(Normalize(-1, 1), "bwr"), orientation="horizontal",
-                           cax=ax.inset_axes([0.5 - width / 2, 0, width, 1]), ticks=[-1, 0, 1])
+  bar = ax.figure.colorbar(
+    ScalarMappable(Normalize(-1, 1), "bwr"),
+    orientation="horizontal",
+    cax=ax.inset_axes([0.5 - width / 2, 0, width, 1]),
+    ticks=[-1, 0, 1],
+  )
   bar.ax.set_xticklabels(["opposes the class", "no influence", "supports the class"], fontsize=9.5)
   bar.outline.set_edgecolor(_SOFT)
 
@@ -226,8 +260,9 @@ def completeness(shown: View) -> str:
   """The explained output as the sum of its parts, in one line."""
   (_, pixels), *rest = shown.terms.items()
   parts = [f"{_number(pixels)} (sum of all pixel contributions)"]
-  parts += [f"{'−' if amount < 0 else '+'} {_number(abs(amount))} ({source})"
-            for source, amount in rest]
+  parts += [
+    f"{'−' if amount < 0 else '+'} {_number(abs(amount))} ({source})" for source, amount in rest
+  ]
   return f"output {_number(shown.value)}  =  " + " ".join(parts)
 
 
@@ -250,16 +285,19 @@ def _signed(value: float) -> str:
 
 
 def _short(text: str, most: int) -> str:
-  return text if len(text) <= most else text[:most - 1].rstrip() + "…"
+  return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
-def _baseline_maps(baselines: Mapping[str, np.ndarray], index: int | tuple[int, int],
-                   num_images: int) -> dict[str, np.ndarray]:
+def _baseline_maps(
+  baselines: Mapping[str, np.ndarray], index: int | tuple[int, int], num_images: int
+) -> dict[str, np.ndarray]:
   image = index[0] if isinstance(index, tuple) else index
   for name, maps in baselines.items():
     if np.ndim(maps) != 3 or len(maps) != num_images:
-      raise InputError(f"Baseline {name!r} has shape {np.shape(maps)}, expected [{num_images}, "
-                       "H, W].", "Give one signed map per image of the explanation.")
+      raise InputError(
+        f"Baseline {name!r} has shape {np.shape(maps)}, expected [{num_images}, H, W].",
+        "Give one signed map per image of the explanation.",
+      )
   return {name: np.asarray(maps[image], np.float32) for name, maps in baselines.items()}
 
 
@@ -275,8 +313,10 @@ def _check_path(path: str | os.PathLike | None):
     return None
   checked = files.check_folder(path)
   if checked.suffix.lower() not in (".png", ".pdf", ".svg"):
-    raise InputError(f"{str(path)!r} has the suffix {checked.suffix!r}, expected .png, .pdf or "
-                     ".svg.", "Name the file e.g. explanation.png.")
+    raise InputError(
+      f"{str(path)!r} has the suffix {checked.suffix!r}, expected .png, .pdf or .svg.",
+      "Name the file e.g. explanation.png.",
+    )
   return checked
 
 
@@ -285,6 +325,11 @@ def _save(result: Figure, path) -> None:
     return
   buffer = io.BytesIO()
   with _plain_style():
-    result.savefig(buffer, format=path.suffix[1:].lower(), facecolor="white",
-                   bbox_inches="tight", pad_inches=0.12)
+    result.savefig(
+      buffer,
+      format=path.suffix[1:].lower(),
+      facecolor="white",
+      bbox_inches="tight",
+      pad_inches=0.12,
+    )
   files.write(path, buffer.getvalue())

@@ -17,15 +17,19 @@ def check_folder(path: str | os.PathLike) -> pathlib.Path:
   """
   path = pathlib.Path(path)
   if path.is_dir():
-    raise InputError(f"{str(path)!r} is a folder, expected the path of a file.",
-                     f"Give e.g. {str(path / 'explanation.png')!r}.")
+    raise InputError(
+      f"{str(path)!r} is a folder, expected the path of a file.",
+      f"Give e.g. {str(path / 'explanation.png')!r}.",
+    )
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent):
       pass
   except OSError as error:
-    raise InputError(f"Cannot write in the folder {str(path.parent)!r}: {error.strerror}.",
-                     "Choose a folder that you may write to.") from error
+    raise InputError(
+      f"Cannot write in the folder {str(path.parent)!r}: {error.strerror}.",
+      "Choose a folder that you may write to.",
+    ) from error
   return path
 
 

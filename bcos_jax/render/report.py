@@ -92,9 +92,15 @@ class Entry:
   note: str = ""
 
 
-def report(path: str | os.PathLike, title: str, entries: Sequence[Entry], *, intro: str = "",
-           summary: Sequence[Sequence[object]] | None = None,
-           options: Options | None = None) -> None:
+def report(
+  path: str | os.PathLike,
+  title: str,
+  entries: Sequence[Entry],
+  *,
+  intro: str = "",
+  summary: Sequence[Sequence[object]] | None = None,
+  options: Options | None = None,
+) -> None:
   """Writes explanations as one HTML file without any link to the outside.
 
   Args:
@@ -111,11 +117,13 @@ def report(path: str | os.PathLike, title: str, entries: Sequence[Entry], *, int
   target = files.check_folder(path)
   paragraphs = "".join(f"<p>{html.escape(text)}</p>" for text in intro.split("\n\n") if text)
   articles = "".join(_article(entry, options or Options()) for entry in entries)
-  page = (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-          f'<meta name="viewport" content="width=device-width,initial-scale=1">'
-          f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>"
-          f"<header><h1>{html.escape(title)}</h1>{paragraphs}{_table(summary)}</header>"
-          f"<main>{_LEGEND if entries else ''}{articles}</main></body></html>\n")
+  page = (
+    f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+    f'<meta name="viewport" content="width=device-width,initial-scale=1">'
+    f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>"
+    f"<header><h1>{html.escape(title)}</h1>{paragraphs}{_table(summary)}</header>"
+    f"<main>{_LEGEND if entries else ''}{articles}</main></body></html>\n"
+  )
   files.write(target, page.encode("utf-8", errors="replace"))
 
 
@@ -124,18 +132,28 @@ def _table(rows: Sequence[Sequence[object]] | None) -> str:
     return ""
   header, *body = rows
   if any(len(row) != len(header) for row in body):
-    raise InputError(f"Rows of the summary have {sorted({len(r) for r in rows})} cells, expected "
-                     f"{len(header)} as in the header.", "Fill missing cells with ''.")
+    raise InputError(
+      f"Rows of the summary have {sorted({len(r) for r in rows})} cells, expected "
+      f"{len(header)} as in the header.",
+      "Fill missing cells with ''.",
+    )
   # A column of numbers lines up on the right, its heading with it.
   numeric = [bool(body) and all(_is_number(row[i]) for row in body) for i in range(len(header))]
 
   def line(row, tag):
-    return "<tr>" + "".join(
+    return (
+      "<tr>"
+      + "".join(
         f"<{tag}{' class=number' if right else ''}>{html.escape(str(cell))}</{tag}>"
-        for cell, right in zip(row, numeric, strict=True)) + "</tr>"
+        for cell, right in zip(row, numeric, strict=True)
+      )
+      + "</tr>"
+    )
 
-  return (f'<div class="wide"><table class="summary"><thead>{line(header, "th")}</thead><tbody>'
-          f'{"".join(line(row, "td") for row in body)}</tbody></table></div>')
+  return (
+    f'<div class="wide"><table class="summary"><thead>{line(header, "th")}</thead><tbody>'
+    f"{''.join(line(row, 'td') for row in body)}</tbody></table></div>"
+  )
 
 
 def _is_number(cell: object) -> bool:
@@ -148,8 +166,10 @@ def _article(entry: Entry, options: Options) -> str:
   title = html.escape(entry.title or headline(shown))
   below = f"<p class=note>{html.escape(headline(shown))}</p>" if entry.title else ""
   note = f"<p class=note>{html.escape(entry.note)}</p>" if entry.note else ""
-  return (f"<article><h2>{title}</h2>{below}<div class=panels>{_panels(shown, options)}</div>"
-          f"{_classes(shown)}<p class=sum>{html.escape(completeness(shown))}</p>{note}</article>")
+  return (
+    f"<article><h2>{title}</h2>{below}<div class=panels>{_panels(shown, options)}</div>"
+    f"{_classes(shown)}<p class=sum>{html.escape(completeness(shown))}</p>{note}</article>"
+  )
 
 
 def _panels(shown: View, options: Options) -> str:
@@ -157,22 +177,29 @@ def _panels(shown: View, options: Options) -> str:
   panels = [("Picture", shown.picture)]
   if shown.colored is not None:
     panels.append(("What the network sees in it", shown.colored))
-  panels += [(f"Contributions (full colour: ±{shown.cutoff:.2g})", heat),
-             ("Contributions on the picture",
-              color.overlay(shown.picture, shown.contributions, options.percentile))]
+  panels += [
+    (f"Contributions (full colour: ±{shown.cutoff:.2g})", heat),
+    (
+      "Contributions on the picture",
+      color.overlay(shown.picture, shown.contributions, options.percentile),
+    ),
+  ]
   name = html.escape(shown.name)
   return "".join(
-      f'<figure><img src="{_png(image)}" alt="{caption}: {name}"><figcaption>{caption}'
-      "</figcaption></figure>" for caption, image in panels)
+    f'<figure><img src="{_png(image)}" alt="{caption}: {name}"><figcaption>{caption}'
+    "</figcaption></figure>"
+    for caption, image in panels
+  )
 
 
 def _classes(shown: View) -> str:
   rows = "".join(
-      f'<tr{" class=explained" if number == shown.target else ""}>'
-      f"<td class=name>{html.escape(name)}</td>"
-      f"<td class=number>{html.escape(percent(probability))}</td>"
-      f'<td class=meter><div style="width:{100 * probability:.1f}%"></div></td></tr>'
-      for number, name, probability in shown.classes)
+    f"<tr{' class=explained' if number == shown.target else ''}>"
+    f"<td class=name>{html.escape(name)}</td>"
+    f"<td class=number>{html.escape(percent(probability))}</td>"
+    f'<td class=meter><div style="width:{100 * probability:.1f}%"></div></td></tr>'
+    for number, name, probability in shown.classes
+  )
   return f"<table class=classes><tbody>{rows}</tbody></table>"
 
 

@@ -44,8 +44,9 @@ class Options:
     if self.top < 1:
       raise InputError(f"top={self.top}, expected at least one class to list.", "Use top=5.")
     if not 0 <= self.background <= 1:
-      raise InputError(f"background={self.background}, expected a grey level in [0, 1].",
-                       "Use 1 for white.")
+      raise InputError(
+        f"background={self.background}, expected a grey level in [0, 1].", "Use 1 for white."
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +82,12 @@ class View:
     return next((p for c, _, p in self.classes if c == self.target), None)
 
 
-def view(ex, index: int | tuple[int, int], labels: Sequence[str] | None = None,
-         options: Options | None = None) -> View:
+def view(
+  ex,
+  index: int | tuple[int, int],
+  labels: Sequence[str] | None = None,
+  options: Options | None = None,
+) -> View:
   """Takes one explanation out of the batch `ex`.
 
   Args:
@@ -98,28 +103,33 @@ def view(ex, index: int | tuple[int, int], labels: Sequence[str] | None = None,
   where = _position(ex, index)
   image = where[0]
   if getattr(ex.logits, "ndim", None) != 2:
-    raise InputError("The explained network has no logits [N, C], so there are no classes to list.",
-                     "Draw its contributions with contribution_map.")
+    raise InputError(
+      "The explained network has no logits [N, C], so there are no classes to list.",
+      "Draw its contributions with contribution_map.",
+    )
   logits = np.asarray(ex.logits[image], np.float64)
   names = _names(labels, logits.shape[-1])
   contributions = np.asarray(ex.contributions[where], np.float32)
   if not (np.isfinite(contributions).all() and np.isfinite(logits).all()):
-    raise InputError(f"The explanation of image {image} contains NaN or infinite values.",
-                     "Look for NaN among the network's weights.")
+    raise InputError(
+      f"The explanation of image {image} contains NaN or infinite values.",
+      "Look for NaN among the network's weights.",
+    )
   inputs, weights = ex.inputs[image], ex.weights[where]
   paired = weights.shape[-1] in (2, 6)
   target = None if ex.target is None else int(np.asarray(ex.target)[where])
   picture = np.clip(np.asarray(ex.images[image], np.float32), 0, 1)
   return View(
-      picture=np.broadcast_to(picture, (*picture.shape[:2], 3)),
-      colored=_colored(inputs, weights, options) if paired else None,
-      contributions=contributions,
-      cutoff=float(color.cutoff_of(contributions, options.percentile)),
-      target=target,
-      name="the chosen output" if target is None else names[target],
-      value=float(ex.value[where]),
-      terms=_terms(ex, where, contributions),
-      classes=_classes(logits, names, target, options))
+    picture=np.broadcast_to(picture, (*picture.shape[:2], 3)),
+    colored=_colored(inputs, weights, options) if paired else None,
+    contributions=contributions,
+    cutoff=float(color.cutoff_of(contributions, options.percentile)),
+    target=target,
+    name="the chosen output" if target is None else names[target],
+    value=float(ex.value[where]),
+    terms=_terms(ex, where, contributions),
+    classes=_classes(logits, names, target, options),
+  )
 
 
 def _position(ex, index: int | tuple[int, int]) -> tuple[int, ...]:
@@ -127,10 +137,11 @@ def _position(ex, index: int | tuple[int, int]) -> tuple[int, ...]:
   leading = ex.contributions.shape[:-2]
   where = tuple(map(int, index)) if isinstance(index, tuple) else (int(index),)
   where += (0,) * (len(leading) - len(where))
-  if len(where) != len(leading) or not all(
-      0 <= i < n for i, n in zip(where, leading, strict=True)):
-    raise InputError(f"index={index!r} is outside explanations of shape {list(leading)}.",
-                     "Count from 0: an image, or (image, target) with several targets per image.")
+  if len(where) != len(leading) or not all(0 <= i < n for i, n in zip(where, leading, strict=True)):
+    raise InputError(
+      f"index={index!r} is outside explanations of shape {list(leading)}.",
+      "Count from 0: an image, or (image, target) with several targets per image.",
+    )
   return where
 
 
@@ -159,12 +170,13 @@ def _terms(ex, where: tuple[int, ...], contributions: np.ndarray) -> dict[str, f
   return {**terms, "rounding" if small else "unexplained": rest}
 
 
-def _classes(logits: np.ndarray, names: list[str], target: int | None,
-             options: Options) -> tuple[tuple[int, str, float], ...]:
+def _classes(
+  logits: np.ndarray, names: list[str], target: int | None, options: Options
+) -> tuple[tuple[int, str, float], ...]:
   """The most probable classes; the explained one replaces the last if it is not among them."""
   function = jax.nn.sigmoid if options.probability == "sigmoid" else jax.nn.softmax
   probabilities = np.asarray(function(jnp.asarray(logits, jnp.float32)))
-  order = np.argsort(-logits, kind="stable")[:options.top].tolist()
+  order = np.argsort(-logits, kind="stable")[: options.top].tolist()
   if target is not None and target not in order:
     order[-1] = target
   return tuple((c, names[c], float(probabilities[c])) for c in order)

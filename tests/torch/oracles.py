@@ -85,8 +85,11 @@ class Block(nn.Module):
   def __init__(self, family, inputs, width, stride, bottleneck):
     super().__init__()
     outputs = 4 * width if bottleneck else width
-    plan = ([(inputs, width, 1, 1), (width, width, 3, stride), (width, outputs, 1, 1)]
-            if bottleneck else [(inputs, width, 3, stride), (width, width, 3, 1)])
+    plan = (
+      [(inputs, width, 1, 1), (width, width, 3, stride), (width, outputs, 1, 1)]
+      if bottleneck
+      else [(inputs, width, 3, stride), (width, width, 3, 1)]
+    )
     for k, row in enumerate(plan, 1):
       setattr(self, f"conv{k}", family.conv(*row))
       setattr(self, f"bn{k}", family.norm(row[1]))
@@ -139,8 +142,10 @@ class Attention(nn.Module):
 
   def forward(self, x):
     n, t, d = x.shape
-    q, k, v = (part.reshape(n, t, self.heads, -1).transpose(1, 2)
-               for part in self.to_qkv(self.norm(x)).chunk(3, dim=-1))
+    q, k, v = (
+      part.reshape(n, t, self.heads, -1).transpose(1, 2)
+      for part in self.to_qkv(self.norm(x)).chunk(3, dim=-1)
+    )
     weights = (q @ k.transpose(-1, -2) / math.sqrt(d // self.heads)).softmax(dim=-1)
     return self.to_out((weights @ v).transpose(1, 2).reshape(n, t, d))
 
@@ -166,18 +171,27 @@ class SimpleViT(nn.Module):
     embedding = {}
     channels, layers = 3, []
     for outputs in stem:
-      layers += [nn.Conv2d(channels, outputs, 3, 2 if outputs > channels else 1, 1),
-                 nn.GroupNorm(1, outputs), nn.GELU()]
+      layers += [
+        nn.Conv2d(channels, outputs, 3, 2 if outputs > channels else 1, 1),
+        nn.GroupNorm(1, outputs),
+        nn.GELU(),
+      ]
       channels = outputs
     if stem:
       embedding["conv_stem"] = nn.Sequential(*layers)
     embedding["linear"] = nn.Linear(patch * patch * channels, width)
     self.to_patch_embedding = nn.ModuleDict(embedding)
-    self.transformer = nn.ModuleDict({
-        f"encoder_{i}": nn.ModuleDict({"attn": Attention(width, heads),
-                                       "ff": FeedForward(width, hidden)}) for i in range(depth)})
-    self.linear_head = nn.ModuleDict({"norm": nn.LayerNorm(width),
-                                      "linear": nn.Linear(width, classes)})
+    self.transformer = nn.ModuleDict(
+      {
+        f"encoder_{i}": nn.ModuleDict(
+          {"attn": Attention(width, heads), "ff": FeedForward(width, hidden)}
+        )
+        for i in range(depth)
+      }
+    )
+    self.linear_head = nn.ModuleDict(
+      {"norm": nn.LayerNorm(width), "linear": nn.Linear(width, classes)}
+    )
     self.patch = patch
 
   def forward(self, x):

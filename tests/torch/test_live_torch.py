@@ -63,17 +63,17 @@ def _seen(model, images=IMAGES):
 
 
 def _vit(**fields):
-  return oracles.SimpleViT(**{"width": 32, "depth": 2, "heads": 2, "hidden": 64,
-                              "classes": CLASSES, **fields})
+  return oracles.SimpleViT(
+    **{"width": 32, "depth": 2, "heads": 2, "hidden": 64, "classes": CLASSES, **fields}
+  )
 
 
 NETWORKS = {
-    "resnet_tiny": lambda: oracles.ResNet(oracles.Family(False), **TINY),
-    "resnet_tiny_bottleneck": lambda: oracles.ResNet(oracles.Family(False), bottleneck=True,
-                                                     **TINY),
-    "resnet18": lambda: oracles.ResNet(oracles.Family(False)),
-    "simple_vit_tiny": lambda: _vit(patch=8),
-    "vitc_tiny": lambda: _vit(patch=1, stem=(8, 16, 16, 32)),
+  "resnet_tiny": lambda: oracles.ResNet(oracles.Family(False), **TINY),
+  "resnet_tiny_bottleneck": lambda: oracles.ResNet(oracles.Family(False), bottleneck=True, **TINY),
+  "resnet18": lambda: oracles.ResNet(oracles.Family(False)),
+  "simple_vit_tiny": lambda: _vit(patch=8),
+  "vitc_tiny": lambda: _vit(patch=1, stem=(8, 16, 16, 32)),
 }
 
 
@@ -91,14 +91,23 @@ def test_conventional_networks_and_their_b_1_twins(name):
   assert rel(applied(model)(variables, IMAGES), expected) <= 1e-5
   # And back: PyTorch accepts every key, and computes the same.
   restored = NETWORKS[name]().eval()
-  restored.load_state_dict({key: torch.from_numpy(np.array(tensor)) for key, tensor in
-                            convert.to_state_dict(bundle).items()}, strict=True)
-  assert all(torch.equal(a, b) for a, b in zip(
-      restored.state_dict().values(), network.state_dict().values(), strict=True))
+  restored.load_state_dict(
+    {
+      key: torch.from_numpy(np.array(tensor))
+      for key, tensor in convert.to_state_dict(bundle).items()
+    },
+    strict=True,
+  )
+  assert all(
+    torch.equal(a, b)
+    for a, b in zip(restored.state_dict().values(), network.state_dict().values(), strict=True)
+  )
 
 
-BCOS = {"bcos_v2": (BcosOps.v2(), oracles.Family(True, unit_norm=True, relu=False)),
-        "bcosification": (BcosOps(), oracles.Family(True))}
+BCOS = {
+  "bcos_v2": (BcosOps.v2(), oracles.Family(True, unit_norm=True, relu=False)),
+  "bcosification": (BcosOps(), oracles.Family(True)),
+}
 
 
 def _bcos(source, prefix={"bcos_v2": "", "bcosification": "model."}):  # noqa: B006
@@ -117,7 +126,7 @@ def test_explanations_of_bcos_networks(source):
   x = _seen(bundle.model).requires_grad_()
   logits = network(x)
   value = logits[torch.arange(len(x)), torch.from_numpy(LABELS)]
-  gradient, = torch.autograd.grad(value.sum(), x)
+  (gradient,) = torch.autograd.grad(value.sum(), x)
   bias = math.log(CLASSES - 1)
   assert rel(ex.logits + bias, logits.detach().numpy() + bias) <= 1e-5
   assert rel(ex.weights.transpose(0, 3, 1, 2), gradient.numpy()) <= 1e-5
@@ -147,9 +156,11 @@ def _train_jax(model, variables, steps, lr):
   @jax.jit
   def gradients(params, stats, x):
     def loss(params):
-      logits, updates = model.apply({"params": params, "batch_stats": stats}, x, train=True,
-                                    mutable=["batch_stats"])
+      logits, updates = model.apply(
+        {"params": params, "batch_stats": stats}, x, train=True, mutable=["batch_stats"]
+      )
       return jnp.mean(jax.nn.softplus(logits) - targets * logits), updates["batch_stats"]
+
     return jax.value_and_grad(loss, has_aux=True)(params)
 
   params, stats, losses, first = variables["params"], variables["batch_stats"], [], None
@@ -174,20 +185,25 @@ def test_training_continues_alike(source):
 
   start = _numpy(network)
   _train_torch(network, x, steps=1, lr=0.05)
-  gradients = {key: (start[key] - tensor) / 0.05 for key, tensor in _numpy(network).items()
-               if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+  gradients = {
+    key: (start[key] - tensor) / 0.05
+    for key, tensor in _numpy(network).items()
+    if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))
+  }
   network.load_state_dict({key: torch.from_numpy(np.array(t)) for key, t in start.items()})
   expected_losses = _train_torch(network, x, steps=4, lr=0.05)
   assert rel(losses, expected_losses) <= 1e-5
 
   def exported(leaves):
-    return convert.to_state_dict(bcos_jax.pretrained.make_bundle(
-        bundle.model, leaves, provenance={"source": source}))
+    return convert.to_state_dict(
+      bcos_jax.pretrained.make_bundle(bundle.model, leaves, provenance={"source": source})
+    )
 
   ours = exported(variables)
   for key, tensor in _numpy(network).items():
     if key.endswith("num_batches_tracked") or (
-        source != "torchvision" and key.endswith("running_mean")):
+      source != "torchvision" and key.endswith("running_mean")
+    ):
       continue  # kept by nothing in Flax
     assert rel(ours[prefix + key], tensor) <= 1e-4, key
   ours = exported({**bundle.variables, "params": first})
@@ -209,10 +225,12 @@ def test_gradients_of_convolutions(b, unit_norm):
     seen = _nchw(x).requires_grad_()
     y = network(seen)
     d_x, d_w = torch.autograd.grad((y * _nchw(weight)).sum(), (seen, network.linear.weight))
-    layer = layers.BcosConv(8, (3, 3), strides=2, padding=1, b=b, unit_norm=unit_norm,
-                            detach=explaining)
-    ours, pullback = jax.vjp(lambda x, k, layer=layer: layer.apply({"params": {"kernel": k}}, x),
-                             x, kernel)
+    layer = layers.BcosConv(
+      8, (3, 3), strides=2, padding=1, b=b, unit_norm=unit_norm, detach=explaining
+    )
+    ours, pullback = jax.vjp(
+      lambda x, k, layer=layer: layer.apply({"params": {"kernel": k}}, x), x, kernel
+    )
     assert rel(ours, y.detach().numpy().transpose(0, 2, 3, 1)) <= 1e-5
     our_x, our_w = pullback(weight)
     assert rel(our_x, d_x.numpy().transpose(0, 2, 3, 1)) <= 1e-5
@@ -227,25 +245,33 @@ def test_gradients_of_dense_maps():
     network.explaining = explaining
     seen = torch.from_numpy(x).requires_grad_()
     y = network(seen)
-    d_x, d_w = torch.autograd.grad((y * torch.from_numpy(weight)).sum(),
-                                   (seen, network.linear.weight))
+    d_x, d_w = torch.autograd.grad(
+      (y * torch.from_numpy(weight)).sum(), (seen, network.linear.weight)
+    )
     layer = layers.BcosDense(5, detach=explaining)
-    ours, pullback = jax.vjp(lambda x, k, layer=layer: layer.apply({"params": {"kernel": k}}, x),
-                             x, network.linear.weight.detach().numpy().T)
+    ours, pullback = jax.vjp(
+      lambda x, k, layer=layer: layer.apply({"params": {"kernel": k}}, x),
+      x,
+      network.linear.weight.detach().numpy().T,
+    )
     our_x, our_w = pullback(weight)
     assert rel(ours, y.detach().numpy()) <= 1e-5
     assert rel(our_x, d_x.numpy()) <= 1e-5 and rel(our_w, d_w.numpy().T) <= 1e-5
 
 
-@pytest.mark.parametrize("shape, make, ours", [
+@pytest.mark.parametrize(
+  "shape, make, ours",
+  [
     ((4, 6, 5, 5), lambda: torch.nn.BatchNorm2d(6), layers.BatchNorm()),
-    ((4, 6, 5, 5), lambda: torch.nn.BatchNorm2d(6, momentum=None),
-     layers.BatchNorm(momentum=None)),
+    ((4, 6, 5, 5), lambda: torch.nn.BatchNorm2d(6, momentum=None), layers.BatchNorm(momentum=None)),
     ((4, 6, 5, 5), lambda: torch.nn.BatchNorm2d(6, momentum=0.3), layers.BatchNorm(momentum=0.7)),
     ((4, 6, 5, 5), lambda: torch.nn.GroupNorm(3, 6), layers.GroupNorm(num_groups=3)),
     ((4, 6, 5, 5), lambda: torch.nn.GroupNorm(1, 6), layers.GroupNorm(num_groups=1)),
     ((4, 6, 5, 5), lambda: torch.nn.GroupNorm(6, 6), layers.GroupNorm(num_groups=None)),
-    ((4, 9, 6), lambda: torch.nn.LayerNorm(6), layers.LayerNorm())], ids=repr)
+    ((4, 9, 6), lambda: torch.nn.LayerNorm(6), layers.LayerNorm()),
+  ],
+  ids=repr,
+)
 def test_norms_and_their_gradients(shape, make, ours):
   network = _randomised(make())
   x = np.random.RandomState(0).standard_normal(shape).astype(np.float32) + 2
@@ -259,11 +285,15 @@ def test_norms_and_their_gradients(shape, make, ours):
   for step in range(3):  # a resumed network continues alike
     seen = torch.from_numpy(x * (1 + step)).requires_grad_()
     y = network(seen)
-    d_x, = torch.autograd.grad((y * torch.from_numpy(weight)).sum(), seen)
+    (d_x,) = torch.autograd.grad((y * torch.from_numpy(weight)).sum(), seen)
 
-    def apply(x):
-      y, updates = ours.apply({"params": params, "batch_stats": stats}, x, train=True,  # noqa: B023
-                              mutable=["batch_stats"])
+    def apply(x, stats=stats):
+      y, updates = ours.apply(
+        {"params": params, "batch_stats": stats},
+        x,
+        train=True,
+        mutable=["batch_stats"],
+      )
       return y, updates
 
     result, pullback, updates = jax.vjp(apply, last(x * (1 + step)), has_aux=True)
@@ -279,10 +309,21 @@ def test_padding_modes_are_pytorchs():
   x = np.random.RandomState(0).standard_normal((2, 7, 6, 4)).astype(np.float32)
   for mode in ("zeros", "reflect", "replicate", "circular"):
     network = torch.nn.Conv2d(4, 6, 3, 2, 2, dilation=2, groups=2, padding_mode=mode)
-    layer = layers.BcosConv(6, (3, 3), strides=2, padding=2, kernel_dilation=2,
-                            feature_group_count=2, padding_mode=mode, b=1, use_bias=True)
-    params = {"kernel": network.weight.detach().numpy().transpose(2, 3, 1, 0),
-              "bias": network.bias.detach().numpy()}
+    layer = layers.BcosConv(
+      6,
+      (3, 3),
+      strides=2,
+      padding=2,
+      kernel_dilation=2,
+      feature_group_count=2,
+      padding_mode=mode,
+      b=1,
+      use_bias=True,
+    )
+    params = {
+      "kernel": network.weight.detach().numpy().transpose(2, 3, 1, 0),
+      "bias": network.bias.detach().numpy(),
+    }
     expected = network(_nchw(x)).detach().numpy().transpose(0, 2, 3, 1)
     assert rel(layer.apply({"params": params}, x), expected) <= 1e-5
 
@@ -295,8 +336,12 @@ def test_pools_and_gates_are_pytorchs():
 
   assert rel(layers.avg_pool(x), last(torch.nn.AvgPool2d(3, 2, 1)(_nchw(x)))) <= 1e-6
   assert rel(layers.max_pool(x), last(torch.nn.MaxPool2d(3, 2, 1)(_nchw(x)))) <= 1e-6
-  gates = {"relu": torch.nn.ReLU(), "gelu": torch.nn.GELU(), "silu": torch.nn.SiLU(),
-           "gelu_tanh": torch.nn.GELU(approximate="tanh")}
+  gates = {
+    "relu": torch.nn.ReLU(),
+    "gelu": torch.nn.GELU(),
+    "silu": torch.nn.SiLU(),
+    "gelu_tanh": torch.nn.GELU(approximate="tanh"),
+  }
   for kind, gate in gates.items():
     assert rel(StandardOps().act(jnp.asarray(x), kind), gate(torch.from_numpy(x)).numpy()) <= 1e-6
 

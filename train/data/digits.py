@@ -27,10 +27,12 @@ class Digits(tfds.core.GeneratorBasedBuilder):
   code_path = None
 
   def _info(self) -> tfds.core.DatasetInfo:
-    features = tfds.features.FeaturesDict({
-      "image": tfds.features.Image(shape=(8, 8, 1), encoding_format="png"),
-      "label": tfds.features.ClassLabel(names=[str(digit) for digit in range(10)]),
-    })
+    features = tfds.features.FeaturesDict(
+      {
+        "image": tfds.features.Image(shape=(8, 8, 1), encoding_format="png"),
+        "label": tfds.features.ClassLabel(names=[str(digit) for digit in range(10)]),
+      }
+    )
     return tfds.core.DatasetInfo(
       builder=self,
       description="Handwritten digits of 8 x 8 pixels, from scikit-learn.",

@@ -69,8 +69,15 @@ class Examples:
 
 
 def train_batches(
-  examples: Examples, augment: Augment, *, batch_size: int, seed: int, start_step: int = 0,
-  workers: int = 0, process_index: int = 0, process_count: int = 1,
+  examples: Examples,
+  augment: Augment,
+  *,
+  batch_size: int,
+  seed: int,
+  start_step: int = 0,
+  workers: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
 ) -> grain.IterDataset:
   """Returns this process's endless batches, each example once per epoch.
 
@@ -97,7 +104,11 @@ def train_batches(
 
 
 def eval_batches(
-  examples: Examples, *, batch_size: int, workers: int = 0, process_index: int = 0,
+  examples: Examples,
+  *,
+  batch_size: int,
+  workers: int = 0,
+  process_index: int = 0,
   process_count: int = 1,
 ) -> grain.IterDataset:
   """Returns this process's batches of one pass over all examples, in order.

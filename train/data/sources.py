@@ -69,7 +69,8 @@ def open_dataset(name: str, split: str, data_dir: str = "") -> Dataset:
   if not isinstance(label, tfds.features.ClassLabel) or "image" not in features:
     raise InputError(
       f"Data set {name!r} has the features {sorted(features)}; expected a class 'label' and an"
-      " 'image'.", "Choose an image classification data set.",
+      " 'image'.",
+      "Choose an image classification data set.",
     )
   try:
     source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})

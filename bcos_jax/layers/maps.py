@@ -1,0 +1,170 @@
+"""Linear maps, and their B-cos transform at B=2 as one function with a gradient of its own.
+
+Training is bound by memory traffic rather than arithmetic, so what counts is how often each
+activation is read and written. Automatic differentiation of `y |y| / ||x||` keeps y and the
+result, and reads both again for the gradient of the norm. `square_map` instead keeps its input,
+its result (which the next layer keeps anyway) and one norm per position.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from .. import functional as F
+from ..errors import unknown_name
+
+Array = jax.Array
+
+_PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Matmul:
+  """Dense map over the last axis: x [..., I], kernel [I, O]."""
+
+  pointwise = True
+  shared_gradient = False
+
+  def __call__(self, x: Array, kernel: Array) -> Array:
+    """Returns x @ kernel, [..., O]."""
+    return x @ kernel
+
+  def sq_norm(self, x: Array) -> Array:
+    """Returns the squared norm behind each response, float32 [..., 1]."""
+    return F.sq_norm(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+  """Channels-last convolution with PyTorch's padding modes.
+
+  Attributes:
+    window: Extent along each spatial axis.
+    strides: Strides along each spatial axis.
+    pads: (before, after) along each spatial axis.
+    dilation: Kernel dilation along each spatial axis.
+    groups: Feature groups.
+    padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+  """
+
+  window: tuple[int, ...]
+  strides: tuple[int, ...]
+  pads: tuple[tuple[int, int], ...]
+  dilation: tuple[int, ...]
+  groups: int = 1
+  padding_mode: str = "zeros"
+
+  # A batch norm follows: the gradient that arrives is an expression in two activations, and
+  # both gradients of the map read it. See `square_map`.
+  shared_gradient = True
+
+  def __post_init__(self):
+    if self.padding_mode not in _PAD_MODES:
+      raise unknown_name("padding_mode", self.padding_mode, _PAD_MODES)
+
+  @property
+  def pointwise(self) -> bool:
+    """Whether each response sees one position, and each position makes one response."""
+    return (
+      self.groups == 1
+      and not any(map(any, self.pads))
+      and all(k == 1 for k in (*self.window, *self.strides))
+    )
+
+  def __call__(self, x: Array, kernel: Array) -> Array:
+    """Maps x [N, *spatial, I] by kernel [*window, I / groups, O] to [N, *spatial_out, O]."""
+    pads = self.pads
+    if self.padding_mode != "zeros":
+      x = jnp.pad(x, ((0, 0), *pads, (0, 0)), mode=_PAD_MODES[self.padding_mode])
+      pads = [(0, 0)] * len(pads)
+    axes = "DHW"[3 - len(pads) :]
+    return lax.conv_general_dilated(
+      x,
+      kernel,
+      self.strides,
+      pads,
+      rhs_dilation=self.dilation,
+      feature_group_count=self.groups,
+      dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+    )
+
+  def sq_norm(self, x: Array) -> Array:
+    """Returns the squared norm of each patch, float32 [N, *spatial_out, groups]."""
+    return F.patch_sq_norm(x, self.window, self.strides, self.pads, self.dilation, self.groups)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def square_map(
+  x: Array, kernel: Array, linear: Matmul | Convolution, guard: F.Guard, gate: str | None = None
+) -> Array:
+  """Returns |cos| w.x for w.x = linear(gated(x), kernel) (arXiv 2205.10268, eq. 3 at B=2).
+
+  Gradients with respect to `x` and `kernel` are exact, through the norm as well. With n the
+  norm and g the cotangent, the response gets d_y = 2 g |y| / n, |y| = sqrt(|out| n), and the
+  squared norm d_n2 = -sum(g out) / 2n^2, the sum going over the outputs.
+
+  * Where each response sees one position, sum(g out) = d_y.y / 2 = x.d_x / 2 with d_x the
+    gradient before the norm's share: the sum may go over the inputs instead. That is taken when
+    they are fewer, and costs no pass over memory: d_x and x are at hand in the layer before.
+  * Where d_y is an expression in two activations and both products read it, it is written once
+    (`shared_gradient`), together with the sum over the outputs.
+  * `gate` names an activation of `functional.GATES` that belongs to the input. Its result is
+    computed again in the backward pass, so only the input of the gate is kept.
+
+  Args:
+    x: Input, of the compute dtype.
+    kernel: Kernel, of the compute dtype.
+    linear: The map.
+    guard: The epsilons of the norm.
+    gate: Activation of the input, or None.
+
+  Returns:
+    The scaled response, in the dtype of the input; the scale is computed in float32.
+  """
+  return _forward(x, kernel, linear, guard, gate)[0]
+
+
+def _forward(x, kernel, linear, guard, gate):
+  if gate is not None:
+    x = F.gated(x, gate)
+  norm = guard.norm(linear.sq_norm(x))
+  return F.square_scale(linear(x, kernel), norm), norm
+
+
+def _square_map_fwd(x, kernel, linear, guard, gate):
+  out, norm = _forward(x.value, kernel.value, linear, guard, gate)
+  # A tree without leaves is static: the first layer of a network computes no gradient of images.
+  wanted = () if x.perturbed else None
+  return out, (x.value, kernel.value, out, norm, wanted)
+
+
+def _square_map_bwd(linear, guard, gate, residuals, cotangent):
+  x, kernel, out, norm, wanted = residuals
+  cotangent = cotangent.astype(out.dtype)
+  if gate is not None:
+    # The barrier keeps the compiler from finding, and keeping, the forward pass's value instead.
+    x, through_gate = jax.vjp(lambda x: F.gated(x, gate), lax.optimization_barrier(x))
+  d_y = F.square_scale_gradient(out, norm, cotangent)
+  _, pullback = jax.vjp(linear, x, kernel)
+  if wanted is None:
+    return jnp.zeros_like(x), pullback(d_y)[1]
+  if linear.pointwise and x.shape[-1] < out.shape[-1]:
+    d_x, d_kernel = pullback(d_y)
+    products = 0.5 * F.group_sum(d_x.astype(jnp.float32) * x.astype(jnp.float32))
+    d_sq_norm = guard.sq_norm_gradient(norm, products)
+  else:
+    products = F.group_sum(cotangent.astype(jnp.float32) * out.astype(jnp.float32), norm.shape[-1])
+    d_sq_norm = guard.sq_norm_gradient(norm, products)
+    if linear.shared_gradient:
+      d_y = lax.optimization_barrier(d_y)
+    d_x, d_kernel = pullback(d_y)
+  d_x = d_x + jax.vjp(linear.sq_norm, x)[1](d_sq_norm)[0]
+  return (d_x if gate is None else through_gate(d_x)[0]), d_kernel
+
+
+square_map.defvjp(_square_map_fwd, _square_map_bwd, symbolic_zeros=True)
