@@ -106,10 +106,17 @@ def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.nda
     source: Whose keys to write; None writes those that it came from.
 
   Raises:
-    InputError: The source has no keys for this architecture and family.
+    InputError: The source has no keys for this architecture and family, or none is known.
   """
   source = bundle.config["provenance"].get("source") if source is None else source
   family = type(bundle.model.ops)
+  if source is None:
+    # A guess could pass unit-norm weights off as plain ones: the keys are the same.
+    known = sorted({layout.source for layout in _layouts(type(bundle.model), None)})
+    raise InputError(
+      "The bundle does not say which source's keys it came with.",
+      f"Give source=, one of {', '.join(map(repr, known))}.",
+    )
   for layout in _layouts(type(bundle.model), source):
     if type(layout.ops) is family:
       leaves = traverse_util.flatten_dict(jax.device_get(dict(bundle.variables)), sep="/")

@@ -258,6 +258,13 @@ def test_wrong_source_or_architecture(architecture, source, message):
     convert.from_state_dict(_small(), architecture, source)
 
 
+def test_source_is_never_guessed_when_writing():
+  """B-cos v2 and B-cosification share most keys, but not what their weights mean."""
+  model = tiny("resnet_tiny", BcosOps())
+  with pytest.raises(InputError, match=r"does not say.*'bcos_v2', 'bcosification', 'torchvision'"):
+    convert.to_state_dict(make_bundle(model, filled(model)))
+
+
 def test_empty_state_dict():
   with pytest.raises(InputError, match="is missing"):
     convert.from_state_dict({}, "resnet_tiny")

@@ -330,7 +330,7 @@ def test_starting_points(tmp_path):
     labels=conventional.labels,
   )
   ours = bcos_jax.bcosify(conventional.model, conventional.variables, ops=BcosOps(b=2.0))
-  in_memory = train(tmp_path / "b", init=ours)
+  in_memory = train(tmp_path / "b", spec="digits:bcosify", init=ours)
   from_bundle = train(tmp_path / "c", f"--config.init={bundle}", spec="digits:bcosify")
   assert isinstance(from_bundle.model.ops, BcosOps)
   assert_equal(in_memory.variables, from_bundle.variables)

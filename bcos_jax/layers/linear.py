@@ -49,6 +49,12 @@ class _BcosLinear(nn.Module):
     return jnp.maximum(b, 1.0)
 
   def _kernel(self, shape: tuple[int, ...]) -> tuple[Array, Array | None]:
+    if self.cosine_of_weights and self.max_out > 1:
+      raise InputError(
+        f"cosine_of_weights and max_out={self.max_out} do not go together: each unit has a length "
+        "of its own.",
+        "Use one of them.",
+      )
     kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
     if not (self.unit_norm or self.cosine_of_weights):
       return kernel, None

@@ -94,11 +94,14 @@ class BatchNorm(_Norm):
     return self._affine(y, features, self.dtype or x.dtype)
 
   def _batch_statistics(self, wide: Array) -> tuple[Array, Array]:
-    # One pass over the activations: they are read from memory once for both moments.
+    # One pass over the activations, so they are read from memory once for both moments. Taken
+    # around a value of the channel itself, the squares do not cancel where the mean is large.
     axes = None if self.joint else tuple(range(wide.ndim - 1))
-    mean = jnp.mean(wide, axes)
-    var = jnp.maximum(jnp.mean(jnp.square(wide), axes) - jnp.square(mean), 0.0)
-    return mean.reshape(-1), var.reshape(-1)
+    origin = wide[(0,) * wide.ndim if self.joint else (0,) * (wide.ndim - 1)]
+    around = wide - lax.stop_gradient(origin)
+    shift = jnp.mean(around, axes)
+    var = jnp.maximum(jnp.mean(jnp.square(around), axes) - jnp.square(shift), 0.0)
+    return (shift + lax.stop_gradient(origin)).reshape(-1), var.reshape(-1)
 
   def _update(self, running: dict[str, nn.Variable], mean: Array, var: Array, count: int):
     if self.momentum is None:
