@@ -202,6 +202,12 @@ def _evaluate(options, _):
   examples = data.pipeline.Examples(
     data.open_dataset(options.dataset, options.split, options.data_dir), bundle.preprocess
   )
+  classes = len(examples.dataset.label_names)
+  if classes != bundle.model.num_classes:
+    raise InputError(
+      f"The network has {bundle.model.num_classes} classes, {options.dataset!r} has {classes}.",
+      "Evaluate a network trained on this data set.",
+    )
   result = evaluate.evaluate(
     bundle.model, bundle.variables, examples, batch_size=options.batch_size
   )

@@ -116,7 +116,8 @@ def dynamic_linear(
 ) -> Explanation:
   """The pure function behind `explain`: no checks, any transformation of JAX applies to it.
 
-  Use it inside a loss (the weights are differentiable) or inside a jitted step. Arguments and
+  Use it inside a jitted step, or inside a loss: outer derivatives see how the weights W(x) depend
+  on parameters and images. Arguments and
   result as for `explain`, but JAX arrays.
   """
   function, classes = _split_target(target, len(images))

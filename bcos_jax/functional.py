@@ -64,6 +64,19 @@ DENSE_GUARD = Guard(eps=1e-12, inside=False)
 """B-cos v2, B-cosification and ALOE, linear maps."""
 
 
+@jax.custom_vjp
+def hold(x: Array) -> Array:
+  """Returns `x`, a constant to the derivative that is taken next.
+
+  Unlike `lax.stop_gradient`, only to that one: a loss on an explanation still sees how the
+  dynamic weights depend on inputs and parameters. Reverse mode only.
+  """
+  return x
+
+
+hold.defvjp(lambda x: (x, None), lambda _, cotangent: (jnp.zeros_like(cotangent),))
+
+
 def bcos_scale(
   y: Array,
   sq_norm: Array,
@@ -90,10 +103,10 @@ def bcos_scale(
   if isinstance(b, int | float) and b == 2 and not detach:
     return _square_scale(y, sq_norm, guard)
   wide = y.astype(jnp.float32)
-  cos = jnp.abs(wide) / _per_channel(guard.norm(sq_norm), y.shape[-1])
+  response = hold(wide) if detach else wide
+  norm = guard.norm(hold(sq_norm) if detach else sq_norm)
+  cos = jnp.abs(response) / _per_channel(norm, y.shape[-1])
   scale = cos if isinstance(b, int | float) and b == 2 else (cos + guard.base_eps) ** (b - 1)
-  if detach:
-    scale = lax.stop_gradient(scale)
   return (wide * scale).astype(y.dtype)
 
 
@@ -115,7 +128,9 @@ def square_scale_gradient(out: Array, norm: Array, cotangent: Array) -> Array:
   the result, which the next layer keeps anyway, and never stores the response.
   """
   wide, g = out.astype(jnp.float32), cotangent.astype(jnp.float32)
-  root = jnp.sqrt(jnp.abs(wide) / _per_channel(norm, out.shape[-1]))
+  square = jnp.abs(wide) / _per_channel(norm, out.shape[-1])
+  # Safe at zero in the second derivative as well.
+  root = jnp.where(square == 0, 0.0, jnp.sqrt(jnp.where(square == 0, 1.0, square)))
   return (2.0 * g * root).astype(out.dtype)
 
 
@@ -229,7 +244,7 @@ def gated(x: Array, kind: str, *, detach: bool = False) -> Array:
   gate = GATES[kind]
   if gate is None:
     return x
-  return x * (lax.stop_gradient(gate(x)) if detach else gate(x))
+  return x * gate(hold(x) if detach else x)
 
 
 def attend(q: Array, k: Array, v: Array, *, detach: bool = False) -> Array:
@@ -246,7 +261,7 @@ def attend(q: Array, k: Array, v: Array, *, detach: bool = False) -> Array:
     [N, T, heads, head_dim] in the dtype of `v`. The softmax is computed in float32.
   """
   if detach:
-    q, k = lax.stop_gradient((q, k))
+    q, k = hold(q), hold(k)
   logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32)
   weights = jax.nn.softmax(logits * q.shape[-1] ** -0.5, axis=-1)
   return jnp.einsum("nhqk,nkhd->nqhd", weights.astype(v.dtype), v)

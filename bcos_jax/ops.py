@@ -109,6 +109,15 @@ class Ops(abc.ABC):
       tokens: Whether the architecture is a transformer, whose order is another choice.
     """
 
+  def check_encoded(self, x: Array) -> None:
+    """Raises InputError unless `x` is a batch of encoded images."""
+    if x.ndim != 4 or x.shape[-1] != self.encoding.channels:
+      raise InputError(
+        f"The network got shape {x.shape}, expected encoded images "
+        f"[N, H, W, {self.encoding.channels}].",
+        "Encode plain colours with model.ops.encoding(images), or use explain, which does.",
+      )
+
   def linear(self, features: int, *, use_bias: bool = True, name: str) -> nn.Module:
     """Dense map that is linear in every family (queries, keys, values)."""
     return layers.BcosDense(
@@ -445,7 +454,12 @@ def from_dict(fields: Mapping[str, Any]) -> Ops:
     if name not in known:
       raise unknown_name(f"field of the {family!r} ops", name, known)
   nested = {"encoding": Encoding, "conv_guard": F.Guard, "dense_guard": F.Guard}
+  default = presets[family]()
   for name, cls in nested.items():
-    if isinstance(fields.get(name), Mapping):
-      fields[name] = cls(**fields[name])
+    given = fields.get(name)
+    if isinstance(given, Mapping):
+      for key in given:
+        if key not in (known := {f.name for f in dataclasses.fields(cls)}):
+          raise unknown_name(f"field of {name}", key, known)
+      fields[name] = dataclasses.replace(getattr(default, name), **given)
   return presets[family](**fields)

@@ -136,11 +136,7 @@ def save(
     model, variables, preprocess=preprocess, labels=labels, provenance=provenance, extras=extras
   )
   folder = pathlib.Path(folder)
-  if (
-    folder.exists()
-    and not (folder / _CONFIG).is_file()
-    and (not folder.is_dir() or any(folder.iterdir()))
-  ):
+  if folder.exists() and not _is_bundle(folder) and (not folder.is_dir() or any(folder.iterdir())):
     raise InputError(f"{str(folder)!r} exists and is no bundle.", "Choose a new folder.")
   leaves = traverse_util.flatten_dict(bundle.variables, sep="/")
   leaves |= {f"extras/{key}": leaf for key, leaf in bundle.extras.items()}
@@ -162,6 +158,11 @@ def save(
       "Choose a folder that you may write to, on a disk with space.",
     ) from error
   return folder
+
+
+def _is_bundle(folder: pathlib.Path) -> bool:
+  """Whether a folder holds a bundle and nothing else, so that nothing of the user's is lost."""
+  return folder.is_dir() and {path.name for path in folder.iterdir()} == {_WEIGHTS, _CONFIG}
 
 
 def _replace(folder: pathlib.Path, staged: pathlib.Path, aside: pathlib.Path):

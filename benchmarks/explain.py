@@ -34,7 +34,9 @@ def main():
   parser.add_argument("--batch", type=int, default=2)
   parser.add_argument("--targets", default="1,4", help="numbers of targets per image")
   args = parser.parse_args()
-  print(f"{'network':<28}{'targets':>8}{'forward passes':>16}{'at most':>9}   (jax {jax.__version__})")
+  print(
+    f"{'network':<28}{'targets':>8}{'forward passes':>16}{'at most':>9}   (jax {jax.__version__})"
+  )
   for name in args.model.split(","):
     model = bcos_jax.create(name, ops=bcos_jax.BcosOps())
     variables = abstract_variables(model)

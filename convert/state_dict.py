@@ -118,12 +118,18 @@ def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.nda
       f"Give source=, one of {', '.join(map(repr, known))}.",
     )
   for layout in _layouts(type(bundle.model), source):
-    if type(layout.ops) is family:
+    if type(layout.ops) is family and _same_weights(layout.ops, bundle.model.ops):
       leaves = traverse_util.flatten_dict(jax.device_get(dict(bundle.variables)), sep="/")
       return export(leaves, layout.table, bundle.extras)
   raise InputError(
     f"{source!r} has no keys for a {family.__name__} network.", "Choose another source."
   )
+
+
+def _same_weights(a: Ops, b: Ops) -> bool:
+  """Whether two families of one type compute the same function from the same kernels."""
+  fields = ("unit_norm", "cosine_of_weights", "max_out", "keep_activations")
+  return all(getattr(a, name, None) == getattr(b, name, None) for name in fields)
 
 
 def _layouts(cls: type[nn.Module], source: str | None) -> list[Layout]:

@@ -524,3 +524,28 @@ def test_images_that_do_not_divide_into_patches():
   for target in (None, 1):
     with pytest.raises(InputError, match=r"12x12 pixels.*8x8"):
       bcos_jax.explain(model, filled(model), photos(1, side=12), target=target)
+
+
+def test_losses_on_explanations_see_how_the_weights_depend_on_parameters():
+  """The derivative of a loss on W(x), against finite differences along a random direction."""
+  model = bcos_jax.create("resnet_tiny", ops=BcosOps(), image_size=16)
+  images = np.random.RandomState(0).rand(2, 16, 16, 3).astype(np.float32)
+  shapes = bcos_jax.pretrained.abstract_variables(model)
+  rng = np.random.RandomState(1)
+  variables = jax.tree.map(lambda s: np.float32(0.3 * rng.randn(*s.shape) + (s.ndim < 2)), shapes)
+  direction = jax.tree.map(lambda p: np.float32(rng.randn(*p.shape)), variables["params"])
+
+  @jax.jit
+  def loss(params):
+    with jax.default_matmul_precision("highest"):
+      ex = bcos_jax.dynamic_linear(model, {**variables, "params": params}, images, 1)
+    return 1e3 * (ex.weights**2).mean()
+
+  gradient = jax.jit(jax.grad(loss))(variables["params"])
+  along = sum(map(lambda g, d: float((g * d).sum()), *map(jax.tree.leaves, (gradient, direction))))
+  step = 1e-3
+  ahead, behind = (
+    float(loss(jax.tree.map(lambda p, d, s=s: p + s * d, variables["params"], direction)))
+    for s in (step, -step)
+  )
+  np.testing.assert_allclose(along, (ahead - behind) / (2 * step), rtol=2e-2)

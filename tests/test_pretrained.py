@@ -172,7 +172,6 @@ def test_a_crash_while_replacing_leaves_the_old_bundle(tmp_path, monkeypatch):
 
 def test_replacing_leaves_nothing_of_the_old_bundle(tmp_path):
   folder = bcos_jax.save(tmp_path / "net", MODEL, filled(MODEL), labels=LABELS)
-  (folder / "notes.txt").write_text("old")
   bcos_jax.save(folder, MODEL, filled(MODEL, seed=1))
   assert {path.name for path in tmp_path.iterdir()} == {"net"}
   assert {path.name for path in folder.iterdir()} == {"model.safetensors", "config.json"}
@@ -180,6 +179,14 @@ def test_replacing_leaves_nothing_of_the_old_bundle(tmp_path):
 
 
 # Refusals when saving.
+
+
+def test_a_bundle_with_something_of_the_users_is_left_alone(tmp_path):
+  folder = bcos_jax.save(tmp_path / "net", MODEL, filled(MODEL), labels=LABELS)
+  (folder / "notes.txt").write_text("mine")
+  with pytest.raises(InputError, match="exists and is no bundle"):
+    bcos_jax.save(folder, MODEL, filled(MODEL, seed=1))
+  assert (folder / "notes.txt").read_text() == "mine"
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 from jax.sharding import Mesh
+import numpy as np
 
 from . import losses, sharding
 from .data import pipeline
@@ -71,6 +72,10 @@ def run(
         _add(totals, pending.pop(0))
   for sums in pending:
     _add(totals, sums)
+  if not np.isfinite(totals["loss"]):
+    raise FloatingPointError(
+      f"The loss on {totals['count']:.0f} examples is {totals['loss']}: the network has diverged."
+    )
   return {
     "accuracy": totals["correct"] / totals["count"],
     "loss": totals["loss"] / totals["count"],

@@ -82,7 +82,8 @@ class _BcosLinear(nn.Module):
     y = F.max_out(y, self.max_out)
     if not self.learn_b and b == 1:
       return y
-    return F.bcos_scale(y, linear.sq_norm(x), b=b, guard=self.guard, detach=self.detach)
+    seen = F.hold(x) if self.detach else x
+    return F.bcos_scale(y, linear.sq_norm(seen), b=b, guard=self.guard, detach=self.detach)
 
 
 class BcosDense(_BcosLinear):

@@ -21,6 +21,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from ..errors import InputError
+from ..functional import hold
 from .sources import add_constant
 
 Array = jax.Array
@@ -38,8 +39,7 @@ class _Norm(nn.Module):
     return y.astype(dtype)
 
   def _divisor(self, var: Array) -> Array:
-    inverse = lax.rsqrt(var + self.eps)
-    return lax.stop_gradient(inverse) if self.detach else inverse
+    return lax.rsqrt((hold(var) if self.detach else var) + self.eps)
 
 
 class BatchNorm(_Norm):

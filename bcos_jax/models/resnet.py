@@ -94,6 +94,7 @@ class ResNet(nn.Module):
   def __call__(self, x: Array, train: bool = False) -> Array:
     """Maps encoded images [N, H, W, channels] to float32 logits [N, num_classes]."""
     ops = self.ops
+    ops.check_encoded(x)
     if self.block not in _BLOCKS:
       raise unknown_name("block", self.block, _BLOCKS)
     x = ops.conv(self.width, *((3, 1) if self.small_inputs else (7, 2)), name="conv1")(x)

@@ -100,6 +100,7 @@ class SimpleViT(nn.Module):
   def __call__(self, x: Array, train: bool = False) -> Array:
     """Maps encoded images [N, H, W, channels] to float32 logits [N, num_classes]."""
     ops = self.ops
+    ops.check_encoded(x)
     for i, features in enumerate(self.conv_stem):
       strides = 2 if features > x.shape[-1] else 1
       x = ops.conv(features, 3, strides, use_bias=True, name=f"stem{i}_conv")(x)
