@@ -86,8 +86,6 @@ def test_fresh_networks_export_all_published_keys(name, kind, source, ops):
       assert tensor.dtype == np.int64 and tensor == 0
     elif key.endswith("running_mean") and kind != "conventional":
       assert tensor.dtype == np.float32 and not tensor.any()
-  back = convert.from_state_dict(state, name.removeprefix("v2_"), source)
-  assert all(np.array_equal(leaf, leaves[path]) for path, leaf in flat(back.variables).items())
 
 
 def test_published_key_counts():

@@ -84,7 +84,6 @@ def test_sizes_of_published_networks(name):
     assert bcos.num_classes == 10 and bcos.image_size == 32
   else:
     assert bcos.num_classes == 1000 and bcos.image_size == 224
-    assert shapes(bcos)["params/head/kernel"].shape[1] == 1000
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -166,8 +165,8 @@ SMALLEST = {"resnet_tiny": {"stages": (1,)}, "vitc_tiny": {"depth": 1}}
 @pytest.mark.parametrize(
   "name, preset",
   [
-    *(("resnet_tiny", preset) for preset in ("standard", "bcosification", "v1", "v2")),
-    *(("vitc_tiny", preset) for preset in ("bcosification", "v2")),
+    *(("resnet_tiny", preset) for preset in ("standard", "v1", "v2")),
+    ("vitc_tiny", "bcosification"),
   ],
 )
 def test_black_and_white_images_train_and_infer(name, preset):
@@ -200,10 +199,7 @@ def test_black_and_white_images_train_and_infer(name, preset):
   assert updates.get("batch_stats", {}).keys() == variables.get("batch_stats", {}).keys()
 
 
-@pytest.mark.parametrize(
-  "name, preset",
-  [("resnet_tiny", "bcosification"), ("vitc_tiny", "bcosification"), ("vitc_tiny", "v2")],
-)
+@pytest.mark.parametrize("name, preset", [("resnet_tiny", "v2"), ("vitc_tiny", "bcosification")])
 def test_gradients_do_not_depend_on_the_way_they_are_computed(name, preset):
   """A B of 2 has a backward pass of its own; a learned B that is 2 has the general one. They
   differ by the published epsilon under the power alone."""
