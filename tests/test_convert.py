@@ -263,6 +263,14 @@ def test_source_is_never_guessed_when_writing():
     convert.to_state_dict(make_bundle(model, filled(model)))
 
 
+def test_the_same_keys_are_not_the_same_weights():
+  """Plain weights under the keys of unit-norm ones would be another function."""
+  for ops, source in ((BcosOps(), "bcos_v2"), (BcosOps.v2(), "bcosification")):
+    model = tiny("resnet_tiny", ops)
+    with pytest.raises(InputError, match="no keys for a BcosOps network"):
+      convert.to_state_dict(make_bundle(model, filled(model)), source)
+
+
 def test_empty_state_dict():
   with pytest.raises(InputError, match="is missing"):
     convert.from_state_dict({}, "resnet_tiny")

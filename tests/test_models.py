@@ -333,6 +333,15 @@ def test_sizes_that_do_not_divide(name, fields, side, message):
     jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, 6)))
 
 
+@pytest.mark.parametrize("name", ["resnet_tiny", "vitc_tiny"])
+@pytest.mark.parametrize("shape", [(1, SIDE, SIDE, 3), (SIDE, SIDE, 6), (1, 6, SIDE, SIDE)])
+def test_networks_want_encoded_images(name, shape):
+  """Plain colours given to the network itself are not taken for encoded ones."""
+  model = tiny(name, BcosOps())
+  with pytest.raises(InputError, match=r"expected encoded images \[N, H, W, 6\].*encoding"):
+    jax.eval_shape(model.apply, filled(model), jnp.zeros(shape))
+
+
 @pytest.mark.parametrize(
   "fields, near",
   [
@@ -354,6 +363,9 @@ def test_ops_from_plain_values():
     assert ops.from_dict(ops.to_dict(preset)) == preset
   assert ops.from_dict({"family": "bcos_v2", "b": 1.5}) == BcosOps.v2(b=1.5)
   assert ops.from_dict({"family": "standard"}) == StandardOps()
+  # Part of a nested value leaves the rest as the preset has it.
+  plain = ops.from_dict({"family": "bcos_v2", "encoding": {"pairing": "negated"}}).encoding
+  assert plain == dataclasses.replace(BcosOps.v2().encoding, pairing="negated")
   for fields, message in (
     ({"family": "bcoss"}, "Did you mean 'bcos'"),
     ({}, "family None"),
@@ -361,6 +373,8 @@ def test_ops_from_plain_values():
     ({"family": "standard", "b": 2.0}, "field of the 'standard' ops 'b'"),
     ({"family": "bcos", "b": 0.5}, "at least 1"),
     ({"family": "bcos", "encoding": {"pairing": "negatd"}}, "Did you mean 'negated'"),
+    ({"family": "bcos", "encoding": {"pairng": "none"}}, "Did you mean 'pairing'"),
+    ({"family": "bcos", "conv_guard": {"epsilon": 1e-5}}, "'epsilon'"),
   ):
     with pytest.raises(InputError, match=message):
       ops.from_dict(fields)
