@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bcos_jax.ops import BcosOps, StandardOps
+
+from .keys import Keys
 from .layouts import CONV, DENSE, DENSE_AS_1X1
 from .rules import Rule, Skip, Table
 
@@ -66,3 +69,11 @@ def _bcos(prefix: str) -> Table:
 STANDARD = _standard()
 BCOS_V2 = _bcos("")
 BCOSIFICATION = _bcos("model.")
+
+KEYS = (
+  Keys("torchvision", StandardOps(), STANDARD),
+  Keys("bcos_v2", BcosOps.v2(), BCOS_V2),
+  Keys("bcosification", BcosOps(), BCOSIFICATION),
+  # B-cosification starts from conventional networks, so it has their keys too.
+  Keys("bcosification", StandardOps(), STANDARD),
+)

@@ -23,17 +23,60 @@ from .layouts import AS_IS, Layout
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  """One tensor of the source is one leaf of the Flax tree.
+  """Tensors of the source are leaves of the Flax tree: one each, or several fused.
+
+  Several sources are the parts of one matrix, such as queries, keys and values, in equal shares
+  along PyTorch's first axis; several targets share that axis as their own shapes say.
 
   Attributes:
-    source: Template of the source key.
-    target: Template of the Flax path, `collection/module/.../leaf`.
+    source: Template of the source key, or of each part. None is a part that the source does not
+      have and that counts as zero (a bias of keys, which attention cannot see).
+    target: Template of the Flax path, `collection/module/.../leaf`, or of each part.
     layout: How the numbers are laid out.
   """
 
-  source: str
-  target: str
+  source: str | tuple[str | None, ...]
+  target: str | tuple[str, ...]
   layout: Layout = AS_IS
+
+  @property
+  def sources(self) -> tuple[str | None, ...]:
+    """The source templates, one per part."""
+    return (self.source,) if isinstance(self.source, str) else self.source
+
+  @property
+  def targets(self) -> tuple[str, ...]:
+    """The target templates, one per part."""
+    return (self.target,) if isinstance(self.target, str) else self.target
+
+  def source_shape(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Returns the shape of each source for targets of these shapes."""
+    laid = [self.layout.to_torch(np.broadcast_to(np.float32(0), s)).shape for s in shapes]
+    if len(self.sources) == len(laid) == 1:
+      return laid[0]
+    return (sum(shape[0] for shape in laid) // len(self.sources), *laid[0][1:])
+
+  def to_flax(
+    self, parts: Sequence[np.ndarray | None], shapes: Sequence[tuple[int, ...]]
+  ) -> list[np.ndarray]:
+    """Returns the leaves, of the given shapes, that the source tensors make."""
+    if len(parts) == len(shapes) == 1:
+      return [np.array(self.layout.to_flax(np.asarray(parts[0])), order="C")]
+    like = np.asarray(next(part for part in parts if part is not None))
+    whole = np.concatenate(
+      [np.zeros_like(like) if part is None else np.asarray(part) for part in parts]
+    )
+    rows = [self.layout.to_torch(np.broadcast_to(np.float32(0), s)).shape[0] for s in shapes]
+    pieces = np.split(whole, np.cumsum(rows)[:-1])
+    return [np.array(self.layout.to_flax(piece), order="C") for piece in pieces]
+
+  def to_torch(self, leaves: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Returns the source tensors that make these leaves; the inverse of `to_flax`."""
+    laid = [self.layout.to_torch(leaf) for leaf in leaves]
+    if len(self.sources) == len(laid) == 1:
+      return [np.array(laid[0], order="C")]
+    parts = np.split(np.concatenate(laid), len(self.sources))
+    return [np.array(part, order="C") for part in parts]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +90,8 @@ class Skip:
     fill: The value to write for a network that did not come from this source.
     dtype: Its dtype.
     scalar: Whether it has shape (); otherwise it has the shape of `beside`.
+    optional: Some checkpoints lack it, and its shape may be any: written back only where it came
+      along.
   """
 
   source: str
@@ -55,6 +100,7 @@ class Skip:
   fill: float = 0.0
   dtype: str = "float32"
   scalar: bool = False
+  optional: bool = False
 
   def default(self, sibling: np.ndarray) -> np.ndarray:
     """Returns the value that a fresh network would have."""
@@ -62,17 +108,19 @@ class Skip:
 
 
 Table = tuple[Rule | Skip, ...]
+Numbers = tuple[tuple[str, str], ...]
 
 
 def port(
-  state: Mapping[str, np.ndarray],
+  state: Mapping[str, Any],
   table: Table,
   wanted: Mapping[str, Any],
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
   """Maps a state dict to the leaves of a Flax tree.
 
   Args:
-    state: Source key -> tensor.
+    state: Source key -> tensor: anything with a shape that NumPy can read, and that is read only
+      once, when its leaf is made.
     table: The rules of this architecture and source.
     wanted: Flax path -> array or shape of the network to fill.
 
@@ -84,37 +132,76 @@ def port(
     InputError: Any key matched by no rule or by several, any leaf filled twice or never, any
       shape that differs: all of them in one message.
   """
-  leaves, skipped, problems = {}, {}, []
+  groups, skipped, problems = _matched(state, table, wanted)
+  leaves: dict[str, np.ndarray | None] = {}
+  for (rule, numbers), keys in groups.items():
+    paths = [render(template, dict(numbers)) for template in rule.targets]
+    twice = [path for path in paths if path in leaves]
+    if twice:
+      given = ", ".join(map(repr, keys.values()))
+      problems += [f"{path!r} is filled twice, the second time by {given}" for path in twice]
+      continue
+    leaves |= dict.fromkeys(paths)
+    problem = _unfit(rule, numbers, keys, paths, state, wanted)
+    problems += problem
+    if not (problem or problems):
+      parts = [None if t is None else state[keys[t]] for t in rule.sources]
+      made = rule.to_flax(parts, [wanted[path].shape for path in paths])
+      leaves |= dict(zip(paths, made, strict=True))
+  problems += [_missing(path, wanted, table) for path in sorted(wanted.keys() - leaves.keys())]
+  _raise(problems)
+  return leaves, {key: np.array(state[key]) for key in skipped}
+
+
+def _matched(
+  state: Mapping[str, Any], table: Table, wanted: Mapping[str, Any]
+) -> tuple[dict[tuple[Rule, Numbers], dict[str, str]], list[str], list[str]]:
+  """Returns the keys of each rule's group by template, the skipped keys, and the problems."""
+  groups: dict[tuple[Rule, Numbers], dict[str, str]] = {}
+  skipped, problems = [], []
   for key, tensor in state.items():
-    matches = [(entry, found) for entry in table if (found := parse(entry.source, key)) is not None]
+    matches = [
+      (entry, template, numbers)
+      for entry in table
+      for template in key_templates(entry)
+      if (numbers := parse(template, key)) is not None
+    ]
     if len(matches) != 1:
       problems.append(
         f"{key!r} {list(tensor.shape)} is matched by {len(matches)} rules"
         + ("" if matches else _nearest_source(key, table))
       )
       continue
-    ((entry, numbers),) = matches
+    ((entry, template, numbers),) = matches
     skip = isinstance(entry, Skip)
-    path = render(entry.beside if skip else entry.target, numbers)
-    if path not in wanted:
+    paths = [render(t, numbers) for t in ((entry.beside,) if skip else entry.targets)]
+    unknown = [path for path in paths if path not in wanted]
+    if unknown:
       problems.append(
-        f"{key!r} {list(tensor.shape)} belongs to {path!r}, which this network "
-        f"does not have{_nearest(path, wanted)}"
+        f"{key!r} {list(tensor.shape)} belongs to {unknown[0]!r}, which this network "
+        f"does not have{_nearest(unknown[0], wanted)}"
       )
     elif skip:
-      problems += _misfit(key, tensor, () if entry.scalar else wanted[path].shape, path)
-      skipped[key] = np.array(tensor)
-    elif path in leaves:
-      problems.append(f"{path!r} is filled twice, the second time by {key!r}")
+      if not entry.optional:
+        shape = () if entry.scalar else wanted[paths[0]].shape
+        problems += _misfit(key, tensor, shape, paths[0])
+      skipped.append(key)
     else:
-      problem = _misfit(key, tensor, _source_shape(entry.layout, wanted[path].shape), path)
-      problems += problem
-      leaves[path] = None if problem else np.array(entry.layout.to_flax(tensor), order="C")
-  problems += [
-    _missing(path, wanted[path].shape, table) for path in sorted(wanted.keys() - leaves.keys())
-  ]
-  _raise(problems)
-  return leaves, skipped
+      groups.setdefault((entry, tuple(numbers.items())), {})[template] = key
+  return groups, skipped, problems
+
+
+def _unfit(rule, numbers, keys, paths, state, wanted) -> list[str]:
+  """Returns what is wrong with the tensors of one rule's group."""
+  problems, where = [], ", ".join(paths)
+  shape = rule.source_shape([wanted[path].shape for path in paths])
+  for template in rule.sources:
+    if template in keys:
+      problems += _misfit(keys[template], state[keys[template]], shape, where)
+    elif template is not None:
+      key = render(template, dict(numbers))
+      problems.append(f"{key!r} {list(shape)} (for {where!r}) is missing")
+  return problems
 
 
 def export(
@@ -130,20 +217,45 @@ def export(
   Raises:
     InputError: A leaf that no rule writes, or several.
   """
-  state, problems = {}, []
+  state, problems, done = {}, [], set()
   for path, tensor in leaves.items():
-    matches = 0
+    matches = [
+      (entry, numbers)
+      for entry in table
+      if isinstance(entry, Rule)
+      for template in entry.targets
+      if (numbers := parse(template, path)) is not None
+    ]
+    if len(matches) != 1:
+      problems.append(f"{path!r} is written by {len(matches)} rules")
+      continue
+    ((rule, numbers),) = matches
+    group = (rule, tuple(numbers.items()))
+    if group not in done:
+      done.add(group)
+      paths = [render(template, numbers) for template in rule.targets]
+      absent = [p for p in paths if p not in leaves]
+      if absent:
+        problems.append(f"{path!r} cannot be written without {absent[0]!r}")
+        continue
+      parts = rule.to_torch([leaves[p] for p in paths])
+      for template, part in zip(rule.sources, parts, strict=True):
+        if template is not None:
+          state[render(template, numbers)] = part
     for entry in table:
-      if isinstance(entry, Rule) and (numbers := parse(entry.target, path)) is not None:
-        matches += 1
-        state[render(entry.source, numbers)] = np.array(entry.layout.to_torch(tensor), order="C")
-      elif isinstance(entry, Skip) and (numbers := parse(entry.beside, path)) is not None:
+      if isinstance(entry, Skip) and (numbers := parse(entry.beside, path)) is not None:
         key = render(entry.source, numbers)
-        state[key] = np.array(skipped.get(key, entry.default(tensor)))
-    if matches != 1:
-      problems.append(f"{path!r} is written by {matches} rules")
+        if key in skipped or not entry.optional:
+          state[key] = np.array(skipped.get(key, entry.default(tensor)))
   _raise(problems)
   return state
+
+
+def key_templates(entry: Rule | Skip) -> list[str]:
+  """Returns the templates of the source keys that an entry of a table accounts for."""
+  if isinstance(entry, Skip):
+    return [entry.source]
+  return [template for template in entry.sources if template is not None]
 
 
 @functools.cache
@@ -171,22 +283,21 @@ def render(template: str, numbers: Mapping[str, str]) -> str:
   return template.format(**numbers)
 
 
-def _source_shape(layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
-  return layout.to_torch(np.broadcast_to(np.float32(0), shape)).shape
-
-
-def _misfit(key: str, tensor: np.ndarray, shape: tuple[int, ...], path: str) -> list[str]:
-  if tensor.shape == tuple(shape):
+def _misfit(key: str, tensor: Any, shape: tuple[int, ...], path: str) -> list[str]:
+  if tuple(tensor.shape) == tuple(shape):
     return []
   return [f"{key!r} has shape {list(tensor.shape)}, expected {list(shape)} (for {path!r})"]
 
 
-def _missing(path: str, shape: tuple[int, ...], table: Table) -> str:
+def _missing(path: str, wanted: Mapping[str, Any], table: Table) -> str:
   for entry in table:
-    if isinstance(entry, Rule) and (numbers := parse(entry.target, path)) is not None:
-      key, shape = render(entry.source, numbers), _source_shape(entry.layout, shape)
-      return f"{key!r} {list(shape)} (for {path!r}) is missing"
-  return f"{path!r} {list(shape)} is filled by no rule"
+    for template in entry.targets if isinstance(entry, Rule) else ():
+      if (numbers := parse(template, path)) is not None:
+        targets = [render(t, numbers) for t in entry.targets]
+        shape = list(entry.source_shape([wanted[t].shape for t in targets if t in wanted]))
+        keys = ", ".join(repr(render(t, numbers)) for t in key_templates(entry))
+        return f"{keys} {shape} (for {path!r}) is missing"
+  return f"{path!r} {list(wanted[path].shape)} is filled by no rule"
 
 
 def _nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
@@ -201,7 +312,8 @@ def _nearest_source(key: str, table: Table) -> str:
     left = iter(numbers)
     return re.sub(r"\{\w+\}", lambda _: next(left, "0"), template)
 
-  return _nearest(key, [plausible(entry.source) for entry in table])
+  known = [plausible(template) for entry in table for template in key_templates(entry)]
+  return _nearest(key, known)
 
 
 def _raise(problems: Sequence[str]):

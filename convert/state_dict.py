@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-import dataclasses
 from typing import Any
 
 from flax import linen as nn
@@ -14,43 +13,18 @@ import numpy as np
 from bcos_jax import models
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.inputs import Preprocess
-from bcos_jax.ops import BcosOps, Ops, StandardOps
+from bcos_jax.ops import Ops, StandardOps
 from bcos_jax.pretrained import Bundle, abstract_variables, make_bundle
 
-from . import resnet, vit
-from .rules import Rule, Table, export, parse, port
+from . import resnet, simple_vit
+from .keys import Keys
+from .rules import Rule, Table, export, key_templates, parse, port
 
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-  """The keys that one source gives one architecture.
-
-  Attributes:
-    source: 'torchvision', 'bcos_v2' or 'bcosification'.
-    ops: The family that the source's network belongs to.
-    table: The rules.
-  """
-
-  source: str
-  ops: Ops
-  table: Table
-
-
-LAYOUTS: dict[type[nn.Module], tuple[Layout, ...]] = {
-  models.ResNet: (
-    Layout("torchvision", StandardOps(), resnet.STANDARD),
-    Layout("bcos_v2", BcosOps.v2(), resnet.BCOS_V2),
-    Layout("bcosification", BcosOps(), resnet.BCOSIFICATION),
-    Layout("bcosification", StandardOps(), resnet.STANDARD),
-  ),
-  models.SimpleViT: (
-    Layout("bcos_v2", BcosOps.v2(), vit.BCOS_V2),
-    Layout("bcos_v2", StandardOps(), vit.STANDARD),
-    Layout("bcosification", BcosOps(), vit.BCOSIFICATION),
-    Layout("bcosification", StandardOps(), vit.STANDARD),
-  ),
+KEYS: dict[type[nn.Module], tuple[Keys, ...]] = {
+  models.ResNet: resnet.KEYS,
+  models.SimpleViT: simple_vit.KEYS,
 }
-"""Per architecture. B-cosification starts from conventional networks, so it has those keys too."""
+"""Per architecture; where several fit, the one that explains most keys is taken."""
 
 
 def from_state_dict(
@@ -59,6 +33,7 @@ def from_state_dict(
   source: str | None = None,
   *,
   ops: Ops | None = None,
+  fields: Mapping[str, Any] | None = None,
   labels: Sequence[str] = (),
   preprocess: Preprocess | None = None,
 ) -> Bundle:
@@ -67,8 +42,9 @@ def from_state_dict(
   Args:
     state_dict: Key -> NumPy array.
     architecture: A name of `bcos_jax.names()`. The number of classes is read off the head.
-    source: Whose keys these are: 'torchvision', 'bcos_v2' or 'bcosification'; None finds out.
+    source: Whose keys these are, as named in `Keys`; None finds out.
     ops: Replaces the family of the source, e.g. for another input encoding.
+    fields: Replaces fields of the architecture, as for `bcos_jax.create`.
     labels: Names of the classes.
     preprocess: How the evaluation of the network reads pictures.
 
@@ -80,20 +56,20 @@ def from_state_dict(
   """
   state = {key: np.asarray(tensor) for key, tensor in state_dict.items()}
   cls = type(models.create(architecture, ops=StandardOps()))
-  layout = _best_layout(state, _layouts(cls, source))
+  keys = _best(state, _keys_of(cls, source))
   model = models.create(
     architecture,
-    ops=layout.ops if ops is None else ops,
-    **_num_classes(state, layout.table, cls.head),
+    ops=keys.ops if ops is None else ops,
+    **{**_num_classes(state, keys.table, cls.head), **(fields or {})},
   )
   wanted = traverse_util.flatten_dict(abstract_variables(model), sep="/")
-  leaves, skipped = port(state, layout.table, wanted)
+  leaves, skipped = port(state, keys.table, wanted)
   return make_bundle(
     model,
     traverse_util.unflatten_dict(leaves, sep="/"),
     preprocess=preprocess,
     labels=labels,
-    provenance={"source": layout.source},
+    provenance={"source": keys.source},
     extras=skipped,
   )
 
@@ -112,15 +88,15 @@ def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.nda
   family = type(bundle.model.ops)
   if source is None:
     # A guess could pass unit-norm weights off as plain ones: the keys are the same.
-    known = sorted({layout.source for layout in _layouts(type(bundle.model), None)})
+    known = sorted({keys.source for keys in _keys_of(type(bundle.model), None)})
     raise InputError(
       "The bundle does not say which source's keys it came with.",
       f"Give source=, one of {', '.join(map(repr, known))}.",
     )
-  for layout in _layouts(type(bundle.model), source):
-    if type(layout.ops) is family and _same_weights(layout.ops, bundle.model.ops):
+  for keys in _keys_of(type(bundle.model), source):
+    if type(keys.ops) is family and _same_weights(keys.ops, bundle.model.ops):
       leaves = traverse_util.flatten_dict(jax.device_get(dict(bundle.variables)), sep="/")
-      return export(leaves, layout.table, bundle.extras)
+      return export(leaves, keys.table, bundle.extras)
   raise InputError(
     f"{source!r} has no keys for a {family.__name__} network.", "Choose another source."
   )
@@ -132,22 +108,23 @@ def _same_weights(a: Ops, b: Ops) -> bool:
   return all(getattr(a, name, None) == getattr(b, name, None) for name in fields)
 
 
-def _layouts(cls: type[nn.Module], source: str | None) -> list[Layout]:
-  layouts = list(LAYOUTS.get(cls, ()))
+def _keys_of(cls: type[nn.Module], source: str | None) -> list[Keys]:
+  candidates = list(KEYS.get(cls, ()))
   if source is None:
-    return layouts
-  if source not in {layout.source for layout in layouts}:
-    raise unknown_name(f"source of a {cls.__name__}", source, {layout.source for layout in layouts})
-  return [layout for layout in layouts if layout.source == source]
+    return candidates
+  if source not in {keys.source for keys in candidates}:
+    raise unknown_name(f"source of a {cls.__name__}", source, {keys.source for keys in candidates})
+  return [keys for keys in candidates if keys.source == source]
 
 
-def _best_layout(state: Mapping[str, Any], layouts: Sequence[Layout]) -> Layout:
-  """Returns the layout that explains most keys: the others would report more problems."""
+def _best(state: Mapping[str, Any], candidates: Sequence[Keys]) -> Keys:
+  """Returns the table that explains most keys: the others would report more problems."""
 
-  def explained(layout: Layout) -> int:
-    return sum(any(parse(entry.source, key) is not None for entry in layout.table) for key in state)
+  def explained(keys: Keys) -> int:
+    templates = [template for entry in keys.table for template in key_templates(entry)]
+    return sum(any(parse(template, key) is not None for template in templates) for key in state)
 
-  return max(layouts, key=explained)
+  return max(candidates, key=explained)
 
 
 def _num_classes(state: Mapping[str, np.ndarray], table: Table, head: str) -> dict[str, int]:

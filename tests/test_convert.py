@@ -8,7 +8,7 @@ import pytest
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps, convert
 from bcos_jax.convert import layouts, rules
-from bcos_jax.convert.state_dict import LAYOUTS
+from bcos_jax.convert.state_dict import KEYS
 from bcos_jax.errors import InputError
 from bcos_jax.pretrained import make_bundle
 
@@ -333,7 +333,7 @@ def test_scalars_stay_scalars():
 
 def test_tables_name_every_leaf_once():
   """Every leaf of every family that a table serves is written by exactly one rule."""
-  for cls, entries in LAYOUTS.items():
+  for cls, entries in KEYS.items():
     for layout in entries:
       for name in bcos_jax.names():
         model = bcos_jax.create(name, ops=layout.ops)

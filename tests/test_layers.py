@@ -617,7 +617,8 @@ def test_batch_norm_over_several_steps(centered, joint, momentum):
     assert rel(y, expected) <= 1e-5
     assert rel(stats["var"], np.reshape(running["var"], -1)) <= 1e-5
     if centered:
-      assert rel(stats["mean"], np.reshape(running["mean"], -1)) <= 1e-5
+      # Measured in standard deviations: the mean itself may be arbitrarily near to zero.
+      assert np.all(np.abs(stats["mean"] - running["mean"]) <= 1e-5 * np.sqrt(running["var"]))
     else:
       assert "mean" not in stats
 

@@ -9,13 +9,13 @@ from flax import linen as nn
 
 from ..errors import InputError, unknown_name
 from ..ops import Ops
-from . import resnet, vit
+from . import resnet, simple_vit
 from .resnet import ResNet as ResNet
-from .vit import SimpleViT as SimpleViT
+from .simple_vit import SimpleViT as SimpleViT
 
 _VARIANTS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
   **{name: (ResNet, fields) for name, fields in resnet.VARIANTS.items()},
-  **{name: (SimpleViT, fields) for name, fields in vit.VARIANTS.items()},
+  **{name: (SimpleViT, fields) for name, fields in simple_vit.VARIANTS.items()},
 }
 
 

@@ -6,6 +6,9 @@ each stage of the stem has rules of its own.
 
 from __future__ import annotations
 
+from bcos_jax.ops import BcosOps, StandardOps
+
+from .keys import Keys
 from .layouts import AS_IS, CONV, DENSE, Layout
 from .rules import Rule, Table
 
@@ -40,3 +43,10 @@ def _table(prefix: str, infix: str, bias: bool) -> Table:
 STANDARD = _table("", "", bias=True)
 BCOS_V2 = _table("0.", ".linear", bias=False)
 BCOSIFICATION = _table("model.", ".linear", bias=False)
+
+KEYS = (
+  Keys("bcos_v2", BcosOps.v2(), BCOS_V2),
+  Keys("bcos_v2", StandardOps(), STANDARD),
+  Keys("bcosification", BcosOps(), BCOSIFICATION),
+  Keys("bcosification", StandardOps(), STANDARD),
+)

@@ -1,0 +1,28 @@
+"""What the keys of a source's checkpoints mean for one architecture."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from bcos_jax.ops import Ops
+
+from .rules import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Keys:
+  """The keys that one source gives one architecture.
+
+  Attributes:
+    source: Whose keys these are: 'torchvision', 'timm', 'huggingface', 'bcos_v2',
+      'bcosification', ...
+    ops: The family that the source's network belongs to.
+    table: The rules.
+    modules: Pairs of templates: a module of the PyTorch network, and the Flax module that
+      computes the same, in the order of computation. Verification compares their outputs.
+  """
+
+  source: str
+  ops: Ops
+  table: Table
+  modules: tuple[tuple[str, str], ...] = ()
