@@ -70,8 +70,15 @@ STANDARD = _standard()
 BCOS_V2 = _bcos("")
 BCOSIFICATION = _bcos("model.")
 
+MODULES = (
+  ("conv1", "conv1"),
+  ("bn1", "bn1"),
+  ("layer{i}.{j}", "layer{i}_{j}"),
+)
+"""What torchvision's and our modules have in common."""
+
 KEYS = (
-  Keys("torchvision", StandardOps(), STANDARD),
+  Keys("torchvision", StandardOps(), STANDARD, MODULES),
   Keys("bcos_v2", BcosOps.v2(), BCOS_V2),
   Keys("bcosification", BcosOps(), BCOSIFICATION),
   # B-cosification starts from conventional networks, so it has their keys too.

@@ -1,0 +1,120 @@
+"""A converted network beside the PyTorch network that it came from, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+from typing import Any
+
+from flax import traverse_util
+import jax
+import numpy as np
+
+from bcos_jax.pretrained import Bundle
+
+from .keys import Keys
+from .rules import parse, render
+
+OUTPUT = "output"
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+  """How far one layer of the Flax network is from the same layer in PyTorch.
+
+  Attributes:
+    torch: Name of the PyTorch module, or 'output'.
+    flax: Path of the Flax module, or 'output'.
+    error: Norm of the difference, relative to the norm of PyTorch's value.
+  """
+
+  torch: str
+  flax: str
+  error: float
+
+
+def compare(network: Any, bundle: Bundle, keys: Keys, inputs: np.ndarray) -> list[Check]:
+  """Runs both networks and compares every pair of modules of `keys`, and the outputs.
+
+  Args:
+    network: The PyTorch network, in evaluation mode; its output is a tensor, or has `logits`,
+      or `pooler_output`.
+    bundle: The converted network.
+    keys: Whose `modules` name the pairs.
+    inputs: Encoded images [N, H, W, channels] float32 (see `Encoding`), or tokens [N, T].
+
+  Returns:
+    One check per pair in the order of computation, the outputs last.
+  """
+  theirs, theirs_out = _run_torch(network, inputs)
+  ours, ours_out = _run_flax(bundle, inputs)
+  checks = []
+  for torch_template, flax_template in keys.modules:
+    for name, value in theirs.items():
+      if (numbers := parse(torch_template, name)) is not None:
+        path = render(flax_template, numbers)
+        checks.append(Check(name, path, error(value, ours[path]) if path in ours else np.inf))
+  return [*checks, Check(OUTPUT, OUTPUT, error(theirs_out, ours_out))]
+
+
+def error(expected: np.ndarray, value: np.ndarray) -> float:
+  """Returns the relative error of `value`, which may have the channels of `expected` last."""
+  if expected.shape != value.shape and expected.ndim == 4:
+    expected = np.moveaxis(expected, 1, -1)
+  if expected.size == value.size:
+    value = value.reshape(expected.shape)
+  if expected.shape != value.shape:
+    return float("inf")
+  norm = np.linalg.norm(expected.astype(np.float64))
+  return float(np.linalg.norm(expected.astype(np.float64) - value) / max(norm, 1e-30))
+
+
+def _run_torch(network: Any, inputs: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+  import torch
+
+  seen: dict[str, np.ndarray] = {}
+
+  def keep(name):
+    def hook(module, args, result):
+      if (tensor := _tensor(result)) is not None:
+        seen[name] = tensor
+
+    return hook
+
+  hooks = [module.register_forward_hook(keep(name)) for name, module in network.named_modules()]
+  x = np.moveaxis(inputs, -1, 1) if inputs.ndim == 4 else inputs
+  try:
+    with torch.no_grad():
+      result = network(torch.from_numpy(np.ascontiguousarray(x)))
+  finally:
+    for hook in hooks:
+      hook.remove()
+  return seen, _tensor(result)
+
+
+def _tensor(result: Any) -> np.ndarray | None:
+  """Returns the tensor that a module's result is about."""
+  import torch
+
+  for name in ("logits", "image_embeds", "text_embeds", "pooler_output", "last_hidden_state"):
+    if getattr(result, name, None) is not None:
+      return _tensor(getattr(result, name))
+  if isinstance(result, Mapping):
+    return _tensor(next(iter(result.values()))) if result else None
+  if isinstance(result, Sequence):
+    return _tensor(result[0]) if result else None
+  return result.detach().numpy().copy() if isinstance(result, torch.Tensor) else None
+
+
+def _run_flax(bundle: Bundle, inputs: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+  with jax.default_matmul_precision("highest"):
+    output, state = bundle.model.apply(
+      bundle.variables, inputs, capture_intermediates=True, mutable=["intermediates"]
+    )
+  flat = traverse_util.flatten_dict(dict(state["intermediates"]))
+  seen = {
+    "/".join(path[:-1]): np.asarray(values[0])
+    for path, values in flat.items()
+    if path[-1] == "__call__" and hasattr(values[0], "shape")
+  }
+  return seen, np.asarray(output)
