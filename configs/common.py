@@ -30,7 +30,9 @@ def get_config() -> ConfigDict:
         "eval_batch_size": 256,
         "image_size": 224,
         "resize": 256,  # shorter side before the central crop; 0: straight to image_size
-        "augment": "none",
+        "interpolation": "bilinear",  # PIL's anti-aliased filter
+        "damaged": "fail",  # pictures that cannot be read: fail, or skip and count them
+        "augment": augment(),
         "workers": 0,  # decoding processes; 0 decodes in threads
         "cache": False,  # keep decoded images in memory
       },
@@ -52,6 +54,22 @@ def get_config() -> ConfigDict:
       "layout": (),  # (regular expression, mesh axes by dimension) of arrays to split
     }
   )
+
+
+def augment() -> dict:
+  """Returns the defaults of the augmentation of training pictures."""
+  return {
+    "crop": "none",  # none, shift (by an eighth of the side) or random_resized
+    "scale": (0.08, 1.0),  # share of the picture's area in a random crop
+    "flip": 0.5,  # probability of mirroring a random crop
+    "policy": "none",  # none, rand_augment or trivial_augment_wide
+    "policy_operations": 2,  # of rand_augment
+    "policy_magnitude": 10,  # of rand_augment, 0 to 30
+    "erase": 0.0,  # probability of a black box
+    "mixup": 0.0,  # alpha of the blend of two pictures; 0: off
+    "cutmix": 0.0,  # alpha of the box from another picture; 0: off
+    "repeats": 1,  # variations of each picture in a row
+  }
 
 
 def optimizer() -> dict:

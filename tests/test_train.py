@@ -423,7 +423,7 @@ def test_mistakes_before_any_work(tmp_path):
   for change, message in (
     ("--config.data.batch_size=12", "does not split over 8"),
     ("--config.mesh.fsdp=3", "does not fit 8 devices"),
-    ("--config.data.augment=shfit", "Did you mean 'shift'"),
+    ("--config.data.augment.crop=shfit", "Did you mean 'shift'"),
     ("--config.model.num_classes=9", "10"),
     ("--config.model.name=resnet_tny", "Did you mean 'resnet_tiny'"),
     ("--config.ops.unit_nrom=true", "Did you mean 'unit_norm'"),

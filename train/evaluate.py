@@ -37,7 +37,8 @@ def evaluate(
     mesh: Defaults to all devices.
 
   Returns:
-    {"accuracy": in [0, 1], "loss": mean, "count": number of examples}.
+    {"accuracy": in [0, 1], "loss": mean, "count": number of examples}, and "damaged", the number
+    of examples that could not be read and were left out, if there were any.
   """
   mesh = sharding.make_mesh({"data": -1, "fsdp": 1}) if mesh is None else mesh
   step = make_eval_step(model, losses.from_config(loss, {"smoothing": 0.0, "off": -1.0}))
@@ -63,10 +64,11 @@ def run(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  totals = {"loss": 0.0, "correct": 0.0, "count": 0.0}
+  totals = {"loss": 0.0, "correct": 0.0, "count": 0.0, "damaged": 0.0}
   pending = []
   with contextlib.closing(iter(batches)) as iterator:
     for batch in iterator:
+      totals["damaged"] += float(batch.pop("damaged").sum())
       pending.append(step(variables, sharding.put_batch(batch, mesh)))
       if len(pending) > 1:  # One batch late, so that the device never waits for the host.
         _add(totals, pending.pop(0))
@@ -80,6 +82,7 @@ def run(
     "accuracy": totals["correct"] / totals["count"],
     "loss": totals["loss"] / totals["count"],
     "count": totals["count"],
+    **({"damaged": totals["damaged"]} if totals["damaged"] else {}),
   }
 
 

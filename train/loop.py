@@ -21,8 +21,8 @@ from bcos_jax.pretrained import check_writable
 
 from . import checkpoint, evaluate, losses, sharding, start
 from .config import flatten, in_steps
-from .data import open_dataset, pipeline
-from .data.augment import AUGMENTATIONS
+from .data import augment, open_dataset, pipeline
+from .data.mix import Mix
 from .interrupt import stop_requests
 from .metrics import MetricWriter
 from .optimizer import Optimizer
@@ -115,15 +115,17 @@ def train(
   last = run.config.steps
   with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
     state, history = _begin(run, checkpoints, workdir)
-    begin = int(state.step)
+    begin, damaged = int(state.step), 0
     with (
       _writer(run, workdir, begin, progress) as writer,
       contextlib.closing(iter(run.batches(begin))) as batches,
       stop_requests() as stop,
     ):
       for step in range(begin + 1, last + 1):
-        state, metrics = run.train_step(state, sharding.put_batch(next(batches), run.mesh))
-        writer.train(step, metrics)
+        batch = next(batches)
+        damaged += int(batch.pop("damaged").sum())
+        state, metrics = run.train_step(state, sharding.put_batch(batch, run.mesh))
+        writer.train(step, metrics | {"damaged": damaged})
         stopping, result = stop.is_set(), None
         if step == last or _due(step, run.config.eval_every):
           result = run.evaluate(state)
@@ -135,7 +137,7 @@ def train(
           hook(step, state)
         if stopping and step < last:
           raise KeyboardInterrupt(f"Stopped after step {step} of {last}; the state is saved.")
-  labels, preprocess = run.train_set.dataset.label_names, run.test_set.preprocess
+  labels, preprocess = run.train_set.dataset.label_names, run.test_set.prepare
   return TrainResult(run.model, state, tuple(history), labels, preprocess)
 
 
@@ -147,8 +149,10 @@ class _Run:
     config: The recipe, durations in steps.
     about: What its checkpoints say about it.
     mesh: All devices.
-    train_set: Training examples.
+    train_set: Training examples, prepared for the augmentation.
     test_set: Evaluation examples.
+    augmentation: Of training examples.
+    mix: Blends training batches, or None.
     model: The module.
     variables: To start from; None draws them.
     optimizer: See `optimizer.build`.
@@ -162,6 +166,8 @@ class _Run:
   mesh: Mesh
   train_set: pipeline.Examples
   test_set: pipeline.Examples
+  augmentation: augment.Augmentation
+  mix: Mix | None
   model: nn.Module
   variables: Any | None
   optimizer: Optimizer
@@ -174,9 +180,11 @@ class _Run:
     data = self.config.data
     return pipeline.train_batches(
       self.train_set,
-      AUGMENTATIONS[data.augment],
+      self.augmentation,
       batch_size=data.batch_size,
       seed=self.config.seed,
+      mix=self.mix,
+      repeats=data.augment.repeats,
       start_step=begin,
       workers=data.workers,
       process_index=jax.process_index(),
@@ -201,7 +209,15 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
   mesh = sharding.make_mesh(config.mesh)
   _check_data(config, mesh)
   model, variables = start.network(config, init)
-  train_set, test_set = _open_data(config, model)
+  preprocess = _preprocess(config.data, model)
+  augmentation = augment.from_config(config.data.augment, preprocess)
+  train_set, test_set = (
+    _open(config.data, split, prepare, model)
+    for split, prepare in (
+      (config.data.train_split, augmentation.prepare),
+      (config.data.test_split, preprocess),
+    )
+  )
   steps_per_epoch = max(len(train_set) // config.data.batch_size, 1)
   about = checkpoint.about_run(flatten(config), start.describe(model), [])
   config = in_steps(config, steps_per_epoch)
@@ -218,6 +234,8 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
     mesh=mesh,
     train_set=train_set,
     test_set=test_set,
+    augmentation=augmentation,
+    mix=_mix(config.data.augment, model.num_classes),
     model=model,
     variables=variables,
     optimizer=optimizer,
@@ -269,23 +287,32 @@ def _writer(run: _Run, workdir: pathlib.Path, begin: int, progress: bool) -> Met
   )
 
 
-def _open_data(config: ConfigDict, model: nn.Module) -> tuple[pipeline.Examples, pipeline.Examples]:
-  """Opens the training and the evaluation split."""
-  data = config.data
-  preprocess = Preprocess(
-    size=(data.image_size,) * 2, resize=data.resize, colors=model.ops.encoding.colors
+def _preprocess(data: ConfigDict, model: nn.Module) -> Preprocess:
+  return Preprocess(
+    size=(data.image_size,) * 2,
+    resize=data.resize,
+    interpolation=data.interpolation,
+    colors=model.ops.encoding.colors,
   )
-  train_set, test_set = (
-    pipeline.Examples(open_dataset(data.name, split, data.data_dir), preprocess, keep=data.cache)
-    for split in (data.train_split, data.test_split)
-  )
-  classes = len(train_set.dataset.label_names)
+
+
+def _open(
+  data: ConfigDict, split: str, prepare: Callable[[Any], Any], model: nn.Module
+) -> pipeline.Examples:
+  """Opens one split."""
+  dataset = open_dataset(data.name, split, data.data_dir)
+  classes = len(dataset.label_names)
   if model.num_classes != classes:
     raise InputError(
-      f"The network has {model.num_classes} classes, {train_set.dataset.name} {classes}.",
+      f"The network has {model.num_classes} classes, {dataset.name} {classes}.",
       f"Set --config.model.num_classes={classes}.",
     )
-  return train_set, test_set
+  return pipeline.Examples(dataset, prepare, keep=data.cache, skip_damaged=data.damaged == "skip")
+
+
+def _mix(options: ConfigDict, num_classes: int) -> Mix | None:
+  mix = Mix(options.mixup, options.cutmix, num_classes)
+  return mix if options.mixup or options.cutmix else None
 
 
 def _check_data(config: ConfigDict, mesh: Mesh) -> None:
@@ -295,8 +322,13 @@ def _check_data(config: ConfigDict, mesh: Mesh) -> None:
       f"data.batch_size={config.data.batch_size} does not split over {divisor} devices.",
       f"Use a multiple of {divisor}, or fewer devices.",
     )
-  if config.data.augment not in AUGMENTATIONS:
-    raise unknown_name("augmentation", config.data.augment, AUGMENTATIONS)
+  if config.data.damaged not in ("fail", "skip"):
+    raise unknown_name("data.damaged", config.data.damaged, ("fail", "skip"))
+  if config.data.augment.repeats < 1:
+    raise InputError(
+      f"data.augment.repeats={config.data.augment.repeats}; expected at least 1.",
+      "Use 1 for one variation of each picture.",
+    )
 
 
 def _check_steps(config: ConfigDict) -> None:

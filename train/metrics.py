@@ -17,6 +17,9 @@ import tqdm
 # What the progress bar shows of a step's metrics, and how.
 SHOWN = {"loss": ("loss", ".3f"), "acc": ("accuracy", ".3f"), "lr": ("learning_rate", ".1e")}
 
+# Of these the last value is written, not the mean.
+NO_MEANS = ("learning_rate", "damaged")
+
 
 class MetricWriter:
   """Collects the metrics of steps and evaluations and writes them.
@@ -117,7 +120,7 @@ class MetricWriter:
     means = {
       name: float(np.mean([values[name] for values in self._window])) for name in self._window[-1]
     }
-    means["learning_rate"] = self._window[-1]["learning_rate"]
+    means |= {name: self._window[-1][name] for name in NO_MEANS}
     means["images_per_second"] = len(self._window) * self._batch_size / seconds
     self._window, self._window_start = [], time.perf_counter()
     self._write(step, {f"train/{name}": value for name, value in means.items()})

@@ -6,8 +6,11 @@ starting at i = step * batch_size, on any number of processes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import io
+import sys
 from typing import Any
+import warnings
 
 from absl import flags
 import grain
@@ -15,12 +18,13 @@ import numpy as np
 from PIL import Image
 
 from bcos_jax.errors import InputError
-from bcos_jax.inputs import Preprocess
 
-from .augment import Augment
 from .sources import Dataset
 
 Example = dict[str, Any]
+
+_MOST_DAMAGED_IN_A_ROW = 100
+_REPEATED_MULTIPLE = 256
 
 # Grain's worker processes read absl flags and die if nobody parsed them; programs with another
 # command line never do.
@@ -29,20 +33,29 @@ if not flags.FLAGS.is_parsed():
 
 
 class Examples:
-  """Random access to decoded examples {"image": float32 [H, W, C] in [0, 1], "label": int32}.
-
-  C is 3 for color and 1 for gray, as `preprocess` says.
+  """Random access to decoded examples: {"image", "label": int32, "damaged": int32 0 or 1}.
 
   Attributes:
     dataset: Encoded examples.
-    preprocess: From a picture to an array.
+    prepare: From a PIL picture to the image; a `Preprocess` (float32 [H, W, C] in [0, 1]) or the
+      first half of an augmentation.
     keep: Whether to keep decoded examples in memory; for small data sets.
+    skip_damaged: What to do where a picture cannot be read: put the next readable example in its
+      place, mark it as damaged and warn once, or raise InputError.
   """
 
-  def __init__(self, dataset: Dataset, preprocess: Preprocess, *, keep: bool = False):
+  def __init__(
+    self,
+    dataset: Dataset,
+    prepare: Callable[[Image.Image], Any],
+    *,
+    keep: bool = False,
+    skip_damaged: bool = False,
+  ):
     self.dataset = dataset
-    self.preprocess = preprocess
+    self.prepare = prepare
     self.keep = keep
+    self.skip_damaged = skip_damaged
     self._kept: dict[int, Example] = {}
 
   def __len__(self) -> int:
@@ -51,29 +64,48 @@ class Examples:
   def __getitem__(self, index: int) -> Example:
     if index in self._kept:
       return dict(self._kept[index])
-    example = self._decode(index)
+    example = self._readable(index)
     if self.keep:
       self._kept[index] = example
     return dict(example)
 
+  def _readable(self, index: int) -> Example:
+    for attempt in range(min(_MOST_DAMAGED_IN_A_ROW, len(self))):
+      try:
+        example = self._decode((index + attempt) % len(self))
+      except InputError as error:
+        if not self.skip_damaged:
+          raise
+        # Python shows a warning once per place, so one line however many are damaged.
+        warnings.warn(f"{error.cause} Skipped, like any other.", stacklevel=2)
+      else:
+        return example | {"damaged": np.int32(attempt > 0)}
+    raise InputError(
+      f"{_MOST_DAMAGED_IN_A_ROW} examples of {self.dataset.name} in a row, from {index} on, cannot "
+      "be read.",
+      "Prepare the data set anew.",
+    )
+
   def _decode(self, index: int) -> Example:
     record = self.dataset.source[index]
     try:
-      image = self.preprocess(Image.open(io.BytesIO(record["image"])))
-    except (OSError, SyntaxError, ValueError) as error:
+      image = self.prepare(Image.open(io.BytesIO(record["image"])))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
       raise InputError(
         f"Example {index} of {self.dataset.name} is not a picture that can be read: {error}.",
-        "Prepare the data set anew.",
+        "Prepare the data set anew, or leave such examples out with --config.data.damaged=skip.",
       ) from error
     return {"image": image, "label": np.int32(record["label"])}
 
 
 def train_batches(
   examples: Examples,
-  augment: Augment,
+  augment: Callable[[Any, np.random.Generator], np.ndarray],
   *,
   batch_size: int,
   seed: int,
+  mix: Callable[[Example, np.random.Generator], Example] | None = None,
+  repeats: int = 1,
   start_step: int = 0,
   workers: int = 0,
   process_index: int = 0,
@@ -82,25 +114,43 @@ def train_batches(
   """Returns this process's endless batches, each example once per epoch.
 
   Args:
-    examples: Decoded examples.
-    augment: Applied to each image; see data/augment.py.
+    examples: Prepared examples.
+    augment: (prepared image, generator) -> float32 [H, W, C]; see data/augment.py.
     batch_size: Of all processes together.
     seed: Of order and augmentation.
+    mix: Blends the examples of each of this process's batches; see data/mix.py.
+    repeats: Repeated augmentation (arXiv 1902.05509): each example comes this many times in a
+      row, differently augmented, and an epoch has as many examples as before, less a remainder
+      of 256 (as in B-cos v2's sampler).
     start_step: The first batch is that of this step.
     workers: Processes that decode; 0 decodes in threads of this one.
     process_index: Number of this process.
     process_count: Number of processes.
 
   Returns:
-    Batches {"image": float32 [n, H, W, C], "label": int32 [n]}, n = batch_size / process_count.
-    Close its iterators.
+    Batches {"image": float32 [n, H, W, C], "label": int32 [n], or as `mix` makes it, "damaged":
+    int32 [n]}, n = batch_size / process_count. Close its iterators.
   """
   ds = grain.MapDataset.source(examples).seed(seed).shuffle().repeat()
+  if repeats > 1:
+    ds = _repeated(ds, len(examples), repeats).seed(seed)
   # Before the slice: a random map's generator is numbered by position, and after the slice the
   # positions would be those of one process.
   ds = ds.random_map(lambda example, rng: example | {"image": augment(example["image"], rng)})
-  ds = ds[start_step * batch_size :]
-  return _read(_share(ds, batch_size, process_index, process_count), workers)
+  ds = _share(ds, batch_size, process_index, process_count)
+  if mix is not None:
+    ds = ds.random_map(mix)
+  return _read(ds[start_step:], workers)
+
+
+def _repeated(ds: grain.MapDataset, count: int, repeats: int) -> grain.MapDataset:
+  epoch = max(count // _REPEATED_MULTIPLE * _REPEATED_MULTIPLE, min(count, _REPEATED_MULTIPLE))
+
+  def source(position: int) -> Example:
+    number, within = divmod(position, epoch)
+    return ds[number * count + within // repeats]
+
+  return grain.MapDataset.range(sys.maxsize // 2).map(source)
 
 
 def eval_batches(
@@ -117,23 +167,25 @@ def eval_batches(
   whose mask is 0.
 
   Args:
-    examples: Decoded examples.
+    examples: Examples prepared by a `Preprocess`.
     batch_size: Of all processes together.
     workers: As in `train_batches`.
     process_index: Number of this process.
     process_count: Number of processes.
 
   Returns:
-    Batches {"image": float32 [n, H, W, C], "label": int32 [n], "mask": float32 [n]}.
+    Batches {"image": float32 [n, H, W, C], "label": int32 [n], "mask": float32 [n],
+    "damaged": int32 [n]}.
     Close its iterators.
   """
   count = len(examples)
-  shape = (*examples.preprocess.size, examples.preprocess.colors)
-  blank = {"image": np.zeros(shape, np.float32), "label": np.int32(0)}
+  shape = (*examples.prepare.size, examples.prepare.colors)
+  blank = {"image": np.zeros(shape, np.float32), "label": np.int32(0), "damaged": np.int32(0)}
 
   def load(index: int) -> Example:
     example = examples[index] if index < count else blank
-    return example | {"mask": np.float32(index < count)}
+    # A damaged example counts for nothing, and neither does the one in its place.
+    return example | {"mask": np.float32(index < count and not example["damaged"])}
 
   ds = grain.MapDataset.range(-(-count // batch_size) * batch_size).map(load)
   return _read(_share(ds, batch_size, process_index, process_count), workers)
