@@ -10,7 +10,7 @@ import pytest
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps
 from bcos_jax.errors import InputError
-from bcos_jax.models import describe, vit
+from bcos_jax.models import describe, simple_vit
 
 from .common import (
   CLASSES,
@@ -138,7 +138,7 @@ def test_only_attention_is_without_bias_in_conventional_vits():
 
 
 def test_positions_are_the_published_ones():
-  table = np.asarray(vit.sincos_positions(2, 3, 8))
+  table = np.asarray(simple_vit.sincos_positions(2, 3, 8))
   omega = [1.0, 1e-4]  # 10000^(-i / (8/4 - 1))
   for row, column in np.ndindex(2, 3):
     expected = (
@@ -152,7 +152,7 @@ def test_positions_are_the_published_ones():
 
 def test_patches_have_channels_fastest():
   image = np.arange(4 * 6 * 2).reshape(1, 4, 6, 2)
-  patches = np.asarray(vit.patchify(jnp.asarray(image), 2))
+  patches = np.asarray(simple_vit.patchify(jnp.asarray(image), 2))
   assert patches.shape == (1, 2, 3, 8)
   assert patches[0, 1, 2].tolist() == image[0, 2:4, 4:6].reshape(-1).tolist()
 
