@@ -44,6 +44,11 @@ def get_config() -> ConfigDict:
         "off": -1.0,  # least target of uniform_off_label_bce; -1: one over the classes
       },
       "optimizer": optimizer(),
+      "ema": {  # moving average of the network; evaluated beside it, and saved in its place
+        "decay": 0.0,  # per example and epoch, as in torchvision's reference; 0: off
+        "every": 32,  # steps between updates
+      },
+      "accumulate": 1,  # parts that a batch is cut into, one after the other, to save memory
       "eval_every": 0,  # 0: only at the end
       "log_every": 10,
       "checkpoint_every": 0,  # 0: only at the end and when interrupted

@@ -15,6 +15,7 @@ import bcos_jax
 from bcos_jax import BcosOps, InputError, StandardOps
 from bcos_jax.configs import common
 from bcos_jax.train import (
+  average,
   checkpoint,
   evaluate,
   loop,
@@ -119,7 +120,7 @@ def mesh_of(data, fsdp=1):
   return sharding.make_mesh({"data": data, "fsdp": fsdp})
 
 
-def steps_on(mesh, ops, layout=(), steps=1, **fields):
+def steps_on(mesh, ops, layout=(), steps=1, accumulate=1, **fields):
   """Runs steps from a fixed start; returns the first and last state and the last metrics."""
   model, variables = network(ops)
   config = common.get_config().optimizer
@@ -129,7 +130,13 @@ def steps_on(mesh, ops, layout=(), steps=1, **fields):
   like = sharding.abstract(create, layout, mesh, variables)
   state_ = sharding.born(create, like, variables)
   first = plain(state_)
-  advance = step.make_train_step(model, losses.uniform_off_label_bce, opt, sharding.shardings(like))
+  advance = step.make_train_step(
+    model,
+    losses.uniform_off_label_bce,
+    opt,
+    sharding.shardings(like),
+    accumulate=accumulate,
+  )
   for i in range(steps):
     state_, values = advance(state_, sharding.put_batch(batch_of(16, seed=i), mesh))
     jax.block_until_ready(state_)
@@ -164,6 +171,95 @@ def test_a_sharded_step_equals_the_single_device_step(ops, mesh, layout):
     assert {shard.data.shape[-1] for x in kernels for shard in x.addressable_shards} == {
       4 // mesh[1]
     }
+
+
+def test_a_batch_in_parts_gives_the_same_gradients():
+  """On one device and on four."""
+  ops = BcosOps(norm="none")  # Batch statistics would differ: they are those of a part.
+  _, whole, values = steps_on(mesh_of(1), ops)
+  for mesh in (mesh_of(1), mesh_of(4)):
+    _, parts, part_values = steps_on(mesh, ops, accumulate=2)
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
+      plain(whole).params,
+      plain(parts).params,
+    )
+    assert part_values["loss"] == pytest.approx(values["loss"], rel=1e-6)
+
+
+def test_a_batch_in_parts_updates_statistics_part_by_part():
+  _, whole, _ = steps_on(mesh_of(1), BcosOps())
+  _, parts, _ = steps_on(mesh_of(1), BcosOps(), accumulate=4)
+  model, variables = network(BcosOps())
+  images, stats = batch_of(16)["image"], variables["batch_stats"]
+  for number in range(4):
+    _, updated = model.apply(
+      {"params": variables["params"], "batch_stats": stats},
+      model.ops.encoding(images[number::4]),
+      train=True,
+      mutable=["batch_stats"],
+    )
+    stats = updated["batch_stats"]
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-5),
+    jax.device_get(parts.batch_stats),
+    jax.device_get(stats),
+  )
+  with pytest.raises(AssertionError):
+    assert_equal(whole.batch_stats, parts.batch_stats)
+
+
+def test_the_average_of_a_network():
+  """Against a loop of the published rule: copies until the warm-up is over, then blends."""
+  rule = average.Average(rate=0.3, every=2, warmup=3)
+  model, variables = network(BcosOps())
+  opt = optimizer.build(common.get_config().optimizer, steps=10, steps_per_epoch=10)
+  now = state.create(variables, opt, state.new_key(1), rule)
+  assert_equal(now.average, variables)
+  advance = step.make_train_step(model, losses.bce, opt, None, average=rule)
+  expected, updates = jax.device_get(variables), 0
+  for number in range(8):
+    before = jax.device_get(now.variables)
+    if number % 2 == 0:
+      rate = 0.3 if updates else 1.0
+      expected = jax.tree.map(lambda old, new, r=rate: old + r * (new - old), expected, before)
+      updates = 0 if number < 3 else updates + 1
+    now, _ = advance(now, batch_of(8, seed=number))
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
+      jax.device_get(now.average),
+      expected,
+    )
+
+
+@pytest.mark.parametrize(
+  "decay, every, batch_size, epochs, rate",
+  # facts, section 6: 1 - decay, times GPUs * accumulation * batch * steps / epochs, at most 1.
+  [(0.99998, 32, 1024, 600, 2e-5 * 1024 * 32 / 600), (0.9, 32, 1024, 90, 1.0)],
+)
+def test_the_rate_of_the_published_average(decay, every, batch_size, epochs, rate):
+  options = configs.load_config("digits").ema.copy_and_resolve_references()
+  options.update(decay=decay, every=every)
+  made = average.from_config(options, batch_size=batch_size, epochs=epochs, warmup=7)
+  assert made.rate == pytest.approx(rate) and made.every == every and made.warmup == 7
+  options.decay = 0.0
+  assert average.from_config(options, batch_size=1, epochs=1, warmup=0) is None
+  options.decay = float("nan")
+  with pytest.raises(InputError, match=r"ema\.decay=nan"):
+    average.from_config(options, batch_size=1, epochs=1, warmup=0)
+
+
+def test_a_run_with_an_average_saves_it(tmp_path):
+  extra = ("--config.ema.decay=0.999", "--config.ema.every=2")
+  result = train(tmp_path / "run", *extra)
+  assert "ema_accuracy" in result.metrics and "accuracy" in result.metrics
+  assert_equal(result.variables, result.state.average)
+  with pytest.raises(AssertionError):
+    assert_equal(result.variables, result.state.variables)
+  with pytest.raises(KeyboardInterrupt):
+    train(tmp_path / "stopped", *extra, hooks=[stop_at(4)])
+  again = train(tmp_path / "stopped", *extra)
+  assert_equal(again.variables, result.variables)
 
 
 def test_a_layout_that_does_not_fit_names_the_array():

@@ -36,6 +36,7 @@ POSITIVE = (
   "data.image_size",
   "model.num_classes",
   "log_every",
+  "accumulate",
 )
 _EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
 

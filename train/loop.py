@@ -20,6 +20,8 @@ from bcos_jax.inputs import Preprocess
 from bcos_jax.pretrained import check_writable
 
 from . import checkpoint, evaluate, losses, sharding, start
+from .average import Average
+from .average import from_config as average_from_config
 from .config import flatten, in_steps
 from .data import augment, open_dataset, pipeline
 from .data.mix import Mix
@@ -72,8 +74,8 @@ class TrainResult:
 
   @property
   def variables(self) -> dict[str, Any]:
-    """What `model.apply` takes."""
-    return self.state.variables
+    """What `model.apply` takes: the average of the run if it has one, else its last state."""
+    return self.state.average or self.state.variables
 
   @property
   def metrics(self) -> dict[str, float]:
@@ -155,7 +157,7 @@ class _Run:
     mix: Blends training batches, or None.
     model: The module.
     variables: To start from; None draws them.
-    optimizer: See `optimizer.build`.
+    create: Makes the state before the first step from `variables`.
     layout: The abstract state, with shardings.
     train_step: Compiled at its first call.
     eval_step: Compiled at its first call.
@@ -170,7 +172,7 @@ class _Run:
   mix: Mix | None
   model: nn.Module
   variables: Any | None
-  optimizer: Optimizer
+  create: Callable[[Any | None], TrainState]
   layout: TrainState
   train_step: TrainStep
   eval_step: EvalStep
@@ -192,14 +194,19 @@ class _Run:
     )
 
   def evaluate(self, state: TrainState) -> dict[str, float]:
-    """Returns accuracy, loss and count on the evaluation examples."""
-    data = self.config.data
+    """Returns accuracy, loss and count on the evaluation examples; `ema_...` of the average."""
+    result = self._evaluate(state.variables)
+    if state.average:
+      result |= {f"ema_{name}": value for name, value in self._evaluate(state.average).items()}
+    return result
+
+  def _evaluate(self, variables: Any) -> dict[str, float]:
     return evaluate.run(
       self.eval_step,
-      state.variables,
+      variables,
       self.test_set,
-      batch_size=data.eval_batch_size,
-      workers=data.workers,
+      batch_size=self.config.data.eval_batch_size,
+      workers=self.config.data.workers,
       mesh=self.mesh,
     )
 
@@ -223,7 +230,14 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
   config = in_steps(config, steps_per_epoch)
   _check_steps(config)
   optimizer = build_optimizer(config.optimizer, steps=config.steps, steps_per_epoch=steps_per_epoch)
-  create = functools.partial(_first_state, model, optimizer, config)
+  epochs = config.steps / steps_per_epoch
+  average = average_from_config(
+    config.ema,
+    batch_size=config.data.batch_size,
+    epochs=epochs,
+    warmup=config.optimizer.warmup_steps,
+  )
+  create = functools.partial(_first_state, model, optimizer, config, average)
   layout = sharding.abstract(create, config.layout, mesh, variables)
   loss, eval_loss = (
     losses.from_config(name, config.loss) for name in (config.loss.name, config.loss.eval_name)
@@ -238,15 +252,26 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
     mix=_mix(config.data.augment, model.num_classes),
     model=model,
     variables=variables,
-    optimizer=optimizer,
+    create=create,
     layout=layout,
-    train_step=make_train_step(model, loss, optimizer, sharding.shardings(layout)),
+    train_step=make_train_step(
+      model,
+      loss,
+      optimizer,
+      sharding.shardings(layout),
+      average=average,
+      accumulate=config.accumulate,
+    ),
     eval_step=make_eval_step(model, eval_loss),
   )
 
 
 def _first_state(
-  model: nn.Module, optimizer: Optimizer, config: ConfigDict, variables: Any | None
+  model: nn.Module,
+  optimizer: Optimizer,
+  config: ConfigDict,
+  average: Average | None,
+  variables: Any | None,
 ) -> TrainState:
   """Makes the state before the first step; traced, never run as it is."""
   init_key, run_key = jax.random.split(new_key(config.seed))
@@ -254,7 +279,7 @@ def _first_state(
     size = config.data.image_size
     images = jax.numpy.zeros((1, size, size, model.ops.encoding.colors))
     variables = model.init(init_key, model.ops.encoding(images))
-  return create_state(variables, optimizer, run_key)
+  return create_state(variables, optimizer, run_key, average)
 
 
 def _begin(
@@ -262,8 +287,7 @@ def _begin(
 ) -> tuple[TrainState, History]:
   """Returns the newest saved state and the evaluations up to it, or a new state."""
   if not checkpoints.steps:
-    create = functools.partial(_first_state, run.model, run.optimizer, run.config)
-    return sharding.born(create, run.layout, run.variables), []
+    return sharding.born(run.create, run.layout, run.variables), []
   step = checkpoints.steps[-1]
   saved = checkpoints.about(step)
   checkpoint.check_same_run(saved, run.about, MAY_DIFFER, workdir)
@@ -316,11 +340,11 @@ def _mix(options: ConfigDict, num_classes: int) -> Mix | None:
 
 
 def _check_data(config: ConfigDict, mesh: Mesh) -> None:
-  divisor = sharding.batch_divisor(mesh)
+  divisor = sharding.batch_divisor(mesh) * config.accumulate
   if config.data.batch_size % divisor:
     raise InputError(
-      f"data.batch_size={config.data.batch_size} does not split over {divisor} devices.",
-      f"Use a multiple of {divisor}, or fewer devices.",
+      f"data.batch_size={config.data.batch_size} does not split over {divisor} devices and parts.",
+      f"Use a multiple of {divisor}, fewer devices, or another --config.accumulate.",
     )
   if config.data.damaged not in ("fail", "skip"):
     raise unknown_name("data.damaged", config.data.damaged, ("fail", "skip"))

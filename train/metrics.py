@@ -120,7 +120,7 @@ class MetricWriter:
     means = {
       name: float(np.mean([values[name] for values in self._window])) for name in self._window[-1]
     }
-    means |= {name: self._window[-1][name] for name in NO_MEANS}
+    means |= {name: self._window[-1][name] for name in NO_MEANS if name in means}
     means["images_per_second"] = len(self._window) * self._batch_size / seconds
     self._window, self._window_start = [], time.perf_counter()
     self._write(step, {f"train/{name}": value for name, value in means.items()})

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from .average import Average
 from .losses import Loss
 from .optimizer import Optimizer
 from .state import TrainState
@@ -26,7 +27,13 @@ EvalStep = Callable[[Any, Batch], Metrics]
 
 
 def make_train_step(
-  model: nn.Module, loss: Loss, optimizer: Optimizer, shardings: Any
+  model: nn.Module,
+  loss: Loss,
+  optimizer: Optimizer,
+  shardings: Any,
+  *,
+  average: Average | None = None,
+  accumulate: int = 1,
 ) -> TrainStep:
   """Compiles (state, batch) -> (next state, metrics); the given state's buffers are donated.
 
@@ -38,36 +45,38 @@ def make_train_step(
     optimizer: See `optimizer.build`.
     shardings: Tree of the state's shardings. The next state gets the same ones: were they left
       to the compiler, the second call could see others and compile again.
+    average: How to average the network beside training it, or None.
+    accumulate: Parts of the batch that are taken one after the other, for less memory. Gradients
+      are those of the whole batch, batch statistics those of each part in turn.
 
   Returns:
     The step. Its metrics are float32 scalars: loss and accuracy before the update,
     learning_rate, and b if B is scheduled.
   """
 
-  def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    rngs = {"dropout": jax.random.fold_in(state.rng, state.step)}
-
-    def objective(params):
-      variables = {"params": params, "batch_stats": state.batch_stats}
-      logits, updates = model.apply(
-        variables,
-        model.ops.encoding(batch["image"]),
-        train=True,
-        mutable=["batch_stats"],
-        rngs=rngs,
-      )
-      value = jnp.mean(loss(logits, batch["label"]))
-      return value, (logits, updates.get("batch_stats", {}))
-
-    (value, (logits, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-    updates, opt_state = optimizer.tx.update(grads, state.opt_state, state.params)
+  def objective(params, stats, batch, rng):
+    logits, updates = model.apply(
+      {"params": params, "batch_stats": stats},
+      model.ops.encoding(batch["image"]),
+      train=True,
+      mutable=["batch_stats"],
+      rngs={"dropout": rng},
+    )
     metrics = {
-      "loss": value,
+      "loss": jnp.mean(loss(logits, batch["label"])),
       "accuracy": jnp.mean(_correct(logits, batch["label"])),
-      "learning_rate": optimizer.learning_rate(state.step),
     }
+    return metrics["loss"], (updates.get("batch_stats", {}), metrics)
+
+  def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    rng = jax.random.fold_in(state.rng, state.step)
+    grads, stats, metrics = _gradients(objective, state, batch, rng, accumulate)
+    updates, opt_state = optimizer.tx.update(grads, state.opt_state, state.params)
+    metrics["learning_rate"] = optimizer.learning_rate(state.step)
     if optimizer.b is not None:
       metrics["b"] = optimizer.b(state.step)
+    if average is not None:
+      state = state.replace(average=average.update(state.step, state.average, state.variables))
     state = state.replace(
       step=state.step + 1,
       params=optax.apply_updates(state.params, updates),
@@ -77,6 +86,32 @@ def make_train_step(
     return state, metrics
 
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+
+def _gradients(
+  objective: Callable[..., Any], state: TrainState, batch: Batch, rng: jax.Array, parts: int
+) -> tuple[Any, Any, Metrics]:
+  """Returns the gradients, the new statistics, and the metrics of a batch taken in parts."""
+  derive = jax.grad(objective, has_aux=True)
+  if parts == 1:
+    grads, (stats, metrics) = derive(state.params, state.batch_stats, batch, rng)
+    return grads, stats, metrics
+
+  def add(carry, part):
+    number, part_batch = part
+    total, stats = carry
+    grads, (stats, metrics) = derive(
+      state.params, stats, part_batch, jax.random.fold_in(rng, number)
+    )
+    return (jax.tree.map(lambda t, g: t + g / parts, total, grads), stats), metrics
+
+  # Every part takes rows from all over the batch, so each device keeps its own rows.
+  cut = jax.tree.map(
+    lambda x: x.reshape(len(x) // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
+  )
+  zeros = jax.tree.map(jnp.zeros_like, state.params)
+  (grads, stats), metrics = jax.lax.scan(add, (zeros, state.batch_stats), (jnp.arange(parts), cut))
+  return grads, stats, jax.tree.map(jnp.mean, metrics)
 
 
 def make_eval_step(model: nn.Module, loss: Loss) -> EvalStep:
