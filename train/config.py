@@ -75,6 +75,11 @@ def names() -> list[str]:
   return sorted(name for name in found if name != "common")
 
 
+def variants(name: str) -> list[str]:
+  """Returns the variants of a config."""
+  return list(_module(name).VARIANTS)
+
+
 def as_steps(duration: int | str, steps_per_epoch: int) -> int:
   """Returns a duration, a number of steps or text such as "90 epochs", in steps.
 
@@ -94,11 +99,10 @@ def as_steps(duration: int | str, steps_per_epoch: int) -> int:
 
 def in_steps(config: ConfigDict, steps_per_epoch: int) -> ConfigDict:
   """Returns a copy of the config with every duration in steps."""
-  config = ConfigDict(config.to_dict())
+  config = ConfigDict(config.to_dict(), type_safe=False)
   for key in DURATIONS:
     parent, name = _find(config, key)
-    with parent.ignore_type():
-      parent[name] = as_steps(parent[name], steps_per_epoch)
+    parent[name] = as_steps(parent[name], steps_per_epoch)
   return config.lock()
 
 
@@ -161,7 +165,7 @@ def _set(config: ConfigDict, key: str, text: str) -> None:
       raise InputError(f"{key!r} is a section of the config.", f"Set {', '.join(children)}.")
     raise unknown_name("config key", key, known)
   parent, name = _find(config, key)
-  with parent.unlocked(), parent.ignore_type():
+  with parent.unlocked():
     parent[name] = _parse(text, known.get(key), key)
 
 

@@ -217,7 +217,13 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
   _check_data(config, mesh)
   model, variables = start.network(config, init)
   preprocess = _preprocess(config.data, model)
-  augmentation = augment.from_config(config.data.augment, preprocess)
+  side = config.data.train_size or config.data.image_size
+  augmentation = augment.from_config(
+    config.data.augment,
+    preprocess
+    if side == config.data.image_size
+    else dataclasses.replace(preprocess, size=(side,) * 2, resize=0),
+  )
   train_set, test_set = (
     _open(config.data, split, prepare, model)
     for split, prepare in (

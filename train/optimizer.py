@@ -19,6 +19,9 @@ Schedule = Callable[[jax.Array | int], jax.Array]
 WARMUP_START = 0.01  # LinearLR's start factor in every published recipe with a warm-up.
 
 
+DROP, DROP_EPOCHS = 0.1, 30  # torchvision's first ImageNet recipe
+
+
 class Optimizer(NamedTuple):
   """An optax transformation and what the loop wants to know about it.
 
@@ -89,21 +92,26 @@ def schedule(
   """Returns the learning rate by step.
 
   Args:
-    name: "cosine" (changes every step), "cosine_epochs" (changes once per epoch) or "constant".
+    name: "cosine" (changes every step), "cosine_epochs" (changes once per epoch), "step_epochs" (a
+      tenth every 30 epochs) or "constant".
     lr: Peak learning rate.
     steps: Steps of the whole run.
     warmup: Steps of linear warm-up from 0.01 x `lr`.
-    steps_per_epoch: Steps per epoch, for "cosine_epochs".
+    steps_per_epoch: Steps per epoch, for the schedules by epoch.
 
   Returns:
     A function of the step, int or int array, to the learning rate.
   """
-  unit = steps_per_epoch if name == "cosine_epochs" else 1
+  unit = steps_per_epoch if name.endswith("_epochs") else 1
   total, ramp = -(-steps // unit), -(-warmup // unit)
 
   def learning_rate(step):
     t = jnp.minimum(jnp.asarray(step) // unit, total)
-    factor = cosine(t, total=total, warmup=ramp) if name != "constant" else 1.0
+    factor = 1.0
+    if name.startswith("cosine"):
+      factor = cosine(t, total=total, warmup=ramp)
+    elif name == "step_epochs":
+      factor = DROP ** (t // DROP_EPOCHS)
     return lr * jnp.where(t < ramp, WARMUP_START + (1 - WARMUP_START) * t / max(ramp, 1), factor)
 
   return learning_rate
@@ -245,7 +253,7 @@ DIRECTIONS: dict[str, Callable[..., list[optax.GradientTransformation]]] = {
     *([optax.trace(config.momentum)] if config.momentum else []),
   ],
 }
-SCHEDULES = ("cosine", "cosine_epochs", "constant")
+SCHEDULES = ("cosine", "cosine_epochs", "step_epochs", "constant")
 
 
 def _unit_axes(parameter: jax.Array) -> tuple[int, ...]:

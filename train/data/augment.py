@@ -42,10 +42,12 @@ class Shift:
   Attributes:
     preprocess: The evaluation's way from a picture to an array.
     share: Largest shift relative to the side; 0 changes nothing.
+    flip: Probability of mirroring.
   """
 
   preprocess: Preprocess
   share: float = 0.125
+  flip: float = 0.0
 
   def prepare(self, picture: Image.Image) -> np.ndarray:
     """Returns the evaluation's array."""
@@ -59,7 +61,8 @@ class Shift:
     padded = np.zeros((height + 2 * dy, width + 2 * dx, channels), prepared.dtype)
     padded[dy : dy + height, dx : dx + width] = prepared
     top, left = rng.integers(2 * dy + 1), rng.integers(2 * dx + 1)
-    return padded[top : top + height, left : left + width]
+    image = padded[top : top + height, left : left + width]
+    return image[:, ::-1] if rng.random() < self.flip else image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +180,7 @@ def from_config(config: Any, preprocess: Preprocess) -> Augmentation:
     raise unknown_name("policy", config.policy, POLICIES)
   if config.crop != "random_resized":
     _refuse_unused(config)
-    return Shift(preprocess, 0.125 if config.crop == "shift" else 0.0)
+    return Shift(preprocess, 0.125 if config.crop == "shift" else 0.0, config.flip)
   policy = {
     "none": None,
     "rand_augment": RandAugment(config.policy_operations, config.policy_magnitude),
