@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 import contextlib
 import dataclasses
-import functools
 import os
 import pathlib
 from typing import Any
@@ -19,19 +18,13 @@ from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.inputs import Preprocess
 from bcos_jax.pretrained import check_writable
 
-from . import checkpoint, evaluate, losses, sharding, start
-from .average import Average
-from .average import from_config as average_from_config
-from .config import flatten, in_steps
+from . import checkpoint, evaluate, plan, sharding, start
+from .config import flatten
 from .data import augment, open_dataset, pipeline
 from .data.mix import Mix
 from .interrupt import stop_requests
 from .metrics import MetricWriter
-from .optimizer import Optimizer
-from .optimizer import build as build_optimizer
-from .state import TrainState, new_key
-from .state import create as create_state
-from .step import EvalStep, TrainStep, make_eval_step, make_train_step
+from .state import TrainState
 
 Hook = Callable[[int, TrainState], None]
 History = list[dict[str, float]]
@@ -126,7 +119,7 @@ def train(
       for step in range(begin + 1, last + 1):
         batch = next(batches)
         damaged += int(batch.pop("damaged").sum())
-        state, metrics = run.train_step(state, sharding.put_batch(batch, run.mesh))
+        state, metrics = run.plan.train_step(state, sharding.put_batch(batch, run.mesh))
         writer.train(step, metrics | {"damaged": damaged})
         stopping, result = stop.is_set(), None
         if step == last or _due(step, run.config.eval_every):
@@ -148,7 +141,6 @@ class _Run:
   """Everything about a run that does not change while it runs.
 
   Attributes:
-    config: The recipe, durations in steps.
     about: What its checkpoints say about it.
     mesh: All devices.
     train_set: Training examples, prepared for the augmentation.
@@ -157,13 +149,9 @@ class _Run:
     mix: Blends training batches, or None.
     model: The module.
     variables: To start from; None draws them.
-    create: Makes the state before the first step from `variables`.
-    layout: The abstract state, with shardings.
-    train_step: Compiled at its first call.
-    eval_step: Compiled at its first call.
+    plan: Its programs.
   """
 
-  config: ConfigDict
   about: dict[str, Any]
   mesh: Mesh
   train_set: pipeline.Examples
@@ -172,10 +160,12 @@ class _Run:
   mix: Mix | None
   model: nn.Module
   variables: Any | None
-  create: Callable[[Any | None], TrainState]
-  layout: TrainState
-  train_step: TrainStep
-  eval_step: EvalStep
+  plan: plan.Plan
+
+  @property
+  def config(self) -> ConfigDict:
+    """The recipe, durations in steps."""
+    return self.plan.config
 
   def batches(self, begin: int) -> Iterable[dict[str, Any]]:
     """Returns this process's training batches from step `begin` on."""
@@ -202,7 +192,7 @@ class _Run:
 
   def _evaluate(self, variables: Any) -> dict[str, float]:
     return evaluate.run(
-      self.eval_step,
+      self.plan.eval_step,
       variables,
       self.test_set,
       batch_size=self.config.data.eval_batch_size,
@@ -233,23 +223,7 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
   )
   steps_per_epoch = max(len(train_set) // config.data.batch_size, 1)
   about = checkpoint.about_run(flatten(config), start.describe(model), [])
-  config = in_steps(config, steps_per_epoch)
-  _check_steps(config)
-  optimizer = build_optimizer(config.optimizer, steps=config.steps, steps_per_epoch=steps_per_epoch)
-  epochs = config.steps / steps_per_epoch
-  average = average_from_config(
-    config.ema,
-    batch_size=config.data.batch_size,
-    epochs=epochs,
-    warmup=config.optimizer.warmup_steps,
-  )
-  create = functools.partial(_first_state, model, optimizer, config, average)
-  layout = sharding.abstract(create, config.layout, mesh, variables)
-  loss, eval_loss = (
-    losses.from_config(name, config.loss) for name in (config.loss.name, config.loss.eval_name)
-  )
   return _Run(
-    config=config,
     about=about,
     mesh=mesh,
     train_set=train_set,
@@ -258,34 +232,8 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
     mix=_mix(config.data.augment, model.num_classes),
     model=model,
     variables=variables,
-    create=create,
-    layout=layout,
-    train_step=make_train_step(
-      model,
-      loss,
-      optimizer,
-      sharding.shardings(layout),
-      average=average,
-      accumulate=config.accumulate,
-    ),
-    eval_step=make_eval_step(model, eval_loss),
+    plan=plan.make(config, model, variables, mesh, steps_per_epoch),
   )
-
-
-def _first_state(
-  model: nn.Module,
-  optimizer: Optimizer,
-  config: ConfigDict,
-  average: Average | None,
-  variables: Any | None,
-) -> TrainState:
-  """Makes the state before the first step; traced, never run as it is."""
-  init_key, run_key = jax.random.split(new_key(config.seed))
-  if variables is None:
-    size = config.data.image_size
-    images = jax.numpy.zeros((1, size, size, model.ops.encoding.colors))
-    variables = model.init(init_key, model.ops.encoding(images))
-  return create_state(variables, optimizer, run_key, average)
 
 
 def _begin(
@@ -293,7 +241,7 @@ def _begin(
 ) -> tuple[TrainState, History]:
   """Returns the newest saved state and the evaluations up to it, or a new state."""
   if not checkpoints.steps:
-    return sharding.born(run.create, run.layout, run.variables), []
+    return sharding.born(run.plan.create, run.plan.layout, run.variables), []
   step = checkpoints.steps[-1]
   saved = checkpoints.about(step)
   checkpoint.check_same_run(saved, run.about, MAY_DIFFER, workdir)
@@ -303,7 +251,7 @@ def _begin(
       f" {run.config.steps}.",
       "Use another workdir or more steps.",
     )
-  return checkpoints.restore(step, run.layout), saved["history"]
+  return checkpoints.restore(step, run.plan.layout), saved["history"]
 
 
 def _writer(run: _Run, workdir: pathlib.Path, begin: int, progress: bool) -> MetricWriter:
@@ -358,13 +306,6 @@ def _check_data(config: ConfigDict, mesh: Mesh) -> None:
     raise InputError(
       f"data.augment.repeats={config.data.augment.repeats}; expected at least 1.",
       "Use 1 for one variation of each picture.",
-    )
-
-
-def _check_steps(config: ConfigDict) -> None:
-  if config.steps < 1:
-    raise InputError(
-      f"steps={config.steps}; expected at least 1.", 'Set --config.steps=1000 or "90 epochs".'
     )
 
 
