@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.set_defaults(takes_overrides=False)
   commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-  for add in (_add_quickstart, _add_models, _add_train, _add_evaluate, _add_explain):
+  for add in (_add_quickstart, _add_models, _add_train, _add_compile, _add_evaluate, _add_explain):
     add(commands)
   return parser
 
@@ -169,6 +169,45 @@ def _train(options, overrides):
       "--workdir is missing, expected a folder for the run.", "Give e.g. --workdir=runs/first."
     )
   print(f"Saved {training.main(options.config, overrides, options.workdir)}")
+
+
+def _add_compile(commands):
+  command = _add(
+    commands,
+    "compile",
+    _compile,
+    "compile a recipe's training step for a TPU slice, without having one",
+    "bcos-jax compile --config=bcosify_cnn:resnet50_v1 --topology=v5e:16x16 "
+    "--config.data.batch_size=4096",
+  )
+  command.set_defaults(takes_overrides=True)
+  command.add_argument("--config", required=True, help="as for train")
+  command.add_argument("--topology", required=True, help="e.g. v5e:16x16, v4:2x2x4, v6e:4x4")
+  command.add_argument(
+    "--examples", type=int, default=1_281_167, help="size of the training set (ImageNet's)"
+  )
+  command.add_argument(
+    "--utilisation", type=float, default=0.4, help="share of the chip's peak, for the estimates"
+  )
+
+
+def _compile(options, overrides):
+  from .train import config, pod
+
+  recipe = config.load_config(options.config, overrides)
+  print(f"Compiling for {options.topology}; this takes minutes.", flush=True)
+  try:
+    cost = pod.compile_recipe(recipe, options.topology, options.examples)
+  except MemoryError as error:
+    print(f"error: the step does not fit: {error}", file=sys.stderr)
+    print(
+      "  fix: more devices, a smaller --config.data.batch_size, --config.accumulate, or "
+      "--config.ops.dtype=bfloat16.",
+      file=sys.stderr,
+    )
+    return 1
+  pod.report(cost, print, examples=options.examples, utilisation=options.utilisation)
+  return 0 if cost.fits else 1
 
 
 def _add_evaluate(commands):
