@@ -399,5 +399,5 @@ def test_describe_is_the_inverse_of_create():
       model = bcos_jax.create(name, ops=BcosOps(), **fields)
       found, changed = describe(model)
       assert bcos_jax.create(found, ops=model.ops, **changed) == model
-      if not fields:
-        assert (found, changed) == (name, {})
+      if not fields:  # several names may stand for the same sizes
+        assert changed == {} and bcos_jax.create(name, ops=BcosOps()) == model

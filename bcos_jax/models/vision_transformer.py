@@ -56,7 +56,7 @@ class Embeddings(nn.Module):
   conv_stem: tuple[int, ...]
   patch_bias: bool
   class_token: bool
-  distilled: bool
+  distillation_token: bool
   registers: int
   learned: bool
   prefix_positions: bool
@@ -75,7 +75,7 @@ class Embeddings(nn.Module):
     x = ops.dense(self.width, use_bias=self.patch_bias, name="patch_embedding")(x)
     grid = x.shape[1:3]
     x = x.reshape(x.shape[0], -1, self.width)
-    names = ["cls_token"] * self.class_token + ["distillation_token"] * self.distilled
+    names = ["cls_token"] * self.class_token + ["distillation_token"] * self.distillation_token
     rows = self._positions(len(names), table_grid, grid) if self.learned else None
     parts = [self._token(x, name, 1) for name in names]
     if self.registers:
@@ -208,7 +208,8 @@ class VisionTransformer(nn.Module):
     patch_bias: Whether the patch embedding has one (not in CLIP).
     layer_scale: Initial multiplier of each channel of a branch; None for no LayerScale.
     class_token: Whether there is a class token.
-    distilled: A distillation token with a head of its own; logits are averaged (DeiT).
+    distillation_token: Whether there is a distillation token (DeiT).
+    distillation_head: Whether it has a head of its own; the logits are averaged.
     registers: Number of register tokens.
     positions: 'learned', a table that is added; or 'rotary', turned queries and keys.
     prefix_positions: Whether class and distillation tokens have rows in the table.
@@ -241,7 +242,8 @@ class VisionTransformer(nn.Module):
   patch_bias: bool = True
   layer_scale: float | None = None
   class_token: bool = True
-  distilled: bool = False
+  distillation_token: bool = False
+  distillation_head: bool = False
   registers: int = 0
   positions: str = "learned"
   prefix_positions: bool = True
@@ -283,7 +285,8 @@ class VisionTransformer(nn.Module):
 
   def _pooled(self, x: Array) -> Array:
     """Returns features [N, D], or tokens [N, T, D] whose mean the readout takes."""
-    ops, patches = self.ops, x[:, self.class_token + self.distilled + self.registers :]
+    prefix = self.class_token + self.distillation_token + self.registers
+    ops, patches = self.ops, x[:, prefix:]
     if self.pool == "map":
       x = AttentionPool(
         ops, self.num_heads, self.mlp_dim, self.activation, self.norm_eps, name="pool"
@@ -292,7 +295,7 @@ class VisionTransformer(nn.Module):
       x = patches
     elif self.pool == "cls_mean":
       x = jnp.concatenate([x[:, 0], global_avg_pool(patches)], axis=-1)
-    elif self.distilled and self.num_classes:
+    elif self.distillation_head and self.num_classes:
       x = jnp.concatenate([x[:, 0], x[:, 1]], axis=-1)
     else:
       x = x[:, 0]
@@ -304,7 +307,7 @@ class VisionTransformer(nn.Module):
 
   def _head(self):
     head = self.ops.dense(self.num_classes, name="head")
-    if not self.distilled:
+    if not self.distillation_head:
       return head
     second = self.ops.dense(self.num_classes, name="head_distillation")
 
@@ -322,10 +325,12 @@ class VisionTransformer(nn.Module):
     ):
       if value not in known:
         raise unknown_name(kind, value, known)
-    if self.distilled and not (self.class_token and self.pool == "cls"):
+    token, head = self.distillation_token, self.distillation_head
+    if token > self.class_token or head > (token and self.pool == "cls"):
       raise InputError(
-        f"A distilled network has class_token={self.class_token} and pool={self.pool!r}.",
-        "Distillation (DeiT) goes with a class token and pool='cls'.",
+        f"class_token is {self.class_token}, distillation_token {token}, distillation_head {head} "
+        f"and pool {self.pool!r}.",
+        "Distillation (DeiT) goes with a class token, its head with both tokens and pool='cls'.",
       )
     if not self.class_token and self.pool in ("cls", "cls_mean"):
       raise InputError(
@@ -353,7 +358,7 @@ class VisionTransformer(nn.Module):
       conv_stem=self.conv_stem,
       patch_bias=self.patch_bias,
       class_token=self.class_token,
-      distilled=self.distilled,
+      distillation_token=self.distillation_token,
       registers=self.registers,
       learned=self.positions == "learned",
       prefix_positions=self.prefix_positions,

@@ -46,7 +46,12 @@ def _deit() -> dict[str, Fields]:
   for size, fields in (("tiny", _TINY), ("small", _SMALL), ("base", _BASE)):
     for distilled in (False, True):
       name = f"deit_{size}_{'distilled_' if distilled else ''}patch16"
-      row = {**fields, **_TIMM, "distilled": distilled}
+      row = {
+        **fields,
+        **_TIMM,
+        "distillation_token": distilled,
+        "distillation_head": distilled,
+      }
       rows[f"{name}_224"] = row
       if size == "base":
         rows[f"{name}_384"] = {**row, "image_size": 384}
@@ -204,7 +209,12 @@ _TEST = {
 }
 _TESTS = {
   "vit_test": _TEST,
-  "deit_test": {**_TEST, "distilled": True, "position_resize": "bicubic_antialias"},
+  "deit_test": {
+    **_TEST,
+    "distillation_token": True,
+    "distillation_head": True,
+    "position_resize": "bicubic_antialias",
+  },
   "dinov2_test": {
     **_TEST,
     "registers": 2,

@@ -1,0 +1,153 @@
+"""Vision transformers of Hugging Face, timm and torchvision: every layer, and files both ways."""
+
+import functools
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-torch` only")
+
+from bcos_jax import convert  # noqa: E402
+from bcos_jax.convert import vision_transformer  # noqa: E402
+
+from ..common import quick_compilation  # noqa: E402
+from . import live  # noqa: E402
+
+pytestmark = pytest.mark.torch
+SIDE, OTHER = 32, (48, 24)  # the table's size; one that shrinks and stretches it
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick():
+  torch.set_num_threads(2)
+  torch.manual_seed(0)
+  with quick_compilation():
+    yield
+
+
+@functools.cache
+def _transformers():
+  live.torchvision()
+  import transformers
+
+  return transformers
+
+
+SMALL = {
+  "hidden_size": 32,
+  "num_hidden_layers": 2,
+  "num_attention_heads": 2,
+  "image_size": SIDE,
+  "patch_size": 8,
+}
+MLP = {**SMALL, "intermediate_size": 48}
+TEXT = {
+  "hidden_size": 16,
+  "num_hidden_layers": 1,
+  "num_attention_heads": 2,
+  "intermediate_size": 16,
+  "vocab_size": 20,
+  "bos_token_id": 1,
+  "eos_token_id": 2,
+}
+NAFLEX = {key: value for key, value in MLP.items() if key != "image_size"} | {"num_patches": 16}
+TOWERS = {"vision_config": MLP, "text_config": TEXT}
+
+# Class of the network, its configuration, and what differs from the family's default.
+HUGGING_FACE = {
+  "vit": ("ViTForImageClassification", "ViTConfig", MLP),
+  "vit_no_bias": ("ViTForImageClassification", "ViTConfig", {**MLP, "qkv_bias": False}),
+  "vit_model": ("ViTModel", "ViTConfig", {**MLP, "pooler_output_size": 24}),
+  "deit": ("DeiTForImageClassification", "DeiTConfig", MLP),
+  "deit_teacher": ("DeiTForImageClassificationWithTeacher", "DeiTConfig", MLP),
+  "dinov2": ("Dinov2ForImageClassification", "Dinov2Config", {**SMALL, "mlp_ratio": 2}),
+  "dinov2_model": ("Dinov2Model", "Dinov2Config", {**SMALL, "use_swiglu_ffn": True}),
+  "dinov2_with_registers": (
+    "Dinov2WithRegistersForImageClassification",
+    "Dinov2WithRegistersConfig",
+    {**SMALL, "num_register_tokens": 3},
+  ),
+  "dinov3": ("DINOv3ViTModel", "DINOv3ViTConfig", {**MLP, "num_register_tokens": 2}),
+  "dinov3_gated": (
+    "DINOv3ViTModel",
+    "DINOv3ViTConfig",
+    {**MLP, "num_register_tokens": 2, "use_gated_mlp": True, "hidden_act": "silu"},
+  ),
+  "siglip_model": ("SiglipVisionModel", "SiglipVisionConfig", {**MLP, "image_size": 35}),
+  "siglip": ("SiglipModel", "SiglipConfig", TOWERS),
+  "siglip_classifier": ("SiglipForImageClassification", "SiglipConfig", TOWERS),
+  "siglip2_naflex_model": ("Siglip2VisionModel", "Siglip2VisionConfig", NAFLEX),
+  "clip": ("CLIPModel", "CLIPConfig", {**TOWERS, "projection_dim": 24}),
+  "clip_vision": (
+    "CLIPVisionModelWithProjection",
+    "CLIPVisionConfig",
+    {**MLP, "projection_dim": 24},
+  ),
+  "clip_model": ("CLIPVisionModel", "CLIPVisionConfig", MLP),
+  "clip_classifier": ("CLIPForImageClassification", "CLIPConfig", TOWERS),
+}
+
+
+def _hugging_face(name, folder):
+  """A random network, saved and read again by the package: (network, file, bundle)."""
+  from safetensors.numpy import load_file
+
+  transformers = _transformers()
+  network, config, fields = HUGGING_FACE[name]
+  config = getattr(transformers, config)(**fields, num_labels=5)
+  network = live.stirred(getattr(transformers, network)(config))
+  network.save_pretrained(folder)
+  given = network.config.to_diff_dict()
+  attributes = {**network.config.to_dict(), "architectures": [type(network).__name__]}
+  reader = vision_transformer.READERS[config.model_type]
+  state = load_file(folder / "model.safetensors")
+  bundle = convert.from_state_dict(
+    state, reader.architecture, "huggingface", fields=reader.read(attributes, given)
+  )
+  return network, state, bundle
+
+
+def _ready(network):
+  """Makes the network take any image size, as its own code provides for."""
+  kind, forward = type(network).__name__, network.forward
+  if kind in ("SiglipModel", "CLIPModel"):
+    forward = network.get_image_features
+  if kind.startswith(("ViT", "DeiT", "Siglip", "CLIP")) and not kind.startswith("Siglip2"):
+    forward = functools.partial(forward, interpolate_pos_encoding=True)
+  if kind.startswith("Siglip2"):
+    forward = functools.partial(_naflex, forward)
+  network.forward = forward
+  return network
+
+
+def _naflex(forward, pixels):
+  n, c, h, w = pixels.shape
+  patches = pixels.reshape(n, c, h // 8, 8, w // 8, 8).permute(0, 2, 4, 3, 5, 1)
+  patches = patches.reshape(n, (h // 8) * (w // 8), -1)
+  return forward(
+    patches,
+    pixel_attention_mask=torch.ones(patches.shape[:2], dtype=torch.long),
+    spatial_shapes=torch.tensor([[h // 8, w // 8]] * n),
+  )
+
+
+def _inputs(*shapes):
+  seeded = np.random.RandomState(0)
+  return [seeded.standard_normal((2, *shape, 3)).astype(np.float32) for shape in shapes]
+
+
+def _assert_written_back(bundle, state):
+  written = convert.to_state_dict(bundle)
+  assert written.keys() == state.keys()
+  for key, tensor in state.items():
+    assert written[key].dtype == tensor.dtype and written[key].shape == tensor.shape, key
+    assert written[key].tobytes() == np.ascontiguousarray(tensor).tobytes(), key
+
+
+@pytest.mark.parametrize("name", HUGGING_FACE)
+def test_hugging_face(name, tmp_path):
+  network, state, bundle = _hugging_face(name, tmp_path)
+  layout = {"vit_no_bias": "vit", "clip_vision": "clip"}.get(name, name)
+  assert bundle.config["provenance"] == {"source": "huggingface", "layout": layout}
+  live.assert_computes_the_same(_ready(network), bundle, _inputs((SIDE, SIDE), OTHER))
+  _assert_written_back(bundle, state)
