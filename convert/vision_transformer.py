@@ -365,7 +365,7 @@ def _hf_keys() -> tuple[Keys, ...]:
   entries.append(_hf("dinov3", _hf_dinov3(gated=False), modules))
   entries.append(_hf("dinov3_gated", _hf_dinov3(gated=True), modules))
   block, norm = "encoder.layers.{i}", ("post_layernorm", "norm")
-  for prefix in ("", "vision_model."):
+  for prefix in ("vision_model.", ""):
     suffix = "" if prefix else "_model"
     modules = _modules(_EMBEDDINGS, norm, ("head", "pool"), block=block, prefix=prefix)
     entries.append(_hf(f"siglip{suffix}", _hf_siglip(prefix), modules))

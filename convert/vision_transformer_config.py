@@ -102,6 +102,8 @@ def _vit(architecture: str, classes: Mapping[str | None, Any], **only) -> Config
       "intermediate_size": "mlp_dim",
       "qkv_bias": "qkv_bias",
       "architectures": _classes(classes),
+      # timm's networks of these names resize with anti-aliasing.
+      "model_type": lambda value, config: {"position_resize": "bicubic"},
     },
     only={**_COLORS, "pooler_act": ("tanh",), **only},
     ignored={

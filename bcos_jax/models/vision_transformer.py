@@ -71,7 +71,9 @@ class Embeddings(nn.Module):
     for i, (features, strides) in enumerate(stages):
       x = ops.conv(features, 3, strides, use_bias=True, name=f"stem{i}_conv")(x)
       x = ops.act(ops.group_norm(1, name=f"stem{i}_norm")(x), "relu")
-    x = patchify(self._cropped(x), self.patch_size)
+    # Pixels that fill no patch are dropped, as the published convolutions do.
+    h, w = (side - side % self.patch_size for side in x.shape[1:3])
+    x = patchify(x[:, :h, :w], self.patch_size)
     x = ops.dense(self.width, use_bias=self.patch_bias, name="patch_embedding")(x)
     grid = x.shape[1:3]
     x = x.reshape(x.shape[0], -1, self.width)
@@ -96,16 +98,6 @@ class Embeddings(nn.Module):
     places = resize_table(table[own:], old, grid, self.position_resize)
     none = jnp.zeros((prefix - own + self.registers, self.width), table.dtype)
     return jnp.concatenate([table[:own], none, places])
-
-  def _cropped(self, x: Array) -> Array:
-    """Drops the pixels at the right and the bottom that fill no patch, as convolutions do."""
-    _, h, w, _ = x.shape
-    p = self.patch_size
-    if min(h, w) < p:
-      raise InputError(
-        f"An image of {h}x{w} pixels holds no patch of {p}x{p}.", "Give larger images."
-      )
-    return x[:, : h - h % p, : w - w % p]
 
 
 class Mlp(nn.Module):
@@ -270,7 +262,7 @@ class VisionTransformer(nn.Module):
     ops = self.ops
     ops.check_encoded(x)
     self._check()
-    rotary = self._rotary(x)
+    rotary = self._rotary(self._grid(x))
     x = self._embeddings()(x)
     if self.pre_norm:
       x = ops.layer_norm(eps=self.norm_eps, name="pre_norm")(x)
@@ -337,7 +329,16 @@ class VisionTransformer(nn.Module):
         f"pool is {self.pool!r}, yet there is no class token.", "Use pool='mean' or 'map'."
       )
 
-  def _rotary(self, x: Array) -> tuple[Array, Array] | None:
+  def _grid(self, x: Array) -> Grid:
+    stages = stem_stages(self.conv_stem, x.shape[-1])
+    grid = token_grid(x.shape[1:3], stages, self.patch_size)
+    if not min(grid):
+      raise InputError(
+        f"An image of {x.shape[1]}x{x.shape[2]} pixels holds no patch.", "Give larger images."
+      )
+    return grid
+
+  def _rotary(self, grid: Grid) -> tuple[Array, Array] | None:
     if self.positions != "rotary":
       return None
     head_dim = self.width // self.num_heads
@@ -346,7 +347,6 @@ class VisionTransformer(nn.Module):
         f"Heads of {head_dim} channels cannot hold rotary positions.",
         "Choose a multiple of 4 channels per head.",
       )
-    grid = token_grid(x.shape[1:3], stem_stages(self.conv_stem, x.shape[-1]), self.patch_size)
     return rotary_angles(grid, head_dim, self.rope_theta)
 
   def _embeddings(self) -> nn.Module:

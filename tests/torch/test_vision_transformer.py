@@ -7,10 +7,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-torch` only")
 
-from bcos_jax import convert  # noqa: E402
+import bcos_jax  # noqa: E402
+from bcos_jax import BcosOps, convert  # noqa: E402
 from bcos_jax.convert import vision_transformer  # noqa: E402
 
-from ..common import quick_compilation  # noqa: E402
+from ..common import applied, flat, photos, quick_compilation, rel  # noqa: E402
 from . import live  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -56,9 +57,8 @@ TOWERS = {"vision_config": MLP, "text_config": TEXT}
 # Class of the network, its configuration, and what differs from the family's default.
 HUGGING_FACE = {
   "vit": ("ViTForImageClassification", "ViTConfig", MLP),
-  "vit_no_bias": ("ViTForImageClassification", "ViTConfig", {**MLP, "qkv_bias": False}),
   "vit_model": ("ViTModel", "ViTConfig", {**MLP, "pooler_output_size": 24}),
-  "deit": ("DeiTForImageClassification", "DeiTConfig", MLP),
+  "deit": ("DeiTForImageClassification", "DeiTConfig", {**MLP, "qkv_bias": False}),
   "deit_teacher": ("DeiTForImageClassificationWithTeacher", "DeiTConfig", MLP),
   "dinov2": ("Dinov2ForImageClassification", "Dinov2Config", {**SMALL, "mlp_ratio": 2}),
   "dinov2_model": ("Dinov2Model", "Dinov2Config", {**SMALL, "use_swiglu_ffn": True}),
@@ -147,7 +147,98 @@ def _assert_written_back(bundle, state):
 @pytest.mark.parametrize("name", HUGGING_FACE)
 def test_hugging_face(name, tmp_path):
   network, state, bundle = _hugging_face(name, tmp_path)
-  layout = {"vit_no_bias": "vit", "clip_vision": "clip"}.get(name, name)
+  layout = "clip" if name == "clip_vision" else name
   assert bundle.config["provenance"] == {"source": "huggingface", "layout": layout}
   live.assert_computes_the_same(_ready(network), bundle, _inputs((SIDE, SIDE), OTHER))
   _assert_written_back(bundle, state)
+
+
+TIMM = {
+  "vit": {"init_values": None},
+  "vit_mean": {"global_pool": "avg", "fc_norm": False},
+  "deit": {},
+  "dinov2": {"init_values": 1.0, "num_classes": 0},
+  "dinov2_reg": {"init_values": 1.0, "reg_tokens": 3, "no_embed_class": True},
+  "siglip": {"class_token": False, "global_pool": "map", "num_classes": 0},
+  "swiglu": {"init_values": 1.0, "mlp_ratio": 3.0},
+}
+TIMM_FIELDS = {
+  "vit_mean": {"pool": "mean"},
+  "dinov2": {"layer_scale": 1.0, "num_classes": 0},
+  "dinov2_reg": {"layer_scale": 1.0, "registers": 3, "prefix_positions": False},
+  "siglip": {"class_token": False, "pool": "map", "num_classes": 0},
+  "swiglu": {"layer_scale": 1.0, "gated_mlp": True, "activation": "silu", "mlp_dim": 48},
+}
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_timm(name):
+  live.torchvision()
+  import timm.layers
+  from timm.models import deit
+  from timm.models import vision_transformer as vit
+
+  sizes = {"img_size": SIDE, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+  fields = {"num_classes": 5, "mlp_ratio": 2, **TIMM[name]}
+  if name == "swiglu":
+    fields |= {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": torch.nn.SiLU}
+  network = deit.VisionTransformerDistilled if name == "deit" else vit.VisionTransformer
+  network = live.stirred(network(**sizes, dynamic_img_size=True, **fields))
+  architecture = "deit_test" if name == "deit" else "vit_test"
+  bundle = convert.from_state_dict(
+    live.numpy_state(network),
+    architecture,
+    "timm",
+    fields={"position_resize": "bicubic_antialias", **TIMM_FIELDS.get(name, {})},
+  )
+  live.assert_computes_the_same(network, bundle, _inputs((SIDE, SIDE), OTHER))
+  _assert_written_back(bundle, live.numpy_state(network))
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_torchvision(published):
+  from torch.nn import LayerNorm
+
+  network = live.torchvision().models.VisionTransformer(
+    SIDE, 8, 2, 2, 32, 64, num_classes=5, norm_layer=functools.partial(LayerNorm, eps=1e-6)
+  )
+  state = live.numpy_state(live.stirred(network))
+  if published:  # the names of the files that torchvision hosts
+    for old, new in (("mlp.0.", "mlp.linear_1."), ("mlp.3.", "mlp.linear_2.")):
+      state = {key.replace(old, new): tensor for key, tensor in state.items()}
+  bundle = convert.from_state_dict(state, "vit_test")
+  assert bundle.config["provenance"]["source"] == "torchvision"
+  live.assert_computes_the_same(network, bundle, _inputs((SIDE, SIDE)))
+  _assert_written_back(bundle, state)
+
+
+def test_b_1_equals_pytorch_and_explains(tmp_path):
+  network, _, bundle = _hugging_face("clip", tmp_path)
+  model, variables = bcos_jax.bcosify(bundle.model, bundle.variables, ops=BcosOps.equivalent())
+  images = photos(2, side=SIDE)
+  seen = np.asarray(bundle.model.ops.encoding(images)).transpose(0, 3, 1, 2)
+  with torch.no_grad():
+    expected = _ready(network)(torch.from_numpy(seen.copy())).pooler_output.numpy()
+  assert rel(applied(model)(variables, images), expected) <= 1e-5
+  ex = bcos_jax.explain(model, variables, images, target=lambda features: features[:, 0])
+  assert ex.completeness_error.max() <= 1e-5
+
+
+def test_openai_layout(tmp_path):
+  """Written from Hugging Face's network: the same leaves come back, under OpenAI's names."""
+  _, _, bundle = _hugging_face("clip_vision", tmp_path)
+  state = convert.to_state_dict(bundle, "openai_clip")
+  assert state["visual.proj"].shape == (32, 24)
+  assert state["visual.transformer.resblocks.1.attn.in_proj_weight"].shape == (96, 32)
+  text = {"transformer.resblocks.0.ln_1.weight": np.ones(4, np.float32), "logit_scale": np.ones(())}
+  fields = {key: getattr(bundle.model, key) for key in bundle.config["fields"]}
+  again = convert.from_state_dict(
+    {**state, **text}, bundle.config["architecture"], "openai_clip", fields=fields
+  )
+  assert again.model == bundle.model
+  expected, leaves = flat(bundle.variables), flat(again.variables)
+  assert all(np.array_equal(leaves[path], leaf) for path, leaf in expected.items())
+  assert convert.to_state_dict(again).keys() == {*state, *text}
+  visual = {key.removeprefix("visual."): tensor for key, tensor in state.items()}
+  bare = convert.from_state_dict(visual, bundle.config["architecture"], "open_clip", fields=fields)
+  assert convert.to_state_dict(bare).keys() == visual.keys()
