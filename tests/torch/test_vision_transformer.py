@@ -11,8 +11,8 @@ import bcos_jax  # noqa: E402
 from bcos_jax import BcosOps, convert  # noqa: E402
 from bcos_jax.convert import vision_transformer  # noqa: E402
 
-from ..common import applied, flat, photos, quick_compilation, rel  # noqa: E402
-from . import live  # noqa: E402
+from ..common import applied, filled, flat, photos, quick_compilation, rel, tiny  # noqa: E402
+from . import aloe_oracle, live  # noqa: E402
 
 pytestmark = pytest.mark.torch
 SIDE, OTHER = 32, (48, 24)  # the table's size; one that shrinks and stretches it
@@ -242,3 +242,22 @@ def test_openai_layout(tmp_path):
   visual = {key.removeprefix("visual."): tensor for key, tensor in state.items()}
   bare = convert.from_state_dict(visual, bundle.config["architecture"], "open_clip", fields=fields)
   assert convert.to_state_dict(bare).keys() == visual.keys()
+
+
+@pytest.mark.parametrize(
+  "fields",
+  [
+    {"registers": 3, "positions": "rotary", "layer_scale": 1.0},
+    {"class_token": False, "pool": "map"},
+    {"norm_eps": 1e-5},
+  ],
+  ids=["dinov3", "siglip2", "vit"],
+)
+def test_students_of_aloe(fields):
+  model = tiny("aloe_test", BcosOps.aloe(), **{"image_size": 16, "norm_eps": 1e-5, **fields})
+  variables, images = filled(model), photos(2, side=16)
+  state = convert.to_state_dict(bcos_jax.pretrained.make_bundle(model, variables), "aloe")
+  seen = torch.from_numpy(np.asarray(model.ops.encoding(images)).transpose(0, 3, 1, 2).copy())
+  expected = aloe_oracle.logits(state, seen).numpy()
+  logits, bias = applied(model)(variables, images), np.log(4)
+  assert rel(np.asarray(logits) + bias, expected + bias) <= 1e-5
