@@ -302,7 +302,6 @@ def test_name_far_from_all_lists_them():
   "fields, message",
   [
     ({"num_clases": 3}, "num_clases.*Did you mean 'num_classes'"),
-    ({"num_classes": 0}, "num_classes is 0"),
     ({"num_classes": -2}, "num_classes is -2"),
     ({"num_classes": 2.5}, "num_classes is 2.5"),
     ({"num_classes": "10"}, "num_classes is '10'"),
@@ -400,5 +399,5 @@ def test_describe_is_the_inverse_of_create():
       model = bcos_jax.create(name, ops=BcosOps(), **fields)
       found, changed = describe(model)
       assert bcos_jax.create(found, ops=model.ops, **changed) == model
-      if not fields:
-        assert (found, changed) == (name, {})
+      if not fields:  # several names may stand for the same sizes
+        assert changed == {} and bcos_jax.create(name, ops=BcosOps()) == model
