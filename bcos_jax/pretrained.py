@@ -182,7 +182,9 @@ def _replace(folder: pathlib.Path, staged: pathlib.Path, aside: pathlib.Path):
 
 
 Placement = (
-  jax.sharding.Sharding | Mapping[str, Any] | Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
+  jax.sharding.Sharding
+  | Mapping[str, Any]
+  | Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
 )
 
 
