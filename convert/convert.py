@@ -26,7 +26,7 @@ from .keys import Keys
 from .readers import Described, describe
 from .rules import Rule, fitted, parse, port, render
 from .sources import Checkpoint, Tensors, open_checkpoint
-from .state_dict import KEYS, best, explained, fit, keys_of, num_classes
+from .state_dict import KEYS, explained, fit, keys_of, num_classes
 
 DTYPES = ("float32", "bfloat16", "float16", "source")
 _PREFIXES = ("", "model.", "model.model.")
@@ -122,7 +122,9 @@ class Plan:
     return labels if len(labels) == self.model.num_classes else ()
 
   def _provenance(self) -> dict[str, Any]:
-    about = {"source": self.keys.source, "origin": self.checkpoint.origin}
+    about: dict[str, Any] = {"source": self.keys.source, "origin": self.checkpoint.origin}
+    if self.keys.layout:
+      about["layout"] = self.keys.layout
     if self.checkpoint.config is not None:
       about["source_config"] = self.checkpoint.config
     if self.new_head:
@@ -235,7 +237,7 @@ def _unprefixed(state: Tensors, candidates: list[Keys]) -> Tensors:
   for prefix in _PREFIXES:
     if all(key.startswith(prefix) for key in state):
       stripped = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
-      count = explained(stripped, best(stripped, candidates))
+      count = max(explained(stripped, keys) for keys in candidates)
       options.append((count, -len(prefix), stripped))
   return max(options, key=lambda option: option[:2])[2]
 
@@ -247,15 +249,11 @@ def _detect(checkpoint: Checkpoint, source: str | None) -> tuple[Tensors, str, s
     candidates = [keys for keys in tables if source in (None, keys.source)]
     state = _unprefixed(checkpoint.tensors, candidates)
     for keys in candidates:
-      if explained(state, keys) < len(state):
-        continue
-      for name in models.names():
-        if _class(name) is cls:
-          fields = num_classes(state, keys.table, cls.head)
-          model = models.create(name, ops=keys.ops, **fields)
-          if _fits(state, keys, model):
-            found.setdefault(model, (state, name, keys.source))
-      break
+      if explained(state, keys) == len(state) and (fitting := _variants(state, keys, cls)):
+        # Variants that differ in their names only are one.
+        for name, model in fitting.items():
+          found.setdefault(model, (state, name, keys.source))
+        break  # further tables with these keys say nothing new
   names = [name for _, name, _ in found.values()]
   if len(names) == 1:
     return next(iter(found.values()))
@@ -269,6 +267,17 @@ def _detect(checkpoint: Checkpoint, source: str | None) -> tuple[Tensors, str, s
     f"({len(checkpoint.tensors)} keys, such as {next(iter(checkpoint.tensors))!r}).",
     "Say which one it should be with --architecture, to see what does not fit.",
   )
+
+
+def _variants(state: Tensors, keys: Keys, cls: type[nn.Module]) -> dict[str, nn.Module]:
+  """Returns the variants of an architecture that the keys fill."""
+  fields = num_classes(state, keys.table, cls.head)
+  named = {
+    name: models.create(name, ops=keys.ops, **fields)
+    for name in models.names()
+    if _class(name) is cls
+  }
+  return {name: model for name, model in named.items() if _fits(state, keys, model)}
 
 
 def _fits(state: Tensors, keys: Keys, model: nn.Module) -> bool:
