@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pathlib
 import sys
 
-from .cache import cache_folder
+from .cache import keep_compiled
 from .errors import InputError
 
 
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.error(
       f"unrecognized arguments: {' '.join(rest)}; see `bcos-jax {options.command} --help`"
     )
-  _keep_compiled()
+  keep_compiled()
   try:
     return options.run(options, rest) or 0
   except InputError as error:
@@ -50,14 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
       file=sys.stderr,
     )
     return 1
-
-
-def _keep_compiled():
-  """Lets the next run of a command start without compiling again."""
-  import jax
-
-  if not jax.config.jax_compilation_cache_dir:
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder("compiled")))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,6 +132,8 @@ def _models(options, _):
 
 
 def _add_train(commands):
+  from .train import hosts
+
   command = _add(
     commands,
     "train",
@@ -155,10 +149,11 @@ def _add_train(commands):
   )
   command.add_argument("--workdir", type=pathlib.Path, help="folder of the run; resumed if begun")
   command.add_argument("--print_config", action="store_true", help="print the recipe and stop")
+  hosts.add_arguments(command)
 
 
 def _train(options, overrides):
-  from .train import config
+  from .train import config, hosts
   from .train import main as training
 
   if options.print_config:
@@ -168,6 +163,7 @@ def _train(options, overrides):
     raise InputError(
       "--workdir is missing, expected a folder for the run.", "Give e.g. --workdir=runs/first."
     )
+  hosts.join(options)
   print(f"Saved {training.main(options.config, overrides, options.workdir)}")
 
 

@@ -18,7 +18,7 @@ from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.inputs import Preprocess
 from bcos_jax.pretrained import check_writable
 
-from . import checkpoint, evaluate, plan, sharding, start
+from . import checkpoint, evaluate, hosts, plan, sharding, start
 from .config import flatten
 from .data import augment, open_dataset, pipeline
 from .data.mix import Mix
@@ -115,13 +115,14 @@ def train(
       _writer(run, workdir, begin, progress) as writer,
       contextlib.closing(iter(run.batches(begin))) as batches,
       stop_requests() as stop,
+      hosts.ending_together(),
     ):
       for step in range(begin + 1, last + 1):
         batch = next(batches)
         damaged += int(batch.pop("damaged").sum())
         state, metrics = run.plan.train_step(state, sharding.put_batch(batch, run.mesh))
         writer.train(step, metrics | {"damaged": damaged})
-        stopping, result = stop.is_set(), None
+        stopping, result = stop(step), None
         if step == last or _due(step, run.config.eval_every):
           result = run.evaluate(state)
           history.append({"step": step, **result})
