@@ -52,9 +52,11 @@ def get_config() -> ConfigDict:
         "every": 32,  # steps between updates
       },
       "accumulate": 1,  # parts that a batch is cut into, one after the other, to save memory
+      "nonfinite": "stop",  # at a loss or gradient that is not finite; skip leaves the step out
       "eval_every": 0,  # 0: only at the end
       "log_every": 10,
       "checkpoint_every": 0,  # 0: only at the end and when interrupted
+      "keep_every": 0,  # checkpoints of multiples of it are kept for ever, beside newest and best
       "mesh": {  # axis sizes; -1 takes the remaining devices
         "data": -1,
         "fsdp": 1,

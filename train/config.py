@@ -24,6 +24,7 @@ DURATIONS = frozenset(
     "eval_every",
     "log_every",
     "checkpoint_every",
+    "keep_every",
     "optimizer.warmup_steps",
     "optimizer.b_schedule.steps",
   }

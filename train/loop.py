@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
 import os
 import pathlib
+import sys
 from typing import Any
 
 import flax.linen as nn
@@ -18,12 +19,11 @@ from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.inputs import Preprocess
 from bcos_jax.pretrained import check_writable
 
-from . import checkpoint, evaluate, hosts, plan, sharding, start
+from . import checkpoint, evaluate, hosts, metrics, plan, sharding, start
 from .config import flatten
 from .data import augment, open_dataset, pipeline
 from .data.mix import Mix
 from .interrupt import stop_requests
-from .metrics import MetricWriter
 from .state import TrainState
 
 Hook = Callable[[int, TrainState], None]
@@ -35,6 +35,7 @@ MAY_DIFFER = (
   "eval_every",
   "log_every",
   "checkpoint_every",
+  "keep_every",
   "init",
   "model.",
   "ops.",
@@ -102,13 +103,15 @@ def train(
 
   Raises:
     InputError: if a value cannot be used, before any work is done.
-    FloatingPointError: if the loss is not finite.
+    FloatingPointError: if the loss or the gradient is not finite, and `nonfinite` is "stop".
     KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint.
   """
   workdir = check_writable(workdir)
   run = _set_up(config, init)
   last = run.config.steps
-  with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
+  with checkpoint.Checkpoints(
+    workdir / "checkpoints", keep_every=run.config.keep_every
+  ) as checkpoints:
     state, history = _begin(run, checkpoints, workdir)
     begin, damaged = int(state.step), 0
     with (
@@ -116,18 +119,20 @@ def train(
       contextlib.closing(iter(run.batches(begin))) as batches,
       stop_requests() as stop,
       hosts.ending_together(),
+      _naming_the_batch(run, checkpoints),
     ):
       for step in range(begin + 1, last + 1):
         batch = next(batches)
         damaged += int(batch.pop("damaged").sum())
-        state, metrics = run.plan.train_step(state, sharding.put_batch(batch, run.mesh))
-        writer.train(step, metrics | {"damaged": damaged})
+        state, measured = run.plan.train_step(state, sharding.put_batch(batch, run.mesh))
+        writer.train(step, measured | {"damaged": damaged})
         stopping, result = stop(step), None
         if step == last or _due(step, run.config.eval_every):
           result = run.evaluate(state)
           history.append({"step": step, **result})
           writer.evaluation(step, result)
         if step == last or _due(step, run.config.checkpoint_every) or stopping:
+          writer.catch_up()  # A state that is not finite must not become a checkpoint.
           checkpoints.save(step, state, run.about | {"history": history}, result)
         for hook in hooks:
           hook(step, state)
@@ -182,6 +187,16 @@ class _Run:
       workers=data.workers,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
+    )
+
+  def examples_of(self, step: int) -> list[int]:
+    """Returns the numbers of the training examples in a step's batch, of all processes."""
+    return pipeline.order(
+      len(self.train_set),
+      batch_size=self.config.data.batch_size,
+      seed=self.config.seed,
+      repeats=self.config.data.augment.repeats,
+      step=step - 1,
     )
 
   def evaluate(self, state: TrainState) -> dict[str, float]:
@@ -240,10 +255,29 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
 def _begin(
   run: _Run, checkpoints: checkpoint.Checkpoints, workdir: pathlib.Path
 ) -> tuple[TrainState, History]:
-  """Returns the newest saved state and the evaluations up to it, or a new state."""
-  if not checkpoints.steps:
-    return sharding.born(run.plan.create, run.plan.layout, run.variables), []
-  step = checkpoints.steps[-1]
+  """Returns the newest undamaged state and the evaluations up to it, or a new state."""
+  for step in reversed(checkpoints.steps):
+    try:
+      return _resume(run, checkpoints, workdir, step)
+    except checkpoint.DamagedError as error:
+      aside = checkpoints.set_aside(step)
+      print(
+        f"warning: the checkpoint of step {step} is damaged ({error}). It is now {str(aside)!r}; "
+        "the one before is used.",
+        file=sys.stderr,
+      )
+      if not checkpoints.steps:
+        raise InputError(
+          f"The run in {str(workdir)!r} has no checkpoint that can be read.",
+          "Start anew in another workdir, or bring back a copy of the checkpoint.",
+        ) from error
+  return sharding.born(run.plan.create, run.plan.layout, run.variables), []
+
+
+def _resume(
+  run: _Run, checkpoints: checkpoint.Checkpoints, workdir: pathlib.Path, step: int
+) -> tuple[TrainState, History]:
+  """Returns the state of a saved step and the evaluations up to it."""
   saved = checkpoints.about(step)
   checkpoint.check_same_run(saved, run.about, MAY_DIFFER, workdir)
   if step > run.config.steps:
@@ -255,14 +289,31 @@ def _begin(
   return checkpoints.restore(step, run.plan.layout), saved["history"]
 
 
-def _writer(run: _Run, workdir: pathlib.Path, begin: int, progress: bool) -> MetricWriter:
-  return MetricWriter(
+@contextlib.contextmanager
+def _naming_the_batch(run: _Run, checkpoints: checkpoint.Checkpoints) -> Iterator[None]:
+  """Says with which examples a run has diverged, and what is left of it."""
+  try:
+    yield
+  except metrics.NotFiniteError as error:
+    saved = checkpoints.steps
+    left = f"the last checkpoint is that of step {saved[-1]}" if saved else "nothing is saved yet"
+    examples = ", ".join(map(str, run.examples_of(error.step)))
+    raise FloatingPointError(
+      f"{error}; {left}. The batch is examples {examples} of {run.train_set.dataset.name}. Lower "
+      "--config.optimizer.lr, set --config.optimizer.agc=0.01, or leave such steps out with "
+      "--config.nonfinite=skip."
+    ) from error
+
+
+def _writer(run: _Run, workdir: pathlib.Path, begin: int, progress: bool) -> metrics.MetricWriter:
+  return metrics.MetricWriter(
     workdir,
     steps=run.config.steps,
     start_step=begin,
     batch_size=run.config.data.batch_size,
     log_every=run.config.log_every,
     progress=progress,
+    may_skip=run.config.nonfinite == "skip",
   )
 
 
@@ -303,6 +354,8 @@ def _check_data(config: ConfigDict, mesh: Mesh) -> None:
     )
   if config.data.damaged not in ("fail", "skip"):
     raise unknown_name("data.damaged", config.data.damaged, ("fail", "skip"))
+  if config.nonfinite not in ("stop", "skip"):
+    raise unknown_name("nonfinite", config.nonfinite, ("stop", "skip"))
   if config.data.augment.repeats < 1:
     raise InputError(
       f"data.augment.repeats={config.data.augment.repeats}; expected at least 1.",

@@ -20,6 +20,26 @@ SHOWN = {"loss": ("loss", ".3f"), "acc": ("accuracy", ".3f"), "lr": ("learning_r
 # Of these the last value is written, not the mean.
 NO_MEANS = ("learning_rate", "damaged")
 
+MUST_BE_FINITE = ("loss", "gradient_norm")
+MOST_SKIPPED_IN_A_ROW = 20
+
+
+class NotFiniteError(FloatingPointError):
+  """A step whose loss or gradient is not finite.
+
+  Attributes:
+    step: Its number.
+    in_a_row: How many such steps there were without another between them.
+    values: What it measured.
+  """
+
+  def __init__(self, step: int, in_a_row: int, values: Mapping[str, float]):
+    super().__init__(
+      f"The loss is {values['loss']} and the gradient's norm {values.get('gradient_norm')} at step "
+      f"{step}" + (f", like at the {in_a_row - 1} before" if in_a_row > 1 else "")
+    )
+    self.step, self.in_a_row, self.values = step, in_a_row, values
+
 
 class MetricWriter:
   """Collects the metrics of steps and evaluations and writes them.
@@ -40,6 +60,7 @@ class MetricWriter:
     batch_size: int,
     log_every: int,
     progress: bool,
+    may_skip: bool = False,
   ):
     """Opens the files, dropping what an interrupted run logged after `start_step`.
 
@@ -50,7 +71,9 @@ class MetricWriter:
       batch_size: Images per step.
       log_every: Steps between lines.
       progress: Whether to show a progress bar.
+      may_skip: Whether steps whose loss or gradient is not finite are left out and counted.
     """
+    self._may_skip, self._skipped, self._skipped_in_a_row = may_skip, 0, 0
     self._first = jax.process_index() == 0
     self._batch_size, self._log_every, self._last = batch_size, log_every, steps
     self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
@@ -79,13 +102,18 @@ class MetricWriter:
     self.close()
 
   def train(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-    """Takes the metrics of a step (device scalars); reads those of the step before."""
-    self._fetch()
+    """Takes the metrics of a step (device scalars); reads those of the step before.
+
+    Raises:
+      NotFiniteError: The loss or gradient of the step before is not finite, and may not be, or
+        was so too often.
+    """
+    self.catch_up()
     self._pending = (step, metrics)
 
   def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
     """Writes the metrics of an evaluation after `step`."""
-    self._fetch()
+    self.catch_up()
     self._write(step, {f"eval/{name}": value for name, value in metrics.items()})
     self._show({"test acc": f"{metrics['accuracy']:.3f}"})
     self._window_start = time.perf_counter()  # Evaluation is no training time.
@@ -93,34 +121,45 @@ class MetricWriter:
   def close(self) -> None:
     """Writes what is pending and closes the files."""
     try:
-      self._fetch()
+      self.catch_up()
     finally:
       self._bar.close()
       if self._first:
         self._lines.close()
         self._board.close()
 
-  def _fetch(self) -> None:
+  def catch_up(self) -> None:
+    """Reads the metrics of the last step that was given, waiting for it.
+
+    Raises:
+      NotFiniteError: As for `train`.
+    """
     if self._pending is None:
       return
     (step, metrics), self._pending = self._pending, None
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if not np.isfinite(values["loss"]):
-      raise FloatingPointError(
-        f"The loss is {values['loss']} at step {step}; lower --config.optimizer.lr or set"
-        " --config.optimizer.agc=0.01."
-      )
-    self._window.append(values)
+    if all(np.isfinite(values[name]) for name in MUST_BE_FINITE if name in values):
+      self._window.append(values)
+      self._skipped_in_a_row = 0
+    else:
+      self._skipped += 1
+      self._skipped_in_a_row += 1
+      if not self._may_skip or self._skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
+        raise NotFiniteError(step, self._skipped_in_a_row, values)
     self._bar.update()
     if step % self._log_every == 0 or step == self._last:
       self._log(step)
 
   def _log(self, step: int) -> None:
+    if not self._window:  # Every step since the last line was skipped.
+      return
     seconds = time.perf_counter() - self._window_start
     means = {
       name: float(np.mean([values[name] for values in self._window])) for name in self._window[-1]
     }
     means |= {name: self._window[-1][name] for name in NO_MEANS if name in means}
+    if self._may_skip:
+      means["skipped"] = self._skipped
     means["images_per_second"] = len(self._window) * self._batch_size / seconds
     self._window, self._window_start = [], time.perf_counter()
     self._write(step, {f"train/{name}": value for name, value in means.items()})

@@ -83,6 +83,7 @@ def make(
     sharding.shardings(layout),
     average=average,
     accumulate=config.accumulate,
+    skip_nonfinite=config.nonfinite == "skip",
   )
   return Plan(
     config=config,

@@ -34,6 +34,7 @@ def make_train_step(
   *,
   average: Average | None = None,
   accumulate: int = 1,
+  skip_nonfinite: bool = False,
 ) -> TrainStep:
   """Compiles (state, batch) -> (next state, metrics); the given state's buffers are donated.
 
@@ -48,10 +49,13 @@ def make_train_step(
     average: How to average the network beside training it, or None.
     accumulate: Parts of the batch that are taken one after the other, for less memory. Gradients
       are those of the whole batch, batch statistics those of each part in turn.
+    skip_nonfinite: Leaves the state as it is, but for its step, where the loss or a gradient is
+      not finite.
 
   Returns:
     The step. Its metrics are float32 scalars: loss and accuracy before the update,
-    learning_rate, and b if B is scheduled.
+    gradient_norm (of all parameters together, before clipping), learning_rate, and b if B is
+    scheduled.
   """
 
   def objective(params, stats, batch, rng):
@@ -72,18 +76,19 @@ def make_train_step(
     rng = jax.random.fold_in(state.rng, state.step)
     grads, stats, metrics = _gradients(objective, state, batch, rng, accumulate)
     updates, opt_state = optimizer.tx.update(grads, state.opt_state, state.params)
+    metrics["gradient_norm"] = optax.tree.norm(grads)
     metrics["learning_rate"] = optimizer.learning_rate(state.step)
     if optimizer.b is not None:
       metrics["b"] = optimizer.b(state.step)
     if average is not None:
       state = state.replace(average=average.update(state.step, state.average, state.variables))
-    state = state.replace(
-      step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
-      batch_stats=stats,
-      opt_state=opt_state,
+    after = state.replace(
+      params=optax.apply_updates(state.params, updates), batch_stats=stats, opt_state=opt_state
     )
-    return state, metrics
+    if skip_nonfinite:
+      finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+      after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
+    return after.replace(step=state.step + 1), metrics
 
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 

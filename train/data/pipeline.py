@@ -143,6 +143,22 @@ def train_batches(
   return _read(ds[start_step:], workers)
 
 
+def order(count: int, *, batch_size: int, seed: int, step: int, repeats: int = 1) -> list[int]:
+  """Returns the numbers of the examples in one of `train_batches`' batches, of all processes.
+
+  Args:
+    count: Number of examples.
+    batch_size: As for `train_batches`, like `seed` and `repeats`.
+    seed: Of the order.
+    step: Of the batch, from 0.
+    repeats: Of each example.
+  """
+  ds = grain.MapDataset.source(range(count)).seed(seed).shuffle().repeat()
+  if repeats > 1:
+    ds = _repeated(ds, count, repeats)
+  return [int(ds[i]) for i in range(step * batch_size, (step + 1) * batch_size)]
+
+
 def _repeated(ds: grain.MapDataset, count: int, repeats: int) -> grain.MapDataset:
   epoch = max(count // _REPEATED_MULTIPLE * _REPEATED_MULTIPLE, min(count, _REPEATED_MULTIPLE))
 
