@@ -51,6 +51,12 @@ def get_config() -> ConfigDict:
         "decay": 0.0,  # per example and epoch, as in torchvision's reference; 0: off
         "every": 32,  # steps between updates
       },
+      "watch": {
+        "explain_every": 0,  # steps between figures of explanations; 0: none
+        "explain_images": 6,  # pictures per figure, always the same ones
+        "profile_steps": 0,  # steps to trace with JAX's profiler; 0: none
+        "wandb": "",  # project of Weights & Biases to log to as well; "": none
+      },
       "accumulate": 1,  # parts that a batch is cut into, one after the other, to save memory
       "nonfinite": "stop",  # at a loss or gradient that is not finite; skip leaves the step out
       "eval_every": 0,  # 0: only at the end

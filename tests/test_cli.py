@@ -17,7 +17,7 @@ GREY = Encoding((0.3,), (0.4,), "negated")
 
 @pytest.fixture(autouse=True)
 def _no_lasting_cache(monkeypatch):
-  monkeypatch.setattr(cli, "_keep_compiled", lambda: None)
+  monkeypatch.setattr(cli, "keep_compiled", lambda: None)
 
 
 @pytest.fixture(scope="module")

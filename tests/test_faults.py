@@ -136,8 +136,9 @@ def test_which_checkpoints_are_kept(tmp_path):
   with checkpoint.Checkpoints(tmp_path, keep_every=4) as checkpoints:
     for step, accuracy in enumerate((0.1, 0.2, 0.9, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.1), 1):
       checkpoints.save(step, {"w": np.ones(3)}, {}, {"accuracy": accuracy})
+    checkpoints.save(11, {"w": np.ones(3)}, {})
   with checkpoint.Checkpoints(tmp_path) as checkpoints:
-    assert checkpoints.steps == [3, 4, 8, 9, 10]
+    assert checkpoints.steps == [3, 4, 8, 10, 11]  # Best, every fourth, the two newest.
 
 
 # ---------------------------------------------------------------- not a number

@@ -459,15 +459,6 @@ def abstract(name="w", dtype=jnp.float32, size=3):
   return sharding.abstract(lambda: {name: jnp.zeros(size, dtype)}, (), mesh_of(1))
 
 
-def test_the_newest_and_the_best_are_kept(tmp_path):
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
-    for step_, accuracy in enumerate((0.1, 0.9, 0.3, 0.4), 1):
-      checkpoints.save(step_, saved_state(), {}, {"accuracy": accuracy})
-    checkpoints.save(5, saved_state(), {})
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
-    assert checkpoints.steps == [2, 5]
-
-
 @pytest.mark.parametrize(
   "like, problem",
   [

@@ -25,6 +25,7 @@ DURATIONS = frozenset(
     "log_every",
     "checkpoint_every",
     "keep_every",
+    "watch.explain_every",
     "optimizer.warmup_steps",
     "optimizer.b_schedule.steps",
   }

@@ -19,7 +19,7 @@ from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.inputs import Preprocess
 from bcos_jax.pretrained import check_writable
 
-from . import checkpoint, evaluate, hosts, metrics, plan, sharding, start
+from . import checkpoint, evaluate, hosts, metrics, plan, sharding, start, watch
 from .config import flatten
 from .data import augment, open_dataset, pipeline
 from .data.mix import Mix
@@ -36,6 +36,7 @@ MAY_DIFFER = (
   "log_every",
   "checkpoint_every",
   "keep_every",
+  "watch.",
   "init",
   "model.",
   "ops.",
@@ -120,11 +121,16 @@ def train(
       stop_requests() as stop,
       hosts.ending_together(),
       _naming_the_batch(run, checkpoints),
+      _watching(run, workdir, begin, writer) as watching,
     ):
       for step in range(begin + 1, last + 1):
         batch = next(batches)
         damaged += int(batch.pop("damaged").sum())
-        state, measured = run.plan.train_step(state, sharding.put_batch(batch, run.mesh))
+        batch = sharding.put_batch(batch, run.mesh)
+        if step == begin + 1:
+          advance = run.plan.train_step.lower(state, batch).compile()
+          writer.flops_per_step = watch.flops(advance)
+        state, measured = advance(state, batch)
         writer.train(step, measured | {"damaged": damaged})
         stopping, result = stop(step), None
         if step == last or _due(step, run.config.eval_every):
@@ -134,7 +140,7 @@ def train(
         if step == last or _due(step, run.config.checkpoint_every) or stopping:
           writer.catch_up()  # A state that is not finite must not become a checkpoint.
           checkpoints.save(step, state, run.about | {"history": history}, result)
-        for hook in hooks:
+        for hook in (*hooks, *watching):
           hook(step, state)
         if stopping and step < last:
           raise KeyboardInterrupt(f"Stopped after step {step} of {last}; the state is saved.")
@@ -290,6 +296,28 @@ def _resume(
 
 
 @contextlib.contextmanager
+def _watching(
+  run: _Run, workdir: pathlib.Path, begin: int, writer: metrics.MetricWriter
+) -> Iterator[list[Hook]]:
+  """Yields the hooks that `config.watch` asks for."""
+  options, hooks = run.config.watch, []
+  if options.explain_every:
+    hooks.append(
+      watch.explanations(
+        run.model,
+        run.test_set,
+        run.train_set.dataset.label_names,
+        every=options.explain_every,
+        count=options.explain_images,
+        folder=workdir / "explanations",
+        writer=writer,
+      )
+    )
+  with watch.profile(workdir / "profile", begin, options.profile_steps) as trace:
+    yield [*hooks, trace]
+
+
+@contextlib.contextmanager
 def _naming_the_batch(run: _Run, checkpoints: checkpoint.Checkpoints) -> Iterator[None]:
   """Says with which examples a run has diverged, and what is left of it."""
   try:
@@ -314,6 +342,8 @@ def _writer(run: _Run, workdir: pathlib.Path, begin: int, progress: bool) -> met
     log_every=run.config.log_every,
     progress=progress,
     may_skip=run.config.nonfinite == "skip",
+    wandb=run.config.watch.wandb,
+    config=run.about["config"],
   )
 
 

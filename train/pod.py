@@ -24,6 +24,7 @@ from bcos_jax.errors import InputError, unknown_name
 
 from . import plan, sharding, start
 from .config import as_steps
+from .metrics import peak_flops
 
 IMAGENET_TRAIN = 1_281_167
 GIB = 2**30
@@ -45,10 +46,10 @@ class Chip:
 
 
 CHIPS = {
-  "v4": Chip(32 * GIB, 275e12, 1228e9),
-  "v5e": Chip(16 * GIB, 197e12, 819e9),
-  "v5p": Chip(95 * GIB, 459e12, 2765e9),
-  "v6e": Chip(32 * GIB, 918e12, 1640e9),
+  "v4": Chip(32 * GIB, peak_flops("TPU v4"), 1228e9),
+  "v5e": Chip(16 * GIB, peak_flops("TPU v5e"), 819e9),
+  "v5p": Chip(95 * GIB, peak_flops("TPU v5p"), 2765e9),
+  "v6e": Chip(32 * GIB, peak_flops("TPU v6e"), 1640e9),
 }
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
