@@ -8,7 +8,7 @@ family, `ops.detached()`: nothing is ever toggled.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import math
 from typing import Any, Self
@@ -127,6 +127,17 @@ class Ops(abc.ABC):
   def attention(self, num_heads: int, *, name: str) -> nn.Module:
     """Self-attention whose weights are dynamic weights in explanation mode."""
     return layers.SelfAttention(self, num_heads, detach=self.detach, name=name)
+
+  @property
+  def has_biases(self) -> bool:
+    """Whether the family keeps biases, and learned constants that act as such."""
+    return self._bias(True)
+
+  def window_attention(self, num_heads: int, window: int, shift: Sequence[int], **fields: Any):
+    """Attention within shifted windows; see `layers.WindowAttention` for the other fields."""
+    return layers.WindowAttention(
+      self, num_heads, window, tuple(shift), detach=self.detach, **fields
+    )
 
   def _bias(self, requested: bool) -> bool:
     return requested

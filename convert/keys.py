@@ -20,9 +20,12 @@ class Keys:
     table: The rules.
     modules: Pairs of templates: a module of the PyTorch network, and the Flax module that
       computes the same, in the order of computation. Verification compares their outputs.
+    layout: Which of several layouts of this source it is. Bundles remember it, so that converting
+      back writes the keys that were read.
   """
 
   source: str
   ops: Ops
   table: Table
   modules: tuple[tuple[str, str], ...] = ()
+  layout: str = ""

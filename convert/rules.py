@@ -2,7 +2,8 @@
 
 A table pairs name templates, `"layer{i}.{j}.conv{k}.weight"` with
 `"params/layer{i}_{j}/conv{k}/kernel"`. Each `{field}` stands for a number, so a template reads and
-writes names alike and one table serves both directions.
+writes names alike and one table serves both directions. In the source of a `Skip`, `{field*}`
+stands for anything: a whole part of the source's network that is not wanted.
 """
 
 from __future__ import annotations
@@ -244,11 +245,21 @@ def export(
           state[render(template, numbers)] = part
     for entry in table:
       if isinstance(entry, Skip) and (numbers := parse(entry.beside, path)) is not None:
-        key = render(entry.source, numbers)
-        if key in skipped or not entry.optional:
-          state[key] = np.array(skipped.get(key, entry.default(tensor)))
+        state |= _restored(entry, numbers, tensor, skipped)
   _raise(problems)
   return state
+
+
+def _restored(
+  skip: Skip, numbers: Mapping[str, str], sibling: np.ndarray, skipped: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Returns the keys that a Skip writes beside a leaf."""
+  if "*}" in skip.source:
+    return {key: np.array(t) for key, t in skipped.items() if parse(skip.source, key) is not None}
+  key = render(skip.source, numbers)
+  if key not in skipped and skip.optional:
+    return {}
+  return {key: np.array(skipped.get(key, skip.default(sibling)))}
 
 
 def key_templates(entry: Rule | Skip) -> list[str]:
@@ -260,12 +271,14 @@ def key_templates(entry: Rule | Skip) -> list[str]:
 
 @functools.cache
 def _pattern(template: str) -> re.Pattern[str]:
-  pieces = re.split(r"\{(\w+)\}", template)
+  pieces = re.split(r"\{(\w+\*?)\}", template)
   seen: set[str] = set()
   pattern = ""
   for index, piece in enumerate(pieces):
     if index % 2 == 0:
       pattern += re.escape(piece)
+    elif piece.endswith("*"):
+      pattern += f"(?P<{piece[:-1]}>.*)"
     else:
       pattern += f"(?P={piece})" if piece in seen else rf"(?P<{piece}>\d+)"
       seen.add(piece)
@@ -280,7 +293,7 @@ def parse(template: str, name: str) -> dict[str, str] | None:
 
 def render(template: str, numbers: Mapping[str, str]) -> str:
   """Fills the numbers into a template."""
-  return template.format(**numbers)
+  return template.replace("*}", "}").format(**numbers)
 
 
 def _misfit(key: str, tensor: Any, shape: tuple[int, ...], path: str) -> list[str]:
@@ -310,7 +323,7 @@ def _nearest_source(key: str, table: Table) -> str:
 
   def plausible(template: str) -> str:
     left = iter(numbers)
-    return re.sub(r"\{\w+\}", lambda _: next(left, "0"), template)
+    return re.sub(r"\{\w+\*?\}", lambda _: next(left, "0"), template)
 
   known = [plausible(template) for entry in table for template in key_templates(entry)]
   return _nearest(key, known)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import functools
 from typing import Any
 
 from flax import linen as nn
@@ -16,13 +17,16 @@ from bcos_jax.inputs import Preprocess
 from bcos_jax.ops import Ops, StandardOps
 from bcos_jax.pretrained import Bundle, abstract_variables, make_bundle
 
-from . import resnet, simple_vit
+from . import clip_resnet, resnet, simple_vit, swin, text
 from .keys import Keys
 from .rules import Rule, Table, export, key_templates, parse, port
 
 KEYS: dict[type[nn.Module], tuple[Keys, ...]] = {
   models.ResNet: resnet.KEYS,
   models.SimpleViT: simple_vit.KEYS,
+  models.ClipResNet: clip_resnet.KEYS,
+  models.Swin: swin.KEYS,
+  models.TextTransformer: text.KEYS,
 }
 """Per architecture; where several fit, the one that explains most keys is taken."""
 
@@ -56,7 +60,8 @@ def from_state_dict(
   """
   state = {key: np.asarray(tensor) for key, tensor in state_dict.items()}
   cls = type(models.create(architecture, ops=StandardOps()))
-  keys = _best(state, _keys_of(cls, source))
+  leaves = functools.cache(lambda ops: _leaves(architecture, ops, fields))
+  keys = _best(state, _keys_of(cls, source), leaves)
   model = models.create(
     architecture,
     ops=keys.ops if ops is None else ops,
@@ -69,7 +74,7 @@ def from_state_dict(
     traverse_util.unflatten_dict(leaves, sep="/"),
     preprocess=preprocess,
     labels=labels,
-    provenance={"source": keys.source},
+    provenance={"source": keys.source, **({"layout": keys.layout} if keys.layout else {})},
     extras=skipped,
   )
 
@@ -93,13 +98,24 @@ def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.nda
       "The bundle does not say which source's keys it came with.",
       f"Give source=, one of {', '.join(map(repr, known))}.",
     )
-  for keys in _keys_of(type(bundle.model), source):
-    if type(keys.ops) is family and _same_weights(keys.ops, bundle.model.ops):
-      leaves = traverse_util.flatten_dict(jax.device_get(dict(bundle.variables)), sep="/")
-      return export(leaves, keys.table, bundle.extras)
+  fitting = [
+    keys
+    for keys in _keys_of(type(bundle.model), source)
+    if type(keys.ops) is family and _same_weights(keys.ops, bundle.model.ops)
+  ]
+  if fitting:
+    leaves = traverse_util.flatten_dict(jax.device_get(dict(bundle.variables)), sep="/")
+    keys = _layout(fitting, leaves, bundle.config["provenance"].get("layout"))
+    return export(leaves, keys.table, bundle.extras)
   raise InputError(
     f"{source!r} has no keys for a {family.__name__} network.", "Choose another source."
   )
+
+
+def _layout(fitting: Sequence[Keys], leaves: Mapping[str, Any], layout: str | None) -> Keys:
+  """Returns the layout that was read, else the one that writes most of the leaves."""
+  read = [keys for keys in fitting if layout and keys.layout == layout]
+  return read[0] if read else max(fitting, key=lambda keys: _written(keys, leaves))
 
 
 def _same_weights(a: Ops, b: Ops) -> bool:
@@ -117,14 +133,39 @@ def _keys_of(cls: type[nn.Module], source: str | None) -> list[Keys]:
   return [keys for keys in candidates if keys.source == source]
 
 
-def _best(state: Mapping[str, Any], candidates: Sequence[Keys]) -> Keys:
-  """Returns the table that explains most keys: the others would report more problems."""
+def _best(
+  state: Mapping[str, Any], candidates: Sequence[Keys], leaves: Callable[[Ops], Mapping[str, Any]]
+) -> Keys:
+  """Returns the table that explains most keys: the others would report more problems.
 
-  def explained(keys: Keys) -> int:
-    templates = [template for entry in keys.table for template in key_templates(entry)]
-    return sum(any(parse(template, key) is not None for template in templates) for key in state)
+  Where several do, the shapes of the keys and then the leaves of the network decide.
+  """
 
-  return max(candidates, key=explained)
+  def explained(keys: Keys) -> tuple[int, int]:
+    known = fitting = 0
+    for key, tensor in state.items():
+      entries = [e for e in keys.table if any(parse(t, key) is not None for t in key_templates(e))]
+      ranks = [e.layout.rank if isinstance(e, Rule) else None for e in entries]
+      known += bool(entries)
+      fitting += any(rank in (None, len(tensor.shape)) for rank in ranks)
+    return known, fitting
+
+  scores = [explained(keys) for keys in candidates]
+  best = [keys for keys, score in zip(candidates, scores, strict=True) if score == max(scores)]
+  if len(best) == 1:
+    return best[0]
+  return max(best, key=lambda keys: _written(keys, leaves(keys.ops)))
+
+
+def _written(keys: Keys, leaves: Mapping[str, Any]) -> int:
+  """Returns how many of the leaves a table writes."""
+  templates = [t for entry in keys.table if isinstance(entry, Rule) for t in entry.targets]
+  return sum(any(parse(template, path) is not None for template in templates) for path in leaves)
+
+
+def _leaves(architecture: str, ops: Ops, fields: Mapping[str, Any] | None) -> Mapping[str, Any]:
+  model = models.create(architecture, ops=ops, **(fields or {}))
+  return traverse_util.flatten_dict(abstract_variables(model), sep="/")
 
 
 def _num_classes(state: Mapping[str, np.ndarray], table: Table, head: str) -> dict[str, int]:

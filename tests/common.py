@@ -77,9 +77,7 @@ def unflat(leaves: dict[str, Any]) -> dict[str, Any]:
 @functools.cache
 def shapes(model) -> dict[str, jax.ShapeDtypeStruct]:
   """Returns the leaves of a model's variables by path, without computing anything."""
-  side = model.image_size
-  x = jax.ShapeDtypeStruct((1, side, side, model.ops.encoding.channels), jnp.float32)
-  return flat(jax.eval_shape(model.init, jax.random.key(0), x))
+  return flat(jax.eval_shape(model.init, jax.random.key(0), model.input_spec))
 
 
 def filled(model, seed: int = 0) -> dict[str, Any]:

@@ -12,3 +12,4 @@ from .pool import blur_pool as blur_pool
 from .pool import global_avg_pool as global_avg_pool
 from .pool import max_pool as max_pool
 from .sources import add_constant as add_constant
+from .windows import WindowAttention as WindowAttention

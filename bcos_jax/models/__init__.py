@@ -9,13 +9,19 @@ from flax import linen as nn
 
 from ..errors import InputError, unknown_name
 from ..ops import Ops
-from . import resnet, simple_vit
+from . import clip_resnet, resnet, simple_vit, swin, text
+from .clip_resnet import ClipResNet as ClipResNet
 from .resnet import ResNet as ResNet
 from .simple_vit import SimpleViT as SimpleViT
+from .swin import Swin as Swin
+from .text import TextTransformer as TextTransformer
 
 _VARIANTS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
   **{name: (ResNet, fields) for name, fields in resnet.VARIANTS.items()},
   **{name: (SimpleViT, fields) for name, fields in simple_vit.VARIANTS.items()},
+  **{name: (ClipResNet, fields) for name, fields in clip_resnet.VARIANTS.items()},
+  **{name: (Swin, fields) for name, fields in swin.VARIANTS.items()},
+  **{name: (TextTransformer, fields) for name, fields in text.VARIANTS.items()},
 }
 
 
@@ -47,10 +53,10 @@ def create(name: str, *, ops: Ops, **fields: Any) -> nn.Module:
     if field not in known:
       raise unknown_name(f"field of {name!r}", field, known)
   classes = fields.get("num_classes", 1)
-  if not isinstance(classes, int) or classes < 1:
+  if not isinstance(classes, int) or classes < 0:
     raise InputError(
-      f"num_classes is {classes!r}, expected a positive integer.",
-      "Give the number of classes of your data.",
+      f"num_classes is {classes!r}, expected an integer of at least 0.",
+      "Give the number of classes of your data, or 0 for a network without head.",
     )
   return cls(ops=ops, **{**variant, **fields})
 

@@ -11,6 +11,7 @@ import jax
 
 from ..errors import unknown_name
 from ..ops import Ops
+from .image_model import ImageModel
 
 Array = jax.Array
 
@@ -65,7 +66,7 @@ def _shortcut(ops: Ops, x: Array, features: int, strides: int, train: bool) -> A
 _BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
-class ResNet(nn.Module):
+class ResNet(ImageModel):
   """A residual network.
 
   Attributes:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ..errors import InputError
 from ..layers import add_constant
 from ..ops import Ops
+from .image_model import ImageModel
 
 Array = jax.Array
 
@@ -62,7 +63,7 @@ class EncoderBlock(nn.Module):
     return x + ops.dense(x.shape[-1], gate="gelu", name="ff_linear2")(y)
 
 
-class SimpleViT(nn.Module):
+class SimpleViT(ImageModel):
   """A vision transformer with mean pooling.
 
   Attributes:
