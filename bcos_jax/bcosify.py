@@ -119,9 +119,7 @@ def bcosify(
       ops, encoding=dataclasses.replace(model.ops.encoding, pairing=ops.encoding.pairing)
     )
   new = model.clone(ops=ops)
-  wanted = _flat(
-    jax.eval_shape(new.init, jax.random.key(0), new.input_spec)
-  )
+  wanted = _flat(jax.eval_shape(new.init, jax.random.key(0), new.input_spec))
   source = _flat(variables)
   if fold_mean:
     source |= _folded(source, wanted, model.norm_eps)

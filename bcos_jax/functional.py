@@ -297,3 +297,22 @@ def unit_length(x: Array, *, eps: float = 1e-12, detach: bool = False) -> Array:
   """
   inverse = lax.rsqrt(jnp.maximum(sq_norm(x), eps**2))
   return (x * (hold(inverse) if detach else inverse)).astype(x.dtype)
+
+
+def rotate(x: Array, cos: Array, sin: Array) -> Array:
+  """Turns queries or keys by their positions (rotary embedding, arXiv 2104.09864).
+
+  Channel i and channel i + head_dim / 2 are the two coordinates of a plane ("rotate half").
+
+  Args:
+    x: [N, T, heads, head_dim]; the last P tokens have positions, those before are left alone.
+    cos: Cosines of the angles, [P, head_dim].
+    sin: Sines, likewise.
+
+  Returns:
+    The same shape and dtype as `x`.
+  """
+  prefix, placed = jnp.split(x, [x.shape[1] - cos.shape[0]], axis=1)
+  low, high = jnp.split(placed, 2, axis=-1)
+  turned = placed * cos[:, None] + jnp.concatenate([-high, low], axis=-1) * sin[:, None]
+  return jnp.concatenate([prefix, turned.astype(x.dtype)], axis=1)

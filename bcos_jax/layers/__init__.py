@@ -1,5 +1,6 @@
 """Flax Linen layers: exact twins of the published PyTorch modules, usable on their own."""
 
+from .attention import Attention as Attention
 from .attention import SelfAttention as SelfAttention
 from .linear import BcosConv as BcosConv
 from .linear import BcosDense as BcosDense
@@ -11,5 +12,6 @@ from .pool import avg_pool as avg_pool
 from .pool import blur_pool as blur_pool
 from .pool import global_avg_pool as global_avg_pool
 from .pool import max_pool as max_pool
+from .scale import LayerScale as LayerScale
 from .sources import add_constant as add_constant
 from .windows import WindowAttention as WindowAttention

@@ -151,7 +151,9 @@ class WindowAttention(nn.Module):
     width = x.shape[-1]
     y = self.ops.linear(3 * width, use_bias=self.use_bias and not self.cosine, name="qkv")(x)
     if self.cosine and self.use_bias and self.ops.has_biases:
-      bias = self.param("query_value_bias", nn.initializers.zeros, (2 * width,), self.ops.param_dtype)
+      bias = self.param(
+        "query_value_bias", nn.initializers.zeros, (2 * width,), self.ops.param_dtype
+      )
       none = jnp.zeros_like(bias[:width])
       bias = jnp.concatenate([bias[:width], none, bias[width:]]).astype(y.dtype)
       y = add_constant(self, y, bias, "bias")

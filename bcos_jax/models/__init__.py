@@ -9,12 +9,13 @@ from flax import linen as nn
 
 from ..errors import InputError, unknown_name
 from ..ops import Ops
-from . import clip_resnet, resnet, simple_vit, swin, text
+from . import clip_resnet, resnet, simple_vit, swin, text, vision_transformers
 from .clip_resnet import ClipResNet as ClipResNet
 from .resnet import ResNet as ResNet
 from .simple_vit import SimpleViT as SimpleViT
 from .swin import Swin as Swin
 from .text import TextTransformer as TextTransformer
+from .vision_transformer import VisionTransformer as VisionTransformer
 
 _VARIANTS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
   **{name: (ResNet, fields) for name, fields in resnet.VARIANTS.items()},
@@ -22,6 +23,7 @@ _VARIANTS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
   **{name: (ClipResNet, fields) for name, fields in clip_resnet.VARIANTS.items()},
   **{name: (Swin, fields) for name, fields in swin.VARIANTS.items()},
   **{name: (TextTransformer, fields) for name, fields in text.VARIANTS.items()},
+  **{name: (VisionTransformer, fields) for name, fields in vision_transformers.VARIANTS.items()},
 }
 
 

@@ -128,7 +128,10 @@ class TextTransformer(nn.Module):
     self._check(tokens)
     ops = self.ops
     table = self.param(
-      "token_embedding", nn.initializers.normal(0.02), (self.vocab_size, self.width), ops.param_dtype
+      "token_embedding",
+      nn.initializers.normal(0.02),
+      (self.vocab_size, self.width),
+      ops.param_dtype,
     )
     positions = self.param(
       "position", nn.initializers.normal(0.01), (self.context_length, self.width), ops.param_dtype
@@ -176,7 +179,6 @@ class TextTransformer(nn.Module):
         f"[N, T] with T up to {self.context_length}.",
         "Give what the tokenizer of the checkpoint returns.",
       )
-
 
 
 _LARGE = {"width": 768, "num_heads": 12, "mlp_dim": 3072}
