@@ -57,14 +57,7 @@ def from_state_dict(
     InputError: Unknown architecture or source, or any key or shape that does not fit.
   """
   state = {key: np.asarray(tensor) for key, tensor in state_dict.items()}
-  cls = type(models.create(architecture, ops=StandardOps()))
-  leaves = functools.cache(lambda ops: _leaves(architecture, ops, fields))
-  keys = _best(state, _keys_of(cls, source), leaves)
-  model = models.create(
-    architecture,
-    ops=keys.ops if ops is None else ops,
-    **{**_num_classes(state, keys.table, cls.head), **(fields or {})},
-  )
+  keys, model = fit(state, architecture, source, ops=ops, fields=fields)
   wanted = traverse_util.flatten_dict(abstract_variables(model), sep="/")
   leaves, skipped = port(state, keys.table, wanted)
   return make_bundle(
@@ -75,6 +68,39 @@ def from_state_dict(
     provenance={"source": keys.source, **({"layout": keys.layout} if keys.layout else {})},
     extras=skipped,
   )
+
+
+def fit(
+  state: Mapping[str, Any],
+  architecture: str,
+  source: str | None = None,
+  *,
+  ops: Ops | None = None,
+  fields: Mapping[str, Any] | None = None,
+) -> tuple[Keys, nn.Module]:
+  """Returns the table that explains most keys, and the network that it fills.
+
+  Args:
+    state: Key -> anything with a shape.
+    architecture: A name of `bcos_jax.names()`.
+    source: Whose keys these are; None finds out.
+    ops: Replaces the family of the source.
+    fields: Replaces fields of the architecture; classes not named are read off the head.
+
+  Raises:
+    InputError: Unknown architecture or source.
+  """
+  cls = type(models.create(architecture, ops=StandardOps()))
+  candidates = keys_of(cls, source)
+  if not candidates:
+    raise InputError(
+      f"There are no key tables for {cls.__name__}.", "Add one to convert/state_dict.KEYS."
+    )
+  leaves = functools.cache(lambda ops: _leaves(architecture, ops, fields))
+  keys = _best(state, candidates, leaves)
+  fields = {**num_classes(state, keys.table, cls.head), **(fields or {})}
+  fields = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+  return keys, models.create(architecture, ops=keys.ops if ops is None else ops, **fields)
 
 
 def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.ndarray]:
@@ -91,14 +117,14 @@ def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.nda
   family = type(bundle.model.ops)
   if source is None:
     # A guess could pass unit-norm weights off as plain ones: the keys are the same.
-    known = sorted({keys.source for keys in _keys_of(type(bundle.model), None)})
+    known = sorted({keys.source for keys in keys_of(type(bundle.model), None)})
     raise InputError(
       "The bundle does not say which source's keys it came with.",
       f"Give source=, one of {', '.join(map(repr, known))}.",
     )
   fitting = [
     keys
-    for keys in _keys_of(type(bundle.model), source)
+    for keys in keys_of(type(bundle.model), source)
     if type(keys.ops) is family and _same_weights(keys.ops, bundle.model.ops)
   ]
   if fitting:
@@ -122,7 +148,12 @@ def _same_weights(a: Ops, b: Ops) -> bool:
   return all(getattr(a, name, None) == getattr(b, name, None) for name in fields)
 
 
-def _keys_of(cls: type[nn.Module], source: str | None) -> list[Keys]:
+def keys_of(cls: type[nn.Module], source: str | None) -> list[Keys]:
+  """Returns the tables of an architecture, of one source or of all.
+
+  Raises:
+    InputError: The architecture has no tables, or none of this source.
+  """
   candidates = list(KEYS.get(cls, ()))
   if source is None:
     return candidates
@@ -166,7 +197,14 @@ def _leaves(architecture: str, ops: Ops, fields: Mapping[str, Any] | None) -> Ma
   return traverse_util.flatten_dict(abstract_variables(model), sep="/")
 
 
-def _num_classes(state: Mapping[str, np.ndarray], table: Table, head: str) -> dict[str, int]:
+def explained(state: Mapping[str, Any], keys: Keys) -> int:
+  """Returns how many keys a table has an entry for."""
+  templates = [template for entry in keys.table for template in key_templates(entry)]
+  return sum(any(parse(template, key) is not None for template in templates) for key in state)
+
+
+def num_classes(state: Mapping[str, Any], table: Table, head: str) -> dict[str, int]:
+  """Returns the field `num_classes` as the tensors of the head tell it, if they do."""
   for entry in table:
     if isinstance(entry, Rule) and entry.target == f"params/{head}/kernel":
       tensor = state.get(entry.source)
