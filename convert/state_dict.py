@@ -17,13 +17,14 @@ from bcos_jax.inputs import Preprocess
 from bcos_jax.ops import Ops, StandardOps
 from bcos_jax.pretrained import Bundle, abstract_variables, make_bundle
 
-from . import resnet, simple_vit, vision_transformer
+from . import resnet, simple_vit, swin, vision_transformer
 from .keys import Keys
 from .rules import Rule, Table, export, key_templates, parse, port
 
 KEYS: dict[type[nn.Module], tuple[Keys, ...]] = {
   models.ResNet: resnet.KEYS,
   models.SimpleViT: simple_vit.KEYS,
+  models.Swin: swin.KEYS,
   models.VisionTransformer: vision_transformer.KEYS,
 }
 """Per architecture; where several fit, the one that explains most keys is taken."""

@@ -37,6 +37,8 @@ TINY: dict[str, dict[str, Any]] = {
   "siglip_test": {"patch_size": 4, "depth": 1},
   "clip_test": {"patch_size": 4, "depth": 1},
   "aloe_test": {"conv_stem": (8, 16), "depth": 1},
+  "swin_test": {"patch_size": 2},
+  "swin_v2_test": {"patch_size": 2},
 }
 """One small network of every kind of architecture, and what makes it smaller still."""
 
@@ -51,7 +53,14 @@ PRESETS = {
   "aloe2": BcosOps.aloe(),
 }
 
-_TOKENS = ("cls_token", "distillation_token", "register_tokens", "position", "probe")
+_TOKENS = (
+  "cls_token",
+  "distillation_token",
+  "register_tokens",
+  "position",
+  "probe",
+  "relative_position_bias",
+)
 
 
 def tiny(name: str, ops: bcos_jax.Ops, **fields: Any):
@@ -105,6 +114,7 @@ def filled(model, seed: int = 0) -> dict[str, Any]:
       "mean": 0.02 * z,
       "var": (1 + 0.5 * np.abs(z)) * (1 if power == 1 else 0.02),
       "b": 1.5 + 0.3 * np.abs(z),
+      "logit_scale": 2 + 0.3 * z,
       **dict.fromkeys(_TOKENS, 0.5 * z),
     }.get(kind)
     if kind == "kernel":

@@ -110,8 +110,8 @@ class WindowAttention(nn.Module):
     detach: Explanation mode: the attention weights are constants.
 
   Parameters: `qkv` (queries, keys, values; each head-major), `out`, and `relative_position_bias`
-  [(2 * window - 1)^2, heads], or `position_bias`, `logit_scale` [heads] and
-  `query_value_bias` [2 * width] if `cosine`.
+  [(2 * window - 1)^2, heads], or `position_bias`, `logit_scale` [heads] and `bias` [2 * width] (of
+  queries and values) if `cosine`.
   """
 
   ops: Any
@@ -151,9 +151,7 @@ class WindowAttention(nn.Module):
     width = x.shape[-1]
     y = self.ops.linear(3 * width, use_bias=self.use_bias and not self.cosine, name="qkv")(x)
     if self.cosine and self.use_bias and self.ops.has_biases:
-      bias = self.param(
-        "query_value_bias", nn.initializers.zeros, (2 * width,), self.ops.param_dtype
-      )
+      bias = self.param("bias", nn.initializers.zeros, (2 * width,), self.ops.param_dtype)
       none = jnp.zeros_like(bias[:width])
       bias = jnp.concatenate([bias[:width], none, bias[width:]]).astype(y.dtype)
       y = add_constant(self, y, bias, "bias")
