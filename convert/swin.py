@@ -217,7 +217,13 @@ KEYS = (
 
 def _numbers(field: str) -> Setting:
   """One number per stage."""
-  return lambda value, config: {field: tuple(value or ())}
+  return lambda value, config: {field: tuple(value)}
+
+
+def _pretrained(value: list[int] | None, config: Config) -> dict[str, Any]:
+  # The default has four zeros, whatever the number of stages.
+  sizes = tuple(value or ())[: len(config["depths"])]
+  return {"pretrained_windows": sizes if any(sizes) else ()}
 
 
 def _reader(architecture: str, name: str, fields: dict[str, Any], **more: Setting) -> ConfigReader:
@@ -271,7 +277,7 @@ READERS: dict[str, ConfigReader] = {
     "swinv2_tiny_window8_256",
     "Swinv2",
     {"window_rule": "fixed", "mask_value": -200.0},
-    pretrained_window_sizes=_numbers("pretrained_windows"),
+    pretrained_window_sizes=_pretrained,
   ),
 }
 """Model type -> reader."""
