@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-
 import bcos_jax  # noqa: E402
 from bcos_jax import BcosOps, convert  # noqa: E402
 from bcos_jax.convert import swin  # noqa: E402
+from bcos_jax.errors import InputError  # noqa: E402
 
 from ..common import applied, photos, quick_compilation, rel  # noqa: E402
 from . import live  # noqa: E402
@@ -109,53 +110,58 @@ def test_hugging_face_configuration_beside_the_file(tmp_path):
   assert bundle.model == expected.model
 
 
-@pytest.mark.parametrize("version", [1, 2])
+STAGES = {"depths": (2, 1, 2, 1), "num_heads": (1, 2, 4, 4), "mlp_ratio": 2.0}
+TEST = {1: "swin_test", 2: "swin_v2_test"}
+
+
+def _torchvision(version):
+  swin_transformer = live.torchvision().models.swin_transformer
+  kinds = {
+    1: (swin_transformer.SwinTransformerBlock, swin_transformer.PatchMerging),
+    2: (swin_transformer.SwinTransformerBlockV2, swin_transformer.PatchMergingV2),
+  }
+  block, merging = kinds[version]
+  sizes = ([4, 4], 8, list(STAGES["depths"]), list(STAGES["num_heads"]), [3, 3], 2.0)
+  network = swin_transformer.SwinTransformer(
+    *sizes, num_classes=5, block=block, downsample_layer=merging
+  )
+  coordinates = {k: t.clone() for k, t in network.state_dict().items() if "coords_table" in k}
+  live.stirred(network).load_state_dict(coordinates, strict=False)
+  for key, tensor in network.state_dict().items():
+    if version == 2 and key.endswith("qkv.bias"):
+      tensor.chunk(3)[1].zero_()  # as torchvision starts and keeps it
+  return network
+
+
+@pytest.mark.parametrize("version", TEST)
 def test_torchvision(version):
-  models = live.torchvision().models.swin_transformer
-  block, merging = models.SwinTransformerBlock, models.PatchMerging
-  if version == 2:
-    block, merging = models.SwinTransformerBlockV2, models.PatchMergingV2
-  network = live.stirred(
-    models.SwinTransformer(
-      [4, 4],
-      8,
-      [2, 1, 2, 1],
-      [1, 2, 4, 4],
-      [3, 3],
-      mlp_ratio=2.0,
-      num_classes=5,
-      block=block,
-      downsample_layer=merging,
-    )
-  )
-  if version == 2:
-    for key, tensor in network.state_dict().items():
-      if key.endswith("qkv.bias"):
-        tensor.chunk(3)[1].zero_()
-  bundle = convert.from_state_dict(
-    live.numpy_state(network),
-    "swin_test" if version == 1 else "swin_v2_test",
-    fields={"width": 8, "depths": (2, 1, 2, 1), "num_heads": (1, 2, 4, 4), "mlp_ratio": 2.0},
-  )
+  network = _torchvision(version)
+  state = live.numpy_state(network)
+  bundle = convert.from_state_dict(state, TEST[version], fields={"width": 8, **STAGES})
   assert bundle.config["provenance"]["source"] == "torchvision"
-  # The second is wide enough for windows along one axis only: that axis alone is shifted.
+  # The second holds several windows along one axis only: that axis alone is shifted.
   live.assert_computes_the_same(network, bundle, _inputs(SIDE, (12, 40)))
-  _assert_written_back(bundle, live.numpy_state(network))
+  _assert_written_back(bundle, state)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+def test_key_biases_that_torchvision_ignores():
+  state = live.numpy_state(_torchvision(2))
+  state["features.1.0.attn.qkv.bias"][9] = 1
+  with pytest.raises(InputError, match="biases of keys other than zero"):
+    convert.from_state_dict(state, TEST[2], fields={"width": 8, **STAGES})
+
+
+@pytest.mark.parametrize("version", TEST)
 def test_timm(version):
   live.torchvision()
   from timm.models import swin_transformer, swin_transformer_v2
 
   cls = (swin_transformer.SwinTransformer, swin_transformer_v2.SwinTransformerV2)[version - 1]
-  sizes = {"embed_dim": 8, "depths": (2, 1, 2, 1), "num_heads": (1, 2, 4, 4), "mlp_ratio": 2.0}
-  network = live.stirred(cls(img_size=96, window_size=3, num_classes=5, **sizes))
+  network = live.stirred(cls(img_size=96, window_size=3, num_classes=5, embed_dim=8, **STAGES))
+  assert [layer.blocks[-1].window_size[0] for layer in network.layers] == [3, 3, 3, 3]
   assert network.layers[2].blocks[1].shift_size == (1, 1)
-  fields = {**sizes, "width": sizes.pop("embed_dim"), "image_size": 96, "window_rule": "fixed"}
-  del fields["embed_dim"]
-  architecture = "swin_test" if version == 1 else "swin_v2_test"
-  bundle = convert.from_state_dict(live.numpy_state(network), architecture, "timm", fields=fields)
+  fields = {**STAGES, "width": 8, "image_size": 96, "window_rule": "fixed"}
+  bundle = convert.from_state_dict(live.numpy_state(network), TEST[version], "timm", fields=fields)
   live.assert_computes_the_same(network, bundle, _inputs((96, 96)))
   _assert_written_back(bundle, live.numpy_state(network))
 
