@@ -50,7 +50,7 @@ HUGGING_FACE = {
   "swin_one_window": (
     "SwinForImageClassification",
     "SwinConfig",
-    {"window_size": 4, "layer_norm_eps": 1e-3},
+    {"depths": [1, 2], "window_size": 5, "layer_norm_eps": 1e-3},
   ),
   "swinv2": ("Swinv2ForImageClassification", "Swinv2Config", {}),
   "swinv2_model": (
@@ -58,7 +58,11 @@ HUGGING_FACE = {
     "Swinv2Config",
     {"qkv_bias": False, "pretrained_window_sizes": [5, 4]},
   ),
-  "swinv2_one_window": ("Swinv2ForImageClassification", "Swinv2Config", {"window_size": 5}),
+  "swinv2_one_window": (
+    "Swinv2ForImageClassification",
+    "Swinv2Config",
+    {"depths": [1, 2], "window_size": 5},
+  ),
 }
 
 
@@ -100,7 +104,8 @@ def test_hugging_face(name, tmp_path):
   layout = name.removesuffix("_one_window")
   assert bundle.config["provenance"] == {"source": "huggingface", "layout": layout}
   # Large images first: Hugging Face's V1 never shifts again once it saw a single window.
-  live.assert_computes_the_same(network, bundle, _inputs(OTHER, SIDE))
+  shapes = (OTHER, SIDE) if name in ("swin", "swinv2") else (OTHER,)
+  live.assert_computes_the_same(network, bundle, _inputs(*shapes))
   _assert_written_back(bundle, state)
 
 
@@ -110,7 +115,7 @@ def test_hugging_face_configuration_beside_the_file(tmp_path):
   assert bundle.model == expected.model
 
 
-STAGES = {"depths": (2, 1, 2, 1), "num_heads": (1, 2, 4, 4), "mlp_ratio": 2.0}
+STAGES = {"depths": (2, 2, 1, 1), "num_heads": (1, 2, 4, 4), "mlp_ratio": 2.0}
 TEST = {1: "swin_test", 2: "swin_v2_test"}
 
 
@@ -139,8 +144,8 @@ def test_torchvision(version):
   state = live.numpy_state(network)
   bundle = convert.from_state_dict(state, TEST[version], fields={"width": 8, **STAGES})
   assert bundle.config["provenance"]["source"] == "torchvision"
-  # The second holds several windows along one axis only: that axis alone is shifted.
-  live.assert_computes_the_same(network, bundle, _inputs(SIDE, (12, 40)))
+  # Maps of 5 x 10 patches, and of 3 x 5, whose second axis alone holds several windows.
+  live.assert_computes_the_same(network, bundle, _inputs((20, 40)))
   _assert_written_back(bundle, state)
 
 
@@ -159,16 +164,15 @@ def test_timm(version):
   cls = (swin_transformer.SwinTransformer, swin_transformer_v2.SwinTransformerV2)[version - 1]
   network = live.stirred(cls(img_size=96, window_size=3, num_classes=5, embed_dim=8, **STAGES))
   assert [layer.blocks[-1].window_size[0] for layer in network.layers] == [3, 3, 3, 3]
-  assert network.layers[2].blocks[1].shift_size == (1, 1)
+  assert network.layers[1].blocks[1].shift_size == (1, 1)
   fields = {**STAGES, "width": 8, "image_size": 96, "window_rule": "fixed"}
   bundle = convert.from_state_dict(live.numpy_state(network), TEST[version], "timm", fields=fields)
   live.assert_computes_the_same(network, bundle, _inputs((96, 96)))
   _assert_written_back(bundle, live.numpy_state(network))
 
 
-@pytest.mark.parametrize("name", ["swin", "swinv2"])
-def test_b_1_equals_pytorch_and_explains(name, tmp_path):
-  network, _, bundle = _hugging_face(name, tmp_path)
+def test_b_1_equals_pytorch_and_explains(tmp_path):
+  network, _, bundle = _hugging_face("swinv2", tmp_path)
   model, variables = bcos_jax.bcosify(bundle.model, bundle.variables, ops=BcosOps.equivalent())
   images = photos(2, side=32)
   seen = np.asarray(bundle.model.ops.encoding(images)).transpose(0, 3, 1, 2)
