@@ -283,7 +283,7 @@ def _variants(state: Tensors, keys: Keys, cls: type[nn.Module]) -> dict[str, nn.
 def _fits(state: Tensors, keys: Keys, model: nn.Module) -> bool:
   """Whether the keys fill every leaf, each with its shape."""
   rules = [entry for entry in keys.table if isinstance(entry, Rule)]
-  if not any(None in rule.sources for rule in rules):
+  if all(None not in rule.sources and rule.layout.keeps_size for rule in rules):
     # Most variants are told apart by their size alone, without a list of what does not fit.
     templates = [template for rule in rules for template in rule.sources]
     held = [key for key in state if any(parse(t, key) is not None for t in templates)]

@@ -22,12 +22,14 @@ class Layout:
     to_flax: From the PyTorch layout.
     to_torch: Its inverse, bit for bit.
     rank: Number of axes in PyTorch; None for any.
+    keeps_size: Whether there are as many numbers on either side.
   """
 
   name: str
   to_flax: Transform
   to_torch: Transform
   rank: int | None = None
+  keeps_size: bool = True
 
 
 AS_IS = Layout("as is", lambda x: x, lambda x: x)

@@ -46,7 +46,7 @@ def _with_keys(bias: np.ndarray) -> np.ndarray:
   return np.concatenate([q, np.zeros_like(q), v])
 
 
-QUERY_VALUE = Layout("(Q0V) <-> (QV)", _without_keys, _with_keys, rank=1)
+QUERY_VALUE = Layout("(Q0V) <-> (QV)", _without_keys, _with_keys, rank=1, keeps_size=False)
 """Biases of queries, keys and values, those of keys being zero."""
 
 

@@ -7,7 +7,9 @@ import pytest
 
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps, convert
+from bcos_jax.convert.convert import _fits as fits
 from bcos_jax.convert.readers import READERS
+from bcos_jax.convert.swin import KEYS
 from bcos_jax.errors import InputError
 from bcos_jax.layers import windows
 from bcos_jax.models import swin
@@ -37,26 +39,27 @@ def _quick():
     yield
 
 
-# Millions of parameters, as torchvision and timm publish them.
-MILLIONS = {
-  "swin_t": 28.288,
-  "swin_s": 49.606,
-  "swin_b": 87.768,
-  "swin_v2_t": 28.352,
-  "swin_v2_s": 49.737,
-  "swin_v2_b": 87.930,
-  "swin_large_patch4_window7_224": 196.533,
+# Parameters, as torchvision states and timm makes them.
+SIZES = {
+  "swin_t": 28_288_354,
+  "swin_s": 49_606_258,
+  "swin_b": 87_768_224,
+  "swin_v2_t": 28_351_570,
+  "swin_v2_s": 49_737_442,
+  "swin_v2_b": 87_930_848,
+  "swin_large_patch4_window7_224": 196_532_476,
+  "swinv2_large_window12to24_192to384": 196_739_932,
 }
 
 
-@pytest.mark.parametrize("name", MILLIONS)
+@pytest.mark.parametrize("name", SIZES)
 def test_sizes_of_published_networks(name):
   model = bcos_jax.create(name, ops=StandardOps())
   count = sum(leaf.size for leaf in shapes(model).values())
-  if model.version == 2:
+  if name.startswith("swin_v2"):
     # torchvision counts the biases of keys, which its network takes for zero.
     count += sum(depth * model.width * 2**i for i, depth in enumerate(model.depths))
-  assert count / 1e6 == pytest.approx(MILLIONS[name], abs=6e-4)
+  assert count == SIZES[name]
 
 
 # Windows.
@@ -353,3 +356,12 @@ def test_indices_that_older_files_hold_are_kept_for_the_way_back():
   state[key] = windows.relative_index(3)
   bundle = convert.from_state_dict(state, "swin_test", fields={"patch_size": 2})
   assert np.array_equal(convert.to_state_dict(bundle)[key], state[key])
+
+
+def test_files_of_torchvision_fit_though_they_hold_biases_of_keys():
+  model = tiny("swin_v2_test", StandardOps())
+  state = convert.to_state_dict(make_bundle(model, filled(model)), "torchvision")
+  keys = next(k for k in KEYS if (k.source, k.layout) == ("torchvision", "swin_v2"))
+  assert sum(t.size for t in state.values()) > sum(leaf.size for leaf in shapes(model).values())
+  assert fits(state, keys, model)
+  assert not fits(state, keys, tiny("swin_v2_test", StandardOps(), width=32))
