@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
+
+from flax import linen as nn
 
 from bcos_jax.ops import Ops
 
@@ -20,9 +23,11 @@ class Keys:
     table: The rules.
     modules: Pairs of templates: a module of the PyTorch network, and the Flax module that
       computes the same, in the order of computation. Verification compares their outputs.
+    fits: Which networks of the architecture have these keys, where keys depend on its fields.
   """
 
   source: str
   ops: Ops
   table: Table
   modules: tuple[tuple[str, str], ...] = ()
+  fits: Callable[[nn.Module], bool] = lambda model: True

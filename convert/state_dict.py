@@ -16,13 +16,16 @@ from bcos_jax.inputs import Preprocess
 from bcos_jax.ops import Ops, StandardOps
 from bcos_jax.pretrained import Bundle, abstract_variables, make_bundle
 
-from . import resnet, simple_vit
+from . import convnext, densenet, resnet, simple_vit, vgg
 from .keys import Keys
 from .rules import Rule, Table, export, key_templates, parse, port
 
 KEYS: dict[type[nn.Module], tuple[Keys, ...]] = {
   models.ResNet: resnet.KEYS,
   models.SimpleViT: simple_vit.KEYS,
+  models.DenseNet: densenet.KEYS,
+  models.VGG: vgg.KEYS,
+  models.ConvNeXt: convnext.KEYS,
 }
 """Per architecture; where several fit, the one that explains most keys is taken."""
 
@@ -55,12 +58,12 @@ def from_state_dict(
     InputError: Unknown architecture or source, or any key or shape that does not fit.
   """
   state = {key: np.asarray(tensor) for key, tensor in state_dict.items()}
-  cls = type(models.create(architecture, ops=StandardOps()))
-  keys = _best(state, _keys_of(cls, source))
+  like = models.create(architecture, ops=StandardOps(), **(fields or {}))
+  keys = _best(state, _keys_of(like, source))
   model = models.create(
     architecture,
     ops=keys.ops if ops is None else ops,
-    **{**_num_classes(state, keys.table, cls.head), **(fields or {})},
+    **{**_num_classes(state, keys.table, like.head), **(fields or {})},
   )
   wanted = traverse_util.flatten_dict(abstract_variables(model), sep="/")
   leaves, skipped = port(state, keys.table, wanted)
@@ -88,12 +91,12 @@ def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.nda
   family = type(bundle.model.ops)
   if source is None:
     # A guess could pass unit-norm weights off as plain ones: the keys are the same.
-    known = sorted({keys.source for keys in _keys_of(type(bundle.model), None)})
+    known = sorted({keys.source for keys in _keys_of(bundle.model, None)})
     raise InputError(
       "The bundle does not say which source's keys it came with.",
       f"Give source=, one of {', '.join(map(repr, known))}.",
     )
-  for keys in _keys_of(type(bundle.model), source):
+  for keys in _keys_of(bundle.model, source):
     if type(keys.ops) is family and _same_weights(keys.ops, bundle.model.ops):
       leaves = traverse_util.flatten_dict(jax.device_get(dict(bundle.variables)), sep="/")
       return export(leaves, keys.table, bundle.extras)
@@ -108,13 +111,18 @@ def _same_weights(a: Ops, b: Ops) -> bool:
   return all(getattr(a, name, None) == getattr(b, name, None) for name in fields)
 
 
-def _keys_of(cls: type[nn.Module], source: str | None) -> list[Keys]:
-  candidates = list(KEYS.get(cls, ()))
-  if source is None:
-    return candidates
-  if source not in {keys.source for keys in candidates}:
-    raise unknown_name(f"source of a {cls.__name__}", source, {keys.source for keys in candidates})
-  return [keys for keys in candidates if keys.source == source]
+def _keys_of(model: nn.Module, source: str | None) -> list[Keys]:
+  candidates = list(KEYS.get(type(model), ()))
+  sources = {keys.source for keys in candidates}
+  if source is not None and source not in sources:
+    raise unknown_name(f"source of a {type(model).__name__}", source, sources)
+  fitting = [keys for keys in candidates if source in (None, keys.source) and keys.fits(model)]
+  if not fitting:
+    raise InputError(
+      f"No keys are known of a {type(model).__name__} with the fields of this one.",
+      "Convert a published variant, or add a table to convert/.",
+    )
+  return fitting
 
 
 def _best(state: Mapping[str, Any], candidates: Sequence[Keys]) -> Keys:

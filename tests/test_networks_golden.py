@@ -43,6 +43,7 @@ def _assert_explains(ex, data, deviations):
   "name, source",
   [
     ("resnet18", "torchvision"),
+    ("densenet121", "torchvision"),
     ("simple_vit_ti_patch16_224", "bcos_v2"),
     ("vitc_ti_patch1_14", "bcos_v2"),
   ],
@@ -76,7 +77,17 @@ def test_conventional_and_bcosified(name, source):
   )
 
 
-@pytest.mark.parametrize("name", ["resnet18", "simple_vit_ti_patch16_224"])
+@pytest.mark.parametrize(
+  "name",
+  [
+    "resnet18",
+    "resnext50_32x4d",
+    "densenet121",
+    "vgg11_bnu",
+    "convnext_tiny",
+    "simple_vit_ti_patch16_224",
+  ],
+)
 def test_bcos_v2(name):
   # The images of the conventional network of the same name.
   data, images = np.load(GOLDEN / f"v2_{name}.npz"), _images(name)

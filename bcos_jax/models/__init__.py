@@ -9,12 +9,18 @@ from flax import linen as nn
 
 from ..errors import InputError, unknown_name
 from ..ops import Ops
-from . import resnet, simple_vit
+from . import convnext, densenet, resnet, simple_vit, vgg
+from .convnext import ConvNeXt as ConvNeXt
+from .densenet import DenseNet as DenseNet
 from .resnet import ResNet as ResNet
 from .simple_vit import SimpleViT as SimpleViT
+from .vgg import VGG as VGG
 
 _VARIANTS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
   **{name: (ResNet, fields) for name, fields in resnet.VARIANTS.items()},
+  **{name: (DenseNet, fields) for name, fields in densenet.VARIANTS.items()},
+  **{name: (VGG, fields) for name, fields in vgg.VARIANTS.items()},
+  **{name: (ConvNeXt, fields) for name, fields in convnext.VARIANTS.items()},
   **{name: (SimpleViT, fields) for name, fields in simple_vit.VARIANTS.items()},
 }
 
@@ -47,10 +53,10 @@ def create(name: str, *, ops: Ops, **fields: Any) -> nn.Module:
     if field not in known:
       raise unknown_name(f"field of {name!r}", field, known)
   classes = fields.get("num_classes", 1)
-  if not isinstance(classes, int) or classes < 1:
+  if not isinstance(classes, int) or classes < 0:
     raise InputError(
-      f"num_classes is {classes!r}, expected a positive integer.",
-      "Give the number of classes of your data.",
+      f"num_classes is {classes!r}, expected an integer of at least 0.",
+      "Give the number of classes of your data, or 0 for a network without head.",
     )
   return cls(ops=ops, **{**variant, **fields})
 

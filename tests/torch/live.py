@@ -81,5 +81,7 @@ def _keys(bundle: Bundle):
   source = bundle.config["provenance"]["source"]
   family = type(bundle.model.ops)
   return next(
-    keys for keys in KEYS[type(bundle.model)] if keys.source == source and type(keys.ops) is family
+    keys
+    for keys in KEYS[type(bundle.model)]
+    if keys.source == source and type(keys.ops) is family and keys.fits(bundle.model)
   )
