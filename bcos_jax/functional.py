@@ -233,10 +233,13 @@ GATES = {
   "relu": lambda x: (x > 0).astype(x.dtype),
   "gelu": lambda x: 0.5 * (1.0 + lax.erf(x * math.sqrt(0.5))),
   "gelu_tanh": lambda x: 0.5 * (1.0 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+  "quick_gelu": lambda x: jax.nn.sigmoid(1.702 * x),
   "silu": jax.nn.sigmoid,
+  "tanh": lambda x: jnp.where(x == 0, 1.0, jnp.tanh(x) / jnp.where(x == 0, 1.0, x)).astype(x.dtype),
   "identity": None,
 }
-"""Activations of the form gate(x) * x. `gelu` is exact (erf); `gelu_tanh` its approximation."""
+"""Activations of the form gate(x) * x. `gelu` is exact (erf); `gelu_tanh` and `quick_gelu` (CLIP)
+approximate it."""
 
 
 def gated(x: Array, kind: str, *, detach: bool = False) -> Array:
@@ -265,3 +268,22 @@ def attend(q: Array, k: Array, v: Array, *, detach: bool = False) -> Array:
   logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32)
   weights = jax.nn.softmax(logits * q.shape[-1] ** -0.5, axis=-1)
   return jnp.einsum("nhqk,nkhd->nqhd", weights.astype(v.dtype), v)
+
+
+def rotate(x: Array, cos: Array, sin: Array) -> Array:
+  """Turns queries or keys by their positions (rotary embedding, arXiv 2104.09864).
+
+  Channel i and channel i + head_dim / 2 are the two coordinates of a plane ("rotate half").
+
+  Args:
+    x: [N, T, heads, head_dim]; the last P tokens have positions, those before are left alone.
+    cos: Cosines of the angles, [P, head_dim].
+    sin: Sines, likewise.
+
+  Returns:
+    The same shape and dtype as `x`.
+  """
+  prefix, placed = jnp.split(x, [x.shape[1] - cos.shape[0]], axis=1)
+  low, high = jnp.split(placed, 2, axis=-1)
+  turned = placed * cos[:, None] + jnp.concatenate([-high, low], axis=-1) * sin[:, None]
+  return jnp.concatenate([prefix, turned.astype(x.dtype)], axis=1)

@@ -124,7 +124,7 @@ class Ops(abc.ABC):
 
     Args:
       head: Maps features [..., D] to logits [..., classes].
-      x: Features with space, [N, H, W, D], or tokens, [N, T, D].
+      x: Features with space, [N, H, W, D], tokens, [N, T, D], or pooled features, [N, D].
       tokens: Whether the architecture is a transformer, whose order is another choice.
     """
 
@@ -147,9 +147,21 @@ class Ops(abc.ABC):
     """Self-attention whose weights are dynamic weights in explanation mode."""
     return layers.SelfAttention(self, num_heads, detach=self.detach, name=name)
 
+  def projected_attention(
+    self, num_heads: int, *, use_bias: bool = True, key_bias: bool = True, name: str
+  ) -> nn.Module:
+    """Attention with a map each for queries, keys and values; see `layers.Attention`."""
+    return layers.Attention(
+      self, num_heads, use_bias=use_bias, key_bias=key_bias, detach=self.detach, name=name
+    )
+
   def layer_scale(self, initial: float, *, name: str) -> nn.Module:
     """A learned multiplier for each channel."""
     return layers.LayerScale(initial, param_dtype=self.param_dtype, name=name)
+
+  def weigh(self, x: Array, weight: Array) -> Array:
+    """Returns `x * weight`, the weight being a dynamic weight (gated linear units)."""
+    return x * (F.hold(weight) if self.detach else weight)
 
   def _bias(self, requested: bool) -> bool:
     return requested

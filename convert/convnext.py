@@ -127,7 +127,7 @@ def _huggingface_keys(version: int) -> list[Keys]:
       StandardOps(),
       _huggingface(prefix, version),
       _modules(f"{prefix}embeddings.patch_embeddings", prefix + "encoder.stages.{i}.layers.{j}"),
-      lambda model, headless=not prefix: fits(model) and headless == (model.num_classes == 0),
+      fits=lambda model, headless=not prefix: fits(model) and headless == (model.num_classes == 0),
     )
     for prefix in (name, "")
   ]
@@ -139,7 +139,7 @@ KEYS = (
     StandardOps(),
     _torchvision(),
     _modules("features.0.0", "features.{i}.{j}", first=1, step=2),
-    _version(1),
+    fits=_version(1),
   ),
   *(
     Keys(
@@ -147,7 +147,7 @@ KEYS = (
       StandardOps(),
       _timm(version),
       _modules("stem.0", "stages.{i}.blocks.{j}"),
-      _version(version),
+      fits=_version(version),
     )
     for version in (1, 2)
   ),

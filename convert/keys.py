@@ -23,6 +23,8 @@ class Keys:
     table: The rules.
     modules: Pairs of templates: a module of the PyTorch network, and the Flax module that
       computes the same, in the order of computation. Verification compares their outputs.
+    layout: Which of several layouts of this source it is. Bundles remember it, so that converting
+      back writes the keys that were read.
     fits: Which networks of the architecture have these keys, where keys depend on its fields.
   """
 
@@ -30,4 +32,5 @@ class Keys:
   ops: Ops
   table: Table
   modules: tuple[tuple[str, str], ...] = ()
+  layout: str = ""
   fits: Callable[[nn.Module], bool] = lambda model: True

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import math
 
 import numpy as np
+
+from bcos_jax.errors import InputError
 
 Transform = Callable[[np.ndarray], np.ndarray]
 
@@ -18,36 +21,43 @@ class Layout:
     name: What it maps, for reports.
     to_flax: From the PyTorch layout.
     to_torch: Its inverse, bit for bit.
+    rank: Number of axes in PyTorch; None for any.
   """
 
   name: str
   to_flax: Transform
   to_torch: Transform
+  rank: int | None = None
 
 
 AS_IS = Layout("as is", lambda x: x, lambda x: x)
 """Vectors: biases, norms, statistics."""
 
 CONV = Layout(
-  "OIHW <-> HWIO", lambda w: np.transpose(w, (2, 3, 1, 0)), lambda w: np.transpose(w, (3, 2, 0, 1))
+  "OIHW <-> HWIO",
+  lambda w: np.transpose(w, (2, 3, 1, 0)),
+  lambda w: np.transpose(w, (3, 2, 0, 1)),
+  rank=4,
 )
 """Two-dimensional convolutions."""
 
-DENSE = Layout("OI <-> IO", np.transpose, np.transpose)
+DENSE = Layout("OI <-> IO", np.transpose, np.transpose, rank=2)
 """Dense maps."""
 
-DENSE_AS_1X1 = Layout("OI11 <-> IO", lambda w: w[:, :, 0, 0].T, lambda w: w.T[:, :, None, None])
+DENSE_AS_1X1 = Layout(
+  "OI11 <-> IO", lambda w: w[:, :, 0, 0].T, lambda w: w.T[:, :, None, None], rank=4
+)
 """Dense maps that the source holds as 1x1 convolutions."""
 
 DENSE_AS_CONV = Layout(
-  "OI <-> 11IO", lambda w: w.T[None, None], lambda w: np.reshape(w, w.shape[-2:]).T
+  "OI <-> 11IO", lambda w: w.T[None, None], lambda w: np.reshape(w, w.shape[-2:]).T, rank=2
 )
 """1x1 convolutions that the source holds as dense maps."""
 
-PER_CHANNEL = Layout("C11 <-> C", lambda w: w[:, 0, 0], lambda w: w[:, None, None])
+PER_CHANNEL = Layout("C11 <-> C", lambda w: w[:, 0, 0], lambda w: w[:, None, None], rank=3)
 """Multipliers of channels."""
 
-PER_CHANNEL_LAST = Layout("111C <-> C", lambda w: w[0, 0, 0], lambda w: w[None, None, None])
+PER_CHANNEL_LAST = Layout("111C <-> C", lambda w: w[0, 0, 0], lambda w: w[None, None, None], rank=4)
 """Multipliers of channels, channels last."""
 
 
@@ -57,4 +67,32 @@ def dense_window(size: int) -> Layout:
     f"O(I{size}{size}) <-> {size}{size}IO",
     lambda w: np.transpose(w.reshape(len(w), -1, size, size), (2, 3, 1, 0)),
     lambda w: np.transpose(w, (3, 2, 0, 1)).reshape(w.shape[-1], -1),
+    rank=2,
   )
+
+
+def _patches_to_torch(w: np.ndarray) -> np.ndarray:
+  # Of these channel counts, one at most leaves a square: their ratios are no squares.
+  for channels in (3, 6, 1, 2):
+    side = math.isqrt(w.shape[0] // channels)
+    if side * side * channels == w.shape[0]:
+      return w.reshape(side, side, channels, -1).transpose(3, 2, 0, 1)
+  raise InputError(
+    f"A patch embedding of {w.shape[0]} inputs holds no square patch of 1, 2, 3 or 6 channels.",
+    "Convert networks for grey or colour images, plain or with B-cos channels.",
+  )
+
+
+PATCHES = Layout(
+  "OIhw <-> (hwI)O",
+  lambda w: w.transpose(2, 3, 1, 0).reshape(-1, w.shape[0]),
+  _patches_to_torch,
+  rank=4,
+)
+"""Patch embeddings that the source holds as convolutions whose stride is their size."""
+
+ROWS = Layout("1TD <-> TD", lambda x: x[0], lambda x: x[None])
+"""Tokens and position tables with an axis for the batch."""
+
+ROW = Layout("D <-> 1D", lambda x: x[None], lambda x: x[0])
+"""A single token."""

@@ -2,7 +2,8 @@
 
 A table pairs name templates, `"layer{i}.{j}.conv{k}.weight"` with
 `"params/layer{i}_{j}/conv{k}/kernel"`. Each `{field}` stands for a number, so a template reads and
-writes names alike and one table serves both directions.
+writes names alike and one table serves both directions. In the source of a `Skip`, `{field*}`
+stands for anything: a whole part of the source's network that is not wanted.
 """
 
 from __future__ import annotations
@@ -132,32 +133,51 @@ def port(
     InputError: Any key matched by no rule or by several, any leaf filled twice or never, any
       shape that differs: all of them in one message.
   """
-  groups, skipped, problems = _matched(state, table, wanted)
-  leaves: dict[str, np.ndarray | None] = {}
+  groups, skipped = fitted(state, table, wanted)
+  leaves: dict[str, np.ndarray] = {}
   for (rule, numbers), keys in groups.items():
     paths = [render(template, dict(numbers)) for template in rule.targets]
-    twice = [path for path in paths if path in leaves]
+    parts = [None if t is None else state[keys[t]] for t in rule.sources]
+    made = rule.to_flax(parts, [wanted[path].shape for path in paths])
+    leaves |= dict(zip(paths, made, strict=True))
+  return leaves, {key: np.array(state[key]) for key in skipped}
+
+
+Groups = dict[tuple[Rule, Numbers], dict[str, str]]
+
+
+def fitted(
+  state: Mapping[str, Any], table: Table, wanted: Mapping[str, Any]
+) -> tuple[Groups, list[str]]:
+  """Makes sure that a state dict fits, without reading its tensors; arguments as for `port`.
+
+  Returns:
+    For each rule and its numbers, template -> key; and the keys that are skipped.
+
+  Raises:
+    InputError: As `port`.
+  """
+  groups, skipped, problems = _matched(state, table, wanted)
+  filled: set[str] = set()
+  for (rule, numbers), keys in groups.items():
+    paths = [render(template, dict(numbers)) for template in rule.targets]
+    twice = [path for path in paths if path in filled]
     if twice:
       given = ", ".join(map(repr, keys.values()))
       problems += [f"{path!r} is filled twice, the second time by {given}" for path in twice]
       continue
-    leaves |= dict.fromkeys(paths)
-    problem = _unfit(rule, numbers, keys, paths, state, wanted)
-    problems += problem
-    if not (problem or problems):
-      parts = [None if t is None else state[keys[t]] for t in rule.sources]
-      made = rule.to_flax(parts, [wanted[path].shape for path in paths])
-      leaves |= dict(zip(paths, made, strict=True))
-  problems += [_missing(path, wanted, table) for path in sorted(wanted.keys() - leaves.keys())]
+    filled |= set(paths)
+    problems += _unfit(rule, numbers, keys, paths, state, wanted)
+  problems += [_missing(path, wanted, table) for path in sorted(wanted.keys() - filled)]
   _raise(problems)
-  return leaves, {key: np.array(state[key]) for key in skipped}
+  return groups, skipped
 
 
 def _matched(
   state: Mapping[str, Any], table: Table, wanted: Mapping[str, Any]
-) -> tuple[dict[tuple[Rule, Numbers], dict[str, str]], list[str], list[str]]:
+) -> tuple[Groups, list[str], list[str]]:
   """Returns the keys of each rule's group by template, the skipped keys, and the problems."""
-  groups: dict[tuple[Rule, Numbers], dict[str, str]] = {}
+  groups: Groups = {}
   skipped, problems = [], []
   for key, tensor in state.items():
     matches = [
@@ -197,7 +217,13 @@ def _unfit(rule, numbers, keys, paths, state, wanted) -> list[str]:
   shape = rule.source_shape([wanted[path].shape for path in paths])
   for template in rule.sources:
     if template in keys:
-      problems += _misfit(keys[template], state[keys[template]], shape, where)
+      tensor = state[keys[template]]
+      problems += _misfit(keys[template], tensor, shape, where)
+      if not _is_floating(tensor):
+        problems.append(
+          f"{keys[template]!r} has dtype {tensor.dtype}, expected floating-point weights, not "
+          f"quantised ones (for {where!r})"
+        )
     elif template is not None:
       key = render(template, dict(numbers))
       problems.append(f"{key!r} {list(shape)} (for {where!r}) is missing")
@@ -244,11 +270,21 @@ def export(
           state[render(template, numbers)] = part
     for entry in table:
       if isinstance(entry, Skip) and (numbers := parse(entry.beside, path)) is not None:
-        key = render(entry.source, numbers)
-        if key in skipped or not entry.optional:
-          state[key] = np.array(skipped.get(key, entry.default(tensor)))
+        state |= _restored(entry, numbers, tensor, skipped)
   _raise(problems)
   return state
+
+
+def _restored(
+  skip: Skip, numbers: Mapping[str, str], sibling: np.ndarray, skipped: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Returns the keys that a Skip writes beside a leaf."""
+  if "*}" in skip.source:
+    return {key: np.array(t) for key, t in skipped.items() if parse(skip.source, key) is not None}
+  key = render(skip.source, numbers)
+  if key not in skipped and skip.optional:
+    return {}
+  return {key: np.array(skipped.get(key, skip.default(sibling)))}
 
 
 def key_templates(entry: Rule | Skip) -> list[str]:
@@ -260,12 +296,14 @@ def key_templates(entry: Rule | Skip) -> list[str]:
 
 @functools.cache
 def _pattern(template: str) -> re.Pattern[str]:
-  pieces = re.split(r"\{(\w+)\}", template)
+  pieces = re.split(r"\{(\w+\*?)\}", template)
   seen: set[str] = set()
   pattern = ""
   for index, piece in enumerate(pieces):
     if index % 2 == 0:
       pattern += re.escape(piece)
+    elif piece.endswith("*"):
+      pattern += f"(?P<{piece[:-1]}>.*)"
     else:
       pattern += f"(?P={piece})" if piece in seen else rf"(?P<{piece}>\d+)"
       seen.add(piece)
@@ -280,13 +318,19 @@ def parse(template: str, name: str) -> dict[str, str] | None:
 
 def render(template: str, numbers: Mapping[str, str]) -> str:
   """Fills the numbers into a template."""
-  return template.format(**numbers)
+  return template.replace("*}", "}").format(**numbers)
 
 
 def _misfit(key: str, tensor: Any, shape: tuple[int, ...], path: str) -> list[str]:
   if tuple(tensor.shape) == tuple(shape):
     return []
   return [f"{key!r} has shape {list(tensor.shape)}, expected {list(shape)} (for {path!r})"]
+
+
+def _is_floating(tensor: Any) -> bool:
+  """Whether a NumPy, PyTorch or lazy tensor has a floating-point dtype of at least 16 bits."""
+  name = str(tensor.dtype)
+  return "float" in name and not name.removeprefix("torch.").startswith("float8")
 
 
 def _missing(path: str, wanted: Mapping[str, Any], table: Table) -> str:
@@ -310,7 +354,7 @@ def _nearest_source(key: str, table: Table) -> str:
 
   def plausible(template: str) -> str:
     left = iter(numbers)
-    return re.sub(r"\{\w+\}", lambda _: next(left, "0"), template)
+    return re.sub(r"\{\w+\*?\}", lambda _: next(left, "0"), template)
 
   known = [plausible(template) for entry in table for template in key_templates(entry)]
   return _nearest(key, known)

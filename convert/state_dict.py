@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import functools
 from typing import Any
 
 from flax import linen as nn
@@ -16,7 +17,7 @@ from bcos_jax.inputs import Preprocess
 from bcos_jax.ops import Ops, StandardOps
 from bcos_jax.pretrained import Bundle, abstract_variables, make_bundle
 
-from . import convnext, densenet, resnet, simple_vit, vgg
+from . import convnext, densenet, resnet, simple_vit, vgg, vision_transformer
 from .keys import Keys
 from .rules import Rule, Table, export, key_templates, parse, port
 
@@ -26,6 +27,7 @@ KEYS: dict[type[nn.Module], tuple[Keys, ...]] = {
   models.DenseNet: densenet.KEYS,
   models.VGG: vgg.KEYS,
   models.ConvNeXt: convnext.KEYS,
+  models.VisionTransformer: vision_transformer.KEYS,
 }
 """Per architecture; where several fit, the one that explains most keys is taken."""
 
@@ -58,13 +60,7 @@ def from_state_dict(
     InputError: Unknown architecture or source, or any key or shape that does not fit.
   """
   state = {key: np.asarray(tensor) for key, tensor in state_dict.items()}
-  like = models.create(architecture, ops=StandardOps(), **(fields or {}))
-  keys = _best(state, _keys_of(like, source))
-  model = models.create(
-    architecture,
-    ops=keys.ops if ops is None else ops,
-    **{**_num_classes(state, keys.table, like.head), **(fields or {})},
-  )
+  keys, model = fit(state, architecture, source, ops=ops, fields=fields)
   wanted = traverse_util.flatten_dict(abstract_variables(model), sep="/")
   leaves, skipped = port(state, keys.table, wanted)
   return make_bundle(
@@ -72,9 +68,37 @@ def from_state_dict(
     traverse_util.unflatten_dict(leaves, sep="/"),
     preprocess=preprocess,
     labels=labels,
-    provenance={"source": keys.source},
+    provenance={"source": keys.source, **({"layout": keys.layout} if keys.layout else {})},
     extras=skipped,
   )
+
+
+def fit(
+  state: Mapping[str, Any],
+  architecture: str,
+  source: str | None = None,
+  *,
+  ops: Ops | None = None,
+  fields: Mapping[str, Any] | None = None,
+) -> tuple[Keys, nn.Module]:
+  """Returns the table that explains most keys, and the network that it fills.
+
+  Args:
+    state: Key -> anything with a shape.
+    architecture: A name of `bcos_jax.names()`.
+    source: Whose keys these are; None finds out.
+    ops: Replaces the family of the source.
+    fields: Replaces fields of the architecture; classes not named are read off the head.
+
+  Raises:
+    InputError: Unknown architecture or source.
+  """
+  fields = {name: tuple(v) if isinstance(v, list) else v for name, v in (fields or {}).items()}
+  like = models.create(architecture, ops=StandardOps(), **fields)
+  leaves = functools.cache(lambda ops: _leaves(architecture, ops, fields))
+  keys = _best(state, keys_of(like, source), leaves)
+  fields = {**num_classes(state, keys.table, like.head), **fields}
+  return keys, models.create(architecture, ops=keys.ops if ops is None else ops, **fields)
 
 
 def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.ndarray]:
@@ -91,18 +115,29 @@ def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.nda
   family = type(bundle.model.ops)
   if source is None:
     # A guess could pass unit-norm weights off as plain ones: the keys are the same.
-    known = sorted({keys.source for keys in _keys_of(bundle.model, None)})
+    known = sorted({keys.source for keys in keys_of(bundle.model, None)})
     raise InputError(
       "The bundle does not say which source's keys it came with.",
       f"Give source=, one of {', '.join(map(repr, known))}.",
     )
-  for keys in _keys_of(bundle.model, source):
-    if type(keys.ops) is family and _same_weights(keys.ops, bundle.model.ops):
-      leaves = traverse_util.flatten_dict(jax.device_get(dict(bundle.variables)), sep="/")
-      return export(leaves, keys.table, bundle.extras)
+  fitting = [
+    keys
+    for keys in keys_of(bundle.model, source)
+    if type(keys.ops) is family and _same_weights(keys.ops, bundle.model.ops)
+  ]
+  if fitting:
+    leaves = traverse_util.flatten_dict(jax.device_get(dict(bundle.variables)), sep="/")
+    keys = _layout(fitting, leaves, bundle.config["provenance"].get("layout"))
+    return export(leaves, keys.table, bundle.extras)
   raise InputError(
     f"{source!r} has no keys for a {family.__name__} network.", "Choose another source."
   )
+
+
+def _layout(fitting: Sequence[Keys], leaves: Mapping[str, Any], layout: str | None) -> Keys:
+  """Returns the layout that was read, else the one that writes most of the leaves."""
+  read = [keys for keys in fitting if layout and keys.layout == layout]
+  return read[0] if read else max(fitting, key=lambda keys: _written(keys, leaves))
 
 
 def _same_weights(a: Ops, b: Ops) -> bool:
@@ -111,31 +146,69 @@ def _same_weights(a: Ops, b: Ops) -> bool:
   return all(getattr(a, name, None) == getattr(b, name, None) for name in fields)
 
 
-def _keys_of(model: nn.Module, source: str | None) -> list[Keys]:
-  candidates = list(KEYS.get(type(model), ()))
+def keys_of(model: nn.Module, source: str | None) -> list[Keys]:
+  """Returns the tables that fit a network, of one source or of all.
+
+  Raises:
+    InputError: No table fits the network, or the source has none for its architecture.
+  """
+  cls = type(model)
+  candidates = list(KEYS.get(cls, ()))
   sources = {keys.source for keys in candidates}
   if source is not None and source not in sources:
-    raise unknown_name(f"source of a {type(model).__name__}", source, sources)
+    raise unknown_name(f"source of a {cls.__name__}", source, sources)
   fitting = [keys for keys in candidates if source in (None, keys.source) and keys.fits(model)]
   if not fitting:
     raise InputError(
-      f"No keys are known of a {type(model).__name__} with the fields of this one.",
-      "Convert a published variant, or add a table to convert/.",
+      f"No table of keys fits a {cls.__name__} with the fields of this one.",
+      "Convert a published variant, or add a table to convert/state_dict.KEYS.",
     )
   return fitting
 
 
-def _best(state: Mapping[str, Any], candidates: Sequence[Keys]) -> Keys:
-  """Returns the table that explains most keys: the others would report more problems."""
+def _best(
+  state: Mapping[str, Any], candidates: Sequence[Keys], leaves: Callable[[Ops], Mapping[str, Any]]
+) -> Keys:
+  """Returns the table that explains most keys: the others would report more problems.
 
-  def explained(keys: Keys) -> int:
-    templates = [template for entry in keys.table for template in key_templates(entry)]
-    return sum(any(parse(template, key) is not None for template in templates) for key in state)
+  Where several do, the shapes of the keys and then the leaves of the network decide.
+  """
 
-  return max(candidates, key=explained)
+  def explained(keys: Keys) -> tuple[int, int]:
+    known = fitting = 0
+    for key, tensor in state.items():
+      entries = [e for e in keys.table if any(parse(t, key) is not None for t in key_templates(e))]
+      ranks = [e.layout.rank if isinstance(e, Rule) else None for e in entries]
+      known += bool(entries)
+      fitting += any(rank in (None, len(tensor.shape)) for rank in ranks)
+    return known, fitting
+
+  scores = [explained(keys) for keys in candidates]
+  best = [keys for keys, score in zip(candidates, scores, strict=True) if score == max(scores)]
+  if len(best) == 1:
+    return best[0]
+  return max(best, key=lambda keys: _written(keys, leaves(keys.ops)))
 
 
-def _num_classes(state: Mapping[str, np.ndarray], table: Table, head: str) -> dict[str, int]:
+def _written(keys: Keys, leaves: Mapping[str, Any]) -> int:
+  """Returns how many of the leaves a table writes."""
+  templates = [t for entry in keys.table if isinstance(entry, Rule) for t in entry.targets]
+  return sum(any(parse(template, path) is not None for template in templates) for path in leaves)
+
+
+def _leaves(architecture: str, ops: Ops, fields: Mapping[str, Any] | None) -> Mapping[str, Any]:
+  model = models.create(architecture, ops=ops, **(fields or {}))
+  return traverse_util.flatten_dict(abstract_variables(model), sep="/")
+
+
+def explained(state: Mapping[str, Any], keys: Keys) -> int:
+  """Returns how many keys a table has an entry for."""
+  templates = [template for entry in keys.table for template in key_templates(entry)]
+  return sum(any(parse(template, key) is not None for template in templates) for key in state)
+
+
+def num_classes(state: Mapping[str, Any], table: Table, head: str) -> dict[str, int]:
+  """Returns the field `num_classes` as the tensors of the head tell it, if they do."""
   for entry in table:
     if isinstance(entry, Rule) and entry.target == f"params/{head}/kernel":
       tensor = state.get(entry.source)

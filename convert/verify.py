@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 from typing import Any
 
+from flax import linen as nn
 from flax import traverse_util
 import jax
 import numpy as np
@@ -106,11 +108,19 @@ def _tensor(result: Any) -> np.ndarray | None:
   return result.detach().numpy().copy() if isinstance(result, torch.Tensor) else None
 
 
+@functools.cache
+def _captured(model: nn.Module) -> Callable[..., Any]:
+  """Returns the compiled function (variables, inputs) -> outputs and what every module returns."""
+  return jax.jit(
+    lambda variables, inputs: model.apply(
+      variables, inputs, capture_intermediates=True, mutable=["intermediates"]
+    )
+  )
+
+
 def _run_flax(bundle: Bundle, inputs: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
   with jax.default_matmul_precision("highest"):
-    output, state = bundle.model.apply(
-      bundle.variables, inputs, capture_intermediates=True, mutable=["intermediates"]
-    )
+    output, state = _captured(bundle.model)(bundle.variables, inputs)
   flat = traverse_util.flatten_dict(dict(state["intermediates"]))
   seen = {
     "/".join(path[:-1]): np.asarray(values[0])

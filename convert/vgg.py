@@ -87,9 +87,9 @@ def _keys(stages: Stages, with_norm: bool) -> list[Keys]:
     return shape == (stages, with_norm, _WINDOW)
 
   return [
-    Keys("torchvision", StandardOps(), _torchvision(stages, with_norm), modules, fits),
-    Keys("timm", StandardOps(), _timm(stages, with_norm), modules, fits),
-    Keys("bcos_v2", BcosOps.v2(), _bcos_v2(stages, with_norm), (), fits),
+    Keys("torchvision", StandardOps(), _torchvision(stages, with_norm), modules, fits=fits),
+    Keys("timm", StandardOps(), _timm(stages, with_norm), modules, fits=fits),
+    Keys("bcos_v2", BcosOps.v2(), _bcos_v2(stages, with_norm), fits=fits),
   ]
 
 

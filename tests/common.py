@@ -31,6 +31,13 @@ TINY: dict[str, dict[str, Any]] = {
   "resnet8": {"width": 8},
   "simple_vit_tiny": {},
   "vitc_tiny": {},
+  "vit_test": {"patch_size": 4, "depth": 1},
+  "deit_test": {"patch_size": 4, "depth": 1},
+  "dinov2_test": {"patch_size": 4, "depth": 1},
+  "dinov3_test": {"patch_size": 4, "depth": 1},
+  "siglip_test": {"patch_size": 4, "depth": 1},
+  "clip_test": {"patch_size": 4, "depth": 1},
+  "aloe_test": {"conv_stem": (8, 16), "depth": 1},
 }
 """One small network of every kind of architecture, and what makes it smaller still."""
 
@@ -44,6 +51,8 @@ PRESETS = {
   "aloe1": BcosOps.aloe(implementation=1),
   "aloe2": BcosOps.aloe(),
 }
+
+_TOKENS = ("cls_token", "distillation_token", "register_tokens", "position", "probe")
 
 
 def tiny(name: str, ops: bcos_jax.Ops, **fields: Any):
@@ -99,6 +108,7 @@ def filled(model, seed: int = 0) -> dict[str, Any]:
       "mean": 0.02 * z,
       "var": (1 + 0.5 * np.abs(z)) * (1 if power == 1 else 0.02),
       "b": 1.5 + 0.3 * np.abs(z),
+      **dict.fromkeys(_TOKENS, 0.5 * z),
     }.get(kind)
     if kind == "kernel":
       value = z * np.sqrt(2 / np.prod(leaf.shape[:-1]))

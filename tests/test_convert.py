@@ -332,17 +332,22 @@ def test_scalars_stay_scalars():
 
 
 def test_tables_name_every_leaf_once():
-  """Every leaf of every family that a table serves is written by exactly one rule."""
-  for cls, entries in KEYS.items():
-    for layout in entries:
-      for name in bcos_jax.names():
-        model = bcos_jax.create(name, ops=layout.ops)
-        if type(model) is cls and model.image_size <= 32:
-          for path in shapes(model):
-            assert (
-              sum(
-                isinstance(entry, convert.Rule) and rules.parse(entry.target, path) is not None
-                for entry in layout.table
-              )
-              == 1
-            ), (layout.source, path)
+  """Every leaf of every family that a table serves is written by exactly one rule.
+
+  Where a source has several layouts, each serves some networks only: none writes a leaf twice, and
+  every conventional network is served by one.
+  """
+  for name in bcos_jax.names():
+    cls = type(bcos_jax.create(name, ops=StandardOps()))
+    served = []
+    for keys in KEYS[cls]:
+      classes = {"num_classes": 0} if keys.layout or keys.source == "aloe" else {}
+      model = bcos_jax.create(name, ops=keys.ops, **classes)
+      if model.image_size > 32:
+        break
+      targets = [t for e in keys.table if isinstance(e, convert.Rule) for t in e.targets]
+      counts = [sum(rules.parse(t, path) is not None for t in targets) for path in shapes(model)]
+      assert max(counts) == 1, (keys.source, keys.layout, name)
+      served.append(min(counts))
+      assert classes or served[-1], (keys.source, name)
+    assert not served or any(served) or name == "aloe_test", name

@@ -10,7 +10,7 @@ import pytest
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps
 from bcos_jax.errors import InputError
-from bcos_jax.models import describe, vit
+from bcos_jax.models import describe, simple_vit
 
 from .common import (
   CLASSES,
@@ -138,7 +138,7 @@ def test_only_attention_is_without_bias_in_conventional_vits():
 
 
 def test_positions_are_the_published_ones():
-  table = np.asarray(vit.sincos_positions(2, 3, 8))
+  table = np.asarray(simple_vit.sincos_positions(2, 3, 8))
   omega = [1.0, 1e-4]  # 10000^(-i / (8/4 - 1))
   for row, column in np.ndindex(2, 3):
     expected = (
@@ -152,7 +152,7 @@ def test_positions_are_the_published_ones():
 
 def test_patches_have_channels_fastest():
   image = np.arange(4 * 6 * 2).reshape(1, 4, 6, 2)
-  patches = np.asarray(vit.patchify(jnp.asarray(image), 2))
+  patches = np.asarray(simple_vit.patchify(jnp.asarray(image), 2))
   assert patches.shape == (1, 2, 3, 8)
   assert patches[0, 1, 2].tolist() == image[0, 2:4, 4:6].reshape(-1).tolist()
 
@@ -302,7 +302,6 @@ def test_name_far_from_all_lists_them():
   "fields, message",
   [
     ({"num_clases": 3}, "num_clases.*Did you mean 'num_classes'"),
-    ({"num_classes": 0}, "num_classes is 0"),
     ({"num_classes": -2}, "num_classes is -2"),
     ({"num_classes": 2.5}, "num_classes is 2.5"),
     ({"num_classes": "10"}, "num_classes is '10'"),
@@ -400,5 +399,5 @@ def test_describe_is_the_inverse_of_create():
       model = bcos_jax.create(name, ops=BcosOps(), **fields)
       found, changed = describe(model)
       assert bcos_jax.create(found, ops=model.ops, **changed) == model
-      if not fields:
-        assert (found, changed) == (name, {})
+      if not fields:  # several names may stand for the same sizes
+        assert changed == {} and bcos_jax.create(name, ops=BcosOps()) == model

@@ -1,5 +1,6 @@
 """Flax Linen layers: exact twins of the published PyTorch modules, usable on their own."""
 
+from .attention import Attention as Attention
 from .attention import SelfAttention as SelfAttention
 from .drop_path import drop_path as drop_path
 from .drop_path import drop_rates as drop_rates

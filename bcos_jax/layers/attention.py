@@ -1,4 +1,4 @@
-"""Self-attention whose maps the layer family chooses."""
+"""Attention whose maps the layer family chooses."""
 
 from __future__ import annotations
 
@@ -33,14 +33,74 @@ class SelfAttention(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [N, T, width] to [N, T, width]."""
     width = x.shape[-1]
-    if width % self.num_heads:
-      raise InputError(
-        f"Width {width} is not divisible by {self.num_heads} heads.",
-        "Choose a number of heads that divides the width.",
-      )
+    _check_heads(width, self.num_heads)
     qkv = self.ops.linear(3 * width, use_bias=False, name="qkv")(x)
     q, k, v = (
       part.reshape(*x.shape[:-1], self.num_heads, -1) for part in jax.numpy.split(qkv, 3, axis=-1)
     )
     y = F.attend(q, k, v, detach=self.detach).reshape(x.shape)
     return self.ops.dense(width, use_bias=False, name="out")(y)
+
+
+class Attention(nn.Module):
+  """Multi-head attention with a map of its own for queries, keys and values.
+
+  Queries, keys and values are plain linear maps in every family, the output projection is a
+  `dense` map of the family, as in `SelfAttention`.
+
+  Attributes:
+    ops: The layer family.
+    num_heads: Number of heads; must divide the width.
+    use_bias: Whether queries and values have a bias, where the family keeps biases.
+    key_bias: Whether keys have one as well. Attention cannot see it, unless keys are rotated.
+    detach: Explanation mode: the attention weights are constants.
+
+  Parameters: `query`, `key`, `value`, `out`, each a map [width, width].
+  """
+
+  ops: Any
+  num_heads: int
+  use_bias: bool = True
+  key_bias: bool = True
+  detach: bool = False
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    asking: jax.Array | None = None,
+    rotary: tuple[jax.Array, jax.Array] | None = None,
+  ) -> jax.Array:
+    """Lets each token look at all tokens.
+
+    Args:
+      x: The tokens that are looked at, [N, T, width].
+      asking: The tokens that look, [N, Q, width]; None for `x` itself.
+      rotary: Cosines and sines by which queries and keys are turned, see `functional.rotate`.
+
+    Returns:
+      [N, Q, width].
+    """
+    width = x.shape[-1]
+    _check_heads(width, self.num_heads)
+    asking = x if asking is None else asking
+
+    def project(tokens, name, use_bias):
+      y = self.ops.linear(width, use_bias=use_bias, name=name)(tokens)
+      return y.reshape(*tokens.shape[:-1], self.num_heads, -1)
+
+    q = project(asking, "query", self.use_bias)
+    k = project(x, "key", self.use_bias and self.key_bias)
+    v = project(x, "value", self.use_bias)
+    if rotary is not None:
+      q, k = F.rotate(q, *rotary), F.rotate(k, *rotary)
+    y = F.attend(q, k, v, detach=self.detach).reshape(asking.shape)
+    return self.ops.dense(width, name="out")(y)
+
+
+def _check_heads(width: int, num_heads: int):
+  if width % num_heads:
+    raise InputError(
+      f"Width {width} is not divisible by {num_heads} heads.",
+      "Choose a number of heads that divides the width.",
+    )

@@ -9,12 +9,13 @@ from flax import linen as nn
 
 from ..errors import InputError, unknown_name
 from ..ops import Ops
-from . import convnext, densenet, resnet, simple_vit, vgg
+from . import convnext, densenet, resnet, simple_vit, vgg, vision_transformers
 from .convnext import ConvNeXt as ConvNeXt
 from .densenet import DenseNet as DenseNet
 from .resnet import ResNet as ResNet
 from .simple_vit import SimpleViT as SimpleViT
 from .vgg import VGG as VGG
+from .vision_transformer import VisionTransformer as VisionTransformer
 
 _VARIANTS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
   **{name: (ResNet, fields) for name, fields in resnet.VARIANTS.items()},
@@ -22,6 +23,7 @@ _VARIANTS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
   **{name: (VGG, fields) for name, fields in vgg.VARIANTS.items()},
   **{name: (ConvNeXt, fields) for name, fields in convnext.VARIANTS.items()},
   **{name: (SimpleViT, fields) for name, fields in simple_vit.VARIANTS.items()},
+  **{name: (VisionTransformer, fields) for name, fields in vision_transformers.VARIANTS.items()},
 }
 
 

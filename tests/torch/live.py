@@ -78,10 +78,13 @@ def assert_computes_the_same(
 
 
 def _keys(bundle: Bundle):
-  source = bundle.config["provenance"]["source"]
+  provenance = bundle.config["provenance"]
+  source, layout = provenance["source"], provenance.get("layout", "")
   family = type(bundle.model.ops)
   return next(
     keys
     for keys in KEYS[type(bundle.model)]
-    if keys.source == source and type(keys.ops) is family and keys.fits(bundle.model)
+    if (keys.source, keys.layout) == (source, layout)
+    and type(keys.ops) is family
+    and keys.fits(bundle.model)
   )

@@ -262,15 +262,33 @@ def test_gradients_of_dense_maps():
 @pytest.mark.parametrize(
   "shape, make, ours",
   [
-    ((4, 6, 5, 5), lambda: torch.nn.BatchNorm2d(6), layers.BatchNorm()),
-    ((4, 6, 5, 5), lambda: torch.nn.BatchNorm2d(6, momentum=None), layers.BatchNorm(momentum=None)),
-    ((4, 6, 5, 5), lambda: torch.nn.BatchNorm2d(6, momentum=0.3), layers.BatchNorm(momentum=0.7)),
-    ((4, 6, 5, 5), lambda: torch.nn.GroupNorm(3, 6), layers.GroupNorm(num_groups=3)),
-    ((4, 6, 5, 5), lambda: torch.nn.GroupNorm(1, 6), layers.GroupNorm(num_groups=1)),
-    ((4, 6, 5, 5), lambda: torch.nn.GroupNorm(6, 6), layers.GroupNorm(num_groups=None)),
-    ((4, 9, 6), lambda: torch.nn.LayerNorm(6), layers.LayerNorm()),
+    pytest.param((4, 6, 5, 5), lambda: torch.nn.BatchNorm2d(6), layers.BatchNorm(), id="batch"),
+    pytest.param(
+      (4, 6, 5, 5),
+      lambda: torch.nn.BatchNorm2d(6, momentum=None),
+      layers.BatchNorm(momentum=None),
+      id="batch-cumulative",
+    ),
+    pytest.param(
+      (4, 6, 5, 5),
+      lambda: torch.nn.BatchNorm2d(6, momentum=0.3),
+      layers.BatchNorm(momentum=0.7),
+      id="batch-momentum",
+    ),
+    pytest.param(
+      (4, 6, 5, 5), lambda: torch.nn.GroupNorm(3, 6), layers.GroupNorm(num_groups=3), id="group"
+    ),
+    pytest.param(
+      (4, 6, 5, 5), lambda: torch.nn.GroupNorm(1, 6), layers.GroupNorm(num_groups=1), id="one-group"
+    ),
+    pytest.param(
+      (4, 6, 5, 5),
+      lambda: torch.nn.GroupNorm(6, 6),
+      layers.GroupNorm(num_groups=None),
+      id="instance",
+    ),
+    pytest.param((4, 9, 6), lambda: torch.nn.LayerNorm(6), layers.LayerNorm(), id="layer"),
   ],
-  ids=repr,
 )
 def test_norms_and_their_gradients(shape, make, ours):
   network = _randomised(make())

@@ -1,0 +1,381 @@
+"""Plain vision transformers: ViT, DeiT, DINOv2, DINOv3, SigLIP, CLIP, and the students of ALOE.
+
+They differ in their tokens (arXiv 2010.11929, 2012.12877, 2309.16588), positions (learned, or
+rotary as in DINOv3, arXiv 2508.10104), blocks (LayerScale, gated units) and pooling; each
+difference is a field. Their variants are in `vision_transformers`.
+"""
+
+from __future__ import annotations
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from .. import functional as F
+from ..errors import InputError, unknown_name
+from ..layers import add_constant, global_avg_pool
+from ..ops import Ops
+from .positions import Grid, resize_table, rotary_angles
+from .simple_vit import patchify
+
+Array = jax.Array
+
+POOLS = ("cls", "mean", "cls_mean", "map")
+POSITIONS = ("learned", "rotary")
+
+_token_init = nn.initializers.normal(0.02)
+
+
+def stem_stages(conv_stem: tuple[int, ...], channels: int) -> list[tuple[int, int]]:
+  """Returns features and stride of each convolution of a stem; one that widens has stride 2."""
+  before = (channels, *conv_stem)
+  return [
+    (features, 2 if features > previous else 1)
+    for features, previous in zip(conv_stem, before[:-1], strict=True)
+  ]
+
+
+def token_grid(size: Grid, stages: list[tuple[int, int]], patch_size: int) -> Grid:
+  """Returns the rows and columns of patches of an image of `size` pixels."""
+  for _, strides in stages:
+    size = (-(-size[0] // strides), -(-size[1] // strides))
+  return (size[0] // patch_size, size[1] // patch_size)
+
+
+class Embeddings(nn.Module):
+  """Patches become tokens; class and register tokens join them; learned positions are added.
+
+  Fields as in `VisionTransformer`. Result: [N, class tokens + registers + patches, width], in
+  this order.
+  """
+
+  ops: Ops
+  width: int
+  patch_size: int
+  image_size: int
+  conv_stem: tuple[int, ...]
+  patch_bias: bool
+  class_token: bool
+  distillation_token: bool
+  registers: int
+  learned: bool
+  prefix_positions: bool
+  position_resize: str
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Maps encoded images [N, H, W, channels] to tokens."""
+    ops = self.ops
+    stages = stem_stages(self.conv_stem, x.shape[-1])
+    table_grid = token_grid((self.image_size,) * 2, stages, self.patch_size)
+    for i, (features, strides) in enumerate(stages):
+      x = ops.conv(features, 3, strides, use_bias=True, name=f"stem{i}_conv")(x)
+      x = ops.act(ops.group_norm(1, name=f"stem{i}_norm")(x), "relu")
+    # Pixels that fill no patch are dropped, as the published convolutions do.
+    h, w = (side - side % self.patch_size for side in x.shape[1:3])
+    x = patchify(x[:, :h, :w], self.patch_size)
+    x = ops.dense(self.width, use_bias=self.patch_bias, name="patch_embedding")(x)
+    grid = x.shape[1:3]
+    x = x.reshape(x.shape[0], -1, self.width)
+    names = ["cls_token"] * self.class_token + ["distillation_token"] * self.distillation_token
+    rows = self._positions(len(names), table_grid, grid) if self.learned else None
+    parts = [self._token(x, name, 1) for name in names]
+    if self.registers:
+      parts.append(self._token(x, "register_tokens", self.registers))
+    x = jnp.concatenate([*parts, x], axis=1)
+    return x if rows is None else add_constant(self, x, rows.astype(x.dtype), "position")
+
+  def _token(self, x: Array, name: str, count: int) -> Array:
+    token = self.param(name, _token_init, (count, self.width), self.ops.param_dtype)
+    empty = jnp.zeros((x.shape[0], count, self.width), x.dtype)
+    return add_constant(self, empty, token.astype(x.dtype), name)
+
+  def _positions(self, prefix: int, old: Grid, grid: Grid) -> Array:
+    """Returns what to add to each token; registers have no position."""
+    own = prefix if self.prefix_positions else 0
+    shape = (own + old[0] * old[1], self.width)
+    table = self.param("position", _token_init, shape, self.ops.param_dtype)
+    places = resize_table(table[own:], old, grid, self.position_resize)
+    none = jnp.zeros((prefix - own + self.registers, self.width), table.dtype)
+    return jnp.concatenate([table[:own], none, places])
+
+
+class Mlp(nn.Module):
+  """Two maps with an activation between them; gated, act(gate(x)) * up(x) instead of the first.
+
+  The activated gate is a dynamic weight (GLU variants, arXiv 2002.05202).
+  """
+
+  ops: Ops
+  hidden: int
+  activation: str
+  gated: bool = False
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    ops, width = self.ops, x.shape[-1]
+    if not self.gated:
+      y = ops.dense(self.hidden, name="linear1")(x)
+      return ops.dense(width, gate=self.activation, name="linear2")(y)
+    gate = ops.act(ops.dense(self.hidden, name="gate")(x), self.activation)
+    y = ops.weigh(ops.dense(self.hidden, name="up")(x), gate)
+    return ops.dense(width, name="down")(y)
+
+
+class EncoderBlock(nn.Module):
+  """Attention and feed-forward branches, each normalised at its start.
+
+  Fields as in `VisionTransformer`.
+  """
+
+  ops: Ops
+  num_heads: int
+  mlp_dim: int
+  activation: str
+  gated_mlp: bool
+  qkv_bias: bool
+  key_bias: bool
+  layer_scale: float | None
+  norm_eps: float
+
+  @nn.compact
+  def __call__(self, x: Array, rotary: tuple[Array, Array] | None = None) -> Array:
+    ops = self.ops
+    y = ops.layer_norm(eps=self.norm_eps, name="norm1")(x)
+    y = ops.projected_attention(
+      self.num_heads, use_bias=self.qkv_bias, key_bias=self.key_bias, name="attn"
+    )(y, rotary=rotary)
+    x = x + self._scaled(y, "layer_scale1")
+    y = ops.layer_norm(eps=self.norm_eps, name="norm2")(x)
+    y = Mlp(ops, self.mlp_dim, self.activation, self.gated_mlp, name="mlp")(y)
+    return x + self._scaled(y, "layer_scale2")
+
+  def _scaled(self, y: Array, name: str) -> Array:
+    return y if self.layer_scale is None else self.ops.layer_scale(self.layer_scale, name=name)(y)
+
+
+class AttentionPool(nn.Module):
+  """A learned probe looks at all tokens (MAP: arXiv 2106.04560, appendix D), then an MLP follows.
+
+  The probe decides where to look, a dynamic weight; nothing of it is added to the result.
+
+  Parameters: `probe` [1, width], `attn`, `norm`, `mlp`.
+  """
+
+  ops: Ops
+  num_heads: int
+  mlp_dim: int
+  activation: str
+  norm_eps: float
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Maps [N, T, width] to [N, width]."""
+    ops, width = self.ops, x.shape[-1]
+    probe = self.param("probe", _token_init, (1, width), ops.param_dtype)
+    probe = jnp.broadcast_to(probe.astype(x.dtype), (x.shape[0], 1, width))
+    y = ops.projected_attention(self.num_heads, name="attn")(x, asking=probe)
+    branch = ops.layer_norm(eps=self.norm_eps, name="norm")(y)
+    y = y + Mlp(ops, self.mlp_dim, self.activation, name="mlp")(branch)
+    return y[:, 0]
+
+
+class VisionTransformer(nn.Module):
+  """A plain vision transformer.
+
+  Attributes:
+    ops: The layer family.
+    num_classes: Number of logits; 0 for none: the network returns pooled features [N, D].
+    image_size: Side of the images that learned positions are for, in pixels; others work as well.
+    patch_size: Side of a patch, in pixels of the image or of the stem's result. Pixels at the
+      right and the bottom that fill no patch are not seen, as in the published networks.
+    width: Channels of a token; a multiple of `num_heads`.
+    depth: Number of blocks.
+    num_heads: Attention heads.
+    mlp_dim: Hidden channels of the feed-forward branch.
+    activation: Its activation, a name of `functional.GATES`.
+    gated_mlp: Gated linear units in it (DINOv2 giant, DINOv3 plus).
+    qkv_bias: Whether queries, keys and values have biases.
+    key_bias: Whether keys have one if queries and values do (not in DINOv3).
+    patch_bias: Whether the patch embedding has one (not in CLIP).
+    layer_scale: Initial multiplier of each channel of a branch; None for no LayerScale.
+    class_token: Whether there is a class token.
+    distillation_token: Whether there is a distillation token (DeiT).
+    distillation_head: Whether it has a head of its own; the logits are averaged.
+    registers: Number of register tokens.
+    positions: 'learned', a table that is added; or 'rotary', turned queries and keys.
+    prefix_positions: Whether class and distillation tokens have rows in the table.
+    position_resize: How the table follows the image size, a name of `positions.RESIZE`.
+    rope_theta: Base of the rotary frequencies.
+    pre_norm: A norm between embeddings and blocks (CLIP).
+    final_norm: A norm behind the blocks.
+    pool: 'cls', the class token; 'mean' of the patches; 'cls_mean', both side by side; or 'map',
+      attention with a learned probe.
+    pooler: Features of a dense map with tanh behind the pooling (bare Hugging Face ViTs); 0 for
+      none.
+    projection: Features of a projection without bias behind the pooling (CLIP); 0 for none.
+    norm_eps: Epsilon of the norms.
+    conv_stem: Channels of each 3x3 convolution before the patches, each followed by a norm and
+      ReLU (ALOE); a convolution that widens has stride 2.
+  """
+
+  ops: Ops
+  num_classes: int = 1000
+  image_size: int = 224
+  patch_size: int = 16
+  width: int = 768
+  depth: int = 12
+  num_heads: int = 12
+  mlp_dim: int = 3072
+  activation: str = "gelu"
+  gated_mlp: bool = False
+  qkv_bias: bool = True
+  key_bias: bool = True
+  patch_bias: bool = True
+  layer_scale: float | None = None
+  class_token: bool = True
+  distillation_token: bool = False
+  distillation_head: bool = False
+  registers: int = 0
+  positions: str = "learned"
+  prefix_positions: bool = True
+  position_resize: str = "bicubic"
+  rope_theta: float = 100.0
+  pre_norm: bool = False
+  final_norm: bool = True
+  pool: str = "cls"
+  pooler: int = 0
+  projection: int = 0
+  norm_eps: float = 1e-6
+  conv_stem: tuple[int, ...] = ()
+
+  head = "head"
+
+  @property
+  def input_map(self) -> str:
+    """The map that reads the encoded image."""
+    return "embeddings/" + ("stem0_conv" if self.conv_stem else "patch_embedding")
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool = False) -> Array:
+    """Maps encoded images [N, H, W, channels] to float32 logits, or features, [N, D]."""
+    ops = self.ops
+    ops.check_encoded(x)
+    self._check()
+    rotary = self._rotary(self._grid(x))
+    x = self._embeddings()(x)
+    if self.pre_norm:
+      x = ops.layer_norm(eps=self.norm_eps, name="pre_norm")(x)
+    for i in range(self.depth):
+      x = self._block(f"encoder_{i}")(x, rotary)
+    if self.final_norm:
+      x = ops.layer_norm(eps=self.norm_eps, name="norm")(x)
+    x = self._pooled(x)
+    if not self.num_classes:
+      return global_avg_pool(x).astype("float32")
+    return ops.readout(self._head(), x, tokens=True)
+
+  def _pooled(self, x: Array) -> Array:
+    """Returns features [N, D], or tokens [N, T, D] whose mean the readout takes."""
+    prefix = self.class_token + self.distillation_token + self.registers
+    ops, patches = self.ops, x[:, prefix:]
+    if self.pool == "map":
+      x = AttentionPool(
+        ops, self.num_heads, self.mlp_dim, self.activation, self.norm_eps, name="pool"
+      )(x)
+    elif self.pool == "mean":
+      x = patches
+    elif self.pool == "cls_mean":
+      x = jnp.concatenate([x[:, 0], global_avg_pool(patches)], axis=-1)
+    elif self.distillation_head and self.num_classes:
+      x = jnp.concatenate([x[:, 0], x[:, 1]], axis=-1)
+    else:
+      x = x[:, 0]
+    if self.pooler:
+      x = ops.act(ops.dense(self.pooler, name="pooler")(x), "tanh")
+    if self.projection:
+      x = ops.dense(self.projection, use_bias=False, name="projection")(x)
+    return x
+
+  def _head(self):
+    head = self.ops.dense(self.num_classes, name="head")
+    if not self.distillation_head:
+      return head
+    second = self.ops.dense(self.num_classes, name="head_distillation")
+
+    def both(x):
+      first_token, second_token = jnp.split(x, 2, axis=-1)
+      return (head(first_token) + second(second_token)) / 2
+
+    return both
+
+  def _check(self):
+    for kind, value, known in (
+      ("activation", self.activation, F.GATES),
+      ("positions", self.positions, POSITIONS),
+      ("pool", self.pool, POOLS),
+    ):
+      if value not in known:
+        raise unknown_name(kind, value, known)
+    token, head = self.distillation_token, self.distillation_head
+    if token > self.class_token or head > (token and self.pool == "cls"):
+      raise InputError(
+        f"class_token is {self.class_token}, distillation_token {token}, distillation_head {head} "
+        f"and pool {self.pool!r}.",
+        "Distillation (DeiT) goes with a class token, its head with both tokens and pool='cls'.",
+      )
+    if not self.class_token and self.pool in ("cls", "cls_mean"):
+      raise InputError(
+        f"pool is {self.pool!r}, yet there is no class token.", "Use pool='mean' or 'map'."
+      )
+
+  def _grid(self, x: Array) -> Grid:
+    stages = stem_stages(self.conv_stem, x.shape[-1])
+    grid = token_grid(x.shape[1:3], stages, self.patch_size)
+    if not min(grid):
+      raise InputError(
+        f"An image of {x.shape[1]}x{x.shape[2]} pixels holds no patch.", "Give larger images."
+      )
+    return grid
+
+  def _rotary(self, grid: Grid) -> tuple[Array, Array] | None:
+    if self.positions != "rotary":
+      return None
+    head_dim = self.width // self.num_heads
+    if head_dim % 4:
+      raise InputError(
+        f"Heads of {head_dim} channels cannot hold rotary positions.",
+        "Choose a multiple of 4 channels per head.",
+      )
+    return rotary_angles(grid, head_dim, self.rope_theta)
+
+  def _embeddings(self) -> nn.Module:
+    return Embeddings(
+      self.ops,
+      width=self.width,
+      patch_size=self.patch_size,
+      image_size=self.image_size,
+      conv_stem=self.conv_stem,
+      patch_bias=self.patch_bias,
+      class_token=self.class_token,
+      distillation_token=self.distillation_token,
+      registers=self.registers,
+      learned=self.positions == "learned",
+      prefix_positions=self.prefix_positions,
+      position_resize=self.position_resize,
+      name="embeddings",
+    )
+
+  def _block(self, name: str) -> nn.Module:
+    return EncoderBlock(
+      self.ops,
+      num_heads=self.num_heads,
+      mlp_dim=self.mlp_dim,
+      activation=self.activation,
+      gated_mlp=self.gated_mlp,
+      qkv_bias=self.qkv_bias,
+      key_bias=self.key_bias,
+      layer_scale=self.layer_scale,
+      norm_eps=self.norm_eps,
+      name=name,
+    )
