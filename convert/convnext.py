@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from bcos_jax.errors import InputError
 from bcos_jax.ops import BcosOps, StandardOps
 
-from .hf_config import Config, ConfigReader
+from .hf_config import BARE, ConfigReader, Setting, activation, by_class
 from .keys import Keys
 from .layouts import (
   CONV,
@@ -156,30 +153,11 @@ KEYS = (
   Keys("bcos_v2", BcosOps.v2(), _bcos_v2(), fits=lambda model: not model.response_norm),
 )
 
-_ACTIVATIONS = {
-  "gelu": "gelu",
-  "gelu_new": "gelu_tanh",
-  "gelu_pytorch_tanh": "gelu_tanh",
-  "relu": "relu",
-  "silu": "silu",
-  "swish": "silu",
-}
-
-
-def _activation(name: str, config: Config) -> dict[str, Any]:
-  if name not in _ACTIVATIONS:
-    raise InputError(
-      f"hidden_act is {name!r}, supported is {' or '.join(map(repr, _ACTIVATIONS))}.",
-      "Convert a network with one of these activations.",
-    )
-  return {"activation": _ACTIVATIONS[name]}
-
-
-_FIELDS = {
+_FIELDS: dict[str, Setting] = {
   "patch_size": "patch_size",
   "hidden_sizes": lambda sizes, config: {"widths": tuple(sizes)},
   "depths": lambda depths, config: {"stages": tuple(depths)},
-  "hidden_act": _activation,
+  "hidden_act": activation,
   "layer_norm_eps": "head_norm_eps",
   "image_size": "image_size",
 }
@@ -190,17 +168,26 @@ _IGNORED = {
   "out_indices": "of backbones, which return other features of the same network",
 }
 
+
+def _classes(name: str) -> Setting:
+  return by_class({None: BARE, f"{name}Model": BARE, f"{name}ForImageClassification": {}})
+
+
 READERS = {
   "convnext": ConfigReader(
     "convnext_tiny",
     fields={
       **_FIELDS,
+      "architectures": _classes("ConvNext"),
       "layer_scale_init_value": lambda value, config: {"layer_scale": value > 0},
     },
     only={"num_channels": (3,)},
     ignored=_IGNORED,
   ),
   "convnextv2": ConfigReader(
-    "convnextv2_tiny", fields=_FIELDS, only={"num_channels": (3,)}, ignored=_IGNORED
+    "convnextv2_tiny",
+    fields={**_FIELDS, "architectures": _classes("ConvNextV2")},
+    only={"num_channels": (3,)},
+    ignored=_IGNORED,
   ),
 }

@@ -7,7 +7,7 @@ from typing import Any
 from bcos_jax.errors import InputError
 from bcos_jax.ops import BcosOps, StandardOps
 
-from .hf_config import Config, ConfigReader
+from .hf_config import BARE, Config, ConfigReader, by_class
 from .keys import Keys
 from .layouts import CONV, DENSE, DENSE_AS_1X1
 from .parts import Rules, batch_norm, biased, uncentered_batch_norm, weight
@@ -60,9 +60,7 @@ def _huggingface(prefix: str) -> Table:
 def _huggingface_modules(prefix: str) -> tuple[tuple[str, str], ...]:
   return (
     (f"{prefix}embedder.embedder.normalization", "bn1"),
-    *(
-      (f"{prefix}encoder.stages.{i}.layers.{{j}}", f"layer{i + 1}_{{j}}") for i in range(_HF_STAGES)
-    ),
+    *((f"{prefix}encoder.stages.{i}.layers.{{j}}", f"layer{i + 1}_{{j}}") for i in range(4)),
   )
 
 
@@ -120,6 +118,9 @@ READERS = {
       "hidden_sizes": _widths,
       "depths": lambda depths, config: {"stages": tuple(depths)},
       "layer_type": "block",
+      "architectures": by_class(
+        {None: BARE, "ResNetModel": BARE, "ResNetForImageClassification": {}}
+      ),
     },
     only={
       "num_channels": (3,),
