@@ -161,12 +161,12 @@ def _nested(model_type: str) -> Setting:
 
 
 def _naflex_side(value: int, config: Config) -> Fields:
-  side = math.isqrt(value)
-  if side * side != value:
+  count = math.isqrt(value)
+  if count * count != value:
     raise InputError(
       f"num_patches is {value}, expected a square number.", "Only square tables are supported."
     )
-  return {"image_size": side * side("patch_size")(config["patch_size"], config)["patch_size"]}
+  return {"image_size": count * side("patch_size")(config["patch_size"], config)["patch_size"]}
 
 
 def _siglip_vision(architecture: str, name: str, **size: Setting) -> ConfigReader:
