@@ -13,11 +13,10 @@ import numpy as np
 from bcos_jax.errors import InputError
 from bcos_jax.ops import StandardOps
 
-from .hf_config import Config, ConfigReader, Setting
+from .hf_config import GENERATION, Config, ConfigReader, Setting, activation, by_class, side
 from .keys import Keys
 from .layouts import AS_IS, DENSE, PATCHES, Layout
 from .rules import Rule, Skip, Table
-from .vision_transformer_config import GENERATION, _activation, _classes, _side
 
 Entries = list[Rule | Skip]
 Pairs = tuple[tuple[str, str], ...]
@@ -232,17 +231,17 @@ def _reader(architecture: str, name: str, fields: dict[str, Any], **more: Settin
     architecture,
     fields={
       "model_type": lambda value, config: fields,
-      "image_size": _side("image_size"),
-      "patch_size": _side("patch_size"),
+      "image_size": side("image_size"),
+      "patch_size": side("patch_size"),
       "embed_dim": "width",
       "depths": _numbers("depths"),
       "num_heads": _numbers("num_heads"),
       "window_size": "window",
       "mlp_ratio": "mlp_ratio",
       "qkv_bias": "qkv_bias",
-      "hidden_act": _activation,
+      "hidden_act": activation,
       "layer_norm_eps": "norm_eps",
-      "architectures": _classes(
+      "architectures": by_class(
         {
           None: _bare,
           f"{name}Model": _bare,

@@ -68,7 +68,7 @@ class SimpleViT(ImageModel):
 
   Attributes:
     ops: The layer family.
-    num_classes: Number of logits.
+    num_classes: Number of logits; 0 for pooled features instead.
     patch_size: Side of a patch, in pixels of the image or of the stem's result.
     width: Channels of a token; a multiple of 4 and of `num_heads`.
     depth: Number of blocks.
@@ -114,6 +114,8 @@ class SimpleViT(ImageModel):
     for i in range(self.depth):
       x = EncoderBlock(ops, self.num_heads, self.mlp_dim, name=f"encoder_{i}")(x)
     norm = ops.layer_norm(name="head_norm")
+    if not self.num_classes:
+      return ops.average(norm, x, tokens=True)
     head = ops.dense(self.num_classes, name="head")
     return ops.readout(lambda tokens: head(norm(tokens)), x, tokens=True)
 
@@ -140,9 +142,15 @@ _TINY = {
   "num_classes": 10,
 }
 
+# B-cos v2 publishes the conventional networks that it compares with as `standard_...`.
 VARIANTS = {
-  **{f"simple_vit_{size}_patch16_224": row for size, row in _SIZES.items()},
-  **{f"vitc_{size}_patch1_14": row for size, row in _VITC.items()},
+  f"{family}{name}": row
+  for family in ("", "standard_")
+  for name, row in (
+    *((f"simple_vit_{size}_patch16_224", row) for size, row in _SIZES.items()),
+    *((f"vitc_{size}_patch1_14", row) for size, row in _VITC.items()),
+  )
+} | {
   # For tests.
   "simple_vit_tiny": {**_TINY, "patch_size": 8},
   "vitc_tiny": {**_TINY, "patch_size": 1, "conv_stem": (8, 16, 16, 32)},
