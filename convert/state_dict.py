@@ -17,14 +17,16 @@ from bcos_jax.inputs import Preprocess
 from bcos_jax.ops import Ops, StandardOps
 from bcos_jax.pretrained import Bundle, abstract_variables, make_bundle
 
-from . import resnet, simple_vit, vision_transformer
+from . import clip_resnet, resnet, simple_vit, text, vision_transformer
 from .keys import Keys
 from .rules import Rule, Table, export, key_templates, parse, port
 
 KEYS: dict[type[nn.Module], tuple[Keys, ...]] = {
   models.ResNet: resnet.KEYS,
   models.SimpleViT: simple_vit.KEYS,
+  models.ClipResNet: clip_resnet.KEYS,
   models.VisionTransformer: vision_transformer.KEYS,
+  models.TextTransformer: text.KEYS,
 }
 """Per architecture; where several fit, the one that explains most keys is taken."""
 
