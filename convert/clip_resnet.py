@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from bcos_jax.inputs import CLIP_MEAN, CLIP_STD, Encoding
 from bcos_jax.ops import BcosOps, StandardOps
 
 from .keys import Keys
@@ -11,6 +12,9 @@ from .layouts import CONV, DENSE
 from .rules import Rule, Skip, Table
 
 Entries = list[Rule | Skip]
+
+_STANDARD = StandardOps(encoding=Encoding(CLIP_MEAN, CLIP_STD))
+_BCOS = BcosOps(encoding=Encoding(CLIP_MEAN, CLIP_STD, "negated"))
 
 _BLOCK = "layer{i}_{j}"
 _ATTENTION = (("q_proj", "query"), ("k_proj", "key"))
@@ -137,8 +141,8 @@ def _openai(pooled: bool) -> tuple[Keys, ...]:
     keys
     for source in ("openai_clip", "open_clip")
     for keys in (
-      Keys(source, StandardOps(), whole, below, f"clip{suffix}"),
-      Keys(source, StandardOps(), tuple(entries), _MODULES, f"visual{suffix}"),
+      Keys(source, _STANDARD, whole, below, f"clip{suffix}"),
+      Keys(source, _STANDARD, tuple(entries), _MODULES, f"visual{suffix}"),
     )
   )
 
@@ -147,7 +151,7 @@ def _openai(pooled: bool) -> tuple[Keys, ...]:
 # that know queries and keys as left over.
 KEYS = (
   *_openai(pooled=False),
-  Keys("bcosification", BcosOps(), _below("model.", _bcosification(False)), layout="unpooled"),
+  Keys("bcosification", _BCOS, _below("model.", _bcosification(False)), layout="unpooled"),
   *_openai(pooled=True),
-  Keys("bcosification", BcosOps(), _below("model.", _bcosification(True)), layout="pooled"),
+  Keys("bcosification", _BCOS, _below("model.", _bcosification(True)), layout="pooled"),
 )
