@@ -14,6 +14,9 @@ from .golden import rules
 # DESIGN, section 4, allows 1e-3; these hold with room to spare.
 LOGITS, WEIGHTS = 1e-5, 1e-4
 STRIDE = 7  # of the golden gradients, which would be large otherwise
+# One rounding of the images moves the conventional features of CLIP's ResNet by 6e-5: its random
+# attention is all but a choice of one position.
+CONDITIONED = 1e-4
 LOGIT_BIAS = -math.log(999)
 
 
@@ -101,7 +104,7 @@ def test_clip_resnet():
   state = golden_state(name, "conventional")
   bundle = convert.from_state_dict(state, name)
   assert bundle.config["provenance"] == {"source": "openai_clip", "layout": "visual"}
-  assert rel(applied(bundle.model)(bundle.variables, images), data["features"]) <= LOGITS
+  assert rel(applied(bundle.model)(bundle.variables, images), data["features"]) <= CONDITIONED
   _assert_same(convert.to_state_dict(bundle), state)
 
   model, variables = bcos_jax.bcosify(bundle.model, bundle.variables)
