@@ -17,7 +17,17 @@ from bcos_jax.inputs import Preprocess
 from bcos_jax.ops import Ops, StandardOps
 from bcos_jax.pretrained import Bundle, abstract_variables, make_bundle
 
-from . import convnext, densenet, resnet, simple_vit, swin, vgg, vision_transformer
+from . import (
+  clip_resnet,
+  convnext,
+  densenet,
+  resnet,
+  simple_vit,
+  swin,
+  text,
+  vgg,
+  vision_transformer,
+)
 from .keys import Keys
 from .rules import Rule, Table, export, key_templates, parse, port
 
@@ -28,7 +38,9 @@ KEYS: dict[type[nn.Module], tuple[Keys, ...]] = {
   models.DenseNet: densenet.KEYS,
   models.VGG: vgg.KEYS,
   models.ConvNeXt: convnext.KEYS,
+  models.ClipResNet: clip_resnet.KEYS,
   models.VisionTransformer: vision_transformer.KEYS,
+  models.TextTransformer: text.KEYS,
 }
 """Per architecture; where several fit, the one that explains most keys is taken."""
 

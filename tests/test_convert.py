@@ -1,5 +1,6 @@
 """Porting is a bijection: every key counted, every bit kept, every problem in one message."""
 
+import dataclasses
 import zlib
 
 import numpy as np
@@ -339,11 +340,13 @@ def test_tables_name_every_leaf_once():
   """
   for name in bcos_jax.names():
     conventional = bcos_jax.create(name, ops=StandardOps())
-    if conventional.image_size > 32:
+    if getattr(conventional, "image_size", 0) > 32:
       continue
+    has_classes = any(field.name == "num_classes" for field in dataclasses.fields(conventional))
     served = []
     for keys in KEYS[type(conventional)]:
-      classes = {"num_classes": 0} if keys.layout or keys.source == "aloe" else {}
+      bare = has_classes and (keys.layout or keys.source == "aloe")
+      classes = {"num_classes": 0} if bare else {}
       model = bcos_jax.create(name, ops=keys.ops, **classes)
       if not keys.fits(model):
         continue

@@ -14,6 +14,9 @@ from .golden import rules
 # DESIGN, section 4, allows 1e-3; these hold with room to spare.
 LOGITS, WEIGHTS = 1e-5, 1e-4
 STRIDE = 7  # of the golden gradients, which would be large otherwise
+# One rounding of the images moves the conventional features of CLIP's ResNet by 6e-5: its random
+# attention is all but a choice of one position.
+CONDITIONED = 1e-4
 LOGIT_BIAS = -math.log(999)
 
 
@@ -106,3 +109,51 @@ def test_bcos_v2(name):
     },
     (1.0, 1.0, 1.0),
   )
+
+
+def test_clip_resnet():
+  """Features, pooled and at each position, and their explanations."""
+  name = "clip_resnet50"
+  data, images = np.load(GOLDEN / f"{name}.npz"), _images(name)
+  state = golden_state(name, "conventional")
+  bundle = convert.from_state_dict(state, name)
+  assert bundle.config["provenance"] == {"source": "openai_clip", "layout": "visual"}
+  assert rel(applied(bundle.model)(bundle.variables, images), data["features"]) <= CONDITIONED
+  _assert_same(convert.to_state_dict(bundle), state)
+
+  model, variables = bcos_jax.bcosify(bundle.model, bundle.variables)
+  state = convert.to_state_dict(
+    bcos_jax.pretrained.make_bundle(model, variables, provenance={"source": "bcosification"})
+  )
+  assert {key: list(t.shape) for key, t in state.items()} == golden_keys(name)["bcosified"]
+  state |= {key: data[f"bcos_stat/{key}"] for key in state if f"bcos_stat/{key}" in data}
+  bcosified = convert.from_state_dict(state, name, "bcosification")
+  assert bcosified.model == model
+  _assert_same(convert.to_state_dict(bcosified), state)
+  _assert_explains_features(bcosified, images, data, "bcos_features", "grad_stride7")
+
+  # The pooled file for the network without pooling: its queries and keys are left over.
+  unpooled = convert.from_state_dict(state, name, "bcosification", fields={"pooling": "none"})
+  _assert_same(convert.to_state_dict(unpooled), state)
+  _assert_explains_features(unpooled, images, data, "unpooled", "unpooled_grad_stride7")
+
+
+def _assert_same(state, expected):
+  assert state.keys() == expected.keys()
+  assert all(state[key].tobytes() == tensor.tobytes() for key, tensor in expected.items())
+
+
+def _assert_explains_features(bundle, images, data, features, gradient):
+  expected, feature = data[features], int(data["grad_class"])
+  if expected.ndim == 3:  # [positions, N, D]
+    expected = np.moveaxis(expected, 0, 1).reshape(len(images), 7, 7, -1)
+  ex = bcos_jax.explain(
+    bundle.model,
+    bundle.variables,
+    images,
+    target=lambda y: y[..., feature].reshape(len(images), -1).sum(axis=1),
+  )
+  assert rel(applied(bundle.model)(bundle.variables, images), expected) <= LOGITS
+  weights = ex.weights / np.tile(bundle.model.ops.encoding.std, 2)
+  assert rel(weights[:, ::STRIDE, ::STRIDE], nhwc(data[gradient])) <= WEIGHTS
+  assert ex.completeness_error.max() <= 1e-5
