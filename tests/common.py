@@ -37,6 +37,7 @@ TINY: dict[str, dict[str, Any]] = {
   "siglip_test": {"patch_size": 4, "depth": 1},
   "clip_test": {"patch_size": 4, "depth": 1},
   "aloe_test": {"conv_stem": (8, 16), "depth": 1},
+  "clip_resnet_test": {"num_classes": 0, "features": CLASSES},
 }
 """One small network of every kind of architecture, and what makes it smaller still."""
 

@@ -91,9 +91,11 @@ def test_hugging_face(name, tmp_path):
   attributes = {**network.config.to_dict(), "architectures": [type(network).__name__]}
   reader = text.READERS[network.config.model_type]
   fields = reader.read(attributes, network.config.to_diff_dict())
-  assert fields.get("pool") == {"clip": "eos", "clip_gelu": "eos", "clip_legacy_end": "highest"}.get(
-    name
-  )
+  assert fields.get("pool") == {
+    "clip": "eos",
+    "clip_gelu": "eos",
+    "clip_legacy_end": "highest",
+  }.get(name)
   bundle = convert.from_state_dict(state, reader.architecture, "huggingface", fields=fields)
   live.assert_computes_the_same(network, bundle, _tokens())
   _written_back(bundle, state)
@@ -127,16 +129,12 @@ def test_names_of_openai(source, layout, tmp_path):
   fields |= {"eos_token": END, "pool": "eos", "projection": 20}
   bundle = convert.from_state_dict(_saved(network, tmp_path), "clip_text_test", fields=fields)
   state = convert.to_state_dict(bundle, source)
-  assert np.array_equal(
-    state["text_projection"], network.text_projection.weight.detach().numpy().T
-  )
+  assert np.array_equal(state["text_projection"], network.text_projection.weight.detach().numpy().T)
   attention = network.state_dict()
   prefix = next(key for key in attention if "layers.1.self_attn.q_proj.weight" in key)
   assert np.array_equal(
     state["transformer.resblocks.1.attn.in_proj_weight"],
-    np.concatenate(
-      [attention[prefix.replace("q_proj", f"{part}_proj")].numpy() for part in "qkv"]
-    ),
+    np.concatenate([attention[prefix.replace("q_proj", f"{part}_proj")].numpy() for part in "qkv"]),
   )
   whole = {**state, "visual.conv1.weight": np.ones((4, 3, 3, 3), np.float32)}
   again = convert.from_state_dict(whole, "clip_text_test", source, fields=fields)
