@@ -46,6 +46,7 @@ TINY: dict[str, dict[str, Any]] = {
   "aloe_test": {"conv_stem": (8, 16), "depth": 1},
   "swin_test": {"patch_size": 2},
   "swin_v2_test": {"patch_size": 2},
+  "clip_resnet_test": {"num_classes": 0, "features": CLASSES},
 }
 """One small network of every kind of architecture, and what makes it smaller still."""
 
