@@ -37,7 +37,8 @@ class Bundle:
   Attributes:
     model: The Flax module.
     variables: Its variables.
-    preprocess: From a picture to an array in [0, 1], as its evaluation does it.
+    preprocess: From a picture to an array in [0, 1], as its evaluation does it; None for networks
+      that read text.
     labels: Names of the classes, or () where they are not known.
     config: Format, architecture, fields, ops, preprocess and provenance, as plain values.
     extras: Tensors of the source checkpoint that the network has no use for, by source key; kept
@@ -46,7 +47,7 @@ class Bundle:
 
   model: nn.Module
   variables: Mapping[str, Any]
-  preprocess: Preprocess
+  preprocess: Preprocess | None
   labels: tuple[str, ...] = ()
   config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -68,7 +69,7 @@ def make_bundle(
   """
   labels = _checked_labels(model, labels)
   _check_variables(model, variables, "The variables")
-  if preprocess is None:
+  if preprocess is None and _reads_images(model):
     side = model.image_size
     preprocess = Preprocess(
       (side, side), resize=side * 8 // 7 if side >= 64 else 0, colors=model.ops.encoding.colors
@@ -79,7 +80,7 @@ def make_bundle(
     "architecture": name,
     "fields": fields,
     "ops": ops.to_dict(dataclasses.replace(model.ops, detach=False)),
-    "preprocess": dataclasses.asdict(preprocess),
+    "preprocess": None if preprocess is None else dataclasses.asdict(preprocess),
     "provenance": dict(provenance or {}),
   }
   config = json.loads(json.dumps(config))
@@ -91,6 +92,11 @@ def make_bundle(
     config=config,
     extras=dict(extras or {}),
   )
+
+
+def _reads_images(model: nn.Module) -> bool:
+  """Whether the input is an encoded image; token ids are integers."""
+  return jnp.issubdtype(model.input_spec.dtype, jnp.floating)
 
 
 def _checked_labels(model: nn.Module, labels: Sequence[str]) -> tuple[str, ...]:
@@ -119,7 +125,8 @@ def save(
     folder: Where to; replaced if it is a bundle already.
     model: The network.
     variables: Its variables.
-    preprocess: How its evaluation reads pictures; None derives it from `model.image_size`.
+    preprocess: How its evaluation reads pictures; None derives it from `model.image_size`,
+      where the network reads images.
     labels: Names of the classes, in order.
     provenance: Plain values that say where the network came from.
     extras: See `Bundle`.
@@ -213,7 +220,7 @@ def load(folder: str | os.PathLike, *, sharding: Placement | None = None) -> Bun
         for key, value in config["fields"].items()
       },
     )
-    preprocess = Preprocess(**config["preprocess"])
+    preprocess = Preprocess(**config["preprocess"]) if _reads_images(model) else None
     labels = _checked_labels(model, config.pop("labels"))
   except (KeyError, TypeError) as error:
     raise InputError(
@@ -291,9 +298,7 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
 
 def abstract_variables(model: nn.Module) -> Any:
   """Returns the shapes and dtypes of a model's variables, without computing anything."""
-  side = model.image_size
-  inputs = jax.ShapeDtypeStruct((1, side, side, model.ops.encoding.channels), jnp.float32)
-  return jax.eval_shape(model.init, jax.random.key(0), inputs)
+  return jax.eval_shape(model.init, jax.random.key(0), model.input_spec)
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -205,7 +205,8 @@ def plan(
     state, name, source = _detect(checkpoint, source)
     notes.append(f"architecture {name!r}, found by its keys and shapes")
   else:
-    state = _unprefixed(state, keys_of(_class(name), source))
+    like = models.create(name, ops=StandardOps(), **_fields(name, described))
+    state = _unprefixed(state, keys_of(like, source))
   if len(next(iter(state))) != len(next(iter(checkpoint.tensors))):
     notes.append("without the prefix 'model.'")
   fields = _fields(name, described)
@@ -277,13 +278,15 @@ def _variants(state: Tensors, keys: Keys, cls: type[nn.Module]) -> dict[str, nn.
     for name in models.names()
     if _class(name) is cls
   }
-  return {name: model for name, model in named.items() if _fits(state, keys, model)}
+  return {
+    name: model for name, model in named.items() if keys.fits(model) and _fits(state, keys, model)
+  }
 
 
 def _fits(state: Tensors, keys: Keys, model: nn.Module) -> bool:
   """Whether the keys fill every leaf, each with its shape."""
   rules = [entry for entry in keys.table if isinstance(entry, Rule)]
-  if not any(None in rule.sources for rule in rules):
+  if all(None not in rule.sources and rule.layout.keeps_size for rule in rules):
     # Most variants are told apart by their size alone, without a list of what does not fit.
     templates = [template for rule in rules for template in rule.sources]
     held = [key for key in state if any(parse(t, key) is not None for t in templates)]

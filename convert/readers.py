@@ -9,12 +9,12 @@ from typing import Any
 from bcos_jax import models
 from bcos_jax.errors import InputError, unknown_name
 
-from . import resnet, simple_vit
+from . import clip_resnet, convnext, resnet, simple_vit, swin, text, vision_transformer
 from .hf_config import Config, ConfigReader
 from .preprocessing import Reading, of_timm, of_transformers
 from .sources import Checkpoint
 
-FAMILIES = (resnet, simple_vit)
+FAMILIES = (clip_resnet, convnext, resnet, simple_vit, swin, text, vision_transformer)
 """The modules with key tables; those of Hugging Face families also have `READERS`."""
 
 READERS: dict[str, ConfigReader] = {

@@ -17,14 +17,30 @@ from bcos_jax.inputs import Preprocess
 from bcos_jax.ops import Ops, StandardOps
 from bcos_jax.pretrained import Bundle, abstract_variables, make_bundle
 
-from . import resnet, simple_vit, vision_transformer
+from . import (
+  clip_resnet,
+  convnext,
+  densenet,
+  resnet,
+  simple_vit,
+  swin,
+  text,
+  vgg,
+  vision_transformer,
+)
 from .keys import Keys
 from .rules import Rule, Table, export, key_templates, parse, port
 
 KEYS: dict[type[nn.Module], tuple[Keys, ...]] = {
   models.ResNet: resnet.KEYS,
   models.SimpleViT: simple_vit.KEYS,
+  models.Swin: swin.KEYS,
+  models.DenseNet: densenet.KEYS,
+  models.VGG: vgg.KEYS,
+  models.ConvNeXt: convnext.KEYS,
+  models.ClipResNet: clip_resnet.KEYS,
   models.VisionTransformer: vision_transformer.KEYS,
+  models.TextTransformer: text.KEYS,
 }
 """Per architecture; where several fit, the one that explains most keys is taken."""
 
@@ -90,16 +106,11 @@ def fit(
   Raises:
     InputError: Unknown architecture or source.
   """
-  cls = type(models.create(architecture, ops=StandardOps()))
-  candidates = keys_of(cls, source)
-  if not candidates:
-    raise InputError(
-      f"There are no key tables for {cls.__name__}.", "Add one to convert/state_dict.KEYS."
-    )
+  fields = {name: tuple(v) if isinstance(v, list) else v for name, v in (fields or {}).items()}
+  like = models.create(architecture, ops=StandardOps(), **fields)
   leaves = functools.cache(lambda ops: _leaves(architecture, ops, fields))
-  keys = _best(state, candidates, leaves)
-  fields = {**num_classes(state, keys.table, cls.head), **(fields or {})}
-  fields = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+  keys = _best(state, keys_of(like, source), leaves)
+  fields = {**num_classes(state, keys.table, like.head), **fields}
   return keys, models.create(architecture, ops=keys.ops if ops is None else ops, **fields)
 
 
@@ -117,14 +128,14 @@ def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.nda
   family = type(bundle.model.ops)
   if source is None:
     # A guess could pass unit-norm weights off as plain ones: the keys are the same.
-    known = sorted({keys.source for keys in keys_of(type(bundle.model), None)})
+    known = sorted({keys.source for keys in keys_of(bundle.model, None)})
     raise InputError(
       "The bundle does not say which source's keys it came with.",
       f"Give source=, one of {', '.join(map(repr, known))}.",
     )
   fitting = [
     keys
-    for keys in keys_of(type(bundle.model), source)
+    for keys in keys_of(bundle.model, source)
     if type(keys.ops) is family and _same_weights(keys.ops, bundle.model.ops)
   ]
   if fitting:
@@ -148,18 +159,24 @@ def _same_weights(a: Ops, b: Ops) -> bool:
   return all(getattr(a, name, None) == getattr(b, name, None) for name in fields)
 
 
-def keys_of(cls: type[nn.Module], source: str | None) -> list[Keys]:
-  """Returns the tables of an architecture, of one source or of all.
+def keys_of(model: nn.Module, source: str | None) -> list[Keys]:
+  """Returns the tables that fit a network, of one source or of all.
 
   Raises:
-    InputError: The architecture has no tables, or none of this source.
+    InputError: No table fits the network, or the source has none for its architecture.
   """
+  cls = type(model)
   candidates = list(KEYS.get(cls, ()))
-  if source is None:
-    return candidates
-  if source not in {keys.source for keys in candidates}:
-    raise unknown_name(f"source of a {cls.__name__}", source, {keys.source for keys in candidates})
-  return [keys for keys in candidates if keys.source == source]
+  sources = {keys.source for keys in candidates}
+  if source is not None and source not in sources:
+    raise unknown_name(f"source of a {cls.__name__}", source, sources)
+  fitting = [keys for keys in candidates if source in (None, keys.source) and keys.fits(model)]
+  if not fitting:
+    raise InputError(
+      f"No table of keys fits a {cls.__name__} with the fields of this one.",
+      "Convert a published variant, or add a table to convert/state_dict.KEYS.",
+    )
+  return fitting
 
 
 def _best(
