@@ -44,14 +44,15 @@ MODELS = {
 def test_round_trip(tmp_path, case):
   model = MODELS[case]
   variables = filled(model)
+  labels = LABELS if model.num_classes else ()
   folder = bcos_jax.save(
-    tmp_path / "net", model, variables, labels=LABELS, provenance={"source": "test", "steps": 3}
+    tmp_path / "net", model, variables, labels=labels, provenance={"source": "test", "steps": 3}
   )
   bundle = bcos_jax.load(folder)
   # An equal model also shares compiled functions.
   assert bundle.model == model and hash(bundle.model) == hash(model)
   _assert_same(bundle.variables, variables)
-  assert bundle.labels == tuple(LABELS)
+  assert bundle.labels == tuple(labels)
   assert bundle.config["provenance"] == {"source": "test", "steps": 3}
   assert bundle.preprocess.colors == model.ops.encoding.colors
 
