@@ -57,6 +57,7 @@ def get_config() -> ConfigDict:
         "profile_steps": 0,  # steps to trace with JAX's profiler; 0: none
         "wandb": "",  # project of Weights & Biases to log to as well; "": none
       },
+      "recompute": False,  # blocks in the backward pass, to save memory
       "accumulate": 1,  # parts that a batch is cut into, one after the other, to save memory
       "nonfinite": "stop",  # at a loss or gradient that is not finite; skip leaves the step out
       "eval_every": 0,  # 0: only at the end
@@ -66,8 +67,11 @@ def get_config() -> ConfigDict:
       "mesh": {  # axis sizes; -1 takes the remaining devices
         "data": -1,
         "fsdp": 1,
+        "tensor": 1,
       },
-      "layout": (),  # (regular expression, mesh axes by dimension) of arrays to split
+      # (regular expression, mesh axes by dimension) of arrays to split; (("", "fsdp"),) splits the
+      # largest dimension of every one.
+      "layout": (),
     },
     # A duration is a number or text; values from the command line are checked when they are read.
     type_safe=False,

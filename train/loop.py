@@ -37,6 +37,7 @@ MAY_DIFFER = (
   "checkpoint_every",
   "keep_every",
   "watch.",
+  "recompute",
   "init",
   "model.",
   "ops.",

@@ -77,7 +77,7 @@ def make(
     losses.from_config(name, config.loss) for name in (config.loss.name, config.loss.eval_name)
   )
   step = make_train_step(
-    model,
+    model.clone(ops=dataclasses.replace(model.ops, recompute=config.recompute)),
     loss,
     optimizer,
     sharding.shardings(layout),
