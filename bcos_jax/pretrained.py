@@ -174,7 +174,14 @@ def check_replaceable(folder: str | os.PathLike) -> pathlib.Path:
 
 def is_bundle(folder: pathlib.Path) -> bool:
   """Whether a folder holds a bundle and nothing else, so that nothing of the user's is lost."""
-  return folder.is_dir() and {path.name for path in folder.iterdir()} == {_WEIGHTS, _CONFIG}
+  if not folder.is_dir() or {path.name for path in folder.iterdir()} != {_WEIGHTS, _CONFIG}:
+    return False
+  # Repositories of the Hugging Face hub have files of the same names.
+  try:
+    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+  except (OSError, ValueError):
+    return False
+  return isinstance(config, dict) and {"format", "architecture", "ops"} <= config.keys()
 
 
 def _replace(folder: pathlib.Path, staged: pathlib.Path, aside: pathlib.Path):
