@@ -119,27 +119,20 @@ def _quickstart(options, _):
 
 
 def _add_models(commands):
-  command = _add(commands, "models", _models, "list the architectures", "bcos-jax models vit")
+  command = _add(
+    commands,
+    "models",
+    _models,
+    "list the networks, what they come from and what was published",
+    "bcos-jax models vit",
+  )
   command.add_argument("pattern", nargs="?", default="", help="part of a name")
 
 
 def _models(options, _):
-  from . import models, ops, pretrained
-  from .errors import unknown_name
+  from .convert import catalogue
 
-  names = [name for name in models.names() if options.pattern in name]
-  if not names:
-    raise unknown_name("architecture", options.pattern, models.names())
-  print(f"{'architecture':<28}{'input':>6}{'classes':>9}{'conventional':>14}{'B-cosified':>14}")
-  for name in names:
-    sizes = []
-    for family in (ops.StandardOps(), ops.BcosOps()):
-      model = models.create(name, ops=family)
-      sizes.append(f"{pretrained.num_parameters(model) / 1e6:.3f} M")
-    print(
-      f"{name:<28}{model.input_spec.shape[1]:>6}{model.num_classes:>9}{sizes[0]:>14}{sizes[1]:>14}",
-      flush=True,
-    )
+  catalogue.show(options.pattern)
 
 
 def _add_convert(commands):

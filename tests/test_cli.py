@@ -116,6 +116,10 @@ def test_models_lists_sizes_and_names_the_nearest(capsys):
   model = bcos_jax.create("resnet_tiny", ops=StandardOps())
   count = bcos_jax.pretrained.num_parameters(model)
   assert f"{count / 1e6:.3f} M" in printed and "resnet_tiny_bottleneck" in printed
+  assert cli.main(["models", "resnet18"]) == 0
+  row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("resnet18"))
+  for part in ("224", "11.690 M", "68.7", "71.5", "bcos_v2, bcosification, huggingface, timm"):
+    assert part in row
   _, fix = failing(capsys, "models", "resnett50")
   assert "resnet50" in fix
 
