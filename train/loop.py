@@ -20,7 +20,7 @@ from bcos_jax.pretrained import check_writable
 
 from . import checkpoint, evaluate, plan, sharding, start
 from .config import flatten
-from .data import augment, open_dataset, pipeline
+from .data import Dataset, augment, open_splits, pipeline
 from .data.mix import Mix
 from .interrupt import stop_requests
 from .metrics import MetricWriter
@@ -177,6 +177,7 @@ class _Run:
       seed=self.config.seed,
       mix=self.mix,
       repeats=data.augment.repeats,
+      balance=data.balance,
       start_step=begin,
       workers=data.workers,
       process_index=jax.process_index(),
@@ -208,6 +209,7 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
   model, variables = start.network(config, init)
   preprocess = _preprocess(config.data, model)
   side = config.data.train_size or config.data.image_size
+  splits = _open(config.data, model)
   augmentation = augment.from_config(
     config.data.augment,
     preprocess
@@ -215,11 +217,10 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
     else dataclasses.replace(preprocess, size=(side,) * 2, resize=0),
   )
   train_set, test_set = (
-    _open(config.data, split, prepare, model)
-    for split, prepare in (
-      (config.data.train_split, augmentation.prepare),
-      (config.data.test_split, preprocess),
+    pipeline.Examples(
+      dataset, prepare, keep=config.data.cache, skip_damaged=config.data.damaged == "skip"
     )
+    for dataset, prepare in zip(splits, (augmentation.prepare, preprocess), strict=True)
   )
   steps_per_epoch = max(len(train_set) // config.data.batch_size, 1)
   about = checkpoint.about_run(flatten(config), start.describe(model), [])
@@ -232,7 +233,9 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
     mix=_mix(config.data.augment, model.num_classes),
     model=model,
     variables=variables,
-    plan=plan.make(config, model, variables, mesh, steps_per_epoch),
+    plan=plan.make(
+      config, model, variables, mesh, steps_per_epoch, multi_label=splits[0].multi_label
+    ),
   )
 
 
@@ -274,18 +277,17 @@ def _preprocess(data: ConfigDict, model: nn.Module) -> Preprocess:
   )
 
 
-def _open(
-  data: ConfigDict, split: str, prepare: Callable[[Any], Any], model: nn.Module
-) -> pipeline.Examples:
-  """Opens one split."""
-  dataset = open_dataset(data.name, split, data.data_dir)
-  classes = len(dataset.label_names)
-  if model.num_classes != classes:
-    raise InputError(
-      f"The network has {model.num_classes} classes, {dataset.name} {classes}.",
-      f"Set --config.model.num_classes={classes}.",
-    )
-  return pipeline.Examples(dataset, prepare, keep=data.cache, skip_damaged=data.damaged == "skip")
+def _open(data: ConfigDict, model: nn.Module) -> tuple[Dataset, Dataset]:
+  """Opens the training and the evaluation split."""
+  splits = open_splits(data)
+  for dataset in splits:
+    classes = len(dataset.label_names)
+    if model.num_classes != classes:
+      raise InputError(
+        f"The network has {model.num_classes} classes, {dataset.name} {classes}.",
+        f"Set --config.model.num_classes={classes}.",
+      )
+  return splits
 
 
 def _mix(options: ConfigDict, num_classes: int) -> Mix | None:
