@@ -108,14 +108,15 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
     A number in [0, 1]; NaN if no class has a 1.
   """
   precisions = [
-    _average_precision(scores[:, i], labels[:, i] > 0.5)
+    average_precision(scores[:, i], labels[:, i] > 0.5)
     for i in range(scores.shape[1])
     if (labels[:, i] > 0.5).any()
   ]
   return float(np.mean(precisions)) if precisions else float("nan")
 
 
-def _average_precision(scores: np.ndarray, present: np.ndarray) -> float:
+def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
+  """Returns that of one class: scores float [N], present bool [N] with at least one True."""
   order = np.argsort(-scores, kind="stable")
   scores, hits = scores[order], np.cumsum(present[order])
   last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)

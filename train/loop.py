@@ -53,7 +53,7 @@ class TrainResult:
 
   Attributes:
     model: The trained module.
-    state: The final state; its arrays lie on the mesh.
+    state: The final state, or the best one if the config says so; its arrays lie on the mesh.
     history: The evaluations, oldest first: {"step", "accuracy", "loss", "count"} each.
     labels: Names of the classes.
     preprocess: From a picture to what the network was evaluated on.
@@ -72,8 +72,9 @@ class TrainResult:
 
   @property
   def metrics(self) -> dict[str, float]:
-    """The last evaluation."""
-    return self.history[-1]
+    """The evaluation of the state, or the last one of a run that was not evaluated there."""
+    step = int(self.state.step)
+    return next((row for row in self.history if row["step"] == step), self.history[-1])
 
 
 def train(
@@ -108,7 +109,7 @@ def train(
   workdir = check_writable(workdir)
   run = _set_up(config, init)
   last = run.config.steps
-  with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
+  with checkpoint.Checkpoints(workdir / "checkpoints", best=run.measure) as checkpoints:
     state, history = _begin(run, checkpoints, workdir)
     begin, damaged = int(state.step), 0
     with (
@@ -132,6 +133,8 @@ def train(
           hook(step, state)
         if stopping and step < last:
           raise KeyboardInterrupt(f"Stopped after step {step} of {last}; the state is saved.")
+    if run.config.best:
+      state = _best(run, checkpoints, history, state)
   labels, preprocess = run.train_set.dataset.label_names, run.test_set.prepare
   return TrainResult(run.model, state, tuple(history), labels, preprocess)
 
@@ -166,6 +169,11 @@ class _Run:
   def config(self) -> ConfigDict:
     """The recipe, durations in steps."""
     return self.plan.config
+
+  @property
+  def measure(self) -> str:
+    """Name of the measure that tells which evaluation is the best."""
+    return "mean_average_precision" if self.train_set.dataset.multi_label else "accuracy"
 
   def batches(self, begin: int) -> Iterable[dict[str, Any]]:
     """Returns this process's training batches from step `begin` on."""
@@ -255,6 +263,16 @@ def _begin(
       "Use another workdir or more steps.",
     )
   return checkpoints.restore(step, run.plan.layout), saved["history"]
+
+
+def _best(
+  run: _Run, checkpoints: checkpoint.Checkpoints, history: History, state: TrainState
+) -> TrainState:
+  """Returns the saved state with the best evaluation; of equals, the one of the least loss."""
+  checkpoints.wait()
+  saved = [row for row in history if row["step"] in checkpoints.steps]
+  best = max(saved, key=lambda row: (row[run.measure], -row["loss"]))["step"]
+  return state if best == int(state.step) else checkpoints.restore(best, run.plan.layout)
 
 
 def _writer(run: _Run, workdir: pathlib.Path, begin: int, progress: bool) -> MetricWriter:

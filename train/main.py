@@ -11,10 +11,12 @@ import os
 import pathlib
 import sys
 
+import jax
+
 import bcos_jax
 from bcos_jax.errors import InputError
 
-from . import loop
+from . import finetune, loop
 from .config import format_config, load_config
 
 
@@ -36,9 +38,12 @@ def main(
     InputError: see `loop.train`.
     KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint.
   """
-  result = loop.train(load_config(spec, overrides), workdir=workdir, progress=progress)
+  config, init = load_config(spec, overrides), None
+  if config.finetune:
+    config, init = finetune.resolve(config)
+  result = loop.train(config, workdir=workdir, init=init, progress=progress)
   provenance = {"recipe": spec, "overrides": list(overrides), "metrics": result.metrics}
-  return bcos_jax.save(
+  bundle = bcos_jax.save(
     pathlib.Path(workdir) / "bundle",
     result.model,
     result.variables,
@@ -46,6 +51,9 @@ def main(
     labels=result.labels,
     provenance=provenance,
   )
+  if config.finetune and jax.process_index() == 0:
+    finetune.conclude(result, config, pathlib.Path(workdir))
+  return bundle
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
