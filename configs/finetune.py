@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
   """Returns the recipe; `init` and `data.folder` (or `data.name`) are to be set."""
   config = common.get_config()
   config.finetune = config.best = True
-  config.ops = ConfigDict({"family": "bcos", "b": 2.0})
+  config.ops = ConfigDict({"family": "bcos"})  # B=2; of a B-cos network it is not asked
   config.data.update(batch_size=0, eval_batch_size=64, image_size=0, workers=-1)
   # Half way between the classes as they are and all equally often; damaged pictures are counted.
   config.data.update(balance=0.5, damaged="skip")

@@ -83,7 +83,7 @@ def sizes(count: int, divisor: int = 1) -> dict[str, int]:
   more, rounded up to a multiple of `divisor`. Steps: 20 epochs, but from 300 to 50,000. Twenty
   evaluations.
   """
-  batch = 256 if count >= _MANY else 2 ** min(max(int(math.log2(max(count, 1) / 10 + 1)), 3), 6)
+  batch = 256 if count >= _MANY else 2 ** min(max(int(math.log2(max(count / 10, 1))), 3), 6)
   batch = -(-batch // divisor) * divisor
   steps = min(max(20 * count // batch, 300), 50_000)
   return {"batch_size": batch, "steps": steps, "eval_every": max(steps // 20, 1)}
@@ -205,9 +205,8 @@ def _summary(
   rows = [(f"{of_all}, of {metrics['count']:.0f} held-out pictures", f"{metrics['accuracy']:.1%}")]
   if multi_label:
     rows.append(("mean average precision", f"{metrics['mean_average_precision']:.3f}"))
-  rows.append(
-    ("best step, of those evaluated", f"{metrics['step']} of {result.history[-1]['step']}")
-  )
+  last = result.history[-1]["step"]
+  rows.append(("best step, of those evaluated", f"{metrics['step']:.0f} of {last:.0f}"))
   for name, row in by_class.items():
     if "accuracy" in row:
       rows.append((f"accuracy, {name} ({row['count']})", f"{row['accuracy']:.1%}"))
@@ -264,13 +263,8 @@ def _entries(
   entries = []
   for row, (i, _) in enumerate(chosen):
     name = examples.dataset.source[i].get("name", f"example {i}")
-    true, given = (
-      _names(of, result.labels)
-      for of in (
-        labels[i],
-        probabilities[i] > 0.5 if labels.ndim > 1 else probabilities[i].argmax(),
-      )
-    )
+    answer = probabilities[i] > 0.5 if labels.ndim > 1 else probabilities[i].argmax()
+    true, given = (_names(of, result.labels) for of in (labels[i], answer))
     entries.append(
       render.Entry(
         explanation,

@@ -91,10 +91,6 @@ def new_head(model: nn.Module, variables: Any, num_classes: int, key: jax.Array)
     traverse_util.flatten_dict(bcos_jax.pretrained.abstract_variables(network), sep="/")
     for network in (new, model.clone(num_classes=num_classes + 1))
   )
-  size = model.image_size
-  images = jax.ShapeDtypeStruct((1, size, size, model.ops.encoding.channels), jax.numpy.float32)
-  drawn = jax.jit(lambda key: new.init(key, jax.numpy.zeros(images.shape, images.dtype)))(key)
-  drawn = traverse_util.flatten_dict(drawn, sep="/")
   given = traverse_util.flatten_dict(variables, sep="/")
   head = {path for path in wanted if wanted[path].shape != other[path].shape}
   # A network without a head has none of its leaves, whatever their shapes.
@@ -109,7 +105,13 @@ def new_head(model: nn.Module, variables: Any, num_classes: int, key: jax.Array)
       f"Only the head may change, but these do not fit {num_classes} classes: {problems}.",
       "Give the variables of this very model.",
     )
-  leaves = {path: drawn[path] if path in head else given[path] for path in wanted}
+
+  def draw(key: jax.Array) -> dict[str, jax.Array]:
+    shape = (1, model.image_size, model.image_size, model.ops.encoding.channels)
+    drawn = traverse_util.flatten_dict(new.init(key, jax.numpy.zeros(shape)), sep="/")
+    return {path: drawn[path] for path in head}  # The compiler leaves the others out.
+
+  leaves = {path: given[path] for path in wanted.keys() - head} | jax.jit(draw)(key)
   return new, traverse_util.unflatten_dict(leaves, sep="/")
 
 

@@ -98,6 +98,11 @@ def open_splits(data: Any) -> tuple[Dataset, Dataset]:
     raise InputError(
       f"data.labels={data.labels!r} goes with a folder of pictures.", "Set --config.data.folder."
     )
+  if not data.name:
+    raise InputError(
+      "Neither folder nor name of the data is set.",
+      "Set --config.data.folder to your pictures, or --config.data.name to a TFDS name.",
+    )
   train, test = (
     open_dataset(data.name, split, data.data_dir) for split in (data.train_split, data.test_split)
   )
