@@ -98,7 +98,7 @@ def _prepared(
       final.parent.mkdir(parents=True, exist_ok=True)
       with tempfile.TemporaryDirectory(prefix=f".{kind.name}-", dir=root) as folder:
         builder = _builder(kind, folder)
-        with _quiet():
+        with quiet():
           builder.download_and_prepare()
         _move(pathlib.Path(builder.data_path), final)
     except OSError as error:
@@ -135,7 +135,7 @@ def _found(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
   """Swallows TFDS' own messages and progress bars; exceptions pass."""
   with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
     yield
