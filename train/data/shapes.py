@@ -16,14 +16,20 @@ import pathlib
 import numpy as np
 from PIL import Image, ImageDraw
 
-SHAPES = ("circle", "square", "star", "triangle")
+COLORS = {
+  "blue square": (40, 70, 220),
+  "green triangle": (30, 160, 60),
+  "red circle": (210, 40, 40),
+  "yellow star": (230, 200, 30),
+}
+SHAPES = tuple(COLORS)
 _CORNERS = {"square": 4, "star": 10, "triangle": 3}
 
 
 def draw(
   names: Sequence[str], rng: np.random.Generator, side: int = 64, share: float = 0.3
 ) -> Image.Image:
-  """Returns a picture with one shape of each name, of random colour, place, size and turn.
+  """Returns a picture with one shape of each name, at a random place, size, turn and brightness.
 
   Args:
     names: Of `SHAPES`.
@@ -31,18 +37,19 @@ def draw(
     side: In pixels.
     share: Largest radius of a shape, as a share of the side.
   """
-  ground = rng.integers(0, 200, 3) + rng.integers(0, 56, (side, side, 3))
+  ground = rng.integers(60, 180) + rng.integers(0, 56, (side, side, 3))
   picture = Image.fromarray(np.uint8(ground))
   pen = ImageDraw.Draw(picture)
   for name in names:
     radius = side * share * rng.uniform(0.6, 1.0)
     x, y = rng.uniform(radius, side - radius, 2)
-    color = tuple(int(c) for c in (ground.mean((0, 1)) + rng.integers(64, 192, 3)) % 256)
-    if name == "circle":
+    color = tuple(int(c) for c in np.array(COLORS[name]) * rng.uniform(0.7, 1.1))
+    shape = name.split()[1]
+    if shape == "circle":
       pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
       continue
-    corners, turn = _CORNERS[name], rng.uniform(0, 2 * math.pi)
-    radii = [radius * (0.4 if name == "star" and i % 2 else 1.0) for i in range(corners)]
+    corners, turn = _CORNERS[shape], rng.uniform(0, 2 * math.pi)
+    radii = [radius * (0.4 if shape == "star" and i % 2 else 1.0) for i in range(corners)]
     angles = [turn + 2 * math.pi * i / corners for i in range(corners)]
     points = zip(radii, angles, strict=True)
     pen.polygon([(x + r * math.cos(a), y + r * math.sin(a)) for r, a in points], fill=color)
