@@ -141,8 +141,9 @@ def conclude(
   measures = {**result.metrics, "by_class": by_class}
   (workdir / "evaluation.json").write_text(json.dumps(measures, indent=2) + "\n", encoding="utf-8")
   rows = _summary(result, dataset.multi_label, by_class)
+  width = max(len(name) for name, _ in rows)
   for name, value in rows:
-    say(f"  {name:<40} {value}")
+    say(f"  {name:<{width}}  {value}")
   wrong, right = _choose(probabilities, labels, readable)
   render.report(
     workdir / "report.html",
@@ -158,6 +159,7 @@ def conclude(
       probability="softmax" if softmax else "sigmoid",
     ),
   )
+  say(f"Explained {len(wrong)} wrong and {len(right)} right predictions in {workdir}/report.html")
 
 
 def _predict(
@@ -270,7 +272,7 @@ def _entries(
         explanation,
         row,
         result.labels,
-        title=f"{verdict}: {given}" + (f", is {true}" if verdict == "Wrong" else ""),
+        title=f"{verdict}: {given}" + (f"; is {true}" if verdict == "Wrong" else ""),
         note=f"{name}. True: {true}.",
       )
     )
