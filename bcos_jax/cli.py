@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_models,
     _add_convert,
     _add_bcosify,
+    _add_prepare,
     _add_train,
     _add_compile,
     _add_evaluate,
@@ -215,6 +216,40 @@ def _field(text: str) -> tuple[str, object]:
     return name, ast.literal_eval(value)
   except (ValueError, SyntaxError):
     return name, value
+
+
+def _add_prepare(commands):
+  command = _add(
+    commands,
+    "prepare",
+    _prepare,
+    "turn the official archives of a data set into array_record, without TensorFlow",
+    "bcos-jax prepare imagenet2012 --archives=downloads --data_dir=data",
+  )
+  command.add_argument("dataset", choices=["imagenet2012"], help="name of the data set")
+  command.add_argument(
+    "--archives",
+    type=pathlib.Path,
+    required=True,
+    help="folder with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar",
+  )
+  command.add_argument("--data_dir", default="", help="folder of the data sets")
+  command.add_argument("--splits", default="train,validation", help="which archives to read")
+  command.add_argument(
+    "--any_size", action="store_true", help="take archives that hold only a part of the pictures"
+  )
+
+
+def _prepare(options, _):
+  from .train.data import imagenet
+
+  folder = imagenet.prepare(
+    options.archives,
+    data_dir=options.data_dir,
+    splits=options.splits.split(","),
+    complete=not options.any_size,
+  )
+  print(f"Prepared {folder}")
 
 
 def _add_train(commands):
