@@ -56,7 +56,7 @@ def resolve(config: ConfigDict) -> tuple[ConfigDict, start.Network | None]:
   family = ops.from_dict(config.ops.to_dict())
   network = None
   if config.init:
-    bundle = bcos_jax.load(config.init)
+    bundle = start.open_bundle(config.init)
     network = start.finetuned(bundle, family, classes, new_key(config.seed))
     family = network[0].ops
     config.model = ConfigDict({"name": bundle.config["architecture"], "num_classes": classes})

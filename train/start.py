@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from typing import Any
 
 from flax import traverse_util
@@ -11,7 +12,8 @@ import jax
 from ml_collections import ConfigDict
 
 import bcos_jax
-from bcos_jax import ops
+from bcos_jax import convert, ops, pretrained
+from bcos_jax.convert import hub
 from bcos_jax.errors import InputError
 
 Network = tuple[nn.Module, Any]
@@ -115,6 +117,19 @@ def new_head(model: nn.Module, variables: Any, num_classes: int, key: jax.Array)
   return new, traverse_util.unflatten_dict(leaves, sep="/")
 
 
+def open_bundle(init: str) -> pretrained.Bundle:
+  """Opens what `config.init` names: a bundle, or anything that `convert.from_pretrained` reads.
+
+  Raises:
+    InputError: It cannot be read. Nothing is fetched: a hub id must be in the cache.
+  """
+  if pretrained.is_bundle(pathlib.Path(init)):
+    return bcos_jax.load(init)
+  if pathlib.Path(init).exists() or hub.is_id(init):
+    return convert.from_pretrained(init)
+  return bcos_jax.load(init)  # Says what is wrong with it.
+
+
 def describe(model: nn.Module) -> dict[str, Any]:
   """Returns class, fields and ops of a network as flat values, for checkpoints."""
   hidden = ("ops", "parent", "name")
@@ -125,7 +140,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
 
 def _from_bundle(config: ConfigDict, family: ops.Ops) -> Network:
   """Loads `config.init`; a conventional network becomes a B-cos one if the config's ops are."""
-  bundle = bcos_jax.load(config.init)
+  bundle = open_bundle(config.init)
   model, variables = bundle.model, bundle.variables
   architecture = bundle.config["architecture"]
   if architecture != config.model.name:
