@@ -168,10 +168,11 @@ def golden_state(name: str, kind: str) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def quick_compilation() -> Iterator[None]:
+def quick_compilation(quick: bool = True) -> Iterator[None]:
   """Compiles without costly optimisations: a third of the time, the same float32 arithmetic."""
-  jax.config.update("jax_disable_most_optimizations", True)
+  before = jax.config.jax_disable_most_optimizations
+  jax.config.update("jax_disable_most_optimizations", quick)
   try:
     yield
   finally:
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
