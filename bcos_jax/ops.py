@@ -235,7 +235,8 @@ class BcosOps(Ops):
     token_head_order: The same choice for transformers.
     logit_bias: Constant added to the logits; None takes -log(classes - 1), 0 adds nothing.
     logit_temperature: Divisor of the logits.
-    fan_in_gain: Divides convolutions and the classifier by sqrt(inputs of a patch) / 100 (B-cos v1).
+    fan_in_gain: Divides convolutions and the classifier by sqrt(inputs of a patch) / 100 (B-cos
+      v1).
     conv_guard: Epsilons of convolutions.
     dense_guard: Epsilons of dense maps.
   """

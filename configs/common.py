@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
         "family": "standard",
       },
       "init": "",  # bundle folder to start from; "" starts at random
+      "fold_mean": True,  # of batch norms into their biases, when `init` is B-cosified
       "data": {
         "name": "",  # TFDS name
         "data_dir": "",  # "" for the user's cache folder (or $BCOS_JAX_DATA_DIR)

@@ -209,6 +209,7 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
   optimizer = build_optimizer(config.optimizer, steps=config.steps, steps_per_epoch=steps_per_epoch)
   create = functools.partial(_first_state, model, optimizer, config)
   layout = sharding.abstract(create, config.layout, mesh, variables)
+  start.check_effects(config, model, layout.params)
   loss, eval_loss = (
     losses.from_config(name, config.loss) for name in (config.loss.name, config.loss.eval_name)
   )
