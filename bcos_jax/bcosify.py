@@ -87,6 +87,7 @@ DROPPED = {
   "bias": "biases are not kept (use_bias=False)",
   "mean": "the norm subtracts no mean; it is folded into the bias first",
   "scale": "norms have no scale (norm_scale=False)",
+  "position": "positions of an attention pooling count as biases (use_bias=False)",
 }
 """Leaves of the conventional network that the B-cos network may lack, and why."""
 
@@ -118,13 +119,7 @@ def bcosify(
       ops, encoding=dataclasses.replace(model.ops.encoding, pairing=ops.encoding.pairing)
     )
   new = model.clone(ops=ops)
-  wanted = _flat(
-    jax.eval_shape(
-      new.init,
-      jax.random.key(0),
-      jnp.zeros((1, model.image_size, model.image_size, ops.encoding.channels)),
-    )
-  )
+  wanted = _flat(jax.eval_shape(new.init, jax.random.key(0), new.input_spec))
   source = _flat(variables)
   if fold_mean:
     source |= _folded(source, wanted, model.norm_eps)
@@ -153,6 +148,12 @@ def bcosify(
 def _check(model: nn.Module, ops: BcosOps):
   if not isinstance(ops, BcosOps):
     raise InputError(f"ops is {type(ops).__name__}, expected BcosOps.", "Give e.g. BcosOps(b=2).")
+  spec = getattr(model, "input_spec", None)
+  if spec is not None and not jnp.issubdtype(spec.dtype, jnp.floating):
+    raise InputError(
+      f"{type(model).__name__} reads token ids, which have no colours to widen.",
+      "Leave text towers as they are (arXiv 2411.00715, section 5): B-cosify the image tower.",
+    )
   if not hasattr(model, "input_map"):
     raise InputError(
       f"{type(model).__name__} declares no input map to widen.",

@@ -127,14 +127,14 @@ def _models(options, _):
   names = [name for name in models.names() if options.pattern in name]
   if not names:
     raise unknown_name("architecture", options.pattern, models.names())
-  print(f"{'architecture':<28}{'image':>6}{'classes':>9}{'conventional':>14}{'B-cosified':>14}")
+  print(f"{'architecture':<28}{'input':>6}{'classes':>9}{'conventional':>14}{'B-cosified':>14}")
   for name in names:
     sizes = []
     for family in (ops.StandardOps(), ops.BcosOps()):
       model = models.create(name, ops=family)
       sizes.append(f"{pretrained.num_parameters(model) / 1e6:.3f} M")
     print(
-      f"{name:<28}{model.image_size:>6}{model.num_classes:>9}{sizes[0]:>14}{sizes[1]:>14}",
+      f"{name:<28}{model.input_spec.shape[1]:>6}{model.num_classes:>9}{sizes[0]:>14}{sizes[1]:>14}",
       flush=True,
     )
 

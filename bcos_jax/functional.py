@@ -250,24 +250,53 @@ def gated(x: Array, kind: str, *, detach: bool = False) -> Array:
   return x * gate(hold(x) if detach else x)
 
 
-def attend(q: Array, k: Array, v: Array, *, detach: bool = False) -> Array:
-  """Softmax attention with scale head_dim^-0.5.
+def attend(
+  q: Array,
+  k: Array,
+  v: Array,
+  *,
+  bias: Array | None = None,
+  scale: float | None = None,
+  detach: bool = False,
+) -> Array:
+  """Softmax attention.
 
   Args:
-    q: Queries, [N, T, heads, head_dim]; `k` and `v` alike.
-    k: Keys.
-    v: Values.
+    q: Queries, [..., Q, heads, head_dim].
+    k: Keys, [..., T, heads, head_dim].
+    v: Values, like `k`.
+    bias: Added to the scaled products, broadcastable against [..., heads, Q, T]: what depends on
+      no input, such as relative positions or a mask of large negative numbers.
+    scale: Multiplies the products; None takes head_dim^-0.5.
     detach: Stops the gradient through the attention weights (queries and keys), so that the
       result is linear in `v`.
 
   Returns:
-    [N, T, heads, head_dim] in the dtype of `v`. The softmax is computed in float32.
+    [..., Q, heads, head_dim] in the dtype of `v`. The softmax is computed in float32.
   """
   if detach:
     q, k = hold(q), hold(k)
-  logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32)
-  weights = jax.nn.softmax(logits * q.shape[-1] ** -0.5, axis=-1)
-  return jnp.einsum("nhqk,nkhd->nqhd", weights.astype(v.dtype), v)
+  logits = jnp.einsum("...qhd,...khd->...hqk", q, k, preferred_element_type=jnp.float32)
+  logits = logits * (q.shape[-1] ** -0.5 if scale is None else scale)
+  if bias is not None:
+    logits = logits + bias
+  weights = jax.nn.softmax(logits, axis=-1)
+  return jnp.einsum("...hqk,...khd->...qhd", weights.astype(v.dtype), v)
+
+
+def unit_length(x: Array, *, eps: float = 1e-12, detach: bool = False) -> Array:
+  """Divides vectors by their length.
+
+  Args:
+    x: [..., C].
+    eps: Least divisor, which keeps zero at zero.
+    detach: Makes the divisor a constant dynamic weight.
+
+  Returns:
+    The same shape and dtype as `x`. The length is computed in float32.
+  """
+  inverse = lax.rsqrt(jnp.maximum(sq_norm(x), eps**2))
+  return (x * (hold(inverse) if detach else inverse)).astype(x.dtype)
 
 
 def rotate(x: Array, cos: Array, sin: Array) -> Array:

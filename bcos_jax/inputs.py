@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 _PAIRINGS = ("none", "negated", "complement")
-_FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
+_FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+_CENTERS = ("round", "floor")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,18 +126,26 @@ class Preprocess:
 
   Attributes:
     size: Height and width of the result, in pixels.
-    resize: Length that the shorter side is first scaled to; 0 scales straight to `size`.
-    interpolation: PIL's anti-aliased filter: nearest, bilinear, bicubic or lanczos.
+    resize: Length that the shorter side is first scaled to; or height and width that the picture
+      is first scaled to, whatever its proportions; 0 scales straight to `size`.
+    interpolation: PIL's anti-aliased filter: nearest, bilinear, bicubic, lanczos, box or hamming.
     colors: 3 for RGB, 1 for grey.
+    center: Where the middle of an odd margin is: 'round' (half to even: torchvision, timm) or
+      'floor' (transformers).
   """
 
   size: tuple[int, int] = (224, 224)
-  resize: int = 256
+  resize: int | tuple[int, int] = 256
   interpolation: str = "bilinear"
   colors: int = 3
+  center: str = "round"
 
   def __post_init__(self):
     object.__setattr__(self, "size", tuple(map(int, self.size)))
+    if not isinstance(self.resize, int):
+      object.__setattr__(self, "resize", tuple(map(int, self.resize)))
+    if self.center not in _CENTERS:
+      raise unknown_name("center", self.center, _CENTERS)
     if self.interpolation not in _FILTERS:
       raise unknown_name("interpolation", self.interpolation, _FILTERS)
     if self.colors not in (1, 3):
@@ -142,16 +153,20 @@ class Preprocess:
         f"Preprocess has {self.colors} colour channels, expected 1 or 3.",
         "Pictures are read as grey or as RGB.",
       )
-    if (
-      len(self.size) != 2
-      or min(self.size) < 1
-      or (self.resize != 0 and self.resize < max(self.size))
-    ):
+    if len(self.size) != 2 or min(self.size) < 1 or not self._covers():
       raise InputError(
         f"Preprocess has size {self.size} and resize {self.resize}, expected two positive "
         "lengths and a resize of 0 or at least the larger one.",
         "Give e.g. size=(224, 224), resize=256.",
       )
+
+  def _covers(self) -> bool:
+    """Whether the scaled picture is large enough for the crop."""
+    if isinstance(self.resize, int):
+      return self.resize == 0 or self.resize >= max(self.size)
+    return len(self.resize) == 2 and all(
+      have >= want for have, want in zip(self.resize, self.size, strict=True)
+    )
 
   def __call__(self, picture: str | os.PathLike | Image.Image) -> np.ndarray:
     """Returns a picture (a path or a PIL image) as float32 [H, W, colors] in [0, 1]."""
@@ -163,14 +178,22 @@ class Preprocess:
     resample = Image.Resampling[self.interpolation.upper()]
     height, width = self.size
     if self.resize:
-      shorter = min(picture.size)
-      scaled = [max(self.resize, int(self.resize * side / shorter)) for side in picture.size]
+      scaled = self._scaled(picture.size)
       picture = picture.resize(scaled, resample)
-      left, top = round((scaled[0] - width) / 2.0), round((scaled[1] - height) / 2.0)
+      middle = round if self.center == "round" else int
+      left, top = middle((scaled[0] - width) / 2.0), middle((scaled[1] - height) / 2.0)
       picture = picture.crop((left, top, left + width, top + height))
     else:
       picture = picture.resize((width, height), resample)
     return np.asarray(picture, np.float32).reshape(height, width, self.colors) / 255.0
+
+  def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
+    """Returns width and height of a scaled picture."""
+    if not isinstance(self.resize, int):
+      return self.resize[1], self.resize[0]
+    shorter = min(size)
+    width, height = (max(self.resize, int(self.resize * side / shorter)) for side in size)
+    return width, height
 
 
 def read_picture(path: str | os.PathLike) -> Image.Image:

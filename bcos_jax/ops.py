@@ -8,7 +8,7 @@ family, `ops.detached()`: nothing is ever toggled.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import math
 from typing import Any, Self
@@ -92,12 +92,31 @@ class Ops(abc.ABC):
     """The norm of convolutional stems of transformers."""
 
   @abc.abstractmethod
-  def act(self, x: Array, kind: str) -> Array:
-    """Activation of one of the kinds in `functional.GATES`."""
+  def response_norm(self, *, name: str, eps: float = 1e-6) -> nn.Module:
+    """Global response normalisation (ConvNeXt V2), over the channels of each image."""
 
   @abc.abstractmethod
-  def stem_pool(self, x: Array) -> Array:
-    """The pooling behind a convolutional stem: window 3, stride 2, padding 1."""
+  def act(self, x: Array, kind: str, *, last: bool = False) -> Array:
+    """Activation of one of the kinds in `functional.GATES`; `last`: right before the head."""
+
+  @abc.abstractmethod
+  def spatial_pool(self, x: Array, window: int = 3, strides: int = 2, padding: int = 1) -> Array:
+    """What conventional networks pool by the maximum; by default the pooling behind a stem."""
+
+  @abc.abstractmethod
+  def window_head(self, features: int, window: int, *, name: str) -> Callable[[Array], Array]:
+    """A map of a whole window of positions, the first of a classifier of several (VGG).
+
+    Pool first, the image is averaged down to one window; head first, the window slides over the
+    padded image and makes features at every position, which `readout` averages at the end.
+    """
+
+  @abc.abstractmethod
+  def average(self, head: Callable[[Array], Array], x: Array, *, tokens: bool = False) -> Array:
+    """Applies a head and averages over positions in the family's order; float32, no logit layer.
+
+    What networks without classifier return; arguments as for `readout`.
+    """
 
   @abc.abstractmethod
   def readout(self, head: Callable[[Array], Array], x: Array, *, tokens: bool = False) -> Array:
@@ -127,6 +146,17 @@ class Ops(abc.ABC):
   def attention(self, num_heads: int, *, name: str) -> nn.Module:
     """Self-attention whose weights are dynamic weights in explanation mode."""
     return layers.SelfAttention(self, num_heads, detach=self.detach, name=name)
+
+  @property
+  def has_biases(self) -> bool:
+    """Whether the family keeps biases, and learned constants that act as such."""
+    return self._bias(True)
+
+  def window_attention(self, num_heads: int, window: int, shift: Sequence[int], **fields: Any):
+    """Attention within shifted windows; see `layers.WindowAttention` for the other fields."""
+    return layers.WindowAttention(
+      self, num_heads, window, tuple(shift), detach=self.detach, **fields
+    )
 
   def projected_attention(
     self, num_heads: int, *, use_bias: bool = True, key_bias: bool = True, name: str
@@ -202,14 +232,24 @@ class StandardOps(Ops):
   def group_norm(self, num_groups, *, name, eps=1e-5):
     return layers.GroupNorm(num_groups, eps=eps, detach=self.detach, name=name, **self._dtypes())
 
-  def act(self, x, kind):
+  def response_norm(self, *, name, eps=1e-6):
+    return layers.ResponseNorm(eps=eps, detach=self.detach, name=name, **self._dtypes())
+
+  def act(self, x, kind, *, last=False):
     return F.gated(x, kind, detach=self.detach)
 
-  def stem_pool(self, x):
-    return layers.max_pool(x)
+  def spatial_pool(self, x, window=3, strides=2, padding=1):
+    return layers.max_pool(x, window, strides, padding)
+
+  def window_head(self, features, window, *, name):
+    conv = self.conv(features, window, padding=0, use_bias=True, name=name)
+    return lambda x: conv(layers.adaptive_avg_pool(x, window))
+
+  def average(self, head, x, *, tokens=False):
+    return head(layers.global_avg_pool(x)).astype("float32")
 
   def readout(self, head, x, *, tokens=False):
-    return head(layers.global_avg_pool(x)).astype("float32")
+    return self.average(head, x, tokens=tokens)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -230,7 +270,9 @@ class BcosOps(Ops):
     norm_groups: Groups of the norm `group`.
     centered_stem: Whether the stem norm of transformers subtracts the mean.
     keep_activations: Keeps ReLU and GELU; their gates become dynamic weights.
-    pool: Stem pooling: average, max, or blur (anti-aliased).
+    keep_last_activation: Keeps the activation right before a head in any case: DenseNet's last
+      ReLU is a function, which B-cosification never replaces.
+    pool: What max pooling becomes: average, max, or blur (anti-aliased).
     head_order: head_first (a 1x1 map, then the mean over positions) or pool_first.
     token_head_order: The same choice for transformers.
     logit_bias: Constant added to the logits; None takes -log(classes - 1), 0 adds nothing.
@@ -254,6 +296,7 @@ class BcosOps(Ops):
   norm_groups: int = 32
   centered_stem: bool = True
   keep_activations: bool = True
+  keep_last_activation: bool = True
   pool: str = "average"
   head_order: str = "head_first"
   token_head_order: str = "head_first"
@@ -298,6 +341,7 @@ class BcosOps(Ops):
         "encoding": Encoding((0.0,) * 3, (1.0,) * 3, "complement"),
         "unit_norm": True,
         "keep_activations": False,
+        "keep_last_activation": False,
         "token_head_order": "pool_first",
       }
       | fields
@@ -401,19 +445,33 @@ class BcosOps(Ops):
   def group_norm(self, num_groups, *, name, eps=1e-5):
     return layers.GroupNorm(num_groups, name=name, **self._norm(eps, self.centered_stem))
 
-  def act(self, x, kind):
-    return F.gated(x, kind, detach=self.detach) if self.keep_activations else x
+  def response_norm(self, *, name, eps=1e-6):
+    fields = self._norm(eps, centered=False)
+    del fields["centered"]
+    return layers.ResponseNorm(name=name, **fields)
 
-  def stem_pool(self, x):
-    return _POOLS[self.pool](x)
+  def act(self, x, kind, *, last=False):
+    keep = self.keep_activations or (last and self.keep_last_activation)
+    return F.gated(x, kind, detach=self.detach) if keep else x
 
-  def readout(self, head, x, *, tokens=False):
+  def spatial_pool(self, x, window=3, strides=2, padding=1):
+    return _POOLS[self.pool](x, window, strides, padding)
+
+  def window_head(self, features, window, *, name):
+    first = self.head_order == "head_first"
+    padding = window // 2 if first else 0
+    conv = self.conv(features, window, padding=padding, use_bias=True, name=name)
+    return conv if first else lambda x: conv(layers.adaptive_avg_pool(x, window))
+
+  def average(self, head, x, *, tokens=False):
     order = self.token_head_order if tokens else self.head_order
     if order == "head_first":
       # Float32 before the mean: bfloat16 sums over positions would lose the logits' last digits.
-      x = layers.global_avg_pool(head(x).astype("float32"))
-    else:
-      x = head(layers.global_avg_pool(x))
+      return layers.global_avg_pool(head(x).astype("float32"))
+    return head(layers.global_avg_pool(x)).astype("float32")
+
+  def readout(self, head, x, *, tokens=False):
+    x = self.average(head, x, tokens=tokens)
     bias = self.logit_bias
     if bias is None:
       bias = -math.log(max(x.shape[-1] - 1, 1))

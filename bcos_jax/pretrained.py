@@ -6,7 +6,7 @@ family, input encoding, preprocessing, labels, and where it came from. Nothing i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
 import os
@@ -24,6 +24,7 @@ import numpy as np
 from . import models, ops
 from .errors import InputError
 from .inputs import Preprocess
+from .tensor_files import FileTensor, read_safetensors, write_safetensors
 
 FORMAT = 1
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
@@ -36,7 +37,8 @@ class Bundle:
   Attributes:
     model: The Flax module.
     variables: Its variables.
-    preprocess: From a picture to an array in [0, 1], as its evaluation does it.
+    preprocess: From a picture to an array in [0, 1], as its evaluation does it; None for networks
+      that read text.
     labels: Names of the classes, or () where they are not known.
     config: Format, architecture, fields, ops, preprocess and provenance, as plain values.
     extras: Tensors of the source checkpoint that the network has no use for, by source key; kept
@@ -45,7 +47,7 @@ class Bundle:
 
   model: nn.Module
   variables: Mapping[str, Any]
-  preprocess: Preprocess
+  preprocess: Preprocess | None
   labels: tuple[str, ...] = ()
   config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -67,7 +69,7 @@ def make_bundle(
   """
   labels = _checked_labels(model, labels)
   _check_variables(model, variables, "The variables")
-  if preprocess is None:
+  if preprocess is None and _reads_images(model):
     side = model.image_size
     preprocess = Preprocess(
       (side, side), resize=side * 8 // 7 if side >= 64 else 0, colors=model.ops.encoding.colors
@@ -78,7 +80,7 @@ def make_bundle(
     "architecture": name,
     "fields": fields,
     "ops": ops.to_dict(dataclasses.replace(model.ops, detach=False)),
-    "preprocess": dataclasses.asdict(preprocess),
+    "preprocess": None if preprocess is None else dataclasses.asdict(preprocess),
     "provenance": dict(provenance or {}),
   }
   config = json.loads(json.dumps(config))
@@ -90,6 +92,11 @@ def make_bundle(
     config=config,
     extras=dict(extras or {}),
   )
+
+
+def _reads_images(model: nn.Module) -> bool:
+  """Whether the input is an encoded image; token ids are integers."""
+  return jnp.issubdtype(model.input_spec.dtype, jnp.floating)
 
 
 def _checked_labels(model: nn.Module, labels: Sequence[str]) -> tuple[str, ...]:
@@ -118,7 +125,8 @@ def save(
     folder: Where to; replaced if it is a bundle already.
     model: The network.
     variables: Its variables.
-    preprocess: How its evaluation reads pictures; None derives it from `model.image_size`.
+    preprocess: How its evaluation reads pictures; None derives it from `model.image_size`,
+      where the network reads images.
     labels: Names of the classes, in order.
     provenance: Plain values that say where the network came from.
     extras: See `Bundle`.
@@ -129,38 +137,42 @@ def save(
   Raises:
     InputError: The folder cannot be written or holds something else; bad labels or variables.
   """
-  from safetensors import SafetensorError
-  from safetensors.numpy import save_file
-
   bundle = make_bundle(
     model, variables, preprocess=preprocess, labels=labels, provenance=provenance, extras=extras
   )
-  folder = pathlib.Path(folder)
-  if folder.exists() and not _is_bundle(folder) and (not folder.is_dir() or any(folder.iterdir())):
-    raise InputError(f"{str(folder)!r} exists and is no bundle.", "Choose a new folder.")
+  folder = check_replaceable(folder)
   leaves = traverse_util.flatten_dict(bundle.variables, sep="/")
   leaves |= {f"extras/{key}": leaf for key, leaf in bundle.extras.items()}
-  # Not ascontiguousarray, which turns scalars into vectors.
-  tensors = {key: np.asarray(jax.device_get(leaf), order="C") for key, leaf in leaves.items()}
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
       staged = pathlib.Path(temporary) / "bundle"
       staged.mkdir()
-      save_file(tensors, staged / _WEIGHTS)
+      write_safetensors(staged / _WEIGHTS, leaves)
       config = {**bundle.config, "labels": list(bundle.labels)}
       (staged / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
       _replace(folder, staged, pathlib.Path(temporary) / "replaced")
-  except (OSError, SafetensorError) as error:
-    reason = getattr(error, "strerror", None) or error
+  except OSError as error:
     raise InputError(
-      f"Cannot write {str(folder)!r}: {reason}.",
+      f"Cannot write {str(folder)!r}: {error.strerror or error}.",
       "Choose a folder that you may write to, on a disk with space.",
     ) from error
   return folder
 
 
-def _is_bundle(folder: pathlib.Path) -> bool:
+def check_replaceable(folder: str | os.PathLike) -> pathlib.Path:
+  """Returns the folder, if a bundle may be written there.
+
+  Raises:
+    InputError: It holds something that is no bundle.
+  """
+  folder = pathlib.Path(folder)
+  if folder.exists() and not is_bundle(folder) and (not folder.is_dir() or any(folder.iterdir())):
+    raise InputError(f"{str(folder)!r} exists and is no bundle.", "Choose a new folder.")
+  return folder
+
+
+def is_bundle(folder: pathlib.Path) -> bool:
   """Whether a folder holds a bundle and nothing else, so that nothing of the user's is lost."""
   return folder.is_dir() and {path.name for path in folder.iterdir()} == {_WEIGHTS, _CONFIG}
 
@@ -176,16 +188,27 @@ def _replace(folder: pathlib.Path, staged: pathlib.Path, aside: pathlib.Path):
     raise
 
 
-def load(folder: str | os.PathLike) -> Bundle:
+Placement = (
+  jax.sharding.Sharding
+  | Mapping[str, Any]
+  | Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
+)
+
+
+def load(folder: str | os.PathLike, *, sharding: Placement | None = None) -> Bundle:
   """Reads a bundle.
+
+  Args:
+    folder: What `save` wrote.
+    sharding: Where to put the variables: one sharding for all, a tree of shardings like the
+      variables, or a function (path, shape) -> sharding, where a path is
+      `collection/module/.../leaf`. Each device gets its shards straight from the file, so that no
+      device and no process holds a full copy. None gives NumPy arrays.
 
   Raises:
     InputError: A file is missing, truncated or from a later format; tensors do not fit the
-      architecture that the configuration names.
+      architecture that the configuration names; a sharding that does not fit.
   """
-  from safetensors import SafetensorError
-  from safetensors.numpy import load_file
-
   folder = pathlib.Path(folder)
   config = _read_config(folder)
   try:
@@ -197,34 +220,59 @@ def load(folder: str | os.PathLike) -> Bundle:
         for key, value in config["fields"].items()
       },
     )
-    preprocess = Preprocess(**config["preprocess"])
+    preprocess = Preprocess(**config["preprocess"]) if _reads_images(model) else None
     labels = _checked_labels(model, config.pop("labels"))
   except (KeyError, TypeError) as error:
     raise InputError(
       f"{_CONFIG} in {str(folder)!r} is incomplete: {error}.", "Save the network again."
     ) from error
   try:
-    tensors = load_file(folder / _WEIGHTS)
-  except (OSError, SafetensorError) as error:
+    tensors = read_safetensors(folder / _WEIGHTS)
+  except InputError as error:
     raise InputError(
-      f"Cannot read {_WEIGHTS} in {str(folder)!r}: {error}.",
+      f"Cannot read {_WEIGHTS} in {str(folder)!r}: {error.cause}",
       "The file is missing or damaged: copy or save the bundle again.",
     ) from error
   extras = {
-    key.removeprefix("extras/"): tensors.pop(key)
+    key.removeprefix("extras/"): tensors.pop(key).read()
     for key in list(tensors)
     if key.startswith("extras/")
   }
-  variables = traverse_util.unflatten_dict(tensors, sep="/")
-  _check_variables(model, variables, f"The tensors in {str(folder)!r}")
+  _check_variables(
+    model, traverse_util.unflatten_dict(tensors, sep="/"), f"The tensors in {str(folder)!r}"
+  )
+  leaves = {path: _placed(path, tensor, sharding) for path, tensor in tensors.items()}
   return Bundle(
     model=model,
-    variables=variables,
+    variables=traverse_util.unflatten_dict(leaves, sep="/"),
     preprocess=preprocess,
     labels=labels,
     config=config,
     extras=extras,
   )
+
+
+def _placed(path: str, tensor: FileTensor, sharding: Placement | None) -> np.ndarray | jax.Array:
+  if sharding is None:
+    return tensor.read()
+  place: Any = sharding
+  if isinstance(sharding, Mapping):
+    for part in path.split("/"):
+      place = place.get(part) if isinstance(place, Mapping) else None
+  elif not isinstance(sharding, jax.sharding.Sharding):
+    place = sharding(path, tensor.shape)
+  if not isinstance(place, jax.sharding.Sharding):
+    raise InputError(
+      f"The sharding of {path!r} is {place!r}, expected a jax.sharding.Sharding.",
+      "Give one sharding, a tree of them like the variables, or a function (path, shape).",
+    )
+  try:
+    return jax.make_array_from_callback(tensor.shape, place, lambda index: tensor[index])
+  except ValueError as error:
+    raise InputError(
+      f"{path!r} {list(tensor.shape)} cannot be placed as {place}: {error}",
+      "Give a function (path, shape) -> sharding that fits each shape.",
+    ) from error
 
 
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:
@@ -250,9 +298,7 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
 
 def abstract_variables(model: nn.Module) -> Any:
   """Returns the shapes and dtypes of a model's variables, without computing anything."""
-  side = model.image_size
-  inputs = jax.ShapeDtypeStruct((1, side, side, model.ops.encoding.channels), jnp.float32)
-  return jax.eval_shape(model.init, jax.random.key(0), inputs)
+  return jax.eval_shape(model.init, jax.random.key(0), model.input_spec)
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -1,5 +1,6 @@
 """Weights from PyTorch and back, exactly: every key accounted for in both directions."""
 
+from .convert import from_pretrained as from_pretrained
 from .rules import Rule as Rule
 from .rules import Skip as Skip
 from .state_dict import from_state_dict as from_state_dict

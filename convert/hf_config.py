@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Any
 
-from bcos_jax.errors import InputError
+from bcos_jax.errors import InputError, unknown_name
 
 Config = Mapping[str, Any]
+Fields = dict[str, Any]
 Setting = str | Callable[[Any, Config], Mapping[str, Any]]
 
 
@@ -85,3 +86,67 @@ COMMON: dict[str, str] = {
   "drop_path_rate": "training only",
 }
 """Attributes of every model type that change nothing in a converted network, and why."""
+
+ACTIVATIONS = {
+  "gelu": "gelu",
+  "gelu_new": "gelu_tanh",
+  "gelu_pytorch_tanh": "gelu_tanh",
+  "quick_gelu": "quick_gelu",
+  "relu": "relu",
+  "silu": "silu",
+  "swish": "silu",
+}
+"""Names of transformers -> names of `functional.GATES`."""
+
+GENERATION = dict.fromkeys(
+  """add_cross_attention bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
+  cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample early_stopping
+  encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task
+  forced_bos_token_id forced_eos_token_id is_decoder is_encoder_decoder length_penalty max_length
+  min_length no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores
+  pad_token_id prefix remove_invalid_values repetition_penalty return_dict_in_generate sep_token_id
+  suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder
+  tie_word_embeddings tokenizer_class top_k top_p torchscript typical_p use_bfloat16""".split(),
+  "generation of text; older files state it for every network",
+)
+
+BARE = {"num_classes": 0}
+"""Fields of a network without classifier."""
+
+
+def side(field: str) -> Setting:
+  """Reads a length in pixels, which may be given twice."""
+
+  def read(value: Any, config: Config) -> Fields:
+    sides = {value} if isinstance(value, int) else set(value)
+    if len(sides) != 1:
+      raise InputError(
+        f"{field} is {value!r}, expected a square.", "Only square tables and patches are supported."
+      )
+    return {field: sides.pop()}
+
+  return read
+
+
+def activation(value: str, config: Config) -> Fields:
+  """The activation of the hidden layers, by its name in transformers."""
+  if value not in ACTIVATIONS:
+    raise unknown_name("hidden_act", value, ACTIVATIONS)
+  return {"activation": ACTIVATIONS[value]}
+
+
+def by_class(known: Mapping[str | None, Any]) -> Setting:
+  """Reads `architectures`: the class of the network decides about pooling and head.
+
+  Args:
+    known: Name of a class -> its fields, or a function of the configuration that returns them.
+  """
+
+  def read(value: list[str] | None, config: Config) -> Fields:
+    name = value[0] if value else None
+    if name not in known:
+      raise unknown_name("class of the network", name, [k for k in known if k])
+    fields = known[name]
+    return dict(fields(config) if callable(fields) else fields)
+
+  return read

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
+
+from flax import linen as nn
 
 from bcos_jax.ops import Ops
 
@@ -22,6 +25,7 @@ class Keys:
       computes the same, in the order of computation. Verification compares their outputs.
     layout: Which of several layouts of this source it is. Bundles remember it, so that converting
       back writes the keys that were read.
+    fits: Which networks of the architecture have these keys, where keys depend on its fields.
   """
 
   source: str
@@ -29,3 +33,4 @@ class Keys:
   table: Table
   modules: tuple[tuple[str, str], ...] = ()
   layout: str = ""
+  fits: Callable[[nn.Module], bool] = lambda model: True

@@ -22,12 +22,14 @@ class Layout:
     to_flax: From the PyTorch layout.
     to_torch: Its inverse, bit for bit.
     rank: Number of axes in PyTorch; None for any.
+    keeps_size: Whether there are as many numbers on either side.
   """
 
   name: str
   to_flax: Transform
   to_torch: Transform
   rank: int | None = None
+  keeps_size: bool = True
 
 
 AS_IS = Layout("as is", lambda x: x, lambda x: x)
@@ -48,6 +50,27 @@ DENSE_AS_1X1 = Layout(
   "OI11 <-> IO", lambda w: w[:, :, 0, 0].T, lambda w: w.T[:, :, None, None], rank=4
 )
 """Dense maps that the source holds as 1x1 convolutions."""
+
+DENSE_AS_CONV = Layout(
+  "OI <-> 11IO", lambda w: w.T[None, None], lambda w: np.reshape(w, w.shape[-2:]).T, rank=2
+)
+"""1x1 convolutions that the source holds as dense maps."""
+
+PER_CHANNEL = Layout("C11 <-> C", lambda w: w[:, 0, 0], lambda w: w[:, None, None], rank=3)
+"""Multipliers of channels."""
+
+PER_CHANNEL_LAST = Layout("111C <-> C", lambda w: w[0, 0, 0], lambda w: w[None, None, None], rank=4)
+"""Multipliers of channels, channels last."""
+
+
+def dense_window(size: int) -> Layout:
+  """Returns the layout of a dense map that reads flattened windows of size x size positions."""
+  return Layout(
+    f"O(I{size}{size}) <-> {size}{size}IO",
+    lambda w: np.transpose(w.reshape(len(w), -1, size, size), (2, 3, 1, 0)),
+    lambda w: np.transpose(w, (3, 2, 0, 1)).reshape(w.shape[-1], -1),
+    rank=2,
+  )
 
 
 def _patches_to_torch(w: np.ndarray) -> np.ndarray:

@@ -133,32 +133,51 @@ def port(
     InputError: Any key matched by no rule or by several, any leaf filled twice or never, any
       shape that differs: all of them in one message.
   """
-  groups, skipped, problems = _matched(state, table, wanted)
-  leaves: dict[str, np.ndarray | None] = {}
+  groups, skipped = fitted(state, table, wanted)
+  leaves: dict[str, np.ndarray] = {}
   for (rule, numbers), keys in groups.items():
     paths = [render(template, dict(numbers)) for template in rule.targets]
-    twice = [path for path in paths if path in leaves]
+    parts = [None if t is None else state[keys[t]] for t in rule.sources]
+    made = rule.to_flax(parts, [wanted[path].shape for path in paths])
+    leaves |= dict(zip(paths, made, strict=True))
+  return leaves, {key: np.array(state[key]) for key in skipped}
+
+
+Groups = dict[tuple[Rule, Numbers], dict[str, str]]
+
+
+def fitted(
+  state: Mapping[str, Any], table: Table, wanted: Mapping[str, Any]
+) -> tuple[Groups, list[str]]:
+  """Makes sure that a state dict fits, without reading its tensors; arguments as for `port`.
+
+  Returns:
+    For each rule and its numbers, template -> key; and the keys that are skipped.
+
+  Raises:
+    InputError: As `port`.
+  """
+  groups, skipped, problems = _matched(state, table, wanted)
+  filled: set[str] = set()
+  for (rule, numbers), keys in groups.items():
+    paths = [render(template, dict(numbers)) for template in rule.targets]
+    twice = [path for path in paths if path in filled]
     if twice:
       given = ", ".join(map(repr, keys.values()))
       problems += [f"{path!r} is filled twice, the second time by {given}" for path in twice]
       continue
-    leaves |= dict.fromkeys(paths)
-    problem = _unfit(rule, numbers, keys, paths, state, wanted)
-    problems += problem
-    if not (problem or problems):
-      parts = [None if t is None else state[keys[t]] for t in rule.sources]
-      made = rule.to_flax(parts, [wanted[path].shape for path in paths])
-      leaves |= dict(zip(paths, made, strict=True))
-  problems += [_missing(path, wanted, table) for path in sorted(wanted.keys() - leaves.keys())]
+    filled |= set(paths)
+    problems += _unfit(rule, numbers, keys, paths, state, wanted)
+  problems += [_missing(path, wanted, table) for path in sorted(wanted.keys() - filled)]
   _raise(problems)
-  return leaves, {key: np.array(state[key]) for key in skipped}
+  return groups, skipped
 
 
 def _matched(
   state: Mapping[str, Any], table: Table, wanted: Mapping[str, Any]
-) -> tuple[dict[tuple[Rule, Numbers], dict[str, str]], list[str], list[str]]:
+) -> tuple[Groups, list[str], list[str]]:
   """Returns the keys of each rule's group by template, the skipped keys, and the problems."""
-  groups: dict[tuple[Rule, Numbers], dict[str, str]] = {}
+  groups: Groups = {}
   skipped, problems = [], []
   for key, tensor in state.items():
     matches = [
@@ -198,7 +217,13 @@ def _unfit(rule, numbers, keys, paths, state, wanted) -> list[str]:
   shape = rule.source_shape([wanted[path].shape for path in paths])
   for template in rule.sources:
     if template in keys:
-      problems += _misfit(keys[template], state[keys[template]], shape, where)
+      tensor = state[keys[template]]
+      problems += _misfit(keys[template], tensor, shape, where)
+      if not _is_floating(tensor):
+        problems.append(
+          f"{keys[template]!r} has dtype {tensor.dtype}, expected floating-point weights, not "
+          f"quantised ones (for {where!r})"
+        )
     elif template is not None:
       key = render(template, dict(numbers))
       problems.append(f"{key!r} {list(shape)} (for {where!r}) is missing")
@@ -300,6 +325,12 @@ def _misfit(key: str, tensor: Any, shape: tuple[int, ...], path: str) -> list[st
   if tuple(tensor.shape) == tuple(shape):
     return []
   return [f"{key!r} has shape {list(tensor.shape)}, expected {list(shape)} (for {path!r})"]
+
+
+def _is_floating(tensor: Any) -> bool:
+  """Whether a NumPy, PyTorch or lazy tensor has a floating-point dtype of at least 16 bits."""
+  name = str(tensor.dtype)
+  return "float" in name and not name.removeprefix("torch.").startswith("float8")
 
 
 def _missing(path: str, wanted: Mapping[str, Any], table: Table) -> str:

@@ -17,14 +17,30 @@ from bcos_jax.inputs import Preprocess
 from bcos_jax.ops import Ops, StandardOps
 from bcos_jax.pretrained import Bundle, abstract_variables, make_bundle
 
-from . import resnet, simple_vit, vision_transformer
+from . import (
+  clip_resnet,
+  convnext,
+  densenet,
+  resnet,
+  simple_vit,
+  swin,
+  text,
+  vgg,
+  vision_transformer,
+)
 from .keys import Keys
 from .rules import Rule, Table, export, key_templates, parse, port
 
 KEYS: dict[type[nn.Module], tuple[Keys, ...]] = {
   models.ResNet: resnet.KEYS,
   models.SimpleViT: simple_vit.KEYS,
+  models.Swin: swin.KEYS,
+  models.DenseNet: densenet.KEYS,
+  models.VGG: vgg.KEYS,
+  models.ConvNeXt: convnext.KEYS,
+  models.ClipResNet: clip_resnet.KEYS,
   models.VisionTransformer: vision_transformer.KEYS,
+  models.TextTransformer: text.KEYS,
 }
 """Per architecture; where several fit, the one that explains most keys is taken."""
 
@@ -57,14 +73,7 @@ def from_state_dict(
     InputError: Unknown architecture or source, or any key or shape that does not fit.
   """
   state = {key: np.asarray(tensor) for key, tensor in state_dict.items()}
-  cls = type(models.create(architecture, ops=StandardOps()))
-  leaves = functools.cache(lambda ops: _leaves(architecture, ops, fields))
-  keys = _best(state, _keys_of(cls, source), leaves)
-  model = models.create(
-    architecture,
-    ops=keys.ops if ops is None else ops,
-    **{**_num_classes(state, keys.table, cls.head), **(fields or {})},
-  )
+  keys, model = fit(state, architecture, source, ops=ops, fields=fields)
   wanted = traverse_util.flatten_dict(abstract_variables(model), sep="/")
   leaves, skipped = port(state, keys.table, wanted)
   return make_bundle(
@@ -75,6 +84,34 @@ def from_state_dict(
     provenance={"source": keys.source, **({"layout": keys.layout} if keys.layout else {})},
     extras=skipped,
   )
+
+
+def fit(
+  state: Mapping[str, Any],
+  architecture: str,
+  source: str | None = None,
+  *,
+  ops: Ops | None = None,
+  fields: Mapping[str, Any] | None = None,
+) -> tuple[Keys, nn.Module]:
+  """Returns the table that explains most keys, and the network that it fills.
+
+  Args:
+    state: Key -> anything with a shape.
+    architecture: A name of `bcos_jax.names()`.
+    source: Whose keys these are; None finds out.
+    ops: Replaces the family of the source.
+    fields: Replaces fields of the architecture; classes not named are read off the head.
+
+  Raises:
+    InputError: Unknown architecture or source.
+  """
+  fields = {name: tuple(v) if isinstance(v, list) else v for name, v in (fields or {}).items()}
+  like = models.create(architecture, ops=StandardOps(), **fields)
+  leaves = functools.cache(lambda ops: _leaves(architecture, ops, fields))
+  keys = _best(state, keys_of(like, source), leaves)
+  fields = {**num_classes(state, keys.table, like.head), **fields}
+  return keys, models.create(architecture, ops=keys.ops if ops is None else ops, **fields)
 
 
 def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.ndarray]:
@@ -91,14 +128,14 @@ def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.nda
   family = type(bundle.model.ops)
   if source is None:
     # A guess could pass unit-norm weights off as plain ones: the keys are the same.
-    known = sorted({keys.source for keys in _keys_of(type(bundle.model), None)})
+    known = sorted({keys.source for keys in keys_of(bundle.model, None)})
     raise InputError(
       "The bundle does not say which source's keys it came with.",
       f"Give source=, one of {', '.join(map(repr, known))}.",
     )
   fitting = [
     keys
-    for keys in _keys_of(type(bundle.model), source)
+    for keys in keys_of(bundle.model, source)
     if type(keys.ops) is family and _same_weights(keys.ops, bundle.model.ops)
   ]
   if fitting:
@@ -122,13 +159,24 @@ def _same_weights(a: Ops, b: Ops) -> bool:
   return all(getattr(a, name, None) == getattr(b, name, None) for name in fields)
 
 
-def _keys_of(cls: type[nn.Module], source: str | None) -> list[Keys]:
+def keys_of(model: nn.Module, source: str | None) -> list[Keys]:
+  """Returns the tables that fit a network, of one source or of all.
+
+  Raises:
+    InputError: No table fits the network, or the source has none for its architecture.
+  """
+  cls = type(model)
   candidates = list(KEYS.get(cls, ()))
-  if source is None:
-    return candidates
-  if source not in {keys.source for keys in candidates}:
-    raise unknown_name(f"source of a {cls.__name__}", source, {keys.source for keys in candidates})
-  return [keys for keys in candidates if keys.source == source]
+  sources = {keys.source for keys in candidates}
+  if source is not None and source not in sources:
+    raise unknown_name(f"source of a {cls.__name__}", source, sources)
+  fitting = [keys for keys in candidates if source in (None, keys.source) and keys.fits(model)]
+  if not fitting:
+    raise InputError(
+      f"No table of keys fits a {cls.__name__} with the fields of this one.",
+      "Convert a published variant, or add a table to convert/state_dict.KEYS.",
+    )
+  return fitting
 
 
 def _best(
@@ -166,7 +214,14 @@ def _leaves(architecture: str, ops: Ops, fields: Mapping[str, Any] | None) -> Ma
   return traverse_util.flatten_dict(abstract_variables(model), sep="/")
 
 
-def _num_classes(state: Mapping[str, np.ndarray], table: Table, head: str) -> dict[str, int]:
+def explained(state: Mapping[str, Any], keys: Keys) -> int:
+  """Returns how many keys a table has an entry for."""
+  templates = [template for entry in keys.table for template in key_templates(entry)]
+  return sum(any(parse(template, key) is not None for template in templates) for key in state)
+
+
+def num_classes(state: Mapping[str, Any], table: Table, head: str) -> dict[str, int]:
+  """Returns the field `num_classes` as the tensors of the head tell it, if they do."""
   for entry in table:
     if isinstance(entry, Rule) and entry.target == f"params/{head}/kernel":
       tensor = state.get(entry.source)

@@ -9,66 +9,24 @@ from typing import Any
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.models.vision_transformers import ALOE_STEM
 
-from .hf_config import Config, ConfigReader, Setting
-
-Fields = dict[str, Any]
-
-ACTIVATIONS = {
-  "gelu": "gelu",
-  "gelu_new": "gelu_tanh",
-  "gelu_pytorch_tanh": "gelu_tanh",
-  "quick_gelu": "quick_gelu",
-  "relu": "relu",
-  "silu": "silu",
-  "swish": "silu",
-}
-"""Names of transformers -> names of `functional.GATES`."""
-
-GENERATION = dict.fromkeys(
-  """add_cross_attention bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
-  cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample early_stopping
-  encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task
-  forced_bos_token_id forced_eos_token_id is_decoder is_encoder_decoder length_penalty max_length
-  min_length no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores
-  pad_token_id prefix remove_invalid_values repetition_penalty return_dict_in_generate sep_token_id
-  suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder
-  tie_word_embeddings tokenizer_class top_k top_p torchscript typical_p use_bfloat16""".split(),
-  "generation of text; older files state it for every network",
+from .hf_config import (
+  ACTIVATIONS,
+  BARE,
+  GENERATION,
+  Config,
+  ConfigReader,
+  Fields,
+  Setting,
+  activation,
+  by_class,
+  side,
 )
 
 
-def _side(field: str) -> Setting:
-  """A length in pixels, which may be given twice."""
-
-  def read(value: Any, config: Config) -> Fields:
-    sides = {value} if isinstance(value, int) else set(value)
-    if len(sides) != 1:
-      raise InputError(
-        f"{field} is {value!r}, expected a square.", "Only square tables and patches are supported."
-      )
-    return {field: sides.pop()}
-
-  return read
-
-
 def _activation(value: str, config: Config) -> Fields:
-  if value not in ACTIVATIONS:
-    raise unknown_name("hidden_act", value, ACTIVATIONS)
   # DINOv2's gated units have an activation of their own.
-  return {"activation": "silu" if config.get("use_swiglu_ffn") else ACTIVATIONS[value]}
-
-
-def _classes(known: Mapping[str | None, Any]) -> Setting:
-  """Reads `architectures`: the class of the network decides about pooling and head."""
-
-  def read(value: list[str] | None, config: Config) -> Fields:
-    name = value[0] if value else None
-    if name not in known:
-      raise unknown_name("class of the network", name, [k for k in known if k])
-    fields = known[name]
-    return dict(fields(config) if callable(fields) else fields)
-
-  return read
+  fields = activation(value, config)
+  return {"activation": "silu"} if config.get("use_swiglu_ffn") else fields
 
 
 _BLOCKS: dict[str, Setting] = {
@@ -77,8 +35,8 @@ _BLOCKS: dict[str, Setting] = {
   "num_attention_heads": "num_heads",
   "hidden_act": _activation,
   "layer_norm_eps": "norm_eps",
-  "image_size": _side("image_size"),
-  "patch_size": _side("patch_size"),
+  "image_size": side("image_size"),
+  "patch_size": side("patch_size"),
 }
 _COLORS = {"num_channels": (3,), "pruned_heads": ({}, None)}
 _PRETRAINING = "masked pretraining only"
@@ -86,7 +44,6 @@ _BACKBONE = dict.fromkeys(
   ("apply_layernorm", "reshape_hidden_states", "out_features", "out_indices", "stage_names"),
   "form of the outputs of a backbone",
 )
-_BARE = {"num_classes": 0}
 
 
 def _vit_model(config: Config) -> Fields:
@@ -101,7 +58,7 @@ def _vit(architecture: str, classes: Mapping[str | None, Any], **only) -> Config
       **_BLOCKS,
       "intermediate_size": "mlp_dim",
       "qkv_bias": "qkv_bias",
-      "architectures": _classes(classes),
+      "architectures": by_class(classes),
       # timm's networks of these names resize with anti-aliasing.
       "model_type": lambda value, config: {"position_resize": "bicubic"},
     },
@@ -147,8 +104,8 @@ def _dinov2(architecture: str, name: str, **more: Setting) -> ConfigReader:
       "use_swiglu_ffn": "gated_mlp",
       "qkv_bias": "qkv_bias",
       "layerscale_value": "layer_scale",
-      "architectures": _classes(
-        {None: _BARE, f"{name}Model": _BARE, f"{name}ForImageClassification": {"pool": "cls_mean"}}
+      "architectures": by_class(
+        {None: BARE, f"{name}Model": BARE, f"{name}ForImageClassification": {"pool": "cls_mean"}}
       ),
       **more,
     },
@@ -178,7 +135,7 @@ _DINOV3 = ConfigReader(
     "layerscale_value": "layer_scale",
     "num_register_tokens": "registers",
     "rope_theta": "rope_theta",
-    "architectures": _classes({None: _BARE, "DINOv3ViTModel": _BARE}),
+    "architectures": by_class({None: BARE, "DINOv3ViTModel": BARE}),
   },
   only={**_COLORS, "proj_bias": (True,), "mlp_bias": (True,)},
   ignored={
@@ -204,12 +161,12 @@ def _nested(model_type: str) -> Setting:
 
 
 def _naflex_side(value: int, config: Config) -> Fields:
-  side = math.isqrt(value)
-  if side * side != value:
+  count = math.isqrt(value)
+  if count * count != value:
     raise InputError(
       f"num_patches is {value}, expected a square number.", "Only square tables are supported."
     )
-  return {"image_size": side * _side("patch_size")(config["patch_size"], config)["patch_size"]}
+  return {"image_size": count * side("patch_size")(config["patch_size"], config)["patch_size"]}
 
 
 def _siglip_vision(architecture: str, name: str, **size: Setting) -> ConfigReader:
@@ -221,7 +178,7 @@ def _siglip_vision(architecture: str, name: str, **size: Setting) -> ConfigReade
     fields={
       **blocks,
       "intermediate_size": "mlp_dim",
-      "architectures": _classes({None: _BARE, f"{name}VisionModel": _BARE}),
+      "architectures": by_class({None: BARE, f"{name}VisionModel": BARE}),
     },
     only={**_COLORS, "vision_use_head": (True,)},
     ignored=GENERATION,
@@ -242,11 +199,11 @@ def _siglip(architecture: str, name: str, model_type: str) -> ConfigReader:
     architecture,
     fields={
       "vision_config": _nested(model_type),
-      "architectures": _classes(
+      "architectures": by_class(
         {
-          None: _BARE,
-          f"{name}Model": _BARE,
-          f"{name}VisionModel": _BARE,
+          None: BARE,
+          f"{name}Model": BARE,
+          f"{name}VisionModel": BARE,
           f"{name}ForImageClassification": {"pool": "mean"},
         }
       ),
@@ -264,7 +221,7 @@ _CLIP_VISION = ConfigReader(
   fields={
     **_BLOCKS,
     "intermediate_size": "mlp_dim",
-    "architectures": _classes(
+    "architectures": by_class(
       {
         None: {"num_classes": 0, "projection": 0},
         "CLIPVisionModel": {"num_classes": 0, "projection": 0},
@@ -279,7 +236,7 @@ _CLIP = ConfigReader(
   "clip_vit_base_patch32",
   fields={
     "vision_config": _nested("clip_vision_model"),
-    "architectures": _classes(
+    "architectures": by_class(
       {
         None: _projected,
         "CLIPModel": _projected,
@@ -358,7 +315,7 @@ def _aloe(architecture: str, implementation: str, **only) -> ConfigReader:
       "intermediate_size": "mlp_dim",
       "hidden_act": _aloe_activation,
       "layer_norm_eps": "norm_eps",
-      "image_size": _side("image_size"),
+      "image_size": side("image_size"),
       "aloe_add_conv_stem": _aloe_stem,
       "aloe_num_registers": "registers",
       "aloe_pooler_type": _aloe_pool,

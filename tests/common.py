@@ -12,7 +12,6 @@ import zlib
 
 from flax import traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import bcos_jax
@@ -29,6 +28,13 @@ TINY: dict[str, dict[str, Any]] = {
   "resnet_tiny": {},
   "resnet_tiny_bottleneck": {},
   "resnet8": {"width": 8},
+  "resnext_tiny": {},
+  "densenet_tiny": {},
+  "vgg_tiny": {},
+  "vgg_tiny_bn": {},
+  "convnext_test": {},
+  "convnext_test_bnu": {},
+  "convnextv2_test": {},
   "simple_vit_tiny": {},
   "vitc_tiny": {},
   "vit_test": {"patch_size": 4, "depth": 1},
@@ -38,6 +44,9 @@ TINY: dict[str, dict[str, Any]] = {
   "siglip_test": {"patch_size": 4, "depth": 1},
   "clip_test": {"patch_size": 4, "depth": 1},
   "aloe_test": {"conv_stem": (8, 16), "depth": 1},
+  "swin_test": {"patch_size": 2},
+  "swin_v2_test": {"patch_size": 2},
+  "clip_resnet_test": {"num_classes": 0, "features": CLASSES},
 }
 """One small network of every kind of architecture, and what makes it smaller still."""
 
@@ -52,7 +61,14 @@ PRESETS = {
   "aloe2": BcosOps.aloe(),
 }
 
-_TOKENS = ("cls_token", "distillation_token", "register_tokens", "position", "probe")
+_TOKENS = (
+  "cls_token",
+  "distillation_token",
+  "register_tokens",
+  "position",
+  "probe",
+  "relative_position_bias",
+)
 
 
 def tiny(name: str, ops: bcos_jax.Ops, **fields: Any):
@@ -86,9 +102,7 @@ def unflat(leaves: dict[str, Any]) -> dict[str, Any]:
 @functools.cache
 def shapes(model) -> dict[str, jax.ShapeDtypeStruct]:
   """Returns the leaves of a model's variables by path, without computing anything."""
-  side = model.image_size
-  x = jax.ShapeDtypeStruct((1, side, side, model.ops.encoding.channels), jnp.float32)
-  return flat(jax.eval_shape(model.init, jax.random.key(0), x))
+  return flat(jax.eval_shape(model.init, jax.random.key(0), model.input_spec))
 
 
 def filled(model, seed: int = 0) -> dict[str, Any]:
@@ -108,6 +122,7 @@ def filled(model, seed: int = 0) -> dict[str, Any]:
       "mean": 0.02 * z,
       "var": (1 + 0.5 * np.abs(z)) * (1 if power == 1 else 0.02),
       "b": 1.5 + 0.3 * np.abs(z),
+      "logit_scale": 2 + 0.3 * z,
       **dict.fromkeys(_TOKENS, 0.5 * z),
     }.get(kind)
     if kind == "kernel":

@@ -14,6 +14,7 @@ from .common import ROOT
 RANKS = {
   "errors": 0,
   "cache": 0,
+  "tensor_files": 1,
   "functional": 1,
   "inputs": 1,
   "layers": 2,

@@ -29,7 +29,7 @@ from .common import (
   tiny,
 )
 
-NAMES = [name for name in TINY if name.endswith("_test")]
+NAMES = [name for name in TINY if name in vision_transformers.VARIANTS]
 IMAGES = photos(2)
 
 

@@ -176,6 +176,43 @@ class LayerNorm(_Norm):
     return self._affine(y, x.shape[-1], self.dtype or x.dtype)
 
 
+class ResponseNorm(_Norm):
+  """Global response normalisation: x + scale * (x * response) + bias (arXiv 2301.00808, eq. 1-3).
+
+  The response of a channel is its norm over the positions of an image, relative to the mean of
+  these norms over the channels. It is the dynamic weight of an explanation.
+
+  Attributes:
+    eps, use_scale, use_bias, detach, dtype, param_dtype: As for `BatchNorm`.
+
+  Parameters: `scale`, `bias` [C], zero at first.
+  """
+
+  eps: float = 1e-6
+  use_scale: bool = True
+  use_bias: bool = True
+  detach: bool = False
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Maps [N, ..., C] to the same shape."""
+    wide = x.astype(jnp.float32)
+    seen = hold(wide) if self.detach else wide
+    square = jnp.sum(jnp.square(seen), tuple(range(1, x.ndim - 1)), keepdims=True)
+    zero = square == 0
+    norm = jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
+    y = wide * (norm / (jnp.mean(norm, -1, keepdims=True) + self.eps))
+    if self.use_scale:
+      y = y * self.param("scale", nn.initializers.zeros, x.shape[-1:], self.param_dtype)
+    y = wide + y
+    if self.use_bias:
+      bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], self.param_dtype)
+      y = add_constant(self, y, bias, "bias")
+    return y.astype(self.dtype or x.dtype)
+
+
 def _standardize(norm: GroupNorm | LayerNorm, x: Array, axes: tuple[int, ...]) -> Array:
   if not norm.detach:
     return _standardized(x, axes, norm.centered, norm.eps)

@@ -19,16 +19,18 @@ def avg_pool(x: Array, window: int = 3, strides: int = 2, padding: int = 1) -> A
   return nn.avg_pool(x, (window,) * 2, (strides,) * 2, [(padding, padding)] * 2)
 
 
-def blur_pool(x: Array, strides: int = 2) -> Array:
+def blur_pool(x: Array, window: int = 3, strides: int = 2, padding: int = 1) -> Array:
   """Subsamples after a binomial 3x3 filter (anti-aliased pooling, arXiv 1904.11486).
 
-  Borders are reflected. Takes away the checkerboard that strided pooling leaves in B-cos
-  explanations (arXiv 2507.16761).
+  Borders are reflected. The filter is the same for every window, which says, with the padding,
+  only how many results there are: as many as of the other pools. Takes away the checkerboard that
+  strided pooling leaves in B-cos explanations (arXiv 2507.16761).
   """
+  sizes = [(length + 2 * padding - window) // strides + 1 for length in x.shape[1:3]]
   x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-  for axis in (1, 2):
-    length = x.shape[axis] - 2
-    taps = [jax.lax.slice_in_dim(x, i, i + length, strides, axis) for i in range(3)]
+  for axis, size in zip((1, 2), sizes, strict=True):
+    span = (size - 1) * strides + 1
+    taps = [jax.lax.slice_in_dim(x, i, i + span, strides, axis) for i in range(3)]
     x = 0.25 * taps[0] + 0.5 * taps[1] + 0.25 * taps[2]
   return x
 
@@ -36,3 +38,23 @@ def blur_pool(x: Array, strides: int = 2) -> Array:
 def global_avg_pool(x: Array) -> Array:
   """Mean over everything between batch and channels, [N, ..., C] -> [N, C]."""
   return jnp.mean(x, axis=tuple(range(1, x.ndim - 1)))
+
+
+def adaptive_avg_pool(x: Array, size: int) -> Array:
+  """Means of size x size cells that cover the image, [N, H, W, C] -> [N, size, size, C].
+
+  As PyTorch's AdaptiveAvgPool2d: cell i covers floor(i H / size) to ceil((i + 1) H / size), so
+  cells overlap, or repeat positions, where the size does not divide.
+  """
+  for axis in (1, 2):
+    length = x.shape[axis]
+    if length == size:
+      continue
+    index = jnp.arange(size)
+    first = index * length // size
+    end = -(-(index + 1) * length // size)
+    position = jnp.arange(length)[:, None]
+    inside = (position >= first) & (position < end)
+    means = (inside / (end - first)).astype(x.dtype)
+    x = jnp.moveaxis(jnp.tensordot(x, means, (axis, 0), precision="highest"), -1, axis)
+  return x

@@ -9,14 +9,36 @@ from flax import linen as nn
 
 from ..errors import InputError, unknown_name
 from ..ops import Ops
-from . import resnet, simple_vit, vision_transformers
+from . import (
+  clip_resnet,
+  convnext,
+  densenet,
+  resnet,
+  simple_vit,
+  swin,
+  text,
+  vgg,
+  vision_transformers,
+)
+from .clip_resnet import ClipResNet as ClipResNet
+from .convnext import ConvNeXt as ConvNeXt
+from .densenet import DenseNet as DenseNet
 from .resnet import ResNet as ResNet
 from .simple_vit import SimpleViT as SimpleViT
+from .swin import Swin as Swin
+from .text import TextTransformer as TextTransformer
+from .vgg import VGG as VGG
 from .vision_transformer import VisionTransformer as VisionTransformer
 
 _VARIANTS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
   **{name: (ResNet, fields) for name, fields in resnet.VARIANTS.items()},
+  **{name: (DenseNet, fields) for name, fields in densenet.VARIANTS.items()},
+  **{name: (VGG, fields) for name, fields in vgg.VARIANTS.items()},
+  **{name: (ConvNeXt, fields) for name, fields in convnext.VARIANTS.items()},
   **{name: (SimpleViT, fields) for name, fields in simple_vit.VARIANTS.items()},
+  **{name: (ClipResNet, fields) for name, fields in clip_resnet.VARIANTS.items()},
+  **{name: (Swin, fields) for name, fields in swin.VARIANTS.items()},
+  **{name: (TextTransformer, fields) for name, fields in text.VARIANTS.items()},
   **{name: (VisionTransformer, fields) for name, fields in vision_transformers.VARIANTS.items()},
 }
 

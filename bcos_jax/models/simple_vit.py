@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ..errors import InputError
 from ..layers import add_constant
 from ..ops import Ops
+from .image_model import ImageModel
 
 Array = jax.Array
 
@@ -62,12 +63,12 @@ class EncoderBlock(nn.Module):
     return x + ops.dense(x.shape[-1], gate="gelu", name="ff_linear2")(y)
 
 
-class SimpleViT(nn.Module):
+class SimpleViT(ImageModel):
   """A vision transformer with mean pooling.
 
   Attributes:
     ops: The layer family.
-    num_classes: Number of logits.
+    num_classes: Number of logits; 0 for pooled features instead.
     patch_size: Side of a patch, in pixels of the image or of the stem's result.
     width: Channels of a token; a multiple of 4 and of `num_heads`.
     depth: Number of blocks.
@@ -113,6 +114,8 @@ class SimpleViT(nn.Module):
     for i in range(self.depth):
       x = EncoderBlock(ops, self.num_heads, self.mlp_dim, name=f"encoder_{i}")(x)
     norm = ops.layer_norm(name="head_norm")
+    if not self.num_classes:
+      return ops.average(norm, x, tokens=True)
     head = ops.dense(self.num_classes, name="head")
     return ops.readout(lambda tokens: head(norm(tokens)), x, tokens=True)
 
@@ -139,9 +142,15 @@ _TINY = {
   "num_classes": 10,
 }
 
+# B-cos v2 publishes the conventional networks that it compares with as `standard_...`.
 VARIANTS = {
-  **{f"simple_vit_{size}_patch16_224": row for size, row in _SIZES.items()},
-  **{f"vitc_{size}_patch1_14": row for size, row in _VITC.items()},
+  f"{family}{name}": row
+  for family in ("", "standard_")
+  for name, row in (
+    *((f"simple_vit_{size}_patch16_224", row) for size, row in _SIZES.items()),
+    *((f"vitc_{size}_patch1_14", row) for size, row in _VITC.items()),
+  )
+} | {
   # For tests.
   "simple_vit_tiny": {**_TINY, "patch_size": 8},
   "vitc_tiny": {**_TINY, "patch_size": 1, "conv_stem": (8, 16, 16, 32)},

@@ -15,6 +15,7 @@ from .. import functional as F
 from ..errors import InputError, unknown_name
 from ..layers import add_constant, global_avg_pool
 from ..ops import Ops
+from .image_model import ImageModel
 from .positions import Grid, resize_table, rotary_angles
 from .simple_vit import patchify
 
@@ -180,7 +181,7 @@ class AttentionPool(nn.Module):
     return y[:, 0]
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(ImageModel):
   """A plain vision transformer.
 
   Attributes:

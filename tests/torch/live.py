@@ -84,5 +84,7 @@ def _keys(bundle: Bundle):
   return next(
     keys
     for keys in KEYS[type(bundle.model)]
-    if (keys.source, keys.layout) == (source, layout) and type(keys.ops) is family
+    if (keys.source, keys.layout) == (source, layout)
+    and type(keys.ops) is family
+    and keys.fits(bundle.model)
   )

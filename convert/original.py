@@ -1,0 +1,94 @@
+"""The PyTorch network that a checkpoint belongs to, where its library is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+
+from .convert import Plan
+
+
+def build(plan: Plan) -> tuple[Any | None, str]:
+  """Builds the original network with the weights of the checkpoint, in float32, for evaluation.
+
+  Args:
+    plan: The conversion.
+
+  Returns:
+    The network and what built it; or None and why there is none.
+  """
+  if importlib.util.find_spec("torch") is None:
+    return None, "PyTorch is not installed"
+  if plan.new_head:
+    return None, "the head starts anew, so that there is no original to compare with"
+  source = plan.keys.source
+  if source not in _BUILDERS:
+    return None, f"the PyTorch code of {source!r} is no library that could be installed"
+  library = {"huggingface": "transformers"}.get(source, source)
+  if importlib.util.find_spec(library) is None:
+    return None, f"{library} is not installed"
+  return _BUILDERS[source](plan)
+
+
+def _torchvision(plan: Plan) -> tuple[Any | None, str]:
+  import torchvision
+
+  name = _variant(plan)
+  if name not in torchvision.models.list_models():
+    return None, f"torchvision has no {name!r}"
+  network = torchvision.models.get_model(name, num_classes=plan.model.num_classes)
+  return _filled(network, plan), f"torchvision {torchvision.__version__}"
+
+
+def _timm(plan: Plan) -> tuple[Any | None, str]:
+  import timm
+
+  name = _variant(plan)
+  if not timm.is_model(name):
+    return None, f"timm has no {name!r}"
+  network = timm.create_model(name, num_classes=plan.model.num_classes)
+  return _filled(network, plan), f"timm {timm.__version__}"
+
+
+def _huggingface(plan: Plan) -> tuple[Any | None, str]:
+  import torch
+  import transformers
+
+  if plan.checkpoint.config is None:
+    return None, "the checkpoint came without config.json"
+  # A folder with exactly these weights: transformers itself finds the class and maps the keys.
+  config = transformers.AutoConfig.for_model(**plan.checkpoint.config)
+  named = (plan.checkpoint.config.get("architectures") or [None])[0]
+  cls = getattr(transformers, named or "", None)
+  if cls is None:
+    return None, f"transformers has no class {named!r}"
+  config._attn_implementation = "eager"
+  network = cls(config).to(torch.float32)
+  return _filled(network, plan), f"transformers {transformers.__version__}"
+
+
+def _variant(plan: Plan) -> str:
+  from bcos_jax import models
+
+  return models.describe(plan.model)[0]
+
+
+def _filled(network: Any, plan: Plan) -> Any:
+  """Loads the checkpoint into a network; PyTorch complains about any key that does not fit."""
+  import torch
+
+  state = {}
+  for key, tensor in plan.state.items():
+    array = np.array(tensor)
+    array = array.astype(np.float32) if "float" in str(array.dtype) else array
+    state[key] = torch.from_numpy(array)
+  absent = network.load_state_dict(state, strict=False)
+  lost = [key for key in absent.missing_keys if key in dict(network.named_parameters())]
+  if lost or absent.unexpected_keys:
+    raise RuntimeError(f"PyTorch's network misses {lost[:3]} or has not {absent.unexpected_keys}")
+  return network.eval()
+
+
+_BUILDERS = {"torchvision": _torchvision, "timm": _timm, "huggingface": _huggingface}

@@ -1,0 +1,393 @@
+"""PyTorch's `.pt`, `.pth`, `.bin` and `.ckpt` files without PyTorch and without running anything.
+
+Such a file is a zip archive: `data.pkl`, a program for Python's pickle machine, and one entry per
+tensor storage. The machine here knows only the opcodes that build containers and numbers, and only
+the callables in `_CALLABLES`, all of which are functions of this file. Whatever else the program
+names is refused by that name: it is never imported.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+import dataclasses
+import functools
+import math
+import pathlib
+import pickletools
+from typing import Any
+import zipfile
+
+import ml_dtypes
+import numpy as np
+
+from bcos_jax.errors import InputError
+from bcos_jax.tensor_files import DAMAGED, LazyTensor
+
+_MOST_PROGRAM = 256_000_000
+_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_DTYPES = {
+  "Double": np.float64,
+  "Float": np.float32,
+  "Half": np.float16,
+  "BFloat16": ml_dtypes.bfloat16,
+  "Long": np.int64,
+  "Int": np.int32,
+  "Short": np.int16,
+  "Char": np.int8,
+  "Byte": np.uint8,
+  "Bool": np.bool_,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _StorageType:
+  dtype: np.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+  archive: _Archive
+  key: str
+  dtype: np.dtype
+  size: int
+
+  def read(self) -> np.ndarray:
+    return np.frombuffer(self.archive.storage(self.key), self.dtype)
+
+
+class Module(dict):
+  """The attributes of a TorchScript module; its code is left alone."""
+
+
+class _Archive:
+  """The zip archive: its program, and its storages, read when asked for."""
+
+  def __init__(self, path: pathlib.Path):
+    self.path = path
+    try:
+      # Left open: reading the directory anew for each tensor would take longer than the tensor.
+      self._zip = zipfile.ZipFile(path)
+      self._sizes = {info.filename: info.file_size for info in self._zip.infolist()}
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+      raise _damaged(path, error) from error
+    programs = [n for n in self._sizes if n == "data.pkl" or n.endswith("/data.pkl")]
+    if len(programs) != 1:
+      raise InputError(
+        f"{str(path)!r} is a zip archive with {len(programs)} data.pkl, expected one.",
+        "Give a file written by torch.save.",
+      )
+    self.root = programs[0].removesuffix("data.pkl")
+    self.scripted = f"{self.root}constants.pkl" in self._sizes
+    if self._sizes[programs[0]] > _MOST_PROGRAM:
+      raise _damaged(path, f"its data.pkl has {self._sizes[programs[0]]} bytes")
+    order = f"{self.root}byteorder"
+    if order in self._sizes and self.bytes("byteorder") != b"little":
+      raise InputError(
+        f"{str(path)!r} was written on a big-endian machine.", "Save it as safetensors there."
+      )
+    # Tensors that share a storage follow each other: the last one is kept.
+    self.storage = functools.lru_cache(maxsize=1)(self._storage)
+
+  def bytes(self, name: str) -> bytes:
+    """Reads an entry; its checksum is compared."""
+    try:
+      return self._zip.read(self.root + name)
+    except Exception as error:  # zipfile raises many kinds for damaged entries
+      raise _damaged(self.path, error) from error
+
+  def size(self, key: str) -> int | None:
+    """Returns the bytes of a storage, or None if there is no such storage."""
+    return self._sizes.get(f"{self.root}data/{key}")
+
+  def _storage(self, key: str) -> bytes:
+    return self.bytes(f"data/{key}")
+
+
+def _damaged(path: pathlib.Path, what: object) -> InputError:
+  return InputError(f"{str(path)!r} is no complete PyTorch file: {what}.", DAMAGED)
+
+
+def read_pickle(path: pathlib.Path) -> Any:
+  """Returns what a PyTorch file holds: containers, numbers, strings and `LazyTensor`s.
+
+  A TorchScript archive gives its tensors by name.
+
+  Raises:
+    InputError: The file is damaged, of PyTorch's old format, or names anything but tensors and
+      containers.
+  """
+  try:
+    with path.open("rb") as file:
+      head = file.read(64)
+  except OSError as error:
+    raise InputError(
+      f"Cannot read {str(path)!r}: {error.strerror or error}.", "Check the path."
+    ) from error
+  if not head.startswith(b"PK"):
+    old = _LEGACY in head
+    raise InputError(
+      f"{str(path)!r} is {'of the format of PyTorch before 1.6' if old else 'no PyTorch file'}.",
+      "Save it again with torch.save of a current PyTorch, or as safetensors.",
+    )
+  archive = _Archive(path)
+  try:
+    value = _Machine(archive).run(archive.bytes("data.pkl"))
+    return _named_tensors(value) if isinstance(value, Module) else value
+  except InputError:
+    raise
+  except Exception as error:  # a damaged program fails in any way that Python knows
+    what = " ".join(str(error).split()) or type(error).__name__
+    raise _damaged(path, f"its data.pkl breaks off ({what})") from error
+
+
+def _named_tensors(module: Module, prefix: str = "", depth: int = 0) -> dict[str, LazyTensor]:
+  if depth > 100:
+    raise ValueError("modules nested without end")
+  tensors = {}
+  for name, value in module.items():
+    if isinstance(value, LazyTensor):
+      tensors[prefix + name] = value
+    elif isinstance(value, Module):
+      tensors |= _named_tensors(value, f"{prefix}{name}.", depth + 1)
+  return tensors
+
+
+def _rebuild_tensor(storage, offset, size, stride, *rest) -> LazyTensor:
+  """`torch._utils._rebuild_tensor_v2`: (storage, offset, size, stride, requires_grad, hooks)."""
+  if len(rest) > 2 and rest[2]:
+    raise ValueError(f"tensor with metadata {rest[2]!r}")
+  return _view(storage, storage.dtype, offset, tuple(size), tuple(stride))
+
+
+def _view(storage, dtype, offset, size, stride) -> LazyTensor:
+  numbers = (offset, *size, *stride)
+  if len(size) != len(stride) or not all(type(n) is int and n >= 0 for n in numbers):
+    raise ValueError(f"tensor of size {size}, stride {stride}, offset {offset}")
+  count, most = math.prod(size), storage.size
+  last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+  if count and (last >= most or (count > most and count > 1 << 24)):
+    raise ValueError(f"tensor of size {size} in a storage of {most} elements")
+
+  def read() -> np.ndarray:
+    if not count:
+      return np.empty(size, dtype)
+    strides = [step * dtype.itemsize for step in stride]
+    data = storage.read()[offset:]
+    return np.array(np.lib.stride_tricks.as_strided(data, size, strides), order="C")
+
+  return LazyTensor(size, dtype, read)
+
+
+def _rebuild_parameter(data, *rest) -> LazyTensor:
+  if not isinstance(data, LazyTensor):
+    raise TypeError(f"parameter of {type(data).__name__}")
+  return data
+
+
+def _set(items=()) -> set:
+  return set(items)
+
+
+def _counter(items=()) -> dict:
+  return dict(items)
+
+
+def _default_dict(factory=None, items=()) -> dict:
+  return dict(items)
+
+
+def _as_list(items=()) -> list:
+  return list(items)
+
+
+_CALLABLES: dict[str, Any] = {
+  "collections.OrderedDict": OrderedDict,
+  "collections.Counter": _counter,
+  "collections.defaultdict": _default_dict,
+  "torch._utils._rebuild_tensor": _rebuild_tensor,
+  "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+  "torch._utils._rebuild_parameter": _rebuild_parameter,
+  "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+  "torch.Size": tuple,
+  "torch.jit._pickle.build_intlist": _as_list,
+  "torch.jit._pickle.build_doublelist": _as_list,
+  "torch.jit._pickle.build_boollist": _as_list,
+  "torch.jit._pickle.build_tensorlist": _as_list,
+  **{
+    f"{module}.{name}": kind
+    for module in ("builtins", "__builtin__")
+    for name, kind in {"set": _set, "dict": dict, "list": list, "tuple": tuple}.items()
+  },
+  **{f"torch.{name}Storage": _StorageType(np.dtype(d)) for name, d in _DTYPES.items()},
+}
+"""Everything that a file may name, and what is done instead of importing it."""
+
+
+class _Machine:
+  """Runs the program of a pickle, opcode by opcode."""
+
+  def __init__(self, archive: _Archive):
+    self._archive = archive
+    self._stack: list[Any] = []
+    self._marks: list[list[Any]] = []
+    self._memo: dict[int, Any] = {}
+
+  def run(self, program: bytes) -> Any:
+    for opcode, argument, _ in pickletools.genops(program):
+      if opcode.name == "STOP":
+        return self._stack.pop()
+      if opcode.name in _CONSTANTS:
+        self._stack.append(_CONSTANTS[opcode.name]())
+      elif opcode.name in _LITERALS:
+        self._stack.append(argument)
+      elif (step := _STEPS.get(opcode.name)) is not None:
+        step(self, argument)
+      elif opcode.name not in ("PROTO", "FRAME"):
+        raise self._refused(f"uses {opcode.name}")
+    raise ValueError("no end")
+
+  def _refused(self, what: str) -> InputError:
+    return InputError(
+      f"{str(self._archive.path)!r} {what}, which builds neither tensors nor containers: refused, "
+      "nothing of it was run.",
+      "Where you trust the file, load it with torch and save only its state dict, best as "
+      "safetensors.",
+    )
+
+  def find(self, module: str, name: str) -> Any:
+    full = f"{module}.{name}"
+    if full in _CALLABLES:
+      return _CALLABLES[full]
+    if self._archive.scripted and module.partition(".")[0] == "__torch__":
+      return Module
+    raise self._refused(f"names {full!r}")
+
+  def call(self, function: Any, arguments: Any):
+    if not (callable(function) and isinstance(arguments, tuple)):
+      raise TypeError(f"calls {type(function).__name__}")
+    # Only what `find` returned is callable: no other opcode makes one.
+    self._stack.append(function(*arguments))
+
+  def pop_mark(self) -> list[Any]:
+    items, self._stack = self._stack, self._marks.pop()
+    return items
+
+  def mark(self, _):
+    self._marks.append(self._stack)
+    self._stack = []
+
+  def named(self, argument: str):
+    self._stack.append(self.find(*argument.split(" ", 1)))
+
+  def stack_named(self, _):
+    name, module = self._stack.pop(), self._stack.pop()
+    if not (isinstance(name, str) and isinstance(module, str)):
+      raise TypeError("name that is no text")
+    self._stack.append(self.find(module, name))
+
+  def reduce(self, _):
+    arguments, function = self._stack.pop(), self._stack.pop()
+    self.call(function, arguments)
+
+  def persistent(self, _):
+    kind, storage_type, key, _, size = self._stack.pop()
+    if kind != "storage" or not isinstance(storage_type, _StorageType) or type(size) is not int:
+      raise self._refused(f"refers to {kind!r}")
+    dtype, have = storage_type.dtype, self._archive.size(key)
+    if have != size * dtype.itemsize:
+      raise ValueError(f"storage {key!r} has {have} bytes, expected {size * dtype.itemsize}")
+    self._stack.append(_Storage(self._archive, key, dtype, size))
+
+  def build(self, _):
+    """Sets attributes: of TorchScript modules; those of containers (`_metadata`) are not kept."""
+    state, owner = self._stack.pop(), self._stack[-1]
+    if not isinstance(state, dict) or not isinstance(owner, dict):
+      raise self._refused(f"sets attributes of a {type(owner).__name__}")
+    if isinstance(owner, Module):
+      owner.update(state)
+
+  def put(self, index: int):
+    self._memo[index] = self._stack[-1]
+
+  def memoize(self, _):
+    self._memo[len(self._memo)] = self._stack[-1]
+
+  def get(self, index: int):
+    self._stack.append(self._memo[index])
+
+  def fold(self, count: int):
+    """Replaces the last `count` items by a tuple."""
+    items = self._stack[-count:]
+    if len(items) != count:
+      raise IndexError("too few items")
+    self._stack[-count:] = [tuple(items)]
+
+  def set_items(self, items: list[Any]):
+    owner = self._container(dict)
+    owner.update(zip(items[::2], items[1::2], strict=True))
+
+  def extend(self, items: list[Any]):
+    self._container(list).extend(items)
+
+  def add_items(self, items: list[Any]):
+    self._container(set).update(items)
+
+  def _container(self, kind: type) -> Any:
+    if not isinstance(self._stack[-1], kind):
+      raise TypeError(f"fills a {type(self._stack[-1]).__name__}")
+    return self._stack[-1]
+
+  def push(self, value: Any):
+    self._stack.append(value)
+
+  def pop(self, _=None) -> Any:
+    return self._stack.pop()
+
+  def pop_pair(self) -> list[Any]:
+    value, key = self._stack.pop(), self._stack.pop()
+    return [key, value]
+
+
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+  "NONE": lambda: None,
+  "NEWTRUE": lambda: True,
+  "NEWFALSE": lambda: False,
+  "EMPTY_DICT": dict,
+  "EMPTY_LIST": list,
+  "EMPTY_TUPLE": tuple,
+  "EMPTY_SET": set,
+}
+_LITERALS = frozenset(
+  "BINUNICODE SHORT_BINUNICODE BINUNICODE8 UNICODE BINBYTES SHORT_BINBYTES BINBYTES8 BINSTRING "
+  "SHORT_BINSTRING BININT BININT1 BININT2 INT LONG LONG1 LONG4 BINFLOAT FLOAT".split()
+)
+_STEPS: Mapping[str, Callable[[_Machine, Any], Any]] = {
+  "MARK": _Machine.mark,
+  "GLOBAL": _Machine.named,
+  "STACK_GLOBAL": _Machine.stack_named,
+  "REDUCE": _Machine.reduce,
+  "NEWOBJ": _Machine.reduce,
+  "BINPERSID": _Machine.persistent,
+  "BUILD": _Machine.build,
+  "POP": _Machine.pop,
+  "POP_MARK": lambda machine, _: machine.pop_mark(),
+  "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_mark())),
+  "LIST": lambda machine, _: machine.push(machine.pop_mark()),
+  "FROZENSET": lambda machine, _: machine.push(frozenset(machine.pop_mark())),
+  "TUPLE1": lambda machine, _: machine.fold(1),
+  "TUPLE2": lambda machine, _: machine.fold(2),
+  "TUPLE3": lambda machine, _: machine.fold(3),
+  "SETITEM": lambda machine, _: machine.set_items(machine.pop_pair()),
+  "SETITEMS": lambda machine, _: machine.set_items(machine.pop_mark()),
+  "APPEND": lambda machine, _: machine.extend([machine.pop()]),
+  "APPENDS": lambda machine, _: machine.extend(machine.pop_mark()),
+  "ADDITEMS": lambda machine, _: machine.add_items(machine.pop_mark()),
+  "PUT": lambda machine, index: machine.put(index),
+  "BINPUT": lambda machine, index: machine.put(index),
+  "LONG_BINPUT": lambda machine, index: machine.put(index),
+  "MEMOIZE": lambda machine, _: machine.memoize(_),
+  "GET": lambda machine, index: machine.get(index),
+  "BINGET": lambda machine, index: machine.get(index),
+  "LONG_BINGET": lambda machine, index: machine.get(index),
+}

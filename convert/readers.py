@@ -1,0 +1,158 @@
+"""From the configuration beside a checkpoint to an architecture and its fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+from bcos_jax import models
+from bcos_jax.errors import InputError, unknown_name
+
+from . import clip_resnet, convnext, resnet, simple_vit, swin, text, vision_transformer
+from .hf_config import Config, ConfigReader
+from .preprocessing import Reading, of_timm, of_transformers
+from .sources import Checkpoint
+
+FAMILIES = (clip_resnet, convnext, resnet, simple_vit, swin, text, vision_transformer)
+"""The modules with key tables; those of Hugging Face families also have `READERS`."""
+
+READERS: dict[str, ConfigReader] = {
+  model_type: reader
+  for family in FAMILIES
+  for model_type, reader in getattr(family, "READERS", {}).items()
+}
+"""How to read each `model_type` of Hugging Face."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+  """What the files beside the weights say about a network.
+
+  Attributes:
+    architecture: Name of a variant; None if they do not say.
+    fields: What to replace in it.
+    source: Whose keys the weights have; None if they do not say.
+    labels: Names of the classes, or ().
+    num_labels: Number of classes; None if they do not say.
+    reading: How pictures are read; None if they do not say.
+  """
+
+  architecture: str | None = None
+  fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  source: str | None = None
+  labels: tuple[str, ...] = ()
+  num_labels: int | None = None
+  reading: Reading | None = None
+
+
+def describe(
+  checkpoint: Checkpoint, architecture: str | None = None, *, default_preprocess: bool = False
+) -> Described:
+  """Reads configuration, labels and preprocessing.
+
+  Args:
+    checkpoint: The source.
+    architecture: Given by the user: the configuration is then not asked for it.
+    default_preprocess: Leaves the preprocessing to the architecture.
+
+  Raises:
+    InputError: An unknown model type, or anything in the configuration that is not understood.
+  """
+  config = checkpoint.config
+  if config is None:
+    return Described()
+  if "pretrained_cfg" in config:
+    return _of_timm(config, default_preprocess)
+  reading = None
+  if checkpoint.preprocessor is not None and not default_preprocess:
+    reading = of_transformers(checkpoint.preprocessor)
+  labels, count = _labels(config)
+  if architecture is not None:
+    return Described(architecture, labels=labels, num_labels=count, reading=reading)
+  reader, whole = _reader(config)
+  fields = reader.read(whole, config)
+  source = "aloe" if str(config["model_type"]).startswith("aloe") else "huggingface"
+  return Described(reader.architecture, fields, source, labels, count, reading)
+
+
+def _reader(config: Config) -> tuple[ConfigReader, Config]:
+  """Returns the reader of a model type, and the configuration with all defaults filled in."""
+  kind = config.get("model_type")
+  if kind is None:
+    raise InputError(
+      "The configuration has no model_type.", "Give --architecture, a name of `bcos-jax models`."
+    )
+  if kind not in READERS:
+    raise unknown_name("model_type", kind, READERS)
+  return READERS[kind], complete(config)
+
+
+def complete(config: Config) -> Config:
+  """Returns a Hugging Face configuration with the defaults of transformers filled in.
+
+  Raises:
+    InputError: transformers refuses a value.
+  """
+  from transformers import AutoConfig
+
+  kind = config["model_type"]
+  given = {key: value for key, value in config.items() if key != "model_type"}
+  try:
+    filled = AutoConfig.for_model(kind, **given).to_dict()
+  except ValueError as error:
+    if "Unrecognized model identifier" in str(error):
+      return config  # a model type of this package's own readers, such as ALOE's
+    raise _refused(kind, error) from error
+  except Exception as error:  # whatever a configuration class makes of damaged values
+    raise _refused(kind, error) from error
+  return {**filled, "model_type": kind}
+
+
+def _refused(kind: str, error: Exception) -> InputError:
+  return InputError(
+    f"transformers refuses the configuration of {kind!r}: {' '.join(str(error).split())[:300]}",
+    "Correct config.json, or download it again.",
+  )
+
+
+def _labels(config: Config) -> tuple[tuple[str, ...], int | None]:
+  names = config.get("id2label")
+  if names is None:
+    return (), config.get("num_labels")
+  try:
+    ordered = {int(key): str(value) for key, value in names.items()}
+  except (ValueError, AttributeError) as error:
+    raise InputError(
+      f"id2label in config.json is no mapping from numbers to names: {error}.",
+      "Correct config.json.",
+    ) from error
+  if sorted(ordered) != list(range(len(ordered))):
+    raise InputError(
+      f"id2label in config.json numbers its {len(ordered)} classes {sorted(ordered)[:5]}...",
+      "Number them from 0 without gaps.",
+    )
+  labels = tuple(ordered[i] for i in range(len(ordered)))
+  unnamed = all(label == f"LABEL_{i}" for i, label in enumerate(labels))
+  return (() if unnamed else labels), len(labels)
+
+
+def _of_timm(config: Config, default_preprocess: bool) -> Described:
+  """Reads the configuration of a timm repository."""
+  details = config["pretrained_cfg"]
+  name = str(config.get("architecture", "")).partition(".")[0]
+  if name not in models.names():
+    raise unknown_name("architecture", name, models.names())
+  arguments = config.get("model_args") or {}
+  if arguments:
+    raise InputError(
+      f"The timm repository changes its architecture by model_args {arguments!r}.",
+      "Give the weights' file with --architecture.",
+    )
+  return Described(
+    name,
+    source="timm",
+    labels=tuple(map(str, config.get("label_names") or ())),
+    num_labels=config.get("num_classes"),
+    reading=None if default_preprocess else of_timm(details),
+  )

@@ -1,0 +1,229 @@
+"""Checkpoints of every kind as mappings from keys to tensors that are read when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+from bcos_jax.errors import InputError
+from bcos_jax.tensor_files import DAMAGED, LazyTensor, read_safetensors
+
+from . import hub
+from .pickles import read_pickle
+
+Tensors = Mapping[str, LazyTensor]
+_INDEX = ".index.json"
+_PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar")
+_AVERAGED = ("state_dict_ema", "model_ema", "ema")
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """What a source holds.
+
+  Attributes:
+    origin: The path or hub id, as it was given.
+    tensors: Key -> tensor.
+    dropped: Keys that are left out of `tensors`, and why.
+    notes: What was done to the keys, for people.
+    config: The configuration beside the weights, as its file states it.
+    preprocessor: The preprocessing beside the weights, as its file states it.
+    folder: The local folder of a Hugging Face repository; None for a single file.
+  """
+
+  origin: str
+  tensors: Tensors
+  dropped: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  notes: tuple[str, ...] = ()
+  config: Mapping[str, Any] | None = None
+  preprocessor: Mapping[str, Any] | None = None
+  folder: pathlib.Path | None = None
+
+
+def open_checkpoint(
+  source: str | os.PathLike, *, ema: bool = False, download: bool = False
+) -> Checkpoint:
+  """Opens a checkpoint; no tensor is read.
+
+  Args:
+    source: A file (safetensors, the index of shards, a PyTorch file), a folder with a
+      configuration and weights, or a hub id.
+    ema: Takes the averaged weights of a training checkpoint instead of the last ones.
+    download: Lets a hub id be fetched.
+
+  Raises:
+    InputError: The source is missing or damaged, or of no known kind.
+  """
+  path = pathlib.Path(source)
+  if path.is_dir():
+    return _of_folder(path, str(source), ema)
+  if path.is_file():
+    tensors, notes = _of_file(path, ema)
+    return _unwrapped(Checkpoint(str(source), tensors, notes=notes), ema)
+  if hub.is_id(str(source)):
+    return _of_folder(hub.snapshot(str(source), download=download), str(source), ema)
+  raise InputError(
+    f"Nothing at {str(source)!r}.", "Give a checkpoint file, a folder, or a hub id owner/name."
+  )
+
+
+def _of_folder(folder: pathlib.Path, origin: str, ema: bool) -> Checkpoint:
+  weights = next((folder / name for name in hub.WEIGHTS if (folder / name).is_file()), None)
+  config = next((folder / name for name in hub.CONFIGS if (folder / name).is_file()), None)
+  if config is None:
+    raise InputError(
+      f"{origin!r} has no config.json that says what network it is.",
+      "Add it, or give the weights' file itself with --architecture.",
+    )
+  if weights is None:
+    raise InputError(
+      f"{origin!r} has no weights: none of {', '.join(hub.WEIGHTS)}.",
+      "Download the repository again, or give the weights' file itself.",
+    )
+  tensors, notes = _of_file(weights, ema)
+  preprocessor = folder / hub.PREPROCESSOR
+  checkpoint = Checkpoint(
+    origin,
+    tensors,
+    notes=notes,
+    config=read_json(config),
+    preprocessor=read_json(preprocessor) if preprocessor.is_file() else None,
+    folder=folder,
+  )
+  return _unwrapped(checkpoint, ema)
+
+
+def read_json(path: pathlib.Path) -> Mapping[str, Any]:
+  """Reads a JSON object.
+
+  Raises:
+    InputError: The file is damaged, or holds something else.
+  """
+  try:
+    value = json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise InputError(f"Cannot read {str(path)!r}: {error}.", DAMAGED) from error
+  if not isinstance(value, dict):
+    raise InputError(f"{str(path)!r} holds a {type(value).__name__}, expected an object.", DAMAGED)
+  return value
+
+
+def _of_file(path: pathlib.Path, ema: bool) -> tuple[Tensors, tuple[str, ...]]:
+  if path.name.endswith(_INDEX):
+    return _sharded(path), ()
+  if path.suffix == ".safetensors":
+    tensors, notes = read_safetensors(path), ()
+  elif path.suffix in _PICKLES:
+    tensors, notes = _state_dict(path, read_pickle(path), ema)
+  else:
+    raise InputError(
+      f"{str(path)!r} is of no known kind.",
+      f"Give .safetensors, {_INDEX} or a PyTorch file ({', '.join(_PICKLES)}).",
+    )
+  if not tensors:
+    raise InputError(f"{str(path)!r} holds no tensors.", "Give a checkpoint with weights.")
+  return tensors, notes
+
+
+def _sharded(index: pathlib.Path) -> Tensors:
+  """Opens all shards; the index and they must name the same keys."""
+  named = read_json(index).get("weight_map")
+  texts = isinstance(named, dict) and all(isinstance(name, str) for name in named.values())
+  if not texts or not named:
+    raise InputError(f"{str(index)!r} has no weight_map of keys to files.", DAMAGED)
+  tensors: dict[str, LazyTensor] = {}
+  problems = []
+  for shard in sorted(set(named.values())):
+    path = index.parent / shard
+    if pathlib.PurePath(shard).name != shard or not path.is_file():
+      problems.append(f"the shard {shard!r} is missing")
+      continue
+    held, _ = _of_file(path, ema=False)
+    expected = {key for key, name in named.items() if name == shard}
+    problems += [f"{key!r} is not in {shard!r}" for key in sorted(expected - held.keys())]
+    problems += [
+      f"{shard!r} holds {key!r}, which the index "
+      + (f"places in {named[key]!r}" if key in named else "does not name")
+      for key in sorted(held.keys() - expected)
+    ]
+    tensors |= held
+  if problems:
+    raise InputError(
+      f"{str(index)!r} and its shards do not fit:\n  " + "\n  ".join(problems) + "\n",
+      "Download the missing or damaged files again.",
+    )
+  return {key: tensors[key] for key in named}
+
+
+def _state_dict(path: pathlib.Path, value: Any, ema: bool) -> tuple[Tensors, tuple[str, ...]]:
+  """Finds the state dict in what a PyTorch file holds."""
+  notes: tuple[str, ...] = ()
+  if not _is_state(value) and isinstance(value, dict):
+    averaged = [name for name in _AVERAGED if _is_state(value.get(name))]
+    wrappers = [name for name in _WRAPPERS if _is_state(value.get(name))]
+    # A Lightning file holds the averaged weights inside its state dict, under a prefix.
+    chosen = (averaged if ema and averaged else wrappers)[:1]
+    if not chosen:
+      entries = ", ".join(map(repr, list(value)[:8])) or "nothing"
+      raise InputError(
+        f"{str(path)!r} has no state dict; it holds {entries}.",
+        f"Save the state dict itself, or under one of {', '.join(_WRAPPERS)}.",
+      )
+    notes = (f"weights from the entry {chosen[0]!r}",)
+    value = value[chosen[0]]
+  if not isinstance(value, dict):
+    raise InputError(
+      f"{str(path)!r} holds a {type(value).__name__}, expected a state dict.",
+      "Save the state dict of the network.",
+    )
+  odd = [key for key, tensor in value.items() if not isinstance(tensor, LazyTensor)]
+  if odd:
+    raise InputError(
+      f"{str(path)!r} holds under {odd[0]!r} a {type(value[odd[0]]).__name__}, no tensor.",
+      "Save only the tensors of the state dict.",
+    )
+  return value, notes
+
+
+def _is_state(value: Any) -> bool:
+  return isinstance(value, dict) and any(
+    isinstance(key, str) and isinstance(tensor, LazyTensor) for key, tensor in value.items()
+  )
+
+
+def _unwrapped(checkpoint: Checkpoint, ema: bool) -> Checkpoint:
+  """Takes off what training wraps around a network: averages, teachers, parallel modules."""
+  tensors, dropped, notes = dict(checkpoint.tensors), {}, list(checkpoint.notes)
+
+  def drop(applies: Callable[[str], bool], reason: str):
+    for key in [key for key in tensors if applies(key)]:
+      dropped[key] = reason
+      del tensors[key]
+
+  def strip(prefix: str):
+    nonlocal tensors
+    if tensors and all(key.startswith(prefix) for key in tensors):
+      tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+      notes.append(f"without the prefix {prefix!r}")
+
+  averaged = any(key.startswith("ema.module.") for key in tensors)
+  if averaged and any(not key.startswith("ema.") for key in tensors):
+    drop(lambda key: key == "ema.n_averaged", "counts updates of the average")
+    if ema:
+      drop(lambda key: not key.startswith("ema.module."), "the averaged weights were asked for")
+    else:
+      drop(lambda key: key.startswith("ema.module."), "averaged weights, taken with --ema")
+  elif ema and not any(f"the entry {name!r}" in note for name in _AVERAGED for note in notes):
+    raise InputError(
+      f"{checkpoint.origin!r} holds no averaged weights.", "Convert it without --ema."
+    )
+  if any(key.startswith("model.") for key in tensors):
+    drop(lambda key: key.startswith("clip_model."), "the teacher of a distillation")
+  for prefix in ("ema.module.", "module.", "_orig_mod."):
+    strip(prefix)
+  return dataclasses.replace(checkpoint, tensors=tensors, dropped=dropped, notes=tuple(notes))

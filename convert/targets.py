@@ -1,0 +1,132 @@
+"""What a conversion writes: complete, or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import json
+import os
+import pathlib
+import tempfile
+
+import jax
+
+from bcos_jax import pretrained
+from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.pretrained import Bundle
+from bcos_jax.tensor_files import write_safetensors
+
+from .state_dict import KEYS, to_state_dict
+
+BUNDLE, ORBAX = "bundle", "orbax"
+_VARIABLES = "variables"
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+
+
+def names() -> tuple[str, ...]:
+  """Returns what may be written: a bundle, an Orbax checkpoint, and every source's own layout."""
+  layouts = sorted({keys.source for tables in KEYS.values() for keys in tables})
+  return (BUNDLE, ORBAX, *layouts)
+
+
+def check(destination: str | os.PathLike, to: str) -> pathlib.Path:
+  """Returns the path of a target, if it may be written.
+
+  Raises:
+    InputError: An unknown kind of target, or a place that holds something else.
+  """
+  path = pathlib.Path(destination)
+  if to not in names():
+    raise unknown_name("target", to, names())
+  if to == BUNDLE:
+    return pretrained.check_replaceable(path)
+  if path.exists():
+    raise InputError(f"{str(path)!r} exists.", "Choose a new name, or remove it first.")
+  if _is_file(path) and to == ORBAX:
+    raise InputError(f"{str(path)!r} names a file.", "An Orbax checkpoint is a folder.")
+  return path
+
+
+def write(bundle: Bundle, destination: str | os.PathLike, to: str = BUNDLE) -> pathlib.Path:
+  """Writes a network.
+
+  Args:
+    bundle: The network.
+    destination: A folder; or, for a source's layout, a name that ends in .safetensors. A folder
+      for the layout 'huggingface' also gets the configuration that the network came with.
+    to: One of `names()`.
+
+  Returns:
+    What was written.
+
+  Raises:
+    InputError: The network has no such layout, or the place cannot be written.
+  """
+  path = check(destination, to)
+  if to == BUNDLE:
+    return pretrained.save(
+      path,
+      bundle.model,
+      bundle.variables,
+      preprocess=bundle.preprocess,
+      labels=bundle.labels,
+      provenance=bundle.config["provenance"],
+      extras=bundle.extras,
+    )
+  with _staged(path) as staged:
+    if to == ORBAX:
+      _write_orbax(bundle, staged)
+    else:
+      _write_layout(bundle, staged, to, _is_file(path))
+  return path
+
+
+def _write_layout(bundle: Bundle, staged: pathlib.Path, to: str, as_file: bool):
+  state = to_state_dict(bundle, to)
+  # transformers asks for the framework's name.
+  about = {"format": "pt"}
+  if as_file:
+    write_safetensors(staged, state, about)
+    return
+  staged.mkdir()
+  write_safetensors(staged / _WEIGHTS, state, about)
+  config = bundle.config["provenance"].get("source_config")
+  if to == bundle.config["provenance"].get("source") and config is not None:
+    names = dict(enumerate(bundle.labels))
+    labels = {"id2label": names, "label2id": {n: i for i, n in names.items()}} if names else {}
+    _write_json(staged / _CONFIG, {**config, **labels})
+
+
+def _write_orbax(bundle: Bundle, staged: pathlib.Path):
+  import orbax.checkpoint as ocp
+
+  staged.mkdir()
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(
+      (staged / _VARIABLES).absolute(), jax.tree.map(jax.numpy.asarray, dict(bundle.variables))
+    )
+  _write_json(staged / _CONFIG, {**bundle.config, "labels": list(bundle.labels)})
+
+
+def _write_json(path: pathlib.Path, value: object):
+  path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _is_file(path: pathlib.Path) -> bool:
+  return path.suffix == ".safetensors"
+
+
+@contextlib.contextmanager
+def _staged(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Gives a place beside the target that becomes the target only when all went well."""
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as temporary:
+      staged = pathlib.Path(temporary) / path.name
+      yield staged
+      staged.rename(path)
+  except OSError as error:
+    raise InputError(
+      f"Cannot write {str(path)!r}: {error.strerror or error}.",
+      "Choose a place that you may write to, on a disk with space.",
+    ) from error
