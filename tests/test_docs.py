@@ -112,7 +112,7 @@ def test_the_example_converts_bcosifies_and_explains(monkeypatch):
 def _check_example():
   model = bcos_jax.create("plain", ops=StandardOps(), widths=(8, 16), image_size=16)
   variables, images = filled(model), photos(2)
-  source = pretrained.make_bundle(model, variables, provenance={"source": "torchvision"})
+  source = pretrained.make_bundle(model, variables, provenance={"source": "mine"})
   state = convert.to_state_dict(source)
   assert "body.1.bn.running_var" in state
   bundle = convert.from_state_dict(state, "plain", fields={"widths": (8, 16), "image_size": 16})
