@@ -10,3 +10,11 @@ def cache_folder(kind: str) -> pathlib.Path:
   """Returns the user's folder for one kind of thing, by the XDG convention; not created here."""
   base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
   return pathlib.Path(base) / "bcos_jax" / kind
+
+
+def keep_compiled() -> None:
+  """Lets the next run of a program start without compiling again; for command lines to call."""
+  import jax
+
+  if not jax.config.jax_compilation_cache_dir:
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder("compiled")))

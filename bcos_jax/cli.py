@@ -7,11 +7,13 @@ one of fix; `--debug` shows the traceback. What a command needs is imported when
 from __future__ import annotations
 
 import argparse
+import ast
 from collections.abc import Sequence
+import dataclasses
 import pathlib
 import sys
 
-from .cache import cache_folder
+from .cache import keep_compiled
 from .errors import InputError
 
 
@@ -23,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.error(
       f"unrecognized arguments: {' '.join(rest)}; see `bcos-jax {options.command} --help`"
     )
-  _keep_compiled()
+  keep_compiled()
   try:
     return options.run(options, rest) or 0
   except InputError as error:
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except KeyboardInterrupt as stop:
     print(
       f"stopped: {stop or 'by the keyboard'}",
-      "  fix: run the same command to go on.",
+      f"  fix: {options.after_stop}",
       sep="\n",
       file=sys.stderr,
     )
@@ -52,23 +54,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _keep_compiled():
-  """Lets the next run of a command start without compiling again."""
-  import jax
-
-  if not jax.config.jax_compilation_cache_dir:
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder("compiled")))
-
-
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog="bcos-jax",
     description="B-cos networks: networks that explain themselves.",
     epilog="Start with: bcos-jax quickstart",
   )
-  parser.set_defaults(takes_overrides=False)
+  parser.set_defaults(takes_overrides=False, after_stop="run the same command again.")
   commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-  for add in (_add_quickstart, _add_models, _add_train, _add_evaluate, _add_explain):
+  for add in (
+    _add_quickstart,
+    _add_models,
+    _add_convert,
+    _add_bcosify,
+    _add_prepare,
+    _add_train,
+    _add_compile,
+    _add_evaluate,
+    _add_explain,
+  ):
     add(commands)
   return parser
 
@@ -101,6 +105,7 @@ def _add_quickstart(commands):
     default=pathlib.Path("runs/quickstart"),
     help="folder for networks, figure and report",
   )
+  command.set_defaults(after_stop="run the same command again; a quickstart begins anew.")
   command.add_argument("--seed", type=int, default=0, help="seed of everything")
   command.add_argument(
     "--short", action="store_true", help="a fraction of the steps; shows that everything runs"
@@ -116,30 +121,141 @@ def _quickstart(options, _):
 
 
 def _add_models(commands):
-  command = _add(commands, "models", _models, "list the architectures", "bcos-jax models vit")
+  command = _add(
+    commands,
+    "models",
+    _models,
+    "list the networks, what they come from and what was published",
+    "bcos-jax models vit",
+  )
   command.add_argument("pattern", nargs="?", default="", help="part of a name")
 
 
 def _models(options, _):
-  from . import models, ops, pretrained
-  from .errors import unknown_name
+  from .convert import catalogue
 
-  names = [name for name in models.names() if options.pattern in name]
-  if not names:
-    raise unknown_name("architecture", options.pattern, models.names())
-  print(f"{'architecture':<28}{'input':>6}{'classes':>9}{'conventional':>14}{'B-cosified':>14}")
-  for name in names:
-    sizes = []
-    for family in (ops.StandardOps(), ops.BcosOps()):
-      model = models.create(name, ops=family)
-      sizes.append(f"{pretrained.num_parameters(model) / 1e6:.3f} M")
-    print(
-      f"{name:<28}{model.input_spec.shape[1]:>6}{model.num_classes:>9}{sizes[0]:>14}{sizes[1]:>14}",
-      flush=True,
-    )
+  catalogue.show(options.pattern)
+
+
+def _add_convert(commands):
+  command = _add(
+    commands,
+    "convert",
+    _convert,
+    "convert a PyTorch or Hugging Face checkpoint to a bundle, or a bundle back",
+    "bcos-jax convert resnet50.pth bundles/resnet50 --architecture=resnet50",
+  )
+  command.add_argument("source", help="file, folder, hub id owner/name, or bundle")
+  command.add_argument("destination", type=pathlib.Path, help="what to write")
+  command.add_argument("--architecture", help="see `bcos-jax models`; found out if not given")
+  command.add_argument("--source", dest="layout", help="whose keys these are, e.g. torchvision")
+  command.add_argument("--dtype", help="float32 (default), bfloat16, float16, or source")
+  command.add_argument("--num_classes", type=int, help="puts a new head of so many classes")
+  command.add_argument("--to", default="bundle", help="bundle, orbax, or a source's own layout")
+  command.add_argument("--ema", action="store_true", help="take a training's averaged weights")
+  command.add_argument("--download", action="store_true", help="fetch a hub id")
+  command.add_argument("--dry-run", action="store_true", help="print the table and stop")
+  command.add_argument("--verify", action="store_true", help="compare with PyTorch before writing")
+  command.add_argument(
+    "--verify_images", nargs="+", default=(), type=pathlib.Path, help="pictures to compare on too"
+  )
+  command.add_argument("--every_key", action="store_true", help="a line for every tensor")
+  command.add_argument(
+    "--default_preprocess", action="store_true", help="take the architecture's preprocessing"
+  )
+  command.add_argument(
+    "--allow_nonfinite", action="store_true", help="take weights that are NaN or infinite"
+  )
+
+
+def _convert(options, _):
+  from .convert import commands
+
+  known = {field.name for field in dataclasses.fields(commands.Choices)}
+  given = {name: value for name, value in vars(options).items() if name in known}
+  choices = commands.Choices(**given | {"source": options.layout})
+  commands.convert(options.source, options.destination, choices)
+
+
+def _add_bcosify(commands):
+  command = _add(
+    commands,
+    "bcosify",
+    _bcosify,
+    "turn a conventional network into a B-cos network that starts from its weights",
+    "bcos-jax bcosify bundles/resnet50 bundles/bcos_resnet50",
+  )
+  command.add_argument("source", type=pathlib.Path, help="bundle of a conventional network")
+  command.add_argument("destination", type=pathlib.Path, help="folder of the new bundle")
+  command.add_argument(
+    "--ops",
+    action="append",
+    default=[],
+    metavar="FIELD=VALUE",
+    help="option of the B-cos family, e.g. b=1.5, use_bias=true, pool=max; may be given again",
+  )
+  command.add_argument(
+    "--keep_mean", action="store_true", help="do not fold the norms' means into biases"
+  )
+
+
+def _bcosify(options, _):
+  from .convert import commands
+
+  fields = dict(_field(text) for text in options.ops)
+  commands.bcosify(options.source, options.destination, fields, fold_mean=not options.keep_mean)
+
+
+def _field(text: str) -> tuple[str, object]:
+  name, equals, value = text.partition("=")
+  if not equals:
+    raise InputError(f"--ops {text!r}; expected FIELD=VALUE.", "Write e.g. --ops b=1.5.")
+  words = {"true": True, "false": False, "none": None}
+  if value.lower() in words:
+    return name, words[value.lower()]
+  try:
+    return name, ast.literal_eval(value)
+  except (ValueError, SyntaxError):
+    return name, value
+
+
+def _add_prepare(commands):
+  command = _add(
+    commands,
+    "prepare",
+    _prepare,
+    "turn the official archives of a data set into array_record, without TensorFlow",
+    "bcos-jax prepare imagenet2012 --archives=downloads --data_dir=data",
+  )
+  command.add_argument("dataset", choices=["imagenet2012"], help="name of the data set")
+  command.add_argument(
+    "--archives",
+    type=pathlib.Path,
+    required=True,
+    help="folder with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar",
+  )
+  command.add_argument("--data_dir", default="", help="folder of the data sets")
+  command.add_argument("--splits", default="train,validation", help="which archives to read")
+  command.add_argument(
+    "--any_size", action="store_true", help="take archives that hold only a part of the pictures"
+  )
+
+
+def _prepare(options, _):
+  from .train.data import imagenet
+
+  folder = imagenet.prepare(
+    options.archives,
+    data_dir=options.data_dir,
+    splits=options.splits.split(","),
+    complete=not options.any_size,
+  )
+  print(f"Prepared {folder}")
 
 
 def _add_train(commands):
+  from .train import hosts
+
   command = _add(
     commands,
     "train",
@@ -147,7 +263,9 @@ def _add_train(commands):
     "train a recipe and save the network",
     "bcos-jax train --config=digits:scratch --workdir=runs/scratch --config.optimizer.lr=1e-3",
   )
-  command.set_defaults(takes_overrides=True)
+  command.set_defaults(
+    takes_overrides=True, after_stop="run the same command to go on from the last checkpoint."
+  )
   command.add_argument(
     "--config",
     required=True,
@@ -155,10 +273,11 @@ def _add_train(commands):
   )
   command.add_argument("--workdir", type=pathlib.Path, help="folder of the run; resumed if begun")
   command.add_argument("--print_config", action="store_true", help="print the recipe and stop")
+  hosts.add_arguments(command)
 
 
 def _train(options, overrides):
-  from .train import config
+  from .train import config, hosts
   from .train import main as training
 
   if options.print_config:
@@ -168,7 +287,47 @@ def _train(options, overrides):
     raise InputError(
       "--workdir is missing, expected a folder for the run.", "Give e.g. --workdir=runs/first."
     )
+  hosts.join(options)
   print(f"Saved {training.main(options.config, overrides, options.workdir)}")
+
+
+def _add_compile(commands):
+  command = _add(
+    commands,
+    "compile",
+    _compile,
+    "compile a recipe's training step for a TPU slice, without having one",
+    "bcos-jax compile --config=bcosify_cnn:resnet50_v1 --topology=v5e:16x16 "
+    "--config.data.batch_size=4096",
+  )
+  command.set_defaults(takes_overrides=True)
+  command.add_argument("--config", required=True, help="as for train")
+  command.add_argument("--topology", required=True, help="e.g. v5e:16x16, v4:2x2x4, v6e:4x4")
+  command.add_argument(
+    "--examples", type=int, default=1_281_167, help="size of the training set (ImageNet's)"
+  )
+  command.add_argument(
+    "--utilisation", type=float, default=0.4, help="share of the chip's peak, for the estimates"
+  )
+
+
+def _compile(options, overrides):
+  from .train import config, pod
+
+  recipe = config.load_config(options.config, overrides)
+  print(f"Compiling for {options.topology}; this takes minutes.", flush=True)
+  try:
+    cost = pod.compile_recipe(recipe, options.topology, options.examples)
+  except MemoryError as error:
+    print(f"error: the step does not fit: {error}", file=sys.stderr)
+    print(
+      "  fix: more devices, a smaller --config.data.batch_size, --config.accumulate, or "
+      "--config.ops.dtype=bfloat16.",
+      file=sys.stderr,
+    )
+    return 1
+  pod.report(cost, print, examples=options.examples, utilisation=options.utilisation)
+  return 0 if cost.fits else 1
 
 
 def _add_evaluate(commands):
@@ -195,7 +354,10 @@ def _add_evaluate(commands):
 
 
 def _evaluate(options, _):
-  from . import metrics, pretrained
+  _check_evaluation(options)
+  import jax
+
+  from . import pretrained
   from .train import data, evaluate
 
   bundle = pretrained.load(options.bundle)
@@ -208,23 +370,58 @@ def _evaluate(options, _):
       f"The network has {bundle.model.num_classes} classes, {options.dataset!r} has {classes}.",
       "Evaluate a network trained on this data set.",
     )
-  result = evaluate.evaluate(
-    bundle.model, bundle.variables, examples, batch_size=options.batch_size
-  )
-  print(f"accuracy {result['accuracy']:.2%} on {result['count']:.0f} images")
-  if options.grid:
-    images, labels = data.pipeline.to_arrays(examples)
-    game = metrics.grid_pointing_game(
-      metrics.attribute_with(bundle.model, bundle.variables),
-      _logits_of(bundle),
-      images,
-      labels,
-      grid=options.grid,
-      num_grids=options.num_grids,
-      smooth=options.smooth,
+  with jax.default_matmul_precision("highest"):
+    result = evaluate.evaluate(
+      bundle.model, bundle.variables, examples, batch_size=options.batch_size
     )
-    for name, value in game.summary().items():
-      print(f"grid pointing {name:<14} {value:.4g}")
+    print(f"accuracy {result['accuracy']:.2%} on {result['count']:.0f} images")
+    if options.grid:
+      for name, value in _play(options, bundle, examples).summary().items():
+        print(f"grid pointing {name:<14} {value:.4g}")
+
+
+def _check_evaluation(options):
+  """Refuses what would fail only after the work."""
+  for name, fits, expected in (
+    ("batch_size", options.batch_size >= 1, "at least 1"),
+    ("grid", options.grid == 0 or options.grid >= 2, "at least 2, or 0 for no game"),
+    ("num_grids", options.num_grids >= 1, "at least 1"),
+    ("smooth", options.smooth == 0 or options.smooth % 2 == 1, "an odd number of pixels, or 0"),
+  ):
+    if not fits or getattr(options, name) < 0:
+      value = getattr(options, name)
+      raise InputError(f"--{name}={value}, expected {expected}.", f"Change --{name}.")
+
+
+def _play(options, bundle, examples):
+  """Plays the grid pointing game; holds the pictures of one batch at a time."""
+  import numpy as np
+
+  from . import metrics
+
+  source = examples.dataset.source
+  return metrics.grid_pointing_game(
+    metrics.attribute_with(bundle.model, bundle.variables),
+    _logits_of(bundle),
+    _Pictures(examples),
+    np.array([source[i]["label"] for i in range(len(examples))]),
+    grid=options.grid,
+    num_grids=options.num_grids,
+    smooth=options.smooth,
+  )
+
+
+class _Pictures(Sequence):
+  """The pictures of examples, each read when it is asked for."""
+
+  def __init__(self, examples):
+    self._examples = examples
+
+  def __len__(self):
+    return len(self._examples)
+
+  def __getitem__(self, index):
+    return self._examples[index]["image"]
 
 
 def _logits_of(bundle):

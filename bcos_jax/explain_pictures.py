@@ -46,7 +46,7 @@ def explain_pictures(
   wanted = None if target is None else _class(target, labels)
   images = np.stack([network.preprocess(picture) for picture in pictures])
   ex = explain(network.model, network.variables, images, wanted, batch_size=batch_size)
-  options = _options(network.model.ops, images.shape[1])
+  options = render_options(network.model.ops, images.shape[1])
   paths, entries = [], []
   for i, picture in enumerate(map(pathlib.Path, pictures)):
     path = output / f"{_unique(picture.stem, paths)}.png"
@@ -65,7 +65,8 @@ def explain_pictures(
   return [*paths, report]
 
 
-def _options(ops, side: int) -> render.Options:
+def render_options(ops, side: int) -> render.Options:
+  """Returns how to draw explanations of pictures of this many pixels per side."""
   # The published averaging window of 15 is for pictures of 224 pixels.
   smooth = max(1, round(15 * side / 224)) | 1
   # B-cos networks are trained with one binary cross-entropy per class.

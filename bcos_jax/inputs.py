@@ -174,7 +174,7 @@ class Preprocess:
 
     if not isinstance(picture, Image.Image):
       picture = read_picture(picture)
-    picture = _flatten(picture).convert("RGB" if self.colors == 3 else "L")
+    picture = upright(picture, self.colors)
     resample = Image.Resampling[self.interpolation.upper()]
     height, width = self.size
     if self.resize:
@@ -210,7 +210,7 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
   try:
     with Image.open(path) as picture:
       picture.load()
-      return _flatten(picture).convert("RGB")
+      return upright(picture)
   except FileNotFoundError:
     raise InputError(f"No picture at {os.fspath(path)!r}.", "Check the path.") from None
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -220,8 +220,11 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
     ) from error
 
 
-def _flatten(picture: Image.Image) -> Image.Image:
-  """Returns upright 8-bit colours without transparency."""
+def upright(picture: Image.Image, colors: int = 3) -> Image.Image:
+  """Returns a PIL picture of any mode as upright 8-bit RGB (or grey, if `colors` is 1).
+
+  EXIF rotation is applied, and transparent parts are shown on white.
+  """
   from PIL import Image, ImageOps
 
   picture = ImageOps.exif_transpose(picture)
@@ -234,4 +237,4 @@ def _flatten(picture: Image.Image) -> Image.Image:
     picture = picture.convert("RGBA")
     white = Image.new("RGBA", picture.size, "white")
     picture = Image.alpha_composite(white, picture)
-  return picture
+  return picture.convert("RGB" if colors == 3 else "L")

@@ -10,6 +10,8 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
+import inspect
 import math
 from typing import Any, Self
 
@@ -29,6 +31,13 @@ _NORMS = ("batch", "all", "group", "instance", "layer", "position")
 _ORDERS = ("head_first", "pool_first")
 
 
+@functools.cache
+def _recomputed(module: type[nn.Module]) -> type[nn.Module]:
+  # Counted from the module itself: whether the network is training is no array.
+  takes_train = "train" in inspect.signature(module.__call__).parameters
+  return nn.remat(module, static_argnums=(2,) if takes_train else ())
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ops(abc.ABC):
   """What an architecture may ask for. Abstract; the two families below are final.
@@ -39,12 +48,15 @@ class Ops(abc.ABC):
       logits are float32 in any case.
     param_dtype: Dtype of the parameters.
     detach: Explanation mode, see `detached`.
+    recompute: Whether the backward pass computes each block's results anew rather than keeping
+      them: about a third more arithmetic for a fraction of the memory.
   """
 
   encoding: Encoding = Encoding()
   dtype: str | None = None
   param_dtype: str = "float32"
   detach: bool = False
+  recompute: bool = False
 
   def detached(self) -> Self:
     """Returns the family in explanation mode: every dynamic weight is a constant.
@@ -53,6 +65,10 @@ class Ops(abc.ABC):
     (arXiv 2205.10268, section 3.2). `model.clone(ops=model.ops.detached())` shares parameters.
     """
     return dataclasses.replace(self, detach=True)
+
+  def block(self, module: type[nn.Module]) -> type[nn.Module]:
+    """Returns the class of one of a network's repeated blocks, as its blocks are to be made."""
+    return _recomputed(module) if self.recompute else module
 
   @abc.abstractmethod
   def conv(

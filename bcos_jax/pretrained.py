@@ -28,6 +28,7 @@ from .tensor_files import FileTensor, read_safetensors, write_safetensors
 
 FORMAT = 1
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+_SHOWN = 5  # problems in a message; a wrong network has hundreds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,7 +175,14 @@ def check_replaceable(folder: str | os.PathLike) -> pathlib.Path:
 
 def is_bundle(folder: pathlib.Path) -> bool:
   """Whether a folder holds a bundle and nothing else, so that nothing of the user's is lost."""
-  return folder.is_dir() and {path.name for path in folder.iterdir()} == {_WEIGHTS, _CONFIG}
+  if not folder.is_dir() or {path.name for path in folder.iterdir()} != {_WEIGHTS, _CONFIG}:
+    return False
+  # Repositories of the Hugging Face hub have files of the same names.
+  try:
+    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+  except (OSError, ValueError):
+    return False
+  return isinstance(config, dict) and {"format", "architecture", "ops"} <= config.keys()
 
 
 def _replace(folder: pathlib.Path, staged: pathlib.Path, aside: pathlib.Path):
@@ -317,8 +325,11 @@ def _check_variables(model: nn.Module, variables: Mapping[str, Any], whose: str)
     if given[path].shape != wanted[path].shape
   ]
   if problems:
+    shown = "; ".join(problems[:_SHOWN])
+    if len(problems) > _SHOWN:
+      shown += f"; and {len(problems) - _SHOWN} more problems"
     raise InputError(
-      f"{whose} do not fit {models.describe(model)[0]}: {'; '.join(problems)}.",
+      f"{whose} do not fit {models.describe(model)[0]}: {shown}.",
       "Use the variables of this architecture, layer family and class count.",
     )
 

@@ -5,6 +5,8 @@ such a config. `--config=NAME:variant` picks one, `--config.a.b=value` changes s
 Durations are steps, or text such as "90 epochs".
 """
 
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
 
@@ -22,16 +24,25 @@ def get_config() -> ConfigDict:
       },
       "init": "",  # bundle folder to start from; "" starts at random
       "fold_mean": True,  # of batch norms into their biases, when `init` is B-cosified
+      "finetune": False,  # a new head for the data's classes; fields that are 0 are filled in
+      "best": False,  # end with the best evaluated state that was saved, not with the last
       "data": {
-        "name": "",  # TFDS name
+        "name": "",  # TFDS name, unless there is a folder
+        "folder": "",  # one's own pictures: DIR/class/..., or DIR/{train,val}/class/...
+        "labels": "",  # table of the folder's files: name, one label or several separated by |
+        "held_out": 0.2,  # share of the folder to evaluate on, where it is not split itself
+        "balance": 0.0,  # 0 draws every picture of the folder equally often, 1 every class
         "data_dir": "",  # "" for the user's cache folder (or $BCOS_JAX_DATA_DIR)
         "train_split": "train",
         "test_split": "test",
         "batch_size": 64,  # of all devices together
         "eval_batch_size": 256,
-        "image_size": 224,
+        "image_size": 224,  # of evaluation, and of training unless train_size is set
+        "train_size": 0,  # side of training images; 0: image_size
         "resize": 256,  # shorter side before the central crop; 0: straight to image_size
-        "augment": "none",
+        "interpolation": "bilinear",  # PIL's anti-aliased filter
+        "damaged": "fail",  # pictures that cannot be read: fail, or skip and count them
+        "augment": augment(),
         "workers": 0,  # decoding processes; 0 decodes in threads
         "cache": False,  # keep decoded images in memory
       },
@@ -43,16 +54,102 @@ def get_config() -> ConfigDict:
         "off": -1.0,  # least target of uniform_off_label_bce; -1: one over the classes
       },
       "optimizer": optimizer(),
+      "ema": {  # moving average of the network; evaluated beside it, and saved in its place
+        "decay": 0.0,  # per example and epoch, as in torchvision's reference; 0: off
+        "every": 32,  # steps between updates
+      },
+      "watch": {
+        "explain_every": 0,  # steps between figures of explanations; 0: none
+        "explain_images": 6,  # pictures per figure, always the same ones
+        "profile_steps": 0,  # steps to trace with JAX's profiler; 0: none
+        "wandb": "",  # project of Weights & Biases to log to as well; "": none
+      },
+      "recompute": False,  # blocks in the backward pass, to save memory
+      "accumulate": 1,  # parts that a batch is cut into, one after the other, to save memory
+      "nonfinite": "stop",  # at a loss or gradient that is not finite; skip leaves the step out
       "eval_every": 0,  # 0: only at the end
       "log_every": 10,
       "checkpoint_every": 0,  # 0: only at the end and when interrupted
+      "keep_every": 0,  # checkpoints of multiples of it are kept for ever, beside newest and best
       "mesh": {  # axis sizes; -1 takes the remaining devices
         "data": -1,
         "fsdp": 1,
+        "tensor": 1,
       },
-      "layout": (),  # (regular expression, mesh axes by dimension) of arrays to split
-    }
+      # (regular expression, mesh axes by dimension) of arrays to split; (("", "fsdp"),) splits the
+      # largest dimension of every one.
+      "layout": (),
+    },
+    # A duration is a number or text; values from the command line are checked when they are read.
+    type_safe=False,
   )
+
+
+def imagenet() -> ConfigDict:
+  """Returns what the published ImageNet recipes share: data, crops, mirroring, clipping."""
+  config = get_config()
+  config.model.num_classes = 1000
+  config.data.update(name="imagenet2012", test_split="validation", workers=16)
+  config.data.augment.update(crop="random_resized", flip=0.5)
+  config.log_every = 100
+  config.eval_every = config.checkpoint_every = "1 epoch"
+  return config
+
+
+def vit(config: ConfigDict, family: str, size: str) -> None:
+  """Names a SimpleViT or ViTc of B-cos v2 and sets its 90 epochs, batch and warm-up."""
+  patch = "patch16_224" if family == "simple_vit" else "patch1_14"
+  config.model.name = f"{family}_{size}_{patch}"
+  config.steps = "90 epochs"
+  large = size == "l" or (family, size) == ("simple_vit", "b")
+  config.data.batch_size = 512 if large else 1024
+  config.optimizer.warmup_steps = 50_000 if large else 10_000
+
+
+def cifar10(config: ConfigDict) -> None:
+  """Makes a recipe one of the norm ablations of B-cos v2 on CIFAR-10."""
+  config.model.update(name="resnet20", num_classes=10)
+  config.data.update(name="cifar10", test_split="test", image_size=32, resize=0, batch_size=64)
+  config.data.augment.update(crop="shift", flip=0.5)
+  config.optimizer.update(name="adam", lr=1e-3, schedule="cosine_epochs", warmup_steps=0, agc=0.0)
+  config.loss.update(name="bce", eval_name="bce")
+  config.steps = "100 epochs"
+
+
+def runlocal(name: str) -> Callable[[ConfigDict], None]:
+  """Returns a variant that runs a recipe for real in a minute on a laptop, offline.
+
+  It keeps the recipe's family, optimiser, loss and augmentation, and takes a tiny network and
+  handwritten digits in place of the rest.
+  """
+
+  def variant(config: ConfigDict) -> None:
+    config.model = ConfigDict({"name": name, "num_classes": 10})
+    config.init = ""
+    config.data.update(name="digits", test_split="test", workers=0, batch_size=64)
+    config.data.update(image_size=32, train_size=0, resize=0)
+    config.data.augment.update(scale=(0.6, 1.0), flip=0.0)
+    config.optimizer.update(lr=3e-3, warmup_steps=20)
+    config.steps, config.log_every = 100, 10
+    config.eval_every, config.checkpoint_every = 50, 0
+
+  return variant
+
+
+def augment() -> dict:
+  """Returns the defaults of the augmentation of training pictures."""
+  return {
+    "crop": "none",  # none, shift (by an eighth of the side) or random_resized
+    "scale": (0.08, 1.0),  # share of the picture's area in a random crop
+    "flip": 0.0,  # probability of mirroring
+    "policy": "none",  # none, rand_augment or trivial_augment_wide
+    "policy_operations": 2,  # of rand_augment
+    "policy_magnitude": 10,  # of rand_augment, 0 to 30
+    "erase": 0.0,  # probability of a black box
+    "mixup": 0.0,  # alpha of the blend of two pictures; 0: off
+    "cutmix": 0.0,  # alpha of the box from another picture; 0: off
+    "repeats": 1,  # variations of each picture in a row
+  }
 
 
 def optimizer() -> dict:
@@ -60,7 +157,8 @@ def optimizer() -> dict:
   return {
     "name": "adamw",  # adamw, adam or sgd
     "lr": 1e-3,
-    "schedule": "cosine",  # cosine (by step), cosine_epochs (by epoch) or constant
+    # cosine (by step), cosine_epochs (by epoch), step_epochs (a tenth every 30 epochs) or constant
+    "schedule": "cosine",
     "warmup_steps": 0,  # linear, from 0.01 x lr
     "weight_decay": 0.0,
     "decay_rules": (),  # (regular expression, rate); the first that matches a path decides

@@ -22,7 +22,8 @@ def get_config() -> ConfigDict:
   config = common.get_config()
   config.model.update(name="resnet8", num_classes=10)
   config.ops = ConfigDict({"family": "standard", "encoding": {"mean": MEAN, "std": STD}})
-  config.data.update(name="digits", image_size=24, resize=0, augment="shift", cache=True)
+  config.data.update(name="digits", image_size=24, resize=0, cache=True)
+  config.data.augment.crop = "shift"
   config.steps = 300
   config.loss.update(name="cross_entropy", eval_name="cross_entropy")
   config.optimizer.update(lr=3e-3, warmup_steps=20, agc=0.0)

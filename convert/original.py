@@ -29,7 +29,11 @@ def build(plan: Plan) -> tuple[Any | None, str]:
   library = {"huggingface": "transformers"}.get(source, source)
   if importlib.util.find_spec(library) is None:
     return None, f"{library} is not installed"
-  return _BUILDERS[source](plan)
+  try:
+    return _BUILDERS[source](plan)
+  except (ImportError, RuntimeError) as error:
+    # An installation that does not fit together, such as a torchvision for another PyTorch.
+    return None, f"{library} cannot be used here: {' '.join(str(error).split())[:200]}"
 
 
 def _torchvision(plan: Plan) -> tuple[Any | None, str]:
@@ -56,17 +60,24 @@ def _huggingface(plan: Plan) -> tuple[Any | None, str]:
   import torch
   import transformers
 
-  if plan.checkpoint.config is None:
+  folder = plan.checkpoint.folder
+  if folder is None:
     return None, "the checkpoint came without config.json"
-  # A folder with exactly these weights: transformers itself finds the class and maps the keys.
-  config = transformers.AutoConfig.for_model(**plan.checkpoint.config)
   named = (plan.checkpoint.config.get("architectures") or [None])[0]
   cls = getattr(transformers, named or "", None)
   if cls is None:
     return None, f"transformers has no class {named!r}"
-  config._attn_implementation = "eager"
-  network = cls(config).to(torch.float32)
-  return _filled(network, plan), f"transformers {transformers.__version__}"
+  # transformers itself maps the keys of files to those of its current modules.
+  network, loaded = cls.from_pretrained(
+    folder,
+    dtype=torch.float32,
+    attn_implementation="eager",
+    local_files_only=True,
+    output_loading_info=True,
+  )
+  if missing := sorted(loaded["missing_keys"]):
+    raise RuntimeError(f"transformers does not find {missing[0]!r} in the checkpoint")
+  return network.eval(), f"transformers {transformers.__version__}"
 
 
 def _variant(plan: Plan) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from flax import linen as nn
 from flax import traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bcos_jax.pretrained import Bundle
@@ -18,7 +19,7 @@ from bcos_jax.pretrained import Bundle
 from .keys import Keys
 from .rules import parse, render
 
-OUTPUT = "output"
+OUTPUT, GRADIENT = "output", "gradient of the input"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,8 @@ def compare(network: Any, bundle: Bundle, keys: Keys, inputs: np.ndarray) -> lis
     inputs: Encoded images [N, H, W, channels] float32 (see `Encoding`), or tokens [N, T].
 
   Returns:
-    One check per pair in the order of computation, the outputs last.
+    One check per pair in the order of computation, then the outputs, and for images the gradient
+    of each image's largest output with respect to it.
   """
   theirs, theirs_out = _run_torch(network, inputs)
   ours, ours_out = _run_flax(bundle, inputs)
@@ -57,7 +59,34 @@ def compare(network: Any, bundle: Bundle, keys: Keys, inputs: np.ndarray) -> lis
       if (numbers := parse(torch_template, name)) is not None:
         path = render(flax_template, numbers)
         checks.append(Check(name, path, error(value, ours[path]) if path in ours else np.inf))
-  return [*checks, Check(OUTPUT, OUTPUT, error(theirs_out, ours_out))]
+  checks.append(Check(OUTPUT, OUTPUT, error(theirs_out, ours_out)))
+  if inputs.ndim == 4 and theirs_out.ndim == 2:
+    targets = np.argmax(theirs_out, axis=-1)
+    gradients = (
+      _torch_gradient(network, inputs, targets),
+      np.asarray(_gradient(bundle.model, bundle.variables, inputs, targets)),
+    )
+    checks.append(Check(GRADIENT, GRADIENT, _distance(*gradients)))
+  return checks
+
+
+def _torch_gradient(network: Any, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+  import torch
+
+  x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(inputs, -1, 1))).requires_grad_()
+  outputs = _result(network(x))
+  outputs[torch.arange(len(targets)), torch.from_numpy(targets)].sum().backward()
+  return np.moveaxis(x.grad.numpy(), 1, -1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gradient(model: nn.Module, variables: Any, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+  def chosen(x):
+    with jax.default_matmul_precision("highest"):
+      outputs = model.apply(variables, x)
+    return outputs[jnp.arange(len(targets)), targets].sum()
+
+  return jax.grad(chosen)(inputs)
 
 
 def error(expected: np.ndarray, value: np.ndarray) -> float:
@@ -102,17 +131,22 @@ def _run_torch(network: Any, inputs: np.ndarray) -> tuple[dict[str, np.ndarray],
 
 
 def _tensor(result: Any) -> np.ndarray | None:
+  found = _result(result)
+  return None if found is None else found.detach().numpy().copy()
+
+
+def _result(result: Any) -> Any | None:
   """Returns the tensor that a module's result is about."""
   import torch
 
   for name in ("logits", "image_embeds", "text_embeds", "pooler_output", "last_hidden_state"):
     if getattr(result, name, None) is not None:
-      return _tensor(getattr(result, name))
+      return _result(getattr(result, name))
   if isinstance(result, Mapping):
-    return _tensor(next(iter(result.values()))) if result else None
+    return _result(next(iter(result.values()))) if result else None
   if isinstance(result, Sequence):
-    return _tensor(result[0]) if result else None
-  return result.detach().numpy().copy() if isinstance(result, torch.Tensor) else None
+    return _result(result[0]) if result else None
+  return result if isinstance(result, torch.Tensor) else None
 
 
 @functools.cache

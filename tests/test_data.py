@@ -32,7 +32,7 @@ def examples(data_dir, split="train", size=8, **fields):
 
 def take(count, examples, **fields):
   fields = {"batch_size": 32, "seed": 1} | fields
-  batches = pipeline.train_batches(examples, augment.shift, **fields)
+  batches = pipeline.train_batches(examples, augment.Shift(examples.prepare), **fields)
   with contextlib.closing(iter(batches)) as iterator:
     return [jax.tree.map(np.array, next(iterator)) for _ in range(count)]
 
@@ -89,7 +89,7 @@ def test_an_epoch_has_every_example_once(data_dir):
   small = sources.open_dataset("digits", "train[:96]", data_dir)
   small = pipeline.Examples(small, Preprocess(size=(8, 8), resize=0))
   images, _ = pipeline.to_arrays(small)
-  batches = pipeline.train_batches(small, augment.keep, batch_size=24, seed=0)
+  batches = pipeline.train_batches(small, augment.Shift(small.prepare, 0.0), batch_size=24, seed=0)
   with contextlib.closing(iter(batches)) as iterator:
     seen = np.concatenate([next(iterator)["image"] for _ in range(8)])
 
@@ -127,7 +127,7 @@ def test_shift_moves_by_up_to_an_eighth():
   image = np.random.default_rng(0).random((16, 16, 3)).astype(np.float32) + 1
   seen = set()
   for seed in range(60):
-    moved = augment.shift(image, np.random.default_rng(seed))
+    moved = augment.Shift(Preprocess())(image, np.random.default_rng(seed))
     assert moved.shape == image.shape
     offsets = [
       (dy, dx)

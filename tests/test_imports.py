@@ -26,9 +26,9 @@ RANKS = {
   "render": 6,
   "attribution": 7,
   "metrics": 8,
+  "explain_pictures": 9,
   "convert": 9,
   "train": 10,
-  "explain_pictures": 10,
   "cli": 11,
 }
 OUTSIDE = ("train", "convert", "configs")  # folders of the repository's root, linked into bcos_jax

@@ -16,6 +16,7 @@ from bcos_jax import BcosOps, InputError, StandardOps
 from bcos_jax.configs import common
 from bcos_jax.inputs import Encoding
 from bcos_jax.train import (
+  average,
   checkpoint,
   evaluate,
   loop,
@@ -120,7 +121,7 @@ def mesh_of(data, fsdp=1):
   return sharding.make_mesh({"data": data, "fsdp": fsdp})
 
 
-def steps_on(mesh, ops, layout=(), steps=1, **fields):
+def steps_on(mesh, ops, layout=(), steps=1, accumulate=1, **fields):
   """Runs steps from a fixed start; returns the first and last state and the last metrics."""
   model, variables = network(ops)
   config = common.get_config().optimizer
@@ -130,7 +131,13 @@ def steps_on(mesh, ops, layout=(), steps=1, **fields):
   like = sharding.abstract(create, layout, mesh, variables)
   state_ = sharding.born(create, like, variables)
   first = plain(state_)
-  advance = step.make_train_step(model, losses.uniform_off_label_bce, opt, sharding.shardings(like))
+  advance = step.make_train_step(
+    model,
+    losses.uniform_off_label_bce,
+    opt,
+    sharding.shardings(like),
+    accumulate=accumulate,
+  )
   for i in range(steps):
     state_, values = advance(state_, sharding.put_batch(batch_of(16, seed=i), mesh))
     jax.block_until_ready(state_)
@@ -165,6 +172,95 @@ def test_a_sharded_step_equals_the_single_device_step(ops, mesh, layout):
     assert {shard.data.shape[-1] for x in kernels for shard in x.addressable_shards} == {
       4 // mesh[1]
     }
+
+
+def test_a_batch_in_parts_gives_the_same_gradients():
+  """On one device and on four."""
+  ops = BcosOps(norm="none")  # Batch statistics would differ: they are those of a part.
+  _, whole, values = steps_on(mesh_of(1), ops)
+  for mesh in (mesh_of(1), mesh_of(4)):
+    _, parts, part_values = steps_on(mesh, ops, accumulate=2)
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
+      plain(whole).params,
+      plain(parts).params,
+    )
+    assert part_values["loss"] == pytest.approx(values["loss"], rel=1e-6)
+
+
+def test_a_batch_in_parts_updates_statistics_part_by_part():
+  _, whole, _ = steps_on(mesh_of(1), BcosOps())
+  _, parts, _ = steps_on(mesh_of(1), BcosOps(), accumulate=4)
+  model, variables = network(BcosOps())
+  images, stats = batch_of(16)["image"], variables["batch_stats"]
+  for number in range(4):
+    _, updated = model.apply(
+      {"params": variables["params"], "batch_stats": stats},
+      model.ops.encoding(images[number::4]),
+      train=True,
+      mutable=["batch_stats"],
+    )
+    stats = updated["batch_stats"]
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-5),
+    jax.device_get(parts.batch_stats),
+    jax.device_get(stats),
+  )
+  with pytest.raises(AssertionError):
+    assert_equal(whole.batch_stats, parts.batch_stats)
+
+
+def test_the_average_of_a_network():
+  """Against a loop of the published rule: copies until the warm-up is over, then blends."""
+  rule = average.Average(rate=0.3, every=2, warmup=3)
+  model, variables = network(BcosOps())
+  opt = optimizer.build(common.get_config().optimizer, steps=10, steps_per_epoch=10)
+  now = state.create(variables, opt, state.new_key(1), rule)
+  assert_equal(now.average, variables)
+  advance = step.make_train_step(model, losses.bce, opt, None, average=rule)
+  expected, updates = jax.device_get(variables), 0
+  for number in range(8):
+    before = jax.device_get(now.variables)
+    if number % 2 == 0:
+      rate = 0.3 if updates else 1.0
+      expected = jax.tree.map(lambda old, new, r=rate: old + r * (new - old), expected, before)
+      updates = 0 if number < 3 else updates + 1
+    now, _ = advance(now, batch_of(8, seed=number))
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
+      jax.device_get(now.average),
+      expected,
+    )
+
+
+@pytest.mark.parametrize(
+  "decay, every, batch_size, epochs, rate",
+  # facts, section 6: 1 - decay, times GPUs * accumulation * batch * steps / epochs, at most 1.
+  [(0.99998, 32, 1024, 600, 2e-5 * 1024 * 32 / 600), (0.9, 32, 1024, 90, 1.0)],
+)
+def test_the_rate_of_the_published_average(decay, every, batch_size, epochs, rate):
+  options = configs.load_config("digits").ema.copy_and_resolve_references()
+  options.update(decay=decay, every=every)
+  made = average.from_config(options, batch_size=batch_size, epochs=epochs, warmup=7)
+  assert made.rate == pytest.approx(rate) and made.every == every and made.warmup == 7
+  options.decay = 0.0
+  assert average.from_config(options, batch_size=1, epochs=1, warmup=0) is None
+  options.decay = float("nan")
+  with pytest.raises(InputError, match=r"ema\.decay=nan"):
+    average.from_config(options, batch_size=1, epochs=1, warmup=0)
+
+
+def test_a_run_with_an_average_saves_it(tmp_path):
+  extra = ("--config.ema.decay=0.999", "--config.ema.every=2")
+  result = train(tmp_path / "run", *extra)
+  assert "ema_accuracy" in result.metrics and "accuracy" in result.metrics
+  assert_equal(result.variables, result.state.average)
+  with pytest.raises(AssertionError):
+    assert_equal(result.variables, result.state.variables)
+  with pytest.raises(KeyboardInterrupt):
+    train(tmp_path / "stopped", *extra, hooks=[stop_at(4)])
+  again = train(tmp_path / "stopped", *extra)
+  assert_equal(again.variables, result.variables)
 
 
 def test_a_layout_that_does_not_fit_names_the_array():
@@ -393,7 +489,7 @@ def test_fold_mean_reaches_bcosify(conventional_bundle):
 @pytest.mark.parametrize(
   "name, override, problem",
   [
-    ("resnet8", "ops.pool=blur", "no stem pool"),
+    ("resnet8", "ops.pool=blur", "no spatial pool"),
     ("simple_vit_tiny", "ops.norm=batch", "no batch norm"),
     ("resnet8", "optimizer.bias_decay=0.1", "named 'bias'"),
     ("resnet8", "optimizer.b_decay=0.1", "named 'b'"),
@@ -429,15 +525,6 @@ def saved_state():
 
 def abstract(name="w", dtype=jnp.float32, size=3):
   return sharding.abstract(lambda: {name: jnp.zeros(size, dtype)}, (), mesh_of(1))
-
-
-def test_the_newest_and_the_best_are_kept(tmp_path):
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
-    for step_, accuracy in enumerate((0.1, 0.9, 0.3, 0.4), 1):
-      checkpoints.save(step_, saved_state(), {}, {"accuracy": accuracy})
-    checkpoints.save(5, saved_state(), {})
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
-    assert checkpoints.steps == [2, 5]
 
 
 @pytest.mark.parametrize(
@@ -491,7 +578,7 @@ def test_mistakes_before_any_work(tmp_path):
   for change, message in (
     ("--config.data.batch_size=12", "does not split over 8"),
     ("--config.mesh.fsdp=3", "does not fit 8 devices"),
-    ("--config.data.augment=shfit", "Did you mean 'shift'"),
+    ("--config.data.augment.crop=shfit", "Did you mean 'shift'"),
     ("--config.model.num_classes=9", "10"),
     ("--config.model.name=resnet_tny", "Did you mean 'resnet_tiny'"),
     ("--config.ops.unit_nrom=true", "Did you mean 'unit_norm'"),
@@ -531,7 +618,7 @@ def test_metrics_are_read_one_step_late(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
   values = dict.fromkeys(("loss", "accuracy", "learning_rate"), jnp.float32(np.nan))
   with (
-    pytest.raises(FloatingPointError, match="nan at step 2"),
+    pytest.raises(FloatingPointError, match=r"nan.*at step 2"),
     metrics.MetricWriter(
       tmp_path, steps=3, start_step=1, batch_size=1, log_every=1, progress=False
     ) as writer,

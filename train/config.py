@@ -24,6 +24,8 @@ DURATIONS = frozenset(
     "eval_every",
     "log_every",
     "checkpoint_every",
+    "keep_every",
+    "watch.explain_every",
     "optimizer.warmup_steps",
     "optimizer.b_schedule.steps",
   }
@@ -36,6 +38,7 @@ POSITIVE = (
   "data.image_size",
   "model.num_classes",
   "log_every",
+  "accumulate",
 )
 _EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
 
@@ -64,7 +67,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     module.VARIANTS[variant](config)
   for key, text in _pairs(overrides):
     _set(config, key, text)
-  _check(config)
+  check(config)
   return config.lock()
 
 
@@ -72,6 +75,11 @@ def names() -> list[str]:
   """Returns the configs that `load_config` finds by name."""
   found = (module.name for module in pkgutil.iter_modules(configs.__path__))
   return sorted(name for name in found if name != "common")
+
+
+def variants(name: str) -> list[str]:
+  """Returns the variants of a config."""
+  return list(_module(name).VARIANTS)
 
 
 def as_steps(duration: int | str, steps_per_epoch: int) -> int:
@@ -93,11 +101,10 @@ def as_steps(duration: int | str, steps_per_epoch: int) -> int:
 
 def in_steps(config: ConfigDict, steps_per_epoch: int) -> ConfigDict:
   """Returns a copy of the config with every duration in steps."""
-  config = ConfigDict(config.to_dict())
+  config = ConfigDict(config.to_dict(), type_safe=False)
   for key in DURATIONS:
     parent, name = _find(config, key)
-    with parent.ignore_type():
-      parent[name] = as_steps(parent[name], steps_per_epoch)
+    parent[name] = as_steps(parent[name], steps_per_epoch)
   return config.lock()
 
 
@@ -117,6 +124,22 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
 def format_config(config: ConfigDict) -> str:
   """Writes a config as lines such as `--config.optimizer.lr=0.001`, sorted."""
   return "\n".join(f"{PREFIX}{key}={value}" for key, value in sorted(flatten(config).items()))
+
+
+def check(config: ConfigDict) -> None:
+  """Checks values that must be positive, and durations.
+
+  A fine-tuning may leave them open with 0.
+
+  Raises:
+    InputError: For the first one that is wrong.
+  """
+  values = flatten(config)
+  for key in POSITIVE:
+    if values[key] < (0 if config.finetune else 1):
+      raise InputError(f"config.{key}={values[key]}; expected at least 1.", f"Set {PREFIX}{key}.")
+  for key in DURATIONS:
+    as_steps(values[key], 1)
 
 
 def _module(name: str) -> ModuleType:
@@ -163,7 +186,7 @@ def _set(config: ConfigDict, key: str, text: str) -> None:
     with config.unlocked():
       config.ops.encoding = ConfigDict()
   parent, name = _find(config, key)
-  with parent.unlocked(), parent.ignore_type():
+  with parent.unlocked():
     parent[name] = _parse(text, known.get(key), key)
 
 
@@ -201,12 +224,3 @@ def _wrong_type(key: str, text: str, old: Any) -> InputError:
   if key in DURATIONS:
     kind = 'a whole number of steps or text such as "90 epochs"'
   return InputError(f"{PREFIX}{key}={text!r}: expected {kind}.", f"The value so far is {old!r}.")
-
-
-def _check(config: ConfigDict) -> None:
-  values = flatten(config)
-  for key in POSITIVE:
-    if values[key] < 1:
-      raise InputError(f"config.{key}={values[key]}; expected at least 1.", f"Set {PREFIX}{key}.")
-  for key in DURATIONS:
-    as_steps(values[key], 1)

@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
+import os
 import signal
 import threading
 
+import jax
+from jax.experimental import multihost_utils
+
+StopRequested = Callable[[int], bool]
+
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-  """Yields an event that SIGINT (Ctrl-C) or SIGTERM sets; a second signal acts as usual.
+def stop_requests() -> Iterator[StopRequested]:
+  """Yields a function of the finished steps that says whether to stop now.
 
-  Outside the main thread, where Python handles no signals, it is never set.
+  SIGINT (Ctrl-C) and SIGTERM ask for it; a second signal acts as usual. Of several processes it
+  is enough that one is asked: all of them stop after the same step. Outside the main thread,
+  where Python handles no signals, nothing is asked for.
   """
-  requested = threading.Event()
   if threading.current_thread() is not threading.main_thread():
-    yield requested
-    return
-  before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield lambda step: False
+  elif jax.process_count() > 1:
+    # JAX's own handler of SIGTERM tells the other processes, so it must stay in place.
+    with _handled((signal.SIGINT,), lambda: os.kill(os.getpid(), signal.SIGTERM)):
+      yield multihost_utils.reached_preemption_sync_point
+  else:
+    requested = threading.Event()
+    with _handled((signal.SIGINT, signal.SIGTERM), requested.set):
+      yield lambda step: requested.is_set()
+
+
+@contextlib.contextmanager
+def _handled(numbers: tuple[int, ...], act: Callable[[], None]) -> Iterator[None]:
+  """Calls `act` at the first of each of these signals."""
+  before = {number: signal.getsignal(number) for number in numbers}
   # Handlers that were not installed from Python cannot be put back, so they stay.
   before = {number: handler for number, handler in before.items() if handler is not None}
 
-  def request(number, frame):
+  def handle(number, frame):
     del frame
-    requested.set()
+    act()
     signal.signal(number, before[number])
 
   for number in before:
-    signal.signal(number, request)
+    signal.signal(number, handle)
   try:
-    yield requested
+    yield
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
-import functools
 import os
 import pathlib
+import sys
 from typing import Any
 
 import flax.linen as nn
@@ -19,17 +19,12 @@ from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.inputs import Preprocess
 from bcos_jax.pretrained import check_writable
 
-from . import checkpoint, evaluate, losses, sharding, start
-from .config import flatten, in_steps
-from .data import open_dataset, pipeline
-from .data.augment import AUGMENTATIONS
+from . import checkpoint, evaluate, hosts, metrics, plan, sharding, start, watch
+from .config import flatten
+from .data import Dataset, augment, open_splits, pipeline
+from .data.mix import Mix
 from .interrupt import stop_requests
-from .metrics import MetricWriter
-from .optimizer import Optimizer
-from .optimizer import build as build_optimizer
-from .state import TrainState, new_key
-from .state import create as create_state
-from .step import EvalStep, TrainStep, make_eval_step, make_train_step
+from .state import TrainState
 
 Hook = Callable[[int, TrainState], None]
 History = list[dict[str, float]]
@@ -40,6 +35,9 @@ MAY_DIFFER = (
   "eval_every",
   "log_every",
   "checkpoint_every",
+  "keep_every",
+  "watch.",
+  "recompute",
   "init",
   "model.",
   "ops.",
@@ -58,7 +56,7 @@ class TrainResult:
 
   Attributes:
     model: The trained module.
-    state: The final state; its arrays lie on the mesh.
+    state: The final state, or the best one if the config says so; its arrays lie on the mesh.
     history: The evaluations, oldest first: {"step", "accuracy", "loss", "count"} each.
     labels: Names of the classes.
     preprocess: From a picture to what the network was evaluated on.
@@ -72,13 +70,14 @@ class TrainResult:
 
   @property
   def variables(self) -> dict[str, Any]:
-    """What `model.apply` takes."""
-    return self.state.variables
+    """What `model.apply` takes: the average of the run if it has one, else its last state."""
+    return self.state.average or self.state.variables
 
   @property
   def metrics(self) -> dict[str, float]:
-    """The last evaluation."""
-    return self.history[-1]
+    """The evaluation of the state, or the last one of a run that was not evaluated there."""
+    step = int(self.state.step)
+    return next((row for row in self.history if row["step"] == step), self.history[-1])
 
 
 def train(
@@ -107,35 +106,49 @@ def train(
 
   Raises:
     InputError: if a value cannot be used, before any work is done.
-    FloatingPointError: if the loss is not finite.
+    FloatingPointError: if the loss or the gradient is not finite, and `nonfinite` is "stop".
     KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint.
   """
   workdir = check_writable(workdir)
   run = _set_up(config, init)
   last = run.config.steps
-  with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
+  with checkpoint.Checkpoints(
+    workdir / "checkpoints", best=run.measure, keep_every=run.config.keep_every
+  ) as checkpoints:
     state, history = _begin(run, checkpoints, workdir)
-    begin = int(state.step)
+    begin, damaged = int(state.step), 0
     with (
       _writer(run, workdir, begin, progress) as writer,
       contextlib.closing(iter(run.batches(begin))) as batches,
       stop_requests() as stop,
+      hosts.ending_together(),
+      _naming_the_batch(run, checkpoints),
+      _watching(run, workdir, begin, writer) as watching,
     ):
       for step in range(begin + 1, last + 1):
-        state, metrics = run.train_step(state, sharding.put_batch(next(batches), run.mesh))
-        writer.train(step, metrics)
-        stopping, result = stop.is_set(), None
+        batch = next(batches)
+        damaged += int(batch.pop("damaged").sum())
+        batch = sharding.put_batch(batch, run.mesh)
+        if step == begin + 1:
+          advance = run.plan.train_step.lower(state, batch).compile()
+          writer.flops_per_step = watch.flops(advance)
+        state, measured = advance(state, batch)
+        writer.train(step, measured | {"damaged": damaged})
+        stopping, result = stop(step), None
         if step == last or _due(step, run.config.eval_every):
           result = run.evaluate(state)
           history.append({"step": step, **result})
           writer.evaluation(step, result)
         if step == last or _due(step, run.config.checkpoint_every) or stopping:
+          writer.catch_up()  # A state that is not finite must not become a checkpoint.
           checkpoints.save(step, state, run.about | {"history": history}, result)
-        for hook in hooks:
+        for hook in (*hooks, *watching):
           hook(step, state)
         if stopping and step < last:
           raise KeyboardInterrupt(f"Stopped after step {step} of {last}; the state is saved.")
-  labels, preprocess = run.train_set.dataset.label_names, run.test_set.preprocess
+    if run.config.best:
+      state = _best(run, checkpoints, history, state)
+  labels, preprocess = run.train_set.dataset.label_names, run.test_set.prepare
   return TrainResult(run.model, state, tuple(history), labels, preprocess)
 
 
@@ -144,54 +157,79 @@ class _Run:
   """Everything about a run that does not change while it runs.
 
   Attributes:
-    config: The recipe, durations in steps.
     about: What its checkpoints say about it.
     mesh: All devices.
-    train_set: Training examples.
+    train_set: Training examples, prepared for the augmentation.
     test_set: Evaluation examples.
+    augmentation: Of training examples.
+    mix: Blends training batches, or None.
     model: The module.
     variables: To start from; None draws them.
-    optimizer: See `optimizer.build`.
-    layout: The abstract state, with shardings.
-    train_step: Compiled at its first call.
-    eval_step: Compiled at its first call.
+    plan: Its programs.
   """
 
-  config: ConfigDict
   about: dict[str, Any]
   mesh: Mesh
   train_set: pipeline.Examples
   test_set: pipeline.Examples
+  augmentation: augment.Augmentation
+  mix: Mix | None
   model: nn.Module
   variables: Any | None
-  optimizer: Optimizer
-  layout: TrainState
-  train_step: TrainStep
-  eval_step: EvalStep
+  plan: plan.Plan
+
+  @property
+  def config(self) -> ConfigDict:
+    """The recipe, durations in steps."""
+    return self.plan.config
+
+  @property
+  def measure(self) -> str:
+    """Name of the measure that tells which evaluation is the best."""
+    return "mean_average_precision" if self.train_set.dataset.multi_label else "accuracy"
 
   def batches(self, begin: int) -> Iterable[dict[str, Any]]:
     """Returns this process's training batches from step `begin` on."""
     data = self.config.data
     return pipeline.train_batches(
       self.train_set,
-      AUGMENTATIONS[data.augment],
+      self.augmentation,
       batch_size=data.batch_size,
       seed=self.config.seed,
+      mix=self.mix,
+      repeats=data.augment.repeats,
+      balance=data.balance,
       start_step=begin,
       workers=data.workers,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
 
+  def examples_of(self, step: int) -> list[int]:
+    """Returns the numbers of the training examples in a step's batch, of all processes."""
+    return pipeline.order(
+      self.train_set,
+      batch_size=self.config.data.batch_size,
+      seed=self.config.seed,
+      repeats=self.config.data.augment.repeats,
+      balance=self.config.data.balance,
+      step=step - 1,
+    )
+
   def evaluate(self, state: TrainState) -> dict[str, float]:
-    """Returns accuracy, loss and count on the evaluation examples."""
-    data = self.config.data
+    """Returns accuracy, loss and count on the evaluation examples; `ema_...` of the average."""
+    result = self._evaluate(state.variables)
+    if state.average:
+      result |= {f"ema_{name}": value for name, value in self._evaluate(state.average).items()}
+    return result
+
+  def _evaluate(self, variables: Any) -> dict[str, float]:
     return evaluate.run(
-      self.eval_step,
-      state.variables,
+      self.plan.eval_step,
+      variables,
       self.test_set,
-      batch_size=data.eval_batch_size,
-      workers=data.workers,
+      batch_size=self.config.data.eval_batch_size,
+      workers=self.config.data.workers,
       mesh=self.mesh,
     )
 
@@ -201,53 +239,66 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
   mesh = sharding.make_mesh(config.mesh)
   _check_data(config, mesh)
   model, variables = start.network(config, init)
-  train_set, test_set = _open_data(config, model)
+  preprocess = _preprocess(config.data, model)
+  side = config.data.train_size or config.data.image_size
+  splits = _open(config.data, model)
+  augmentation = augment.from_config(
+    config.data.augment,
+    preprocess
+    if side == config.data.image_size
+    else dataclasses.replace(preprocess, size=(side,) * 2, resize=0),
+  )
+  train_set, test_set = (
+    pipeline.Examples(
+      dataset, prepare, keep=config.data.cache, skip_damaged=config.data.damaged == "skip"
+    )
+    for dataset, prepare in zip(splits, (augmentation.prepare, preprocess), strict=True)
+  )
   steps_per_epoch = max(len(train_set) // config.data.batch_size, 1)
   about = checkpoint.about_run(flatten(config), start.describe(model), [])
-  config = in_steps(config, steps_per_epoch)
-  _check_steps(config)
-  optimizer = build_optimizer(config.optimizer, steps=config.steps, steps_per_epoch=steps_per_epoch)
-  create = functools.partial(_first_state, model, optimizer, config)
-  layout = sharding.abstract(create, config.layout, mesh, variables)
-  start.check_effects(config, model, layout.params)
-  loss, eval_loss = (
-    losses.from_config(name, config.loss) for name in (config.loss.name, config.loss.eval_name)
+  programs = plan.make(
+    config, model, variables, mesh, steps_per_epoch, multi_label=splits[0].multi_label
   )
+  start.check_effects(config, model, programs.layout.params)
   return _Run(
-    config=config,
     about=about,
     mesh=mesh,
     train_set=train_set,
     test_set=test_set,
+    augmentation=augmentation,
+    mix=_mix(config.data.augment, model.num_classes),
     model=model,
     variables=variables,
-    optimizer=optimizer,
-    layout=layout,
-    train_step=make_train_step(model, loss, optimizer, sharding.shardings(layout)),
-    eval_step=make_eval_step(model, eval_loss),
+    plan=programs,
   )
-
-
-def _first_state(
-  model: nn.Module, optimizer: Optimizer, config: ConfigDict, variables: Any | None
-) -> TrainState:
-  """Makes the state before the first step; traced, never run as it is."""
-  init_key, run_key = jax.random.split(new_key(config.seed))
-  if variables is None:
-    size = config.data.image_size
-    images = jax.numpy.zeros((1, size, size, model.ops.encoding.colors))
-    variables = model.init(init_key, model.ops.encoding(images))
-  return create_state(variables, optimizer, run_key)
 
 
 def _begin(
   run: _Run, checkpoints: checkpoint.Checkpoints, workdir: pathlib.Path
 ) -> tuple[TrainState, History]:
-  """Returns the newest saved state and the evaluations up to it, or a new state."""
-  if not checkpoints.steps:
-    create = functools.partial(_first_state, run.model, run.optimizer, run.config)
-    return sharding.born(create, run.layout, run.variables), []
-  step = checkpoints.steps[-1]
+  """Returns the newest undamaged state and the evaluations up to it, or a new state."""
+  for step in reversed(checkpoints.steps):
+    try:
+      return _resume(run, checkpoints, workdir, step)
+    except checkpoint.DamagedError as error:
+      aside = checkpoints.set_aside(step)
+      print(
+        f"warning: the checkpoint of step {step} is damaged ({error}). It is now {str(aside)!r}; "
+        "the one before is used.",
+        file=sys.stderr,
+      )
+      if not checkpoints.steps:
+        raise InputError(
+          f"The run in {str(workdir)!r} has no checkpoint that can be read.",
+          "Start anew in another workdir, or bring back a copy of the checkpoint.",
+        ) from error
+  return sharding.born(run.plan.create, run.plan.layout, run.variables), []
+
+
+def _resume(
+  run: _Run, checkpoints: checkpoint.Checkpoints, workdir: pathlib.Path, step: int
+) -> tuple[TrainState, History]:
+  """Returns the state of a saved step and the evaluations up to it."""
   saved = checkpoints.about(step)
   checkpoint.check_same_run(saved, run.about, MAY_DIFFER, workdir)
   if step > run.config.steps:
@@ -256,54 +307,113 @@ def _begin(
       f" {run.config.steps}.",
       "Use another workdir or more steps.",
     )
-  return checkpoints.restore(step, run.layout), saved["history"]
+  return checkpoints.restore(step, run.plan.layout), saved["history"]
 
 
-def _writer(run: _Run, workdir: pathlib.Path, begin: int, progress: bool) -> MetricWriter:
-  return MetricWriter(
+@contextlib.contextmanager
+def _watching(
+  run: _Run, workdir: pathlib.Path, begin: int, writer: metrics.MetricWriter
+) -> Iterator[list[Hook]]:
+  """Yields the hooks that `config.watch` asks for."""
+  options, hooks = run.config.watch, []
+  if options.explain_every:
+    hooks.append(
+      watch.explanations(
+        run.model,
+        run.test_set,
+        run.train_set.dataset.label_names,
+        every=options.explain_every,
+        count=options.explain_images,
+        folder=workdir / "explanations",
+        writer=writer,
+      )
+    )
+  with watch.profile(workdir / "profile", begin, options.profile_steps) as trace:
+    yield [*hooks, trace]
+
+
+@contextlib.contextmanager
+def _naming_the_batch(run: _Run, checkpoints: checkpoint.Checkpoints) -> Iterator[None]:
+  """Says with which examples a run has diverged, and what is left of it."""
+  try:
+    yield
+  except metrics.NotFiniteError as error:
+    saved = checkpoints.steps
+    left = f"the last checkpoint is that of step {saved[-1]}" if saved else "nothing is saved yet"
+    examples = ", ".join(map(str, run.examples_of(error.step)))
+    raise FloatingPointError(
+      f"{error}; {left}. The batch is examples {examples} of {run.train_set.dataset.name}. Lower "
+      "--config.optimizer.lr, set --config.optimizer.agc=0.01, or leave such steps out with "
+      "--config.nonfinite=skip."
+    ) from error
+
+
+def _best(
+  run: _Run, checkpoints: checkpoint.Checkpoints, history: History, state: TrainState
+) -> TrainState:
+  """Returns the saved state with the best evaluation; of equals, the one of the least loss."""
+  checkpoints.wait()
+  saved = [row for row in history if row["step"] in checkpoints.steps]
+  best = max(saved, key=lambda row: (row[run.measure], -row["loss"]))["step"]
+  return state if best == int(state.step) else checkpoints.restore(best, run.plan.layout)
+
+
+def _writer(run: _Run, workdir: pathlib.Path, begin: int, progress: bool) -> metrics.MetricWriter:
+  return metrics.MetricWriter(
     workdir,
     steps=run.config.steps,
     start_step=begin,
     batch_size=run.config.data.batch_size,
     log_every=run.config.log_every,
     progress=progress,
+    may_skip=run.config.nonfinite == "skip",
+    wandb=run.config.watch.wandb,
+    config=run.about["config"],
   )
 
 
-def _open_data(config: ConfigDict, model: nn.Module) -> tuple[pipeline.Examples, pipeline.Examples]:
+def _preprocess(data: ConfigDict, model: nn.Module) -> Preprocess:
+  return Preprocess(
+    size=(data.image_size,) * 2,
+    resize=data.resize,
+    interpolation=data.interpolation,
+    colors=model.ops.encoding.colors,
+  )
+
+
+def _open(data: ConfigDict, model: nn.Module) -> tuple[Dataset, Dataset]:
   """Opens the training and the evaluation split."""
-  data = config.data
-  preprocess = Preprocess(
-    size=(data.image_size,) * 2, resize=data.resize, colors=model.ops.encoding.colors
-  )
-  train_set, test_set = (
-    pipeline.Examples(open_dataset(data.name, split, data.data_dir), preprocess, keep=data.cache)
-    for split in (data.train_split, data.test_split)
-  )
-  classes = len(train_set.dataset.label_names)
-  if model.num_classes != classes:
-    raise InputError(
-      f"The network has {model.num_classes} classes, {train_set.dataset.name} {classes}.",
-      f"Set --config.model.num_classes={classes}.",
-    )
-  return train_set, test_set
+  splits = open_splits(data)
+  for dataset in splits:
+    classes = len(dataset.label_names)
+    if model.num_classes != classes:
+      raise InputError(
+        f"The network has {model.num_classes} classes, {dataset.name} {classes}.",
+        f"Set --config.model.num_classes={classes}.",
+      )
+  return splits
+
+
+def _mix(options: ConfigDict, num_classes: int) -> Mix | None:
+  mix = Mix(options.mixup, options.cutmix, num_classes)
+  return mix if options.mixup or options.cutmix else None
 
 
 def _check_data(config: ConfigDict, mesh: Mesh) -> None:
-  divisor = sharding.batch_divisor(mesh)
+  divisor = sharding.batch_divisor(mesh) * config.accumulate
   if config.data.batch_size % divisor:
     raise InputError(
-      f"data.batch_size={config.data.batch_size} does not split over {divisor} devices.",
-      f"Use a multiple of {divisor}, or fewer devices.",
+      f"data.batch_size={config.data.batch_size} does not split over {divisor} devices and parts.",
+      f"Use a multiple of {divisor}, fewer devices, or another --config.accumulate.",
     )
-  if config.data.augment not in AUGMENTATIONS:
-    raise unknown_name("augmentation", config.data.augment, AUGMENTATIONS)
-
-
-def _check_steps(config: ConfigDict) -> None:
-  if config.steps < 1:
+  if config.data.damaged not in ("fail", "skip"):
+    raise unknown_name("data.damaged", config.data.damaged, ("fail", "skip"))
+  if config.nonfinite not in ("stop", "skip"):
+    raise unknown_name("nonfinite", config.nonfinite, ("stop", "skip"))
+  if config.data.augment.repeats < 1:
     raise InputError(
-      f"steps={config.steps}; expected at least 1.", 'Set --config.steps=1000 or "90 epochs".'
+      f"data.augment.repeats={config.data.augment.repeats}; expected at least 1.",
+      "Use 1 for one variation of each picture.",
     )
 
 

@@ -11,10 +11,13 @@ import os
 import pathlib
 import sys
 
+import jax
+
 import bcos_jax
+from bcos_jax.cache import keep_compiled
 from bcos_jax.errors import InputError
 
-from . import loop
+from . import finetune, hosts, loop
 from .config import format_config, load_config
 
 
@@ -36,16 +39,24 @@ def main(
     InputError: see `loop.train`.
     KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint.
   """
-  result = loop.train(load_config(spec, overrides), workdir=workdir, progress=progress)
-  provenance = {"recipe": spec, "overrides": list(overrides), "metrics": result.metrics}
-  return bcos_jax.save(
-    pathlib.Path(workdir) / "bundle",
-    result.model,
-    result.variables,
-    preprocess=result.preprocess,
-    labels=result.labels,
-    provenance=provenance,
-  )
+  config, init = load_config(spec, overrides), None
+  if config.finetune:
+    config, init = finetune.resolve(config)
+  result = loop.train(config, workdir=workdir, init=init, progress=progress)
+  folder, variables = pathlib.Path(workdir) / "bundle", hosts.to_host(result.variables)
+  if jax.process_index() == 0:
+    bcos_jax.save(
+      folder,
+      result.model,
+      variables,
+      preprocess=result.preprocess,
+      labels=result.labels,
+      provenance={"recipe": spec, "overrides": list(overrides), "metrics": result.metrics},
+    )
+    if config.finetune:
+      finetune.conclude(result, config, pathlib.Path(workdir))
+  hosts.wait_for_all("the bundle")
+  return folder
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -59,13 +70,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
   parser.add_argument("--config", required=True, help="name or .py file, then :variant,variant")
   parser.add_argument("--workdir", help="folder of the run; it resumes what it finds there")
   parser.add_argument("--print_config", action="store_true", help="print the config and stop")
+  hosts.add_arguments(parser)
   known, overrides = parser.parse_known_args(arguments)
+  keep_compiled()
   try:
     if known.print_config:
       print(format_config(load_config(known.config, overrides)))
       return 0
     if not known.workdir:
       parser.error("the following arguments are required: --workdir")
+    hosts.join(known)
     print(f"Saved {main(known.config, overrides, known.workdir)}")
   except InputError as error:
     print(f"{error.cause}\n{error.fix}", file=sys.stderr)

@@ -5,17 +5,57 @@ from __future__ import annotations
 from collections.abc import Mapping
 import json
 import pathlib
+import re
 import sys
 import time
 from typing import Any, Self
+import uuid
 
 import jax
 import numpy as np
 import tensorboardX
 import tqdm
 
+from bcos_jax.errors import InputError
+
+# Peak of dense bfloat16 arithmetic per second, by what JAX calls the device.
+PEAKS = {
+  r"TPU v4": 275e12,
+  r"TPU v5 ?(lite|e)": 197e12,
+  r"TPU v5p?$": 459e12,
+  r"TPU v6": 918e12,
+  r"A100": 312e12,
+  r"H[12]00": 989e12,
+}
+
 # What the progress bar shows of a step's metrics, and how.
 SHOWN = {"loss": ("loss", ".3f"), "acc": ("accuracy", ".3f"), "lr": ("learning_rate", ".1e")}
+
+# The same of evaluations.
+EVAL_SHOWN = (("test acc", "accuracy"), ("test mAP", "mean_average_precision"))
+
+# Of these the last value is written, not the mean.
+NO_MEANS = ("learning_rate", "damaged")
+
+MUST_BE_FINITE = ("loss", "gradient_norm")
+MOST_SKIPPED_IN_A_ROW = 20
+
+
+class NotFiniteError(FloatingPointError):
+  """A step whose loss or gradient is not finite.
+
+  Attributes:
+    step: Its number.
+    in_a_row: How many such steps there were without another between them.
+    values: What it measured.
+  """
+
+  def __init__(self, step: int, in_a_row: int, values: Mapping[str, float]):
+    super().__init__(
+      f"The loss is {values['loss']} and the gradient's norm {values.get('gradient_norm')} at step "
+      f"{step}" + (f", like at the {in_a_row - 1} before" if in_a_row > 1 else "")
+    )
+    self.step, self.in_a_row, self.values = step, in_a_row, values
 
 
 class MetricWriter:
@@ -37,6 +77,9 @@ class MetricWriter:
     batch_size: int,
     log_every: int,
     progress: bool,
+    may_skip: bool = False,
+    wandb: str = "",
+    config: Mapping[str, Any] | None = None,
   ):
     """Opens the files, dropping what an interrupted run logged after `start_step`.
 
@@ -47,7 +90,15 @@ class MetricWriter:
       batch_size: Images per step.
       log_every: Steps between lines.
       progress: Whether to show a progress bar.
+      may_skip: Whether steps whose loss or gradient is not finite are left out and counted.
+      wandb: Project of Weights & Biases to log to as well.
+      config: For its record of the run.
+
+    Raises:
+      InputError: Weights & Biases is asked for but not installed.
     """
+    self.flops_per_step: float | None = None  # Of one device; set once the step is compiled.
+    self._may_skip, self._skipped, self._skipped_in_a_row = may_skip, 0, 0
     self._first = jax.process_index() == 0
     self._batch_size, self._log_every, self._last = batch_size, log_every, steps
     self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
@@ -68,6 +119,7 @@ class MetricWriter:
       self._board = tensorboardX.SummaryWriter(
         str(workdir / "tensorboard"), purge_step=start_step + 1 if start_step else None
       )
+    self._wandb = _open_wandb(wandb, workdir, config) if wandb and self._first else None
 
   def __enter__(self) -> Self:
     return self
@@ -76,53 +128,87 @@ class MetricWriter:
     self.close()
 
   def train(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-    """Takes the metrics of a step (device scalars); reads those of the step before."""
-    self._fetch()
+    """Takes the metrics of a step (device scalars); reads those of the step before.
+
+    Raises:
+      NotFiniteError: The loss or gradient of the step before is not finite, and may not be, or
+        was so too often.
+    """
+    self.catch_up()
     self._pending = (step, metrics)
 
   def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
     """Writes the metrics of an evaluation after `step`."""
-    self._fetch()
+    self.catch_up()
     self._write(step, {f"eval/{name}": value for name, value in metrics.items()})
-    self._show({"test acc": f"{metrics['accuracy']:.3f}"})
+    self._show({label: f"{metrics[name]:.3f}" for label, name in EVAL_SHOWN if name in metrics})
     self._window_start = time.perf_counter()  # Evaluation is no training time.
 
   def close(self) -> None:
     """Writes what is pending and closes the files."""
     try:
-      self._fetch()
+      self.catch_up()
     finally:
       self._bar.close()
       if self._first:
         self._lines.close()
         self._board.close()
+      if self._wandb:
+        self._wandb.finish()
 
-  def _fetch(self) -> None:
+  def picture(self, step: int, name: str, image: np.ndarray) -> None:
+    """Takes a picture, uint8 [H, W, 3]."""
+    self._board.add_image(name, image, step, dataformats="HWC")
+    if self._wandb:
+      import wandb
+
+      self._wandb.log({name: wandb.Image(image)}, step=step)
+
+  def catch_up(self) -> None:
+    """Reads the metrics of the last step that was given, waiting for it.
+
+    Raises:
+      NotFiniteError: As for `train`.
+    """
     if self._pending is None:
       return
     (step, metrics), self._pending = self._pending, None
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if not np.isfinite(values["loss"]):
-      raise FloatingPointError(
-        f"The loss is {values['loss']} at step {step}; lower --config.optimizer.lr or set"
-        " --config.optimizer.agc=0.01."
-      )
-    self._window.append(values)
+    if all(np.isfinite(values[name]) for name in MUST_BE_FINITE if name in values):
+      self._window.append(values)
+      self._skipped_in_a_row = 0
+    else:
+      self._skipped += 1
+      self._skipped_in_a_row += 1
+      if not self._may_skip or self._skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
+        raise NotFiniteError(step, self._skipped_in_a_row, values)
     self._bar.update()
     if step % self._log_every == 0 or step == self._last:
       self._log(step)
 
   def _log(self, step: int) -> None:
+    if not self._window:  # Every step since the last line was skipped.
+      return
     seconds = time.perf_counter() - self._window_start
     means = {
       name: float(np.mean([values[name] for values in self._window])) for name in self._window[-1]
     }
-    means["learning_rate"] = self._window[-1]["learning_rate"]
+    means |= {name: self._window[-1][name] for name in NO_MEANS if name in means}
+    if self._may_skip:
+      means["skipped"] = self._skipped
     means["images_per_second"] = len(self._window) * self._batch_size / seconds
+    means |= self._used(len(self._window) / seconds)
     self._window, self._window_start = [], time.perf_counter()
     self._write(step, {f"train/{name}": value for name, value in means.items()})
     shown = {label: format(means[name], style) for label, (name, style) in SHOWN.items()}
     self._show({"images/s": f"{means['images_per_second']:.0f}", **shown})
+
+  def _used(self, steps_per_second: float) -> dict[str, float]:
+    """Returns the arithmetic of one device per second, and its share of the device's peak."""
+    if not self.flops_per_step:
+      return {}
+    rate, peak = self.flops_per_step * steps_per_second, peak_flops(jax.devices()[0].device_kind)
+    return {"tflops_per_device": rate / 1e12} | ({"utilisation": rate / peak} if peak else {})
 
   def _write(self, step: int, values: Mapping[str, float]) -> None:
     if not self._first:
@@ -131,10 +217,17 @@ class MetricWriter:
     self._lines.flush()
     for name, value in values.items():
       self._board.add_scalar(name, value, step)
+    if self._wandb:
+      self._wandb.log(dict(values), step=step)
 
   def _show(self, values: Mapping[str, str]) -> None:
     self._shown.update(values)
     self._bar.set_postfix(self._shown, refresh=False)
+
+
+def peak_flops(device_kind: str) -> float | None:
+  """Returns the peak of a device's dense bfloat16 arithmetic per second, None if not known."""
+  return next((peak for kind, peak in PEAKS.items() if re.search(kind, device_kind)), None)
 
 
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -146,6 +239,28 @@ def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
     except json.JSONDecodeError:
       break
   return rows
+
+
+def _open_wandb(project: str, workdir: pathlib.Path, config: Mapping[str, Any] | None) -> Any:
+  """Opens the run of a folder, or goes on with it."""
+  try:
+    import wandb
+  except ImportError as error:
+    raise InputError(
+      f"config.watch.wandb={project!r}, but Weights & Biases is not installed.",
+      "Install it (pip install wandb), or leave config.watch.wandb empty.",
+    ) from error
+  file = workdir / "wandb_id"
+  if not file.exists():
+    file.write_text(uuid.uuid4().hex, encoding="utf-8")
+  return wandb.init(
+    project=project,
+    id=file.read_text(encoding="utf-8"),
+    resume="allow",
+    name=workdir.name,
+    dir=str(workdir),
+    config=dict(config or {}),
+  )
 
 
 def _reopen(path: pathlib.Path, start_step: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -17,6 +18,9 @@ PyTree = Any
 Schedule = Callable[[jax.Array | int], jax.Array]
 
 WARMUP_START = 0.01  # LinearLR's start factor in every published recipe with a warm-up.
+
+
+DROP, DROP_EPOCHS = 0.1, 30  # torchvision's first ImageNet recipe
 
 
 class Optimizer(NamedTuple):
@@ -89,21 +93,26 @@ def schedule(
   """Returns the learning rate by step.
 
   Args:
-    name: "cosine" (changes every step), "cosine_epochs" (changes once per epoch) or "constant".
+    name: "cosine" (changes every step), "cosine_epochs" (changes once per epoch), "step_epochs" (a
+      tenth every 30 epochs) or "constant".
     lr: Peak learning rate.
     steps: Steps of the whole run.
     warmup: Steps of linear warm-up from 0.01 x `lr`.
-    steps_per_epoch: Steps per epoch, for "cosine_epochs".
+    steps_per_epoch: Steps per epoch, for the schedules by epoch.
 
   Returns:
     A function of the step, int or int array, to the learning rate.
   """
-  unit = steps_per_epoch if name == "cosine_epochs" else 1
+  unit = steps_per_epoch if name.endswith("_epochs") else 1
   total, ramp = -(-steps // unit), -(-warmup // unit)
 
   def learning_rate(step):
     t = jnp.minimum(jnp.asarray(step) // unit, total)
-    factor = cosine(t, total=total, warmup=ramp) if name != "constant" else 1.0
+    factor = 1.0
+    if name.startswith("cosine"):
+      factor = cosine(t, total=total, warmup=ramp)
+    elif name == "step_epochs":
+      factor = DROP ** (t // DROP_EPOCHS)
     return lr * jnp.where(t < ramp, WARMUP_START + (1 - WARMUP_START) * t / max(ramp, 1), factor)
 
   return learning_rate
@@ -208,11 +217,20 @@ def _check(config: ConfigDict) -> None:
   if config.schedule not in SCHEDULES:
     raise unknown_name("schedule", config.schedule, SCHEDULES)
   for field in ("lr", "weight_decay", "bias_decay", "b_decay", "agc", "clip_norm", "warmup_steps"):
-    if config[field] < 0:
+    if not 0 <= config[field] < math.inf:  # NaN as well is no number to train with.
       raise InputError(
-        f"optimizer.{field}={config[field]}; expected a number >= 0.", "Use 0 to switch it off."
+        f"optimizer.{field}={config[field]}; expected a finite number >= 0.",
+        "Use 0 to switch it off.",
       )
-  if config.b_schedule.steps and min(config.b_schedule.start, config.b_schedule.end) < 1:
+  for field in ("b1", "b2", "momentum"):
+    if not 0 <= config[field] < 1:
+      raise InputError(
+        f"optimizer.{field}={config[field]}; expected at least 0 and below 1.", "Try 0.9."
+      )
+  if not 0 < config.eps < math.inf:
+    raise InputError(f"optimizer.eps={config.eps}; expected a finite number > 0.", "Try 1e-8.")
+  ends = config.b_schedule.start, config.b_schedule.end
+  if config.b_schedule.steps and not all(1 <= b < math.inf for b in ends):
     raise InputError(
       f"optimizer.b_schedule runs from {config.b_schedule.start} to {config.b_schedule.end};"
       " expected B >= 1.",
@@ -245,7 +263,7 @@ DIRECTIONS: dict[str, Callable[..., list[optax.GradientTransformation]]] = {
     *([optax.trace(config.momentum)] if config.momentum else []),
   ],
 }
-SCHEDULES = ("cosine", "cosine_epochs", "constant")
+SCHEDULES = ("cosine", "cosine_epochs", "step_epochs", "constant")
 
 
 def _unit_axes(parameter: jax.Array) -> tuple[int, ...]:

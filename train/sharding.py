@@ -11,12 +11,12 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
-from bcos_jax.errors import InputError
+from bcos_jax.errors import InputError, unknown_name
 
 from .optimizer import path_name
 
 PyTree = Any
-Layout = Sequence[tuple[str, Sequence[str | None]]]
+Layout = Sequence[tuple[str, Sequence[str | None] | str]]
 
 BATCH_AXES = ("data", "fsdp")  # Both split the batch; `fsdp` may split parameters as well.
 
@@ -65,8 +65,9 @@ def abstract(create: Callable[..., PyTree], rules: Layout, mesh: Mesh, *args: An
   Args:
     create: Makes a tree of arrays.
     rules: (regular expression, axis names by dimension) pairs; the first whose expression is
-      found in a leaf's path ("params/stem/conv/kernel") decides. Leaves that none names, and
-      scalars, are replicated.
+      found in a leaf's path ("params/stem/conv/kernel") decides. One name in place of a sequence
+      splits the largest dimension that the axis divides, if there is one. Leaves that no rule
+      names, and scalars, are replicated.
     mesh: The mesh.
     *args: For `create`.
 
@@ -80,6 +81,7 @@ def abstract(create: Callable[..., PyTree], rules: Layout, mesh: Mesh, *args: An
   def place(path, leaf):
     name = path_name(path)
     spec = next((spec for pattern, spec in rules if re.search(pattern, name)), ())
+    spec = _largest(leaf.shape, spec, mesh) if isinstance(spec, str) else spec
     spec = spec if leaf.ndim else ()
     parts = [mesh.shape.get(axis, 0) if axis else 1 for axis in spec]
     sizes = leaf.shape[: len(parts)]
@@ -92,6 +94,17 @@ def abstract(create: Callable[..., PyTree], rules: Layout, mesh: Mesh, *args: An
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
   return jax.tree_util.tree_map_with_path(place, jax.eval_shape(create, *args))
+
+
+def _largest(shape: Sequence[int], axis: str, mesh: Mesh) -> tuple[str | None, ...]:
+  """Returns the spec that splits the largest dimension that a mesh axis divides."""
+  if axis not in mesh.shape:
+    raise unknown_name("mesh axis in config.layout", axis, mesh.shape)
+  fitting = [i for i, size in enumerate(shape) if size and size % mesh.shape[axis] == 0]
+  if not fitting:
+    return ()
+  largest = max(fitting, key=lambda i: shape[i])
+  return (*(None,) * largest, axis)
 
 
 def shardings(tree: PyTree) -> PyTree:

@@ -8,6 +8,7 @@ from flax import struct
 import jax
 import jax.numpy as jnp
 
+from .average import Average
 from .optimizer import Optimizer
 
 PyTree = Any
@@ -23,6 +24,7 @@ class TrainState:
     batch_stats: Running statistics of the norms; {} for networks without any.
     opt_state: State of the optax transformation.
     rng: Typed key of the run, constant; a step folds its own number into it.
+    average: Moving average of what `variables` returns; {} if there is none.
   """
 
   step: jax.Array
@@ -30,6 +32,7 @@ class TrainState:
   batch_stats: PyTree
   opt_state: PyTree
   rng: jax.Array
+  average: PyTree
 
   @property
   def variables(self) -> dict[str, PyTree]:
@@ -47,19 +50,24 @@ def new_key(seed: int) -> jax.Array:
   return jax.random.key(seed, impl="rbg")
 
 
-def create(variables: PyTree, optimizer: Optimizer, rng: jax.Array) -> TrainState:
+def create(
+  variables: PyTree, optimizer: Optimizer, rng: jax.Array, average: Average | None = None
+) -> TrainState:
   """Returns the state before the first step.
 
   Args:
     variables: {"params": ..., "batch_stats": ... (optional)}.
     optimizer: See `optimizer.build`.
     rng: Typed key that the steps derive theirs from.
+    average: How to average the network, or None.
   """
   params = optimizer.start(variables["params"])
-  return TrainState(
+  state = TrainState(
     step=jnp.zeros([], jnp.int32),
     params=params,
     batch_stats=variables.get("batch_stats", {}),
     opt_state=optimizer.tx.init(params),
     rng=rng,
+    average={},
   )
+  return state if average is None else state.replace(average=average.start(state.variables))

@@ -164,7 +164,8 @@ class ClipResNet(ImageModel):
     for i, depth in enumerate(self.stages):
       for j in range(depth):
         strides = 2 if i > 0 and j == 0 else 1
-        x = Bottleneck(ops, self.width * 2**i, strides, name=f"layer{i + 1}_{j}")(x, train)
+        block = ops.block(Bottleneck)
+        x = block(ops, self.width * 2**i, strides, name=f"layer{i + 1}_{j}")(x, train)
     return self._pool(x).astype("float32")
 
   def _pool(self, x: Array) -> Array:

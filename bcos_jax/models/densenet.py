@@ -81,7 +81,7 @@ class DenseNet(ImageModel):
       if i > 1:
         x = Transition(ops, name=f"transition{i - 1}")(x, train)
       for j in range(1, depth + 1):
-        layer = DenseLayer(ops, self.growth, self.bottleneck, name=f"block{i}_layer{j}")
+        layer = ops.block(DenseLayer)(ops, self.growth, self.bottleneck, name=f"block{i}_layer{j}")
         x = jnp.concatenate([x, layer(x, train)], axis=-1)
     x = ops.act(ops.batch_norm(name="norm5")(x, train), "relu", last=True)
     if not self.num_classes:

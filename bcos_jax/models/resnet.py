@@ -143,7 +143,7 @@ class ResNet(ImageModel):
     rates = iter(drop_rates(self.drop_path, sum(self.stages)))
     for i, depth in enumerate(self.stages):
       for j in range(depth):
-        x = _BLOCKS[self.block](
+        x = self.ops.block(_BLOCKS[self.block])(
           self.ops,
           widths[i],
           2 if i > 0 and j == 0 else 1,

@@ -112,7 +112,7 @@ class SimpleViT(ImageModel):
       self, x.reshape(n, h * w, d), sincos_positions(h, w, d).astype(x.dtype), "position"
     )
     for i in range(self.depth):
-      x = EncoderBlock(ops, self.num_heads, self.mlp_dim, name=f"encoder_{i}")(x)
+      x = ops.block(EncoderBlock)(ops, self.num_heads, self.mlp_dim, name=f"encoder_{i}")(x)
     norm = ops.layer_norm(name="head_norm")
     if not self.num_classes:
       return ops.average(norm, x, tokens=True)

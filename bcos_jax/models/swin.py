@@ -177,7 +177,7 @@ class Swin(ImageModel):
   def _block(self, i: int, j: int, size: Size) -> nn.Module:
     planned = (self.image_size // self.patch_size // 2**i,) * 2
     window, shift = window_and_shift(self.window, size, planned, self.window_rule)
-    return Block(
+    return self.ops.block(Block)(
       self.ops,
       num_heads=self.num_heads[i],
       window=window,

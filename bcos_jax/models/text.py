@@ -149,7 +149,7 @@ class TextTransformer(nn.Module):
     return x.astype("float32")
 
   def _block(self, name: str) -> nn.Module:
-    return TextBlock(
+    return self.ops.block(TextBlock)(
       self.ops,
       num_heads=self.num_heads,
       mlp_dim=self.mlp_dim,

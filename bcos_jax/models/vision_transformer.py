@@ -368,7 +368,7 @@ class VisionTransformer(ImageModel):
     )
 
   def _block(self, name: str) -> nn.Module:
-    return EncoderBlock(
+    return self.ops.block(EncoderBlock)(
       self.ops,
       num_heads=self.num_heads,
       mlp_dim=self.mlp_dim,

@@ -1,0 +1,104 @@
+"""`bcos-jax convert --verify` on files that PyTorch and transformers wrote."""
+
+import numpy as np
+from PIL import Image
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-torch` only")
+
+import bcos_jax  # noqa: E402
+from bcos_jax import cli, convert  # noqa: E402
+from bcos_jax.convert import state_dict  # noqa: E402
+
+from . import live  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch):
+  monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+  torch.manual_seed(0)
+
+
+def run(*arguments):
+  return cli.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+  live.torchvision()
+  import transformers
+
+  folder = tmp_path_factory.mktemp("hub") / "vit"
+  config = transformers.ViTConfig(
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=48,
+    image_size=32,
+    patch_size=8,
+    id2label={0: "cat", 1: "dog", 2: "bird"},
+    label2id={"cat": 0, "dog": 1, "bird": 2},
+  )
+  live.stirred(transformers.ViTForImageClassification(config)).save_pretrained(folder)
+  transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+  return folder
+
+
+def test_a_repository_is_verified_on_random_and_given_pictures(repository, tmp_path, capsys):
+  picture = tmp_path / "picture.png"
+  noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+  Image.fromarray(noise).save(picture)
+  done = run("convert", repository, tmp_path / "bundle", "--verify", "--verify_images", picture)
+  printed = capsys.readouterr().out
+  assert done == 0
+  assert printed.count("verified against transformers") == 2
+  assert "on 1 given pictures" in printed and "input gradients" in printed
+  bundle = bcos_jax.load(tmp_path / "bundle")
+  assert bundle.labels == ("cat", "dog", "bird")
+  assert run("convert", tmp_path / "bundle", tmp_path / "back", "--to=huggingface") == 0
+  import transformers
+
+  again, loaded = transformers.ViTForImageClassification.from_pretrained(
+    tmp_path / "back", output_loading_info=True
+  )
+  assert not loaded["missing_keys"] and not loaded["unexpected_keys"]
+  first = transformers.ViTForImageClassification.from_pretrained(repository)
+  for key, tensor in first.state_dict().items():
+    assert torch.equal(again.state_dict()[key], tensor), key
+
+
+def test_a_departure_names_the_first_layer_and_writes_nothing(
+  repository, tmp_path, capsys, monkeypatch
+):
+  port = convert.convert.port
+
+  def wrong(state, table, leaves):
+    made, extras = port(state, table, leaves)
+    return made | {"params/encoder_1/norm1/scale": 2 * np.ones(32, np.float32)}, extras
+
+  monkeypatch.setattr(convert.convert, "port", wrong)
+  assert run("convert", repository, tmp_path / "bundle", "--verify") == 2
+  said = capsys.readouterr().err
+  assert "departs from transformers" in said and "encoder_1" in said
+  assert not (tmp_path / "bundle").exists()
+
+
+def test_torchvisions_and_lightnings_files(tmp_path, capsys):
+  network = live.stirred(live.torchvision().models.resnet18(num_classes=7))
+  torch.save(network.state_dict(), tmp_path / "resnet18.pth")
+  wrapped = {"model." + key: tensor for key, tensor in network.state_dict().items()}
+  about = {"epoch": 3, "hyper_parameters": {"lr": 0.1}, "callbacks": {}}
+  torch.save({"state_dict": wrapped, **about}, tmp_path / "last.ckpt")
+  assert run("convert", tmp_path / "resnet18.pth", tmp_path / "a", "--verify") == 0
+  assert "verified against torchvision" in capsys.readouterr().out
+  assert run("convert", tmp_path / "last.ckpt", tmp_path / "b", "--architecture=resnet18") == 0
+  files = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
+  assert len(files[0]) == len(files[1])
+  assert bcos_jax.load(tmp_path / "b").model == bcos_jax.load(tmp_path / "a").model
+
+
+def test_every_source_has_a_layout_to_write():
+  sources = {keys.source for tables in state_dict.KEYS.values() for keys in tables}
+  assert sources <= set(convert.targets.names())

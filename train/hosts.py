@@ -1,0 +1,141 @@
+"""Several processes, one per host, that train as one machine."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+import contextlib
+import os
+import re
+import sys
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+from bcos_jax.errors import InputError
+
+# Seconds without a sign of life after which a process counts as dead. Signs are sent by a thread
+# of their own, so that long compilations do not matter.
+HEARTBEAT_TIMEOUT = 30
+SHUTDOWN_TIMEOUT = 30
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags that `join` reads to a command line."""
+  parser.add_argument(
+    "--distributed",
+    action="store_true",
+    help="one process per host, found out from the cluster (Cloud TPU, Slurm, Open MPI, ...)",
+  )
+  parser.add_argument(
+    "--coordinator", help="HOST:PORT of process 0, where nothing tells the processes of each other"
+  )
+  parser.add_argument("--num_processes", type=int, help="with --coordinator")
+  parser.add_argument("--process_id", type=int, help="with --coordinator: 0, 1, ...")
+  parser.add_argument(
+    "--join_timeout", type=int, default=300, help="seconds to wait for the other processes"
+  )
+
+
+def join(options: argparse.Namespace) -> None:
+  """Joins the processes of a run, before anything else touches the devices.
+
+  Does nothing unless the flags ask for it.
+
+  Args:
+    options: What `add_arguments` has parsed.
+
+  Raises:
+    InputError: Flags that do not go together, or processes that do not come in time.
+  """
+  if not (options.distributed or options.coordinator):
+    _check_alone(options)
+    return
+  fields = _explicit(options) if options.coordinator else {}
+  try:
+    jax.distributed.initialize(
+      initialization_timeout=options.join_timeout,
+      heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+      shutdown_timeout_seconds=SHUTDOWN_TIMEOUT,
+      **fields,
+    )
+  except (RuntimeError, ValueError) as error:
+    raise InputError(
+      f"The processes did not come together within {options.join_timeout} s: "
+      f"{' '.join(str(error).split())[:300]}.",
+      "Start the same command on every host, let all reach the coordinator's port, or raise "
+      "--join_timeout.",
+    ) from error
+
+
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+  """Ends this process at once, with a clear message, when another one of the run has died.
+
+  Leaving as usual would wait for the dead one, and then abort.
+  """
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if jax.process_count() == 1:
+      raise
+    print(
+      f"error: process {jax.process_index()} of {jax.process_count()} lost another one: "
+      f"{' '.join(str(error).split())[:300]}",
+      "  fix: see the other processes' output for the cause; then run the same command on every "
+      "host to go on from the last checkpoint.",
+      sep="\n",
+      file=sys.stderr,
+      flush=True,
+    )
+    os._exit(1)
+
+
+def to_host(tree: Any) -> Any:
+  """Returns a tree of NumPy arrays, also where the devices of other processes hold parts.
+
+  Every process must call it.
+  """
+
+  def fetch(array: Any) -> np.ndarray:
+    if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
+      return jax.device_get(array)
+    return multihost_utils.process_allgather(array, tiled=True)
+
+  return jax.tree.map(fetch, tree)
+
+
+def wait_for_all(name: str) -> None:
+  """Returns once every process has called this; `name` says for what, in errors."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def _explicit(options: argparse.Namespace) -> dict[str, Any]:
+  count, number = options.num_processes, options.process_id
+  if not re.fullmatch(r".+:\d+", options.coordinator):
+    raise InputError(
+      f"--coordinator={options.coordinator!r}; expected HOST:PORT.",
+      "Give e.g. --coordinator=10.0.0.2:1234.",
+    )
+  if count is None or number is None or not 0 <= number < count:
+    raise InputError(
+      f"--num_processes={count} and --process_id={number}; expected 0 <= process_id < "
+      "num_processes.",
+      "Give both with --coordinator, e.g. --num_processes=2 --process_id=0.",
+    )
+  return {
+    "coordinator_address": options.coordinator,
+    "num_processes": count,
+    "process_id": number,
+  }
+
+
+def _check_alone(options: argparse.Namespace) -> None:
+  if options.num_processes is not None or options.process_id is not None:
+    raise InputError(
+      "--num_processes and --process_id are given without --coordinator.",
+      "Add --coordinator=HOST:PORT, the address of process 0.",
+    )

@@ -1,0 +1,252 @@
+"""What a recipe's training step costs on a TPU slice, compiled without having one.
+
+libtpu (extra `[tpu]`) compiles for a described topology on any machine. The program is the very one
+that the slice would run, so its memory, arithmetic and communication are exact; only times are
+estimates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import math
+import os
+import re
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from bcos_jax.errors import InputError, unknown_name
+
+from . import plan, sharding, start
+from .config import as_steps
+from .metrics import peak_flops
+
+IMAGENET_TRAIN = 1_281_167
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """Published figures of one TPU chip.
+
+  Attributes:
+    memory: Of HBM, in bytes.
+    flops: Peak per second in bfloat16.
+    bandwidth: Of HBM, in bytes per second.
+  """
+
+  memory: float
+  flops: float
+  bandwidth: float
+
+
+CHIPS = {
+  "v4": Chip(32 * GIB, peak_flops("TPU v4"), 1228e9),
+  "v5e": Chip(16 * GIB, peak_flops("TPU v5e"), 819e9),
+  "v5p": Chip(95 * GIB, peak_flops("TPU v5p"), 2765e9),
+  "v6e": Chip(32 * GIB, peak_flops("TPU v6e"), 1640e9),
+}
+
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cost:
+  """What one device does in one step.
+
+  Attributes:
+    topology: As given, e.g. "v5e:16x16".
+    devices: Number of devices.
+    batch_size: Of all devices together.
+    parameters: Number of the network's parameters.
+    memory: Bytes by use: state and batch ("arguments"), intermediate results ("temporaries"),
+      "program", and what they add up to at most ("total").
+    flops: Floating-point operations.
+    traffic: Bytes read from and written to HBM.
+    collectives: Kind -> (how many, bytes of their results).
+    seconds: That compiling took.
+  """
+
+  topology: str
+  devices: int
+  batch_size: int
+  parameters: int
+  memory: dict[str, float]
+  flops: float
+  traffic: float
+  collectives: dict[str, tuple[int, int]]
+  seconds: float
+
+  @property
+  def chip(self) -> Chip:
+    """The device's chip."""
+    return CHIPS[self.topology.partition(":")[0]]
+
+  @property
+  def fits(self) -> bool:
+    """Whether the step fits into the device's memory."""
+    return self.memory["total"] <= self.chip.memory
+
+  def step_seconds(self, utilisation: float) -> float:
+    """Estimates the time of a step at a share of the chip's peak arithmetic and bandwidth."""
+    slowest = max(self.flops / self.chip.flops, self.traffic / self.chip.bandwidth)
+    return slowest / utilisation
+
+
+def compile_recipe(config: ConfigDict, topology: str, examples: int = IMAGENET_TRAIN) -> Cost:
+  """Compiles a recipe's step for a topology.
+
+  Args:
+    config: The recipe. Its `init` counts by the architecture alone: no weights are read.
+    topology: Kind and shape, e.g. "v5e:16x16".
+    examples: Size of the training set, which durations in epochs depend on.
+
+  Raises:
+    InputError: Unknown topology, libtpu is missing, or a recipe that cannot be used.
+    MemoryError: The compiler found that the step does not fit; names the largest buffers.
+  """
+  mesh = sharding.make_mesh(config.mesh, devices(topology))
+  config = ConfigDict({**config.to_dict(), "init": ""}, type_safe=False)
+  model, _ = start.network(config)
+  made = plan.make(config, model, None, mesh, max(examples // config.data.batch_size, 1))
+  begin = time.perf_counter()
+  try:
+    compiled = made.train_step.lower(made.layout, abstract_batch(config, model, mesh)).compile()
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    raise MemoryError(_largest(str(error))) from error
+  return read(compiled, made.layout, topology, mesh, config.data.batch_size, begin)
+
+
+def devices(topology: str) -> Sequence[Any]:
+  """Returns the devices of a described topology; none of them need be there."""
+  kind, _, shape = topology.partition(":")
+  if kind not in CHIPS:
+    raise unknown_name("TPU generation", kind, CHIPS)
+  if not re.fullmatch(r"\d+x\d+(x\d+)?", shape):
+    raise InputError(
+      f"Topology {topology!r} has the shape {shape!r}, expected e.g. '4x4' or '2x2x4'.",
+      "Give e.g. --topology=v5e:16x16.",
+    )
+  # Read by libtpu when it is loaded: describe chips instead of looking for them.
+  os.environ |= {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+  }
+  from jax.experimental import topologies
+
+  try:
+    return topologies.get_topology_desc(topology, "tpu").devices
+  except (RuntimeError, jax.errors.JaxRuntimeError, ValueError) as error:
+    raise InputError(
+      f"Cannot describe the topology {topology!r}: {' '.join(str(error).split())[:300]}.",
+      'Install libtpu (pip install "bcos_jax[tpu]"), and give a shape that the generation has.',
+    ) from error
+
+
+def abstract_batch(config: ConfigDict, model: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns the shapes of a training batch, split over the mesh."""
+  data, place = config.data, sharding.batch_sharding(mesh)
+  side = data.train_size or data.image_size
+  label = ((data.batch_size,), jnp.int32)
+  if data.augment.mixup or data.augment.cutmix:
+    label = ((data.batch_size, model.num_classes), jnp.float32)
+  image = ((data.batch_size, side, side, model.ops.encoding.colors), jnp.float32)
+  return {
+    name: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+    for name, (shape, dtype) in {"image": image, "label": label}.items()
+  }
+
+
+def read(
+  compiled: jax.stages.Compiled,
+  layout: Any,
+  topology: str,
+  mesh: Mesh,
+  batch_size: int,
+  begin: float,
+) -> Cost:
+  """Reads the costs off a compiled step."""
+  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+  parts = {
+    "arguments": memory.argument_size_in_bytes,
+    "temporaries": memory.temp_size_in_bytes,
+    "program": memory.generated_code_size_in_bytes,
+  }
+  # The next state is written over the state that was given.
+  results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+  return Cost(
+    topology=topology,
+    devices=mesh.size,
+    batch_size=batch_size,
+    parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(layout.params)),
+    memory={**parts, "total": sum(parts.values()) + results},
+    flops=cost["flops"],
+    traffic=cost["bytes accessed"],
+    collectives=collectives(compiled.as_text()),
+    seconds=time.perf_counter() - begin,
+  )
+
+
+def collectives(program: str) -> dict[str, tuple[int, int]]:
+  """Returns, by kind, how many collectives an HLO program has and the bytes of their results."""
+  found: dict[str, tuple[int, int]] = {}
+  pattern = re.compile(rf"= (.+?) ({'|'.join(COLLECTIVES)})(-start)?\(")
+  for shapes, kind, asynchronous in pattern.findall(program):
+    sizes = [
+      _BYTES.get(dtype, 4) * math.prod(int(side) for side in sides.split(",") if side)
+      for dtype, sides in re.findall(r"([a-z]+\d*)\[([\d,]*)\]", shapes)
+    ]
+    if asynchronous and kind == "collective-permute":
+      sizes = sizes[1:2]  # Operand, result and two words of bookkeeping.
+    elif asynchronous and kind != "all-reduce":
+      sizes = sizes[len(sizes) // 2 :]  # Operands, then results.
+    count, total = found.get(kind, (0, 0))
+    found[kind] = count + 1, total + sum(sizes)
+  return found
+
+
+def _largest(message: str) -> str:
+  """Returns the total and the largest buffers that the compiler names."""
+  lines = [line.strip() for line in message.splitlines()]
+  wanted = [
+    line
+    for line in lines
+    if re.match(r"(Used|Exceeded|Total hbm|\d+\. Size|Shape:|XLA label:|Operator:)", line)
+  ]
+  return "\n  ".join([lines[0][:300], *wanted[:24]])
+
+
+def report(cost: Cost, say: Callable[[str], None], *, examples: int, utilisation: float) -> None:
+  """Prints what `compile_recipe` found."""
+  chip, memory = cost.chip, cost.memory
+  seconds = cost.step_seconds(utilisation)
+  steps = as_steps("1 epoch", max(examples // cost.batch_size, 1))
+  rows = [
+    ("topology", f"{cost.topology}, {cost.devices} devices, batch {cost.batch_size}"),
+    ("parameters", f"{cost.parameters / 1e6:.1f} M"),
+    ("memory of state and batch", f"{memory['arguments'] / GIB:.3f} GiB"),
+    ("memory of temporaries", f"{memory['temporaries'] / GIB:.3f} GiB"),
+    ("memory, total", f"{memory['total'] / GIB:.3f} of {chip.memory / GIB:.0f} GiB"),
+    ("FLOPs", f"{cost.flops / 1e12:.3f} T"),
+    ("HBM traffic", f"{cost.traffic / 1e9:.2f} GB"),
+    ("arithmetic intensity", f"{cost.flops / cost.traffic:.0f} FLOPs per byte"),
+    *(
+      (kind, f"{count} with {size / 1e6:.2f} MB")
+      for kind, (count, size) in sorted(cost.collectives.items())
+    ),
+    (f"step at {utilisation:.0%} of peak", f"{1e3 * seconds:.1f} ms (estimate)"),
+    (f"epoch of {examples} images", f"{seconds * steps / 60:.2f} min (estimate)"),
+    ("compiled in", f"{cost.seconds:.0f} s"),
+  ]
+  for name, value in rows:
+    say(f"{name:<28}{value}")
+  say("per device and step, unless said otherwise")
