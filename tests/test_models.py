@@ -310,6 +310,7 @@ def test_name_far_from_all_lists_them():
     ({"num_classes": "10"}, "num_classes is '10'"),
     ({"ops": "bcos"}, "'bcos'.*layer family"),
     ({"ops": BcosOps}, "layer family"),
+    ({"image_size": 0}, "image_size is 0"),
     ({"block": "bottlenek"}, "bottlenek.*Did you mean 'bottleneck'"),
   ],
 )
@@ -317,6 +318,22 @@ def test_create_refuses(fields, message):
   with pytest.raises(InputError, match=message):
     model = bcos_jax.create("resnet_tiny", **{"ops": StandardOps(), **fields})
     shapes(model)
+
+
+@pytest.mark.parametrize("name", ["simple_vit_tiny", "vit_test", "convnext_test", "swin_test"])
+def test_patches_have_a_side(name):
+  with pytest.raises(InputError, match="patch_size is 0"):
+    bcos_jax.create(name, ops=BcosOps(), patch_size=0)
+
+
+def test_fields_become_plain_values():
+  """Equal networks are one key of compiled functions, however their numbers were written."""
+  plain = bcos_jax.create("resnet_tiny", ops=BcosOps(b=1.5), num_classes=7, stages=(1, 2))
+  other = bcos_jax.create(
+    "resnet_tiny", ops=BcosOps(b=np.float32(1.5)), num_classes=np.int64(7), stages=[1, np.int8(2)]
+  )
+  assert other == plain and hash(other) == hash(plain)
+  assert type(other.num_classes) is int and type(other.ops.b) is float
 
 
 @pytest.mark.parametrize(
@@ -351,11 +368,31 @@ def test_networks_want_encoded_images(name, shape):
     ({"norm": "batch_uncentred"}, "batch_uncentered"),
     ({"head_order": "head_frist"}, "head_first"),
     ({"token_head_order": "pool_fist"}, "pool_first"),
+    ({"dtype": "bf16"}, "bfloat16"),
+    ({"param_dtype": "flot32"}, "float32"),
   ],
 )
 def test_ops_refuse_unknown_options(fields, near):
   with pytest.raises(InputError, match=f"Did you mean '{near}'"):
     BcosOps(**fields)
+
+
+@pytest.mark.parametrize(
+  "fields, message",
+  [
+    ({"logit_temperature": 0}, "logit_temperature is 0"),
+    ({"logit_temperature": float("nan")}, "logit_temperature is nan"),
+    ({"dtype": int}, "dtype 'int"),
+    ({"param_dtype": None}, "param_dtype"),
+  ],
+)
+def test_ops_refuse_unusable_values(fields, message):
+  with pytest.raises(InputError, match=message):
+    BcosOps(**fields)
+
+
+def test_dtypes_are_kept_as_names():
+  assert BcosOps(dtype=jnp.bfloat16, param_dtype=np.float32) == BcosOps(dtype="bfloat16")
 
 
 def test_ops_from_plain_values():
