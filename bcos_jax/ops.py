@@ -60,6 +60,13 @@ class Ops(abc.ABC):
   detach: bool = False
   recompute: bool = False
 
+  def __new__(cls, **fields):
+    """Raises InputError for a field that the family does not have; presets pass here as well."""
+    known = {field.name for field in dataclasses.fields(cls)}
+    for name in fields.keys() - known:
+      raise unknown_name(f"field of {cls.__name__}", name, known)
+    return super().__new__(cls)
+
   def __post_init__(self):
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
@@ -567,7 +574,8 @@ def to_dict(ops: Ops) -> dict[str, Any]:
 def from_dict(fields: Mapping[str, Any]) -> Ops:
   """Returns the family that `to_dict` wrote; absent fields take their defaults.
 
-  A `family` may name a preset: 'standard', 'bcos', 'bcos_v1', 'bcos_v2', 'bcos_lm', 'aloe'.
+  A `family` may name a preset: 'standard', 'bcos', 'bcos_v1', 'bcos_v2', 'bcos_lm', 'aloe' (which
+  takes `implementation` too).
 
   Raises:
     InputError: Unknown family or field, with the nearest name.
@@ -584,6 +592,8 @@ def from_dict(fields: Mapping[str, Any]) -> Ops:
   if family not in presets:
     raise unknown_name("ops family", family, presets)
   known = {f.name for f in dataclasses.fields(_FAMILIES.get(family, BcosOps))}
+  if family == "aloe":
+    known.add("implementation")
   for name in fields:
     if name not in known:
       raise unknown_name(f"field of the {family!r} ops", name, known)

@@ -1,6 +1,9 @@
 """Architectures: names, sizes, shapes, and finite numbers from hostile images."""
 
+import copy
 import dataclasses
+import inspect
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,7 @@ import pytest
 
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps
+from bcos_jax import ops as families
 from bcos_jax.errors import InputError
 from bcos_jax.models import describe, simple_vit
 
@@ -409,6 +413,8 @@ def test_ops_from_plain_values():
     ({"family": "bcoss"}, "Did you mean 'bcos'"),
     ({}, "family None"),
     ({"family": "bcos", "unitnorm": True}, "Did you mean 'unit_norm'"),
+    ({"family": "bcos", "implementation": 1}, "'implementation'"),
+    ({"family": "aloe", "implementation": 3}, "expected 1 or 2"),
     ({"family": "standard", "b": 2.0}, "field of the 'standard' ops 'b'"),
     ({"family": "bcos", "b": 0.5}, "at least 1"),
     ({"family": "bcos", "encoding": {"pairing": "negatd"}}, "Did you mean 'negated'"),
@@ -419,7 +425,35 @@ def test_ops_from_plain_values():
       ops.from_dict(fields)
 
 
+@pytest.mark.parametrize(
+  "make",
+  [BcosOps, BcosOps.equivalent, BcosOps.v1, BcosOps.v2, BcosOps.lm, BcosOps.aloe],
+  ids=lambda make: make.__name__,
+)
+def test_unknown_fields_name_the_nearest(make):
+  with pytest.raises(InputError, match=r"field of BcosOps 'unit_nrom'.*Did you mean 'unit_norm'"):
+    make(unit_nrom=True)
+
+
+def test_fields_of_the_other_family_are_unknown():
+  with pytest.raises(InputError, match="field of StandardOps 'unit_norm'"):
+    StandardOps(unit_norm=True)
+  with pytest.raises(InputError, match="Did you mean 'learn_b'"):
+    dataclasses.replace(BcosOps(), laern_b=True)
+
+
+@pytest.mark.parametrize("ops", PRESETS.values(), ids=PRESETS)
+def test_families_travel(ops):
+  again = pickle.loads(pickle.dumps(ops))
+  for other in (again, copy.deepcopy(ops), dataclasses.replace(ops)):
+    assert other == ops and hash(other) == hash(ops)
+  assert "encoding" in inspect.signature(type(ops)).parameters
+
+
 def test_aloe_has_two_implementations():
+  assert families.from_dict({"family": "aloe", "implementation": 1}) == BcosOps.aloe(
+    implementation=1
+  )
   assert BcosOps.aloe() == BcosOps.aloe(implementation=2)
   assert not BcosOps.aloe(implementation=1).cosine_of_weights
   with pytest.raises(InputError, match="3"):
