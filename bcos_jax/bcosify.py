@@ -52,6 +52,8 @@ def widen_input(kernel: Array, colors: int) -> Array:
 
   w.x = (w/2).x + (-w/2).(-x) (B-cosification, section 3.1).
 
+  Only for that pairing: to [x, 1-x] the result responds with w.x - sum(w)/2.
+
   Args:
     kernel: [..., colors, O], or [positions * colors, O] for a patch embedding.
     colors: Number of colour channels.
@@ -104,7 +106,11 @@ def bcosify(
     variables: Its variables, `params` and `batch_stats`.
     ops: The B-cos family and the options of the study (arXiv 2411.00715, section 3): B fixed or
       learned, biases, norms, activations, pooling, head order. If its encoding is `negated` (or
-      `none`), mean and std are taken from the model, so that the input means the same.
+      `none`), mean and std are taken from the model, so that the input means the same. A
+      `complement` encoding keeps its own: the widened input map then responds to [z, 1-z] with
+      w.z - sum(w)/2 instead of w.z, for the z of that encoding, and the network starts further
+      from the original, B=1 included. Its `dtype` and `param_dtype` count, not those of the
+      model; the leaves keep the dtype that they have.
     fold_mean: Folds the running mean of each batch norm into its bias, b - mean * scale /
       sqrt(var + eps), so that dropping the mean changes nothing while biases are kept. Norms
       without running statistics (`norm='instance'` and so on) have nothing to fold: scale and

@@ -721,7 +721,7 @@ def test_training_gradient_of_norms(kind, centered):
     layers.LayerNorm(detach=True, use_bias=False),
     layers.LayerNorm(centered=False, detach=True, use_bias=False),
   ],
-  ids=repr,
+  ids=lambda layer: type(layer).__name__,
 )
 def test_explanation_of_norms_in_closed_form(layer):
   """The divisor is a constant, the mean (linear in the input) is not."""
@@ -879,6 +879,32 @@ def test_dense_refuses(fields, message):
   layer = layers.BcosDense(**{"features": 4, **fields})
   with pytest.raises(InputError, match=message):
     layer.init(jax.random.key(0), jnp.zeros((2, 3)))
+
+
+@pytest.mark.parametrize(
+  "layer",
+  [
+    layers.BcosDense(3),
+    layers.BcosDense(3, b=1.5, detach=True),
+    layers.BcosConv(3, (2, 1)),
+    layers.LayerNorm(),
+    layers.GroupNorm(1),
+  ],
+  ids=lambda layer: type(layer).__name__,
+)
+def test_derivatives_are_reverse_mode_only(layer):
+  """What the README says: no jvp, yet second derivatives either way."""
+  x = np.float32(_random(1, 2, 1, 5))
+  variables = layer.init(jax.random.key(0), x)
+
+  def value(x):
+    return (layer.apply(variables, x) ** 3).sum()
+
+  with pytest.raises(TypeError, match="forward-mode"):
+    jax.jvp(value, (x,), (x,))
+  twice = jax.jit(jax.jacrev(jax.jacrev(value)))(x)
+  assert np.abs(twice).max() > 0
+  assert rel(jax.jit(jax.hessian(value))(x), twice) <= 1e-5
 
 
 def test_numbers_of_numpy_are_numbers():

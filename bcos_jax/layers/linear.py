@@ -1,4 +1,9 @@
-"""B-cos transforms of convolutions (1, 2 and 3 dimensions) and of dense maps."""
+"""B-cos transforms of convolutions (1, 2 and 3 dimensions) and of dense maps.
+
+At B=2, and in explanation mode at every B above 1, the layers have gradients of their own and are
+reverse-mode only: `jax.grad`, also of a gradient, `jax.vjp`, `jax.jacrev` and `jax.hessian` work,
+`jax.jvp`, `jax.jacfwd` and `jax.linearize` are refused by JAX.
+"""
 
 from __future__ import annotations
 
@@ -89,6 +94,8 @@ class _BcosLinear(nn.Module):
 class BcosDense(_BcosLinear):
   """B-cos transform of a dense map over the last axis.
 
+  Reverse-mode only at B=2 and with `detach` (no `jax.jvp`, `jax.jacfwd`), see the module.
+
   Attributes:
     features: Number of outputs.
     b: The exponent B, at least 1; the initial value if `learn_b`. At B=1 the layer is the
@@ -140,6 +147,8 @@ class BcosDense(_BcosLinear):
 
 class BcosConv(_BcosLinear):
   """B-cos transform of a convolution in 1, 2 or 3 dimensions, channels last.
+
+  Reverse-mode only at B=2 and with `detach` (no `jax.jvp`, `jax.jacfwd`), see the module.
 
   Attributes:
     features: Number of outputs.
