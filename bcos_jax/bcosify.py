@@ -52,6 +52,8 @@ def widen_input(kernel: Array, colors: int) -> Array:
 
   w.x = (w/2).x + (-w/2).(-x) (B-cosification, section 3.1).
 
+  Only for that pairing: to [x, 1-x] the result responds with w.x - sum(w)/2.
+
   Args:
     kernel: [..., colors, O], or [positions * colors, O] for a patch embedding.
     colors: Number of colour channels.
@@ -84,9 +86,11 @@ EDITS = (
 """The first edit that applies makes each leaf of the B-cos network."""
 
 DROPPED = {
-  "bias": "biases are not kept (use_bias=False)",
-  "mean": "the norm subtracts no mean; it is folded into the bias first",
-  "scale": "norms have no scale (norm_scale=False)",
+  "bias": "biases are not kept (use_bias=False), or their norm is not (norm='none')",
+  "mean": "the norm subtracts no running mean; it is folded into the bias where `var` stays",
+  "var": "the norm takes its statistics from each image or position, or is not kept: running "
+  "ones mean nothing to it (norm='instance', 'group', 'layer', 'position' or 'none')",
+  "scale": "norms have no scale (norm_scale=False), or are not kept (norm='none')",
   "position": "positions of an attention pooling count as biases (use_bias=False)",
 }
 """Leaves of the conventional network that the B-cos network may lack, and why."""
@@ -102,9 +106,15 @@ def bcosify(
     variables: Its variables, `params` and `batch_stats`.
     ops: The B-cos family and the options of the study (arXiv 2411.00715, section 3): B fixed or
       learned, biases, norms, activations, pooling, head order. If its encoding is `negated` (or
-      `none`), mean and std are taken from the model, so that the input means the same.
+      `none`), mean and std are taken from the model, so that the input means the same. A
+      `complement` encoding keeps its own: the widened input map then responds to [z, 1-z] with
+      w.z - sum(w)/2 instead of w.z, for the z of that encoding, and the network starts further
+      from the original, B=1 included. Its `dtype` and `param_dtype` count, not those of the
+      model; the leaves keep the dtype that they have.
     fold_mean: Folds the running mean of each batch norm into its bias, b - mean * scale /
-      sqrt(var + eps), so that dropping the mean changes nothing while biases are kept.
+      sqrt(var + eps), so that dropping the mean changes nothing while biases are kept. Norms
+      without running statistics (`norm='instance'` and so on) have nothing to fold: scale and
+      bias are copied, and the network computes something else until it is trained.
 
   Returns:
     The B-cos model and its variables. Leaves that did not change are shared, none is modified.
@@ -171,7 +181,7 @@ def _folded(source: dict[str, Array], wanted: dict[str, Any], eps: float) -> dic
   for path in source:
     norm, _, leaf = path.rpartition("/")
     bias = f"{norm.replace('batch_stats', 'params', 1)}/bias"
-    if leaf == "mean" and path not in wanted and bias in wanted:
+    if leaf == "mean" and path not in wanted and {bias, f"{norm}/var"} <= wanted.keys():
       scale = source[bias.removesuffix("bias") + "scale"]
       inverse = jax.lax.rsqrt(jnp.asarray(source[f"{norm}/var"]) + eps)
       folded[bias] = source[bias] - source[path] * scale * inverse

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import functools
+import operator
 from typing import Any
 
 from flax import linen as nn
@@ -87,14 +89,20 @@ def explain(
     batch_size: Images per device batch, to bound memory; None takes all at once. Compiled once.
 
   Returns:
-    The explanation, as NumPy arrays. Computed at the highest matmul precision.
+    The explanation, as NumPy arrays. Computed in float32, at the highest matmul precision,
+    whatever the network's `ops.dtype` is: rounding would break completeness. Close to a tie, a
+    network that predicts in bfloat16 may thus predict another class than the one explained here;
+    give the class as target then.
 
   Raises:
-    InputError: Images outside [0, 1] or of the wrong shape, a target out of range, a bad size.
+    InputError: Images outside [0, 1] or of the wrong shape, a target out of range, a bad size, or
+      variables that are not those of the model.
   """
   images = check_images(images, model.ops.encoding)
-  if batch_size is not None and batch_size < 1:
-    raise InputError(f"batch_size is {batch_size}, expected at least 1.", "Give None for all.")
+  batch_size = _check_batch_size(batch_size)
+  if model.ops.dtype is not None:
+    model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
+  _check_variables(model, variables, images.shape[1:3])
   function, classes = _split_target(target, len(images))
   if classes is not None:
     _check_classes(model, variables, images, classes)
@@ -117,8 +125,9 @@ def dynamic_linear(
   """The pure function behind `explain`: no checks, any transformation of JAX applies to it.
 
   Use it inside a jitted step, or inside a loss: outer derivatives see how the weights W(x) depend
-  on parameters and images. Arguments and
-  result as for `explain`, but JAX arrays.
+  on parameters and images. Arguments and result as for `explain`, but JAX arrays, computed in the
+  network's own `ops.dtype`; for exact explanations inside a bfloat16 step, give it
+  `model.clone(ops=dataclasses.replace(model.ops, dtype=None))`.
   """
   function, classes = _split_target(target, len(images))
   detached = model.clone(ops=model.ops.detached())
@@ -204,6 +213,54 @@ def _split_target(target: Target, count: int) -> tuple[Callable | None, Array | 
       "Give one class, or K classes, per image.",
     )
   return None, classes
+
+
+def _check_batch_size(batch_size: int | None) -> int | None:
+  if batch_size is None:
+    return None
+  try:
+    size = operator.index(batch_size)
+  except TypeError:
+    size = 0
+  if size < 1:
+    raise InputError(
+      f"batch_size is {batch_size!r}, expected an integer of at least 1.", "Give None for all."
+    )
+  return size
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(model: nn.Module, side: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+  """Returns the shapes of a network's variables by path."""
+  image = jax.ShapeDtypeStruct((1, *side, model.ops.encoding.channels), jnp.float32)
+  leaves = traverse_util.flatten_dict(jax.eval_shape(model.init, jax.random.key(0), image), sep="/")
+  # Parameters first, which say most about what network it is.
+  paths = sorted(leaves, key=lambda path: not path.startswith("params/"))
+  return {path: leaves[path].shape for path in paths}
+
+
+def _check_variables(model: nn.Module, variables: Variables, side: tuple[int, int]) -> None:
+  wanted = _shapes(model, side)
+  given = traverse_util.flatten_dict(variables, sep="/")
+  collections = {path.partition("/")[0] for path in wanted}
+  problems = []
+  for path, shape in wanted.items():
+    if path not in given:
+      problems.append(f"{path} is missing")
+    elif np.shape(given[path]) != shape:
+      problems.append(f"{path} has shape {np.shape(given[path])}, expected {shape}")
+  problems += [
+    f"{path} is not a variable of it"
+    for path in given
+    if path not in wanted and path.partition("/")[0] in collections
+  ]
+  if problems:
+    more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+    raise InputError(
+      f"The variables are not those of this {type(model).__name__}: "
+      f"{'; '.join(problems[:5])}{more}.",
+      "Give the model together with its own variables, as create/init, load and bcosify do.",
+    )
 
 
 def _check_classes(model, variables, images, classes):

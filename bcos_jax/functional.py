@@ -15,10 +15,14 @@ from collections.abc import Sequence
 import dataclasses
 import functools
 import math
+import numbers
 
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
+
+from .errors import InputError, unknown_name
 
 Array = jax.Array
 Pads = Sequence[tuple[int, int]]
@@ -64,6 +68,16 @@ DENSE_GUARD = Guard(eps=1e-12, inside=False)
 """B-cos v2, B-cosification and ALOE, linear maps."""
 
 
+def check_b(b: float) -> float:
+  """Returns `b` if it is a usable exponent, else raises InputError."""
+  if not (isinstance(b, numbers.Real) and math.isfinite(b) and b >= 1):
+    raise InputError(
+      f"B is {b!r}, expected a number of at least 1.",
+      "Use b=1 for a linear layer, b=2 for the published B-cos networks.",
+    )
+  return b
+
+
 @jax.custom_vjp
 def hold(x: Array) -> Array:
   """Returns `x`, a constant to the derivative that is taken next.
@@ -90,23 +104,28 @@ def bcos_scale(
   Args:
     y: Responses `w.x`, [..., G*K]: G groups of K channels, the groups outermost.
     sq_norm: Squared norm of the input behind each response, [..., G], float32.
-    b: The exponent B. A Python float is compiled in; an array may be learned or scheduled.
+    b: The exponent B, at least 1. A number is compiled in; an array may be learned or scheduled,
+      and its values are not checked.
     guard: The epsilons of the variant.
     detach: Stops the gradient through the scale, which makes the result linear in `y`: its
       derivative is then the dynamic weight of the explanation.
 
   Returns:
     The scaled responses, in the shape and dtype of `y`. The scale itself is computed in float32.
+
+  Raises:
+    InputError: A number `b` below 1.
   """
-  if isinstance(b, int | float) and b == 1:
+  fixed = not isinstance(b, jax.Array | np.ndarray)
+  if fixed and check_b(b) == 1:
     return y
-  if isinstance(b, int | float) and b == 2 and not detach:
+  if fixed and b == 2 and not detach:
     return _square_scale(y, sq_norm, guard)
   wide = y.astype(jnp.float32)
   response = hold(wide) if detach else wide
   norm = guard.norm(hold(sq_norm) if detach else sq_norm)
   cos = jnp.abs(response) / _per_channel(norm, y.shape[-1])
-  scale = cos if isinstance(b, int | float) and b == 2 else (cos + guard.base_eps) ** (b - 1)
+  scale = cos if fixed and b == 2 else (cos + guard.base_eps) ** (b - 1)
   return (wide * scale).astype(y.dtype)
 
 
@@ -243,7 +262,13 @@ approximate it."""
 
 
 def gated(x: Array, kind: str, *, detach: bool = False) -> Array:
-  """Applies a gated activation; with `detach`, the gate becomes a constant dynamic weight."""
+  """Applies a gated activation; with `detach`, the gate becomes a constant dynamic weight.
+
+  Raises:
+    InputError: `kind` is not in `GATES`, with the nearest name.
+  """
+  if kind not in GATES:
+    raise unknown_name("activation", kind, GATES)
   gate = GATES[kind]
   if gate is None:
     return x

@@ -13,16 +13,18 @@ import dataclasses
 import functools
 import inspect
 import math
+import numbers
 from typing import Any, Self
 
 from flax import linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from . import functional as F
 from . import layers
 from .errors import InputError, unknown_name
 from .inputs import Encoding
-from .layers.linear import check_b
 
 Array = jax.Array
 
@@ -44,8 +46,8 @@ class Ops(abc.ABC):
 
   Attributes:
     encoding: How colours become input channels.
-    dtype: Compute dtype such as 'bfloat16'; None computes in float32. Norms, B-cos scales and
-      logits are float32 in any case.
+    dtype: Compute dtype such as 'bfloat16', kept as its name; None computes in float32. Norms,
+      B-cos scales and logits are float32 in any case.
     param_dtype: Dtype of the parameters.
     detach: Explanation mode, see `detached`.
     recompute: Whether the backward pass computes each block's results anew rather than keeping
@@ -57,6 +59,23 @@ class Ops(abc.ABC):
   param_dtype: str = "float32"
   detach: bool = False
   recompute: bool = False
+
+  def __new__(cls, **fields):
+    """Raises InputError for a field that the family does not have; presets pass here as well."""
+    known = {field.name for field in dataclasses.fields(cls)}
+    for name in fields.keys() - known:
+      raise unknown_name(f"field of {cls.__name__}", name, known)
+    return super().__new__(cls)
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if isinstance(value, np.generic):
+        object.__setattr__(self, field.name, value.item())
+    for name in ("dtype", "param_dtype"):
+      value = getattr(self, name)
+      if value is not None or name == "param_dtype":
+        object.__setattr__(self, name, _dtype_name(name, value))
 
   def detached(self) -> Self:
     """Returns the family in explanation mode: every dynamic weight is a constant.
@@ -323,7 +342,13 @@ class BcosOps(Ops):
   dense_guard: F.Guard = F.DENSE_GUARD
 
   def __post_init__(self):
-    check_b(self.b)
+    super().__post_init__()
+    F.check_b(self.b)
+    if not (isinstance(self.logit_temperature, numbers.Real) and 0 < self.logit_temperature):
+      raise InputError(
+        f"logit_temperature is {self.logit_temperature!r}, expected a number above 0.",
+        "Use 1 to leave the logits as they are.",
+      )
     norms = {"none", *_NORMS, *(f"{norm}_uncentered" for norm in _NORMS)}
     for kind, value, known in (
       ("pool", self.pool, _POOLS),
@@ -519,6 +544,20 @@ class BcosOps(Ops):
     }
 
 
+def _dtype_name(field: str, value: Any) -> str:
+  """Returns the name of a floating-point dtype, however it is written."""
+  known = ("bfloat16", "float16", "float32", "float64")
+  name = value
+  if not isinstance(value, str | None):  # NumPy takes None for float64.
+    try:
+      name = jnp.dtype(value).name
+    except TypeError:
+      pass
+  if name not in known:
+    raise unknown_name(field, name, known)
+  return name
+
+
 def _padding(padding: int | None, kernel_size: int, dilation: int) -> int:
   return dilation * (kernel_size - 1) // 2 if padding is None else padding
 
@@ -535,7 +574,8 @@ def to_dict(ops: Ops) -> dict[str, Any]:
 def from_dict(fields: Mapping[str, Any]) -> Ops:
   """Returns the family that `to_dict` wrote; absent fields take their defaults.
 
-  A `family` may name a preset: 'standard', 'bcos', 'bcos_v1', 'bcos_v2', 'bcos_lm', 'aloe'.
+  A `family` may name a preset: 'standard', 'bcos', 'bcos_v1', 'bcos_v2', 'bcos_lm', 'aloe' (which
+  takes `implementation` too).
 
   Raises:
     InputError: Unknown family or field, with the nearest name.
@@ -552,6 +592,8 @@ def from_dict(fields: Mapping[str, Any]) -> Ops:
   if family not in presets:
     raise unknown_name("ops family", family, presets)
   known = {f.name for f in dataclasses.fields(_FAMILIES.get(family, BcosOps))}
+  if family == "aloe":
+    known.add("implementation")
   for name in fields:
     if name not in known:
       raise unknown_name(f"field of the {family!r} ops", name, known)

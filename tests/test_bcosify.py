@@ -90,6 +90,16 @@ def test_unfolded_means_are_dropped():
   assert rel(applied(raw[0])(raw[1], IMAGES), applied(folded[0])(folded[1], IMAGES)) > 1e-3
 
 
+def test_norms_without_running_statistics_copy_scale_and_bias():
+  """Their own mean takes the place of the running one, so there is nothing to fold."""
+  model, variables = _conventional()
+  _, made = bcos_jax.bcosify(model, variables, ops=BcosOps(norm="instance", use_bias=True))
+  assert "batch_stats" not in made
+  for kind in ("scale", "bias"):
+    path = f"params/layer1_0/bn1/{kind}"
+    assert flat(made)[path] is flat(variables)[path]
+
+
 @pytest.mark.parametrize("name", ["resnet_tiny_bottleneck", "vitc_tiny", "simple_vit_tiny"])
 def test_published_setting_changes_only_what_is_declared(name):
   """B=2, no biases: leaves are shared with the conventional network, which is left alone."""
@@ -132,6 +142,12 @@ def test_widened_patch_embedding_keeps_channels_fastest():
     {"norm_bias": True},
     {"norm_scale": False},
     {"norm": "batch"},
+    {"norm": "none"},
+    {"norm": "none", "use_bias": True},
+    {"norm": "instance_uncentered"},
+    {"norm": "group", "norm_groups": 4},
+    {"norm": "layer"},
+    {"norm": "position_uncentered"},
     {"keep_activations": False},
     {"pool": "blur"},
     {"pool": "max"},
@@ -223,9 +239,6 @@ def test_every_problem_is_in_one_message():
   [
     ({"max_out": 2}, "params/conv1/kernel"),
     ({"norm": "all"}, "params/bn1/scale"),
-    ({"norm": "none"}, "batch_stats/bn1/var"),
-    ({"norm": "instance_uncentered"}, "batch_stats/bn1/var"),
-    ({"norm": "group", "norm_groups": 4}, "batch_stats/bn1/var"),
   ],
   ids=str,
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bcos_jax import BcosOps, StandardOps, layers
+from bcos_jax import functional as F
 from bcos_jax.errors import InputError
 
 from . import twins
@@ -720,7 +721,7 @@ def test_training_gradient_of_norms(kind, centered):
     layers.LayerNorm(detach=True, use_bias=False),
     layers.LayerNorm(centered=False, detach=True, use_bias=False),
   ],
-  ids=repr,
+  ids=lambda layer: type(layer).__name__,
 )
 def test_explanation_of_norms_in_closed_form(layer):
   """The divisor is a constant, the mean (linear in the input) is not."""
@@ -795,6 +796,8 @@ def test_attention_layer_parameters_and_heads():
   assert {k: v["kernel"].shape for k, v in params.items()} == {"qkv": (12, 36), "out": (12, 12)}
   with pytest.raises(InputError, match="Width 12 is not divisible by 5 heads"):
     layers.SelfAttention(BcosOps(), num_heads=5).init(jax.random.key(0), jnp.zeros((1, 5, 12)))
+  with pytest.raises(InputError, match="num_heads is 0"):
+    layers.SelfAttention(BcosOps(), num_heads=0).init(jax.random.key(0), jnp.zeros((1, 5, 12)))
 
 
 # Compute dtype.
@@ -829,6 +832,7 @@ def test_b_below_one_is_refused(b):
     lambda: layers.BcosDense(3, b=b).init(jax.random.key(0), jnp.ones((1, 2))),
     lambda: layers.BcosConv(3, (1,), b=b).init(jax.random.key(0), jnp.ones((1, 4, 2))),
     lambda: BcosOps(b=b),
+    lambda: F.bcos_scale(jnp.ones((1, 3)), jnp.ones((1, 1)), b=b),
   ):
     with pytest.raises(InputError, match="at least 1") as caught:
       make()
@@ -848,12 +852,68 @@ def test_b_below_one_is_refused(b):
     ({"padding": (1, 1, 1)}, (1, 4, 4, 3), r"\(1, 1, 1\)"),
     ({"padding": "SAEM"}, (1, 4, 4, 3), "Did you mean 'SAME'"),
     ({"padding_mode": "reflct"}, (1, 4, 4, 3), "Did you mean 'reflect'"),
+    ({"kernel_size": 3}, (1, 4, 4, 3), r"kernel_size is 3.*Give kernel_size=\(3, 3\)"),
+    ({"kernel_size": (3, 0)}, (1, 4, 4, 3), r"kernel_size is \(3, 0\)"),
+    ({"features": 0}, (1, 4, 4, 3), "features is 0"),
+    ({"features": 2.5}, (1, 4, 4, 3), "features is 2.5"),
+    ({"max_out": 0}, (1, 4, 4, 3), "max_out is 0"),
+    ({"feature_group_count": 0}, (1, 4, 4, 3), "feature_group_count is 0"),
   ],
 )
 def test_conv_refuses(fields, shape, message):
   layer = layers.BcosConv(**{"features": 4, "kernel_size": (3, 3), **fields})
   with pytest.raises(InputError, match=message):
     layer.init(jax.random.key(0), jnp.zeros(shape))
+
+
+@pytest.mark.parametrize(
+  "fields, message",
+  [
+    ({"features": 0}, "features is 0"),
+    ({"max_out": -1}, "max_out is -1"),
+    ({"gate": "rleu"}, "Did you mean 'relu'"),
+    ({"gate": "rleu", "b": 1.5}, "Did you mean 'relu'"),
+  ],
+)
+def test_dense_refuses(fields, message):
+  layer = layers.BcosDense(**{"features": 4, **fields})
+  with pytest.raises(InputError, match=message):
+    layer.init(jax.random.key(0), jnp.zeros((2, 3)))
+
+
+@pytest.mark.parametrize(
+  "layer",
+  [
+    layers.BcosDense(3),
+    layers.BcosDense(3, b=1.5, detach=True),
+    layers.BcosConv(3, (2, 1)),
+    layers.LayerNorm(),
+    layers.GroupNorm(1),
+  ],
+  ids=lambda layer: type(layer).__name__,
+)
+def test_derivatives_are_reverse_mode_only(layer):
+  """What the README says: no jvp, yet second derivatives either way."""
+  x = np.float32(_random(1, 2, 1, 5))
+  variables = layer.init(jax.random.key(0), x)
+
+  def value(x):
+    return (layer.apply(variables, x) ** 3).sum()
+
+  with pytest.raises(TypeError, match="forward-mode"):
+    jax.jvp(value, (x,), (x,))
+  twice = jax.jit(jax.jacrev(jax.jacrev(value)))(x)
+  assert np.abs(twice).max() > 0
+  assert rel(jax.jit(jax.hessian(value))(x), twice) <= 1e-5
+
+
+def test_numbers_of_numpy_are_numbers():
+  x, params = _random(2, 3), {"params": {"kernel": _random(3, 4)}}
+  plain, other = (
+    layers.BcosDense(features, b=b).apply(params, x)
+    for features, b in ((4, 2), (np.int64(4), np.float32(2)))
+  )
+  assert np.array_equal(plain, other)
 
 
 def test_cosine_of_weights_with_max_out_is_refused():

@@ -1,6 +1,9 @@
 """Architectures: names, sizes, shapes, and finite numbers from hostile images."""
 
+import copy
 import dataclasses
+import inspect
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,7 @@ import pytest
 
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps
+from bcos_jax import ops as families
 from bcos_jax.errors import InputError
 from bcos_jax.models import describe, simple_vit
 
@@ -310,6 +314,7 @@ def test_name_far_from_all_lists_them():
     ({"num_classes": "10"}, "num_classes is '10'"),
     ({"ops": "bcos"}, "'bcos'.*layer family"),
     ({"ops": BcosOps}, "layer family"),
+    ({"image_size": 0}, "image_size is 0"),
     ({"block": "bottlenek"}, "bottlenek.*Did you mean 'bottleneck'"),
   ],
 )
@@ -317,6 +322,22 @@ def test_create_refuses(fields, message):
   with pytest.raises(InputError, match=message):
     model = bcos_jax.create("resnet_tiny", **{"ops": StandardOps(), **fields})
     shapes(model)
+
+
+@pytest.mark.parametrize("name", ["simple_vit_tiny", "vit_test", "convnext_test", "swin_test"])
+def test_patches_have_a_side(name):
+  with pytest.raises(InputError, match="patch_size is 0"):
+    bcos_jax.create(name, ops=BcosOps(), patch_size=0)
+
+
+def test_fields_become_plain_values():
+  """Equal networks are one key of compiled functions, however their numbers were written."""
+  plain = bcos_jax.create("resnet_tiny", ops=BcosOps(b=1.5), num_classes=7, stages=(1, 2))
+  other = bcos_jax.create(
+    "resnet_tiny", ops=BcosOps(b=np.float32(1.5)), num_classes=np.int64(7), stages=[1, np.int8(2)]
+  )
+  assert other == plain and hash(other) == hash(plain)
+  assert type(other.num_classes) is int and type(other.ops.b) is float
 
 
 @pytest.mark.parametrize(
@@ -351,11 +372,31 @@ def test_networks_want_encoded_images(name, shape):
     ({"norm": "batch_uncentred"}, "batch_uncentered"),
     ({"head_order": "head_frist"}, "head_first"),
     ({"token_head_order": "pool_fist"}, "pool_first"),
+    ({"dtype": "bf16"}, "bfloat16"),
+    ({"param_dtype": "flot32"}, "float32"),
   ],
 )
 def test_ops_refuse_unknown_options(fields, near):
   with pytest.raises(InputError, match=f"Did you mean '{near}'"):
     BcosOps(**fields)
+
+
+@pytest.mark.parametrize(
+  "fields, message",
+  [
+    ({"logit_temperature": 0}, "logit_temperature is 0"),
+    ({"logit_temperature": float("nan")}, "logit_temperature is nan"),
+    ({"dtype": int}, "dtype 'int"),
+    ({"param_dtype": None}, "param_dtype"),
+  ],
+)
+def test_ops_refuse_unusable_values(fields, message):
+  with pytest.raises(InputError, match=message):
+    BcosOps(**fields)
+
+
+def test_dtypes_are_kept_as_names():
+  assert BcosOps(dtype=jnp.bfloat16, param_dtype=np.float32) == BcosOps(dtype="bfloat16")
 
 
 def test_ops_from_plain_values():
@@ -372,6 +413,8 @@ def test_ops_from_plain_values():
     ({"family": "bcoss"}, "Did you mean 'bcos'"),
     ({}, "family None"),
     ({"family": "bcos", "unitnorm": True}, "Did you mean 'unit_norm'"),
+    ({"family": "bcos", "implementation": 1}, "'implementation'"),
+    ({"family": "aloe", "implementation": 3}, "expected 1 or 2"),
     ({"family": "standard", "b": 2.0}, "field of the 'standard' ops 'b'"),
     ({"family": "bcos", "b": 0.5}, "at least 1"),
     ({"family": "bcos", "encoding": {"pairing": "negatd"}}, "Did you mean 'negated'"),
@@ -382,7 +425,35 @@ def test_ops_from_plain_values():
       ops.from_dict(fields)
 
 
+@pytest.mark.parametrize(
+  "make",
+  [BcosOps, BcosOps.equivalent, BcosOps.v1, BcosOps.v2, BcosOps.lm, BcosOps.aloe],
+  ids=lambda make: make.__name__,
+)
+def test_unknown_fields_name_the_nearest(make):
+  with pytest.raises(InputError, match=r"field of BcosOps 'unit_nrom'.*Did you mean 'unit_norm'"):
+    make(unit_nrom=True)
+
+
+def test_fields_of_the_other_family_are_unknown():
+  with pytest.raises(InputError, match="field of StandardOps 'unit_norm'"):
+    StandardOps(unit_norm=True)
+  with pytest.raises(InputError, match="Did you mean 'learn_b'"):
+    dataclasses.replace(BcosOps(), laern_b=True)
+
+
+@pytest.mark.parametrize("ops", PRESETS.values(), ids=PRESETS)
+def test_families_travel(ops):
+  again = pickle.loads(pickle.dumps(ops))
+  for other in (again, copy.deepcopy(ops), dataclasses.replace(ops)):
+    assert other == ops and hash(other) == hash(ops)
+  assert "encoding" in inspect.signature(type(ops)).parameters
+
+
 def test_aloe_has_two_implementations():
+  assert families.from_dict({"family": "aloe", "implementation": 1}) == BcosOps.aloe(
+    implementation=1
+  )
   assert BcosOps.aloe() == BcosOps.aloe(implementation=2)
   assert not BcosOps.aloe(implementation=1).cosine_of_weights
   with pytest.raises(InputError, match="3"):

@@ -57,7 +57,9 @@ def resolve(config: ConfigDict) -> tuple[ConfigDict, start.Network | None]:
   network = None
   if config.init:
     bundle = start.open_bundle(config.init)
-    network = start.finetuned(bundle, family, classes, new_key(config.seed))
+    network = start.finetuned(
+      bundle, family, classes, new_key(config.seed), fold_mean=config.fold_mean
+    )
     family = network[0].ops
     config.model = ConfigDict({"name": bundle.config["architecture"], "num_classes": classes})
     config.ops = ConfigDict(ops.to_dict(family))

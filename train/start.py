@@ -42,7 +42,11 @@ def network(config: ConfigDict, init: Network | None = None) -> tuple[nn.Module,
 
 
 def finetuned(
-  bundle: bcos_jax.pretrained.Bundle, family: ops.Ops, num_classes: int, key: jax.Array
+  bundle: bcos_jax.pretrained.Bundle,
+  family: ops.Ops,
+  num_classes: int,
+  key: jax.Array,
+  fold_mean: bool = True,
 ) -> Network:
   """Returns a bundle's network with a new head, B-cosified if it is conventional.
 
@@ -52,6 +56,7 @@ def finetuned(
       leave a conventional network as it is.
     num_classes: Of the data.
     key: Of the new head.
+    fold_mean: See `bcosify`.
 
   Returns:
     The model and its variables.
@@ -62,7 +67,7 @@ def finetuned(
   model, variables = new_head(bundle.model, bundle.variables, num_classes, key)
   conventional = isinstance(model.ops, ops.StandardOps)
   if conventional and isinstance(family, ops.BcosOps):
-    return bcos_jax.bcosify(model, variables, ops=family)
+    return bcos_jax.bcosify(model, variables, ops=family, fold_mean=fold_mean)
   if not conventional and isinstance(family, ops.StandardOps):
     raise InputError(
       "The bundle holds a B-cos network, the config has the ops 'standard'.",
@@ -155,8 +160,8 @@ def check_effects(config: ConfigDict, model: nn.Module, params: Any) -> None:
         f"optimizer.{key}={config.optimizer[key]} does nothing: no parameter is named {leaf!r}.",
         f"Set --config.ops.{_KEEPS[leaf]}=true or --config.optimizer.{key}=0.",
       )
-  if not isinstance(model.ops, ops.BcosOps):
-    return
+  if config.finetune or not isinstance(model.ops, ops.BcosOps):
+    return  # A fine-tuning writes the bundle's ops into the recipe: nobody asked for them.
   default, asked = type(model.ops)(), None
   for name, request in _SERVES.items():
     if name in config.ops and getattr(model.ops, name) != getattr(default, name):
@@ -184,12 +189,13 @@ def _requests(model: nn.Module) -> set[str]:
       asked.add("batch_norm")
       return ops.BcosOps.batch_norm(self, name=name, eps=eps)
 
-    def spatial_pool(self, x, *window):
+    def spatial_pool(self, x, window=3, strides=2, padding=1):
       asked.add("spatial_pool")
-      return ops.BcosOps.spatial_pool(self, x, *window)
+      return ops.BcosOps.spatial_pool(self, x, window, strides, padding)
 
   fields = {f.name: getattr(model.ops, f.name) for f in dataclasses.fields(model.ops)}
-  jax.eval_shape(model.clone(ops=Listening(**fields)).init, jax.random.key(0), model.input_spec)
+  network = model.clone(ops=Listening(**fields))
+  jax.eval_shape(network.init, jax.random.key(0), model.input_spec)
   return asked
 
 

@@ -2,6 +2,7 @@
 
 from .attention import Attention as Attention
 from .attention import SelfAttention as SelfAttention
+from .attention import check_heads as check_heads
 from .drop_path import drop_path as drop_path
 from .drop_path import drop_rates as drop_rates
 from .linear import BcosConv as BcosConv

@@ -33,7 +33,7 @@ class SelfAttention(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [N, T, width] to [N, T, width]."""
     width = x.shape[-1]
-    _check_heads(width, self.num_heads)
+    check_heads(width, self.num_heads)
     qkv = self.ops.linear(3 * width, use_bias=False, name="qkv")(x)
     q, k, v = (
       part.reshape(*x.shape[:-1], self.num_heads, -1) for part in jax.numpy.split(qkv, 3, axis=-1)
@@ -82,7 +82,7 @@ class Attention(nn.Module):
       [N, Q, width].
     """
     width = x.shape[-1]
-    _check_heads(width, self.num_heads)
+    check_heads(width, self.num_heads)
     asking = x if asking is None else asking
 
     def project(tokens, name, use_bias):
@@ -98,7 +98,10 @@ class Attention(nn.Module):
     return self.ops.dense(width, name="out")(y)
 
 
-def _check_heads(width: int, num_heads: int):
+def check_heads(width: int, num_heads: int):
+  """Raises InputError unless `width` channels split among `num_heads` heads."""
+  if num_heads < 1:
+    raise InputError(f"num_heads is {num_heads!r}, expected at least 1.", "Use 1 for one head.")
   if width % num_heads:
     raise InputError(
       f"Width {width} is not divisible by {num_heads} heads.",

@@ -1,9 +1,15 @@
-"""B-cos transforms of convolutions (1, 2 and 3 dimensions) and of dense maps."""
+"""B-cos transforms of convolutions (1, 2 and 3 dimensions) and of dense maps.
+
+At B=2, and in explanation mode at every B above 1, the layers have gradients of their own and are
+reverse-mode only: `jax.grad`, also of a gradient, `jax.vjp`, `jax.jacrev` and `jax.hessian` work,
+`jax.jvp`, `jax.jacfwd` and `jax.linearize` are refused by JAX.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import math
+import numbers
 from typing import Any
 
 from flax import linen as nn
@@ -26,23 +32,19 @@ dense_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """Uniform within 1/sqrt(fan_in), PyTorch's default, which B-cos v2 keeps for its ViTs."""
 
 
-def check_b(b: float) -> float:
-  """Returns `b` if it is a usable exponent, else raises InputError."""
-  if not (isinstance(b, int | float) and math.isfinite(b) and b >= 1):
-    raise InputError(
-      f"B is {b!r}, expected a number of at least 1.",
-      "Use b=1 for a linear layer, b=2 for the published B-cos networks.",
-    )
-  return b
-
-
 class _BcosLinear(nn.Module):
   """What dense maps and convolutions share: see the public classes for the fields."""
 
   gate = None
 
+  def _check_sizes(self, **sizes: Any):
+    for name, size in {"features": self.features, "max_out": self.max_out, **sizes}.items():
+      if not isinstance(size, numbers.Integral) or size < 1:
+        cause = f"{name} is {size!r}, expected an integer of at least 1."
+        raise InputError(cause, "Use 1 or more.")
+
   def _exponent(self) -> float | Array:
-    check_b(self.b)
+    F.check_b(self.b)
     if not self.learn_b:
       return self.b
     b = self.param("b", nn.initializers.constant(self.b), (), jnp.float32)
@@ -92,6 +94,8 @@ class _BcosLinear(nn.Module):
 class BcosDense(_BcosLinear):
   """B-cos transform of a dense map over the last axis.
 
+  Reverse-mode only at B=2 and with `detach` (no `jax.jvp`, `jax.jacfwd`), see the module.
+
   Attributes:
     features: Number of outputs.
     b: The exponent B, at least 1; the initial value if `learn_b`. At B=1 the layer is the
@@ -135,6 +139,7 @@ class BcosDense(_BcosLinear):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Maps [..., inputs] to [..., features]."""
+    self._check_sizes()
     kernel, weight_norm = self._kernel((x.shape[-1], self.features * self.max_out))
     x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
     return self._gain(self._transform(Matmul(), x, kernel, weight_norm), kernel)
@@ -142,6 +147,8 @@ class BcosDense(_BcosLinear):
 
 class BcosConv(_BcosLinear):
   """B-cos transform of a convolution in 1, 2 or 3 dimensions, channels last.
+
+  Reverse-mode only at B=2 and with `detach` (no `jax.jvp`, `jax.jacfwd`), see the module.
 
   Attributes:
     features: Number of outputs.
@@ -183,7 +190,14 @@ class BcosConv(_BcosLinear):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Maps [N, *spatial, inputs] to [N, *spatial_out, features]."""
-    rank, groups = len(self.kernel_size), self.feature_group_count
+    groups = self.feature_group_count
+    self._check_sizes(feature_group_count=groups)
+    if isinstance(self.kernel_size, numbers.Integral):
+      raise InputError(
+        f"kernel_size is {self.kernel_size!r}, expected one number per spatial axis.",
+        f"Give kernel_size=({self.kernel_size}, {self.kernel_size}) for images.",
+      )
+    rank = len(self.kernel_size)
     self._check_input(x, rank, groups)
     window = tuple(self.kernel_size)
     strides, dilation = (_per_axis(v, rank) for v in (self.strides, self.kernel_dilation))
@@ -201,6 +215,11 @@ class BcosConv(_BcosLinear):
         f"Input has shape {x.shape} for kernel_size {tuple(self.kernel_size)}, expected "
         f"[N, *{rank} spatial axes, channels].",
         "Give channels-last batches.",
+      )
+    if min(self.kernel_size) < 1:
+      raise InputError(
+        f"kernel_size is {tuple(self.kernel_size)}, expected at least 1 along every axis.",
+        "Use 1 where the kernel sees one position.",
       )
     if x.shape[-1] % groups or self.features % groups:
       raise InputError(

@@ -123,6 +123,8 @@ def square_map(
     guard: The epsilons of the norm.
     gate: Activation of the input, or None.
 
+  Reverse mode only: `jax.jvp` and `jax.jacfwd` are refused by JAX. Gradients of gradients work.
+
   Returns:
     The scaled response, in the dtype of the input; the scale is computed in float32.
   """

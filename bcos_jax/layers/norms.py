@@ -5,6 +5,10 @@ at zero and is linear once its divisor is fixed (B-cos v2, arXiv 2306.10898, sec
 variance is still the *centred* one. In explanation mode (`detach`) the divisor is a constant;
 means, where they are subtracted, are linear in the input and stay differentiable.
 
+`GroupNorm` and `LayerNorm` have a gradient of their own and are reverse-mode only, as are all norms
+in explanation mode: `jax.grad`, also of a gradient, and `jax.jacrev` work, `jax.jvp` and
+`jax.jacfwd` are refused by JAX.
+
 Statistics are computed in float32. Names: in channels-last networks PositionNorm is LayerNorm,
 InstanceNorm is GroupNorm(num_groups=None), and LayerNorm over space and channels together is
 GroupNorm(num_groups=1).
@@ -118,6 +122,8 @@ class BatchNorm(_Norm):
 class GroupNorm(_Norm):
   """Normalises each example over space and over the channels of each group.
 
+  Reverse-mode only (no `jax.jvp`, `jax.jacfwd`).
+
   Attributes:
     num_groups: Number of groups; 1 takes all channels together, None each by itself (instance
       norm).
@@ -153,6 +159,8 @@ class GroupNorm(_Norm):
 
 class LayerNorm(_Norm):
   """Normalises each position over its channels (position norm, in networks with space).
+
+  Reverse-mode only (no `jax.jvp`, `jax.jacfwd`).
 
   Attributes:
     centered: Subtracts the mean.

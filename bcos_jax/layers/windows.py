@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import functional as F
-from ..errors import InputError
+from .attention import check_heads
 from .sources import add_constant
 
 Array = jax.Array
@@ -128,11 +128,7 @@ class WindowAttention(nn.Module):
   def __call__(self, x: Array) -> Array:
     """Maps [N, H, W, C] to [N, H, W, C]."""
     _, h, w, width = x.shape
-    if width % self.num_heads:
-      raise InputError(
-        f"Width {width} is not divisible by {self.num_heads} heads.",
-        "Choose a number of heads that divides the width.",
-      )
+    check_heads(width, self.num_heads)
     x = jnp.pad(x, ((0, 0), (0, -h % self.window), (0, -w % self.window), (0, 0)))
     height, length = x.shape[1:3]
     x = jnp.roll(x, [-s for s in self.shift], axis=(1, 2))

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from flax import linen as nn
+import numpy as np
 
 from ..errors import InputError, unknown_name
 from ..ops import Ops
@@ -54,7 +55,8 @@ def create(name: str, *, ops: Ops, **fields: Any) -> nn.Module:
   Args:
     name: One of `names()`: as in torchvision, timm and B-cos v2.
     ops: The layer family, e.g. `StandardOps()` or `BcosOps()`.
-    **fields: Replaces fields of the variant, e.g. `num_classes=10`.
+    **fields: Replaces fields of the variant, e.g. `num_classes=10`. Lists become tuples, NumPy
+      scalars Python numbers.
 
   Raises:
     InputError: Unknown name or field, with the nearest one; or a value that cannot be used.
@@ -70,12 +72,11 @@ def create(name: str, *, ops: Ops, **fields: Any) -> nn.Module:
   for field in fields:
     if field not in known:
       raise unknown_name(f"field of {name!r}", field, known)
-  classes = fields.get("num_classes", 1)
-  if not isinstance(classes, int) or classes < 0:
-    raise InputError(
-      f"num_classes is {classes!r}, expected an integer of at least 0.",
-      "Give the number of classes of your data, or 0 for a network without head.",
-    )
+  fields = {field: _plain(value) for field, value in fields.items()}
+  for field, (least, fix) in _LEAST.items():
+    value = fields.get(field, least)
+    if not isinstance(value, int) or value < least:
+      raise InputError(f"{field} is {value!r}, expected an integer of at least {least}.", fix)
   return cls(ops=ops, **{**variant, **fields})
 
 
@@ -96,6 +97,20 @@ def describe(model: nn.Module) -> tuple[str, dict[str, Any]]:
       "Give a network made by create().",
     )
   return min(candidates, key=lambda candidate: len(candidate[1]))
+
+
+_LEAST = {
+  "num_classes": (0, "Give the number of classes of your data, or 0 for a network without head."),
+  "image_size": (1, "Give the side of the images in pixels."),
+  "patch_size": (1, "Give the side of a patch in pixels; 1 makes every position a token."),
+}
+
+
+def _plain(value: Any) -> Any:
+  """Returns a field as Python values: a module is a key of compiled functions, thus hashable."""
+  if isinstance(value, list | tuple):
+    return tuple(map(_plain, value))
+  return value.item() if isinstance(value, np.generic) else value
 
 
 def _fields(cls: type[nn.Module]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from .. import functional as F
 from ..errors import InputError, unknown_name
-from ..layers import add_constant, avg_pool
+from ..layers import add_constant, avg_pool, check_heads
 from ..ops import Ops
 from .image_model import ImageModel
 from .positions import resize_table
@@ -76,11 +76,7 @@ class AttentionPool(nn.Module):
   def __call__(self, x: Array) -> Array:
     """Maps [N, H, W, width] to [N, features]."""
     n, h, w, width = x.shape
-    if width % self.num_heads:
-      raise InputError(
-        f"Width {width} is not divisible by {self.num_heads} heads.",
-        "Choose a number of heads that divides the width.",
-      )
+    check_heads(width, self.num_heads)
     x = x.reshape(n, h * w, width)
     x = jnp.concatenate([jnp.mean(x, axis=1, keepdims=True), x], axis=1)
     if self.ops.has_biases:

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import functional as F
 from ..errors import InputError, unknown_name
-from ..layers import add_constant
+from ..layers import add_constant, check_heads
 from ..ops import Ops
 
 Array = jax.Array
@@ -44,11 +44,7 @@ class TextAttention(nn.Module):
   def __call__(self, x: Array) -> Array:
     """Maps [N, T, width] to [N, T, width]."""
     length, width = x.shape[1:]
-    if width % self.num_heads:
-      raise InputError(
-        f"Width {width} is not divisible by {self.num_heads} heads.",
-        "Choose a number of heads that divides the width.",
-      )
+    check_heads(width, self.num_heads)
     q, k, v = (
       self.ops.linear(width, name=name)(x).reshape(*x.shape[:-1], self.num_heads, -1)
       for name in ("query", "key", "value")
