@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except KeyboardInterrupt as stop:
     print(
       f"stopped: {stop or 'by the keyboard'}",
-      "  fix: run the same command to go on.",
+      f"  fix: {options.after_stop}",
       sep="\n",
       file=sys.stderr,
     )
@@ -60,13 +60,14 @@ def _parser() -> argparse.ArgumentParser:
     description="B-cos networks: networks that explain themselves.",
     epilog="Start with: bcos-jax quickstart",
   )
-  parser.set_defaults(takes_overrides=False)
+  parser.set_defaults(takes_overrides=False, after_stop="run the same command again.")
   commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
   for add in (
     _add_quickstart,
     _add_models,
     _add_convert,
     _add_bcosify,
+    _add_prepare,
     _add_train,
     _add_compile,
     _add_evaluate,
@@ -104,6 +105,7 @@ def _add_quickstart(commands):
     default=pathlib.Path("runs/quickstart"),
     help="folder for networks, figure and report",
   )
+  command.set_defaults(after_stop="run the same command again; a quickstart begins anew.")
   command.add_argument("--seed", type=int, default=0, help="seed of everything")
   command.add_argument(
     "--short", action="store_true", help="a fraction of the steps; shows that everything runs"
@@ -217,6 +219,40 @@ def _field(text: str) -> tuple[str, object]:
     return name, value
 
 
+def _add_prepare(commands):
+  command = _add(
+    commands,
+    "prepare",
+    _prepare,
+    "turn the official archives of a data set into array_record, without TensorFlow",
+    "bcos-jax prepare imagenet2012 --archives=downloads --data_dir=data",
+  )
+  command.add_argument("dataset", choices=["imagenet2012"], help="name of the data set")
+  command.add_argument(
+    "--archives",
+    type=pathlib.Path,
+    required=True,
+    help="folder with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar",
+  )
+  command.add_argument("--data_dir", default="", help="folder of the data sets")
+  command.add_argument("--splits", default="train,validation", help="which archives to read")
+  command.add_argument(
+    "--any_size", action="store_true", help="take archives that hold only a part of the pictures"
+  )
+
+
+def _prepare(options, _):
+  from .train.data import imagenet
+
+  folder = imagenet.prepare(
+    options.archives,
+    data_dir=options.data_dir,
+    splits=options.splits.split(","),
+    complete=not options.any_size,
+  )
+  print(f"Prepared {folder}")
+
+
 def _add_train(commands):
   from .train import hosts
 
@@ -227,7 +263,9 @@ def _add_train(commands):
     "train a recipe and save the network",
     "bcos-jax train --config=digits:scratch --workdir=runs/scratch --config.optimizer.lr=1e-3",
   )
-  command.set_defaults(takes_overrides=True)
+  command.set_defaults(
+    takes_overrides=True, after_stop="run the same command to go on from the last checkpoint."
+  )
   command.add_argument(
     "--config",
     required=True,
@@ -316,7 +354,10 @@ def _add_evaluate(commands):
 
 
 def _evaluate(options, _):
-  from . import metrics, pretrained
+  _check_evaluation(options)
+  import jax
+
+  from . import pretrained
   from .train import data, evaluate
 
   bundle = pretrained.load(options.bundle)
@@ -329,23 +370,58 @@ def _evaluate(options, _):
       f"The network has {bundle.model.num_classes} classes, {options.dataset!r} has {classes}.",
       "Evaluate a network trained on this data set.",
     )
-  result = evaluate.evaluate(
-    bundle.model, bundle.variables, examples, batch_size=options.batch_size
-  )
-  print(f"accuracy {result['accuracy']:.2%} on {result['count']:.0f} images")
-  if options.grid:
-    images, labels = data.pipeline.to_arrays(examples)
-    game = metrics.grid_pointing_game(
-      metrics.attribute_with(bundle.model, bundle.variables),
-      _logits_of(bundle),
-      images,
-      labels,
-      grid=options.grid,
-      num_grids=options.num_grids,
-      smooth=options.smooth,
+  with jax.default_matmul_precision("highest"):
+    result = evaluate.evaluate(
+      bundle.model, bundle.variables, examples, batch_size=options.batch_size
     )
-    for name, value in game.summary().items():
-      print(f"grid pointing {name:<14} {value:.4g}")
+    print(f"accuracy {result['accuracy']:.2%} on {result['count']:.0f} images")
+    if options.grid:
+      for name, value in _play(options, bundle, examples).summary().items():
+        print(f"grid pointing {name:<14} {value:.4g}")
+
+
+def _check_evaluation(options):
+  """Refuses what would fail only after the work."""
+  for name, fits, expected in (
+    ("batch_size", options.batch_size >= 1, "at least 1"),
+    ("grid", options.grid == 0 or options.grid >= 2, "at least 2, or 0 for no game"),
+    ("num_grids", options.num_grids >= 1, "at least 1"),
+    ("smooth", options.smooth == 0 or options.smooth % 2 == 1, "an odd number of pixels, or 0"),
+  ):
+    if not fits or getattr(options, name) < 0:
+      value = getattr(options, name)
+      raise InputError(f"--{name}={value}, expected {expected}.", f"Change --{name}.")
+
+
+def _play(options, bundle, examples):
+  """Plays the grid pointing game; holds the pictures of one batch at a time."""
+  import numpy as np
+
+  from . import metrics
+
+  source = examples.dataset.source
+  return metrics.grid_pointing_game(
+    metrics.attribute_with(bundle.model, bundle.variables),
+    _logits_of(bundle),
+    _Pictures(examples),
+    np.array([source[i]["label"] for i in range(len(examples))]),
+    grid=options.grid,
+    num_grids=options.num_grids,
+    smooth=options.smooth,
+  )
+
+
+class _Pictures(Sequence):
+  """The pictures of examples, each read when it is asked for."""
+
+  def __init__(self, examples):
+    self._examples = examples
+
+  def __len__(self):
+    return len(self._examples)
+
+  def __getitem__(self, index):
+    return self._examples[index]["image"]
 
 
 def _logits_of(bundle):

@@ -28,6 +28,7 @@ from .tensor_files import FileTensor, read_safetensors, write_safetensors
 
 FORMAT = 1
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+_SHOWN = 5  # problems in a message; a wrong network has hundreds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -324,8 +325,11 @@ def _check_variables(model: nn.Module, variables: Mapping[str, Any], whose: str)
     if given[path].shape != wanted[path].shape
   ]
   if problems:
+    shown = "; ".join(problems[:_SHOWN])
+    if len(problems) > _SHOWN:
+      shown += f"; and {len(problems) - _SHOWN} more problems"
     raise InputError(
-      f"{whose} do not fit {models.describe(model)[0]}: {'; '.join(problems)}.",
+      f"{whose} do not fit {models.describe(model)[0]}: {shown}.",
       "Use the variables of this architecture, layer family and class count.",
     )
 

@@ -23,8 +23,14 @@ def get_config() -> ConfigDict:
         "family": "standard",
       },
       "init": "",  # bundle folder to start from; "" starts at random
+      "finetune": False,  # a new head for the data's classes; fields that are 0 are filled in
+      "best": False,  # end with the best evaluated state that was saved, not with the last
       "data": {
-        "name": "",  # TFDS name
+        "name": "",  # TFDS name, unless there is a folder
+        "folder": "",  # one's own pictures: DIR/class/..., or DIR/{train,val}/class/...
+        "labels": "",  # table of the folder's files: name, one label or several separated by |
+        "held_out": 0.2,  # share of the folder to evaluate on, where it is not split itself
+        "balance": 0.0,  # 0 draws every picture of the folder equally often, 1 every class
         "data_dir": "",  # "" for the user's cache folder (or $BCOS_JAX_DATA_DIR)
         "train_split": "train",
         "test_split": "test",

@@ -168,6 +168,41 @@ def test_train_then_evaluate_then_fine_tune(tmp_path, capsys):
   assert isinstance(bcos_jax.load(tmp_path / "b" / "bundle").model.ops, BcosOps)
 
 
+@pytest.mark.parametrize(
+  "option",
+  ["--batch_size=0", "--grid=1", "--grid=-2", "--smooth=4", "--smooth=-1", "--num_grids=0"],
+)
+def test_evaluate_checks_its_options_before_any_work(option, tmp_path, capsys):
+  cause, _ = failing(capsys, "evaluate", tmp_path / "nowhere", "--dataset=digits", option)
+  assert option in cause and "nowhere" not in cause
+
+
+def test_evaluate_plays_without_holding_all_pictures(bundle, tmp_path, capsys, monkeypatch):
+  """Pictures are read by index; a network that knows nothing has no confident ones."""
+  from bcos_jax.train.data import pipeline
+
+  monkeypatch.setattr(pipeline, "to_arrays", None)
+  cause, _ = failing(capsys, "evaluate", bundle, "--dataset=digits", "--grid=2", "--smooth=3")
+  assert "of 355 images" in cause
+
+
+@pytest.mark.parametrize(
+  "command, advice",
+  [
+    (["quickstart"], "begins anew"),
+    (["train", "--config=digits", "--workdir=x"], "go on from the last checkpoint"),
+  ],
+)
+def test_ctrl_c_says_truthfully_how_to_go_on(command, advice, capsys, monkeypatch):
+  def interrupt(*arguments, **options):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr("bcos_jax.train.quickstart.quickstart", interrupt)
+  monkeypatch.setattr("bcos_jax.train.main.main", interrupt)
+  _, fix = failing(capsys, *command, code=1)
+  assert advice in fix
+
+
 def test_evaluate_names_the_nearest_dataset(bundle, capsys):
   cause, fix = failing(capsys, "evaluate", bundle, "--dataset=digit")
   assert "digit" in cause and "digits" in fix

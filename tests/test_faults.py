@@ -159,8 +159,8 @@ def poison(monkeypatch):
   """Makes the examples of these steps' batches unusable."""
 
   def poison(*steps):
-    count = len(open_dataset("digits", "train"))
-    bad = [i for s in steps for i in pipeline.order(count, batch_size=16, seed=0, step=s - 1)]
+    examples = Examples(open_dataset("digits", "train"), None)
+    bad = [i for s in steps for i in pipeline.order(examples, batch_size=16, seed=0, step=s - 1)]
     monkeypatch.setattr(Poisoned, "bad", frozenset(bad))
     monkeypatch.setattr(loop.pipeline, "Examples", Poisoned)
     return bad
@@ -213,7 +213,7 @@ def test_the_order_is_that_of_the_batches():
   iterator = iter(batches)
   labels = next(iterator)["label"]
   iterator.close()
-  numbers = pipeline.order(len(examples), batch_size=8, seed=3, step=5, repeats=2)
+  numbers = pipeline.order(examples, batch_size=8, seed=3, step=5, repeats=2)
   assert [examples[i]["label"] for i in numbers] == labels.tolist()
 
 

@@ -241,6 +241,13 @@ def test_variables_must_fit(tmp_path):
   assert list(tmp_path.iterdir()) == []
 
 
+def test_a_wrong_network_gets_a_short_message(tmp_path):
+  other = bcos_jax.create("vitc_tiny", ops=MODEL.ops)
+  with pytest.raises(InputError, match=r"; and \d+ more problems\.") as caught:
+    bcos_jax.save(tmp_path / "net", MODEL, filled(other))
+  assert caught.value.cause.count("is missing") == 5
+
+
 # Refusals when loading.
 
 

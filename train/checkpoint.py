@@ -78,6 +78,10 @@ class Checkpoints:
     """Waits for pending saves."""
     self._manager.close()
 
+  def wait(self) -> None:
+    """Waits until what was saved is on disk, and what is not kept is gone."""
+    self._manager.wait_until_finished()
+
   @property
   def steps(self) -> list[int]:
     """Saved steps, oldest first."""

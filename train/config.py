@@ -67,7 +67,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     module.VARIANTS[variant](config)
   for key, text in _pairs(overrides):
     _set(config, key, text)
-  _check(config)
+  check(config)
   return config.lock()
 
 
@@ -124,6 +124,22 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
 def format_config(config: ConfigDict) -> str:
   """Writes a config as lines such as `--config.optimizer.lr=0.001`, sorted."""
   return "\n".join(f"{PREFIX}{key}={value}" for key, value in sorted(flatten(config).items()))
+
+
+def check(config: ConfigDict) -> None:
+  """Checks values that must be positive, and durations.
+
+  A fine-tuning may leave them open with 0.
+
+  Raises:
+    InputError: For the first one that is wrong.
+  """
+  values = flatten(config)
+  for key in POSITIVE:
+    if values[key] < (0 if config.finetune else 1):
+      raise InputError(f"config.{key}={values[key]}; expected at least 1.", f"Set {PREFIX}{key}.")
+  for key in DURATIONS:
+    as_steps(values[key], 1)
 
 
 def _module(name: str) -> ModuleType:
@@ -205,12 +221,3 @@ def _wrong_type(key: str, text: str, old: Any) -> InputError:
   if key in DURATIONS:
     kind = 'a whole number of steps or text such as "90 epochs"'
   return InputError(f"{PREFIX}{key}={text!r}: expected {kind}.", f"The value so far is {old!r}.")
-
-
-def _check(config: ConfigDict) -> None:
-  values = flatten(config)
-  for key in POSITIVE:
-    if values[key] < 1:
-      raise InputError(f"config.{key}={values[key]}; expected at least 1.", f"Set {PREFIX}{key}.")
-  for key in DURATIONS:
-    as_steps(values[key], 1)

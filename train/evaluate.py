@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 import numpy as np
 
@@ -38,10 +39,16 @@ def evaluate(
 
   Returns:
     {"accuracy": in [0, 1], "loss": mean, "count": number of examples}, and "damaged", the number
-    of examples that could not be read and were left out, if there were any.
+    of examples that could not be read and were left out, if there were any. Where pictures may
+    have several labels, accuracy counts those with no wrong one, and "mean_average_precision" is
+    there as well.
   """
   mesh = sharding.make_mesh({"data": -1, "fsdp": 1}) if mesh is None else mesh
-  step = make_eval_step(model, losses.from_config(loss, {"smoothing": 0.0, "off": -1.0}))
+  step = make_eval_step(
+    model,
+    losses.from_config(loss, {"smoothing": 0.0, "off": -1.0}),
+    multi_label=examples.dataset.multi_label,
+  )
   variables = sharding.replicate(variables, mesh)
   return run(step, variables, examples, batch_size=batch_size, workers=workers, mesh=mesh)
 
@@ -65,15 +72,15 @@ def run(
     process_count=jax.process_count(),
   )
   totals = {"loss": 0.0, "correct": 0.0, "count": 0.0, "damaged": 0.0}
-  pending = []
+  pending, ranked = [], []
   with contextlib.closing(iter(batches)) as iterator:
     for batch in iterator:
       totals["damaged"] += float(batch.pop("damaged").sum())
       pending.append(step(variables, sharding.put_batch(batch, mesh)))
       if len(pending) > 1:  # One batch late, so that the device never waits for the host.
-        _add(totals, pending.pop(0))
+        _add(totals, ranked, pending.pop(0))
   for sums in pending:
-    _add(totals, sums)
+    _add(totals, ranked, sums)
   if not np.isfinite(totals["loss"]):
     raise FloatingPointError(
       f"The loss on {totals['count']:.0f} examples is {totals['loss']}: the network has diverged."
@@ -83,9 +90,54 @@ def run(
     "loss": totals["loss"] / totals["count"],
     "count": totals["count"],
     **({"damaged": totals["damaged"]} if totals["damaged"] else {}),
+    **({"mean_average_precision": _precision(ranked)} if ranked else {}),
   }
 
 
-def _add(totals: dict[str, float], sums: dict[str, jax.Array]) -> None:
-  for name, value in jax.device_get(sums).items():
+def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+  """Returns the mean over classes of the average precision.
+
+  A class's average precision is the sum over the distinct scores, from the highest down, of
+  precision times gain in recall, as scikit-learn's: equal scores are one step of the curve.
+
+  Args:
+    scores: Float [N, C].
+    labels: 0 and 1 [N, C]. Classes without any 1 are left out of the mean.
+
+  Returns:
+    A number in [0, 1]; NaN if no class has a 1.
+  """
+  precisions = [
+    average_precision(scores[:, i], labels[:, i] > 0.5)
+    for i in range(scores.shape[1])
+    if (labels[:, i] > 0.5).any()
+  ]
+  return float(np.mean(precisions)) if precisions else float("nan")
+
+
+def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
+  """Returns that of one class: scores float [N], present bool [N] with at least one True."""
+  order = np.argsort(-scores, kind="stable")
+  scores, hits = scores[order], np.cumsum(present[order])
+  last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+  recall = hits[last] / hits[-1]
+  return float(np.sum(np.diff(recall, prepend=0.0) * hits[last] / (last + 1)))
+
+
+def _precision(ranked: list[dict[str, np.ndarray]]) -> float:
+  logits, labels, mask = (
+    np.concatenate([part[name] for part in ranked]) for name in ("logits", "label", "mask")
+  )
+  return mean_average_precision(logits[mask > 0], labels[mask > 0])
+
+
+def _add(
+  totals: dict[str, float],
+  ranked: list[dict[str, np.ndarray]],
+  result: dict[str, jax.Array],
+) -> None:
+  arrays = {name: value for name, value in result.items() if name not in totals}
+  if arrays:  # Of all processes, so that each ranks all examples.
+    ranked.append(multihost_utils.process_allgather(arrays, tiled=True))
+  for name, value in jax.device_get({n: v for n, v in result.items() if n in totals}).items():
     totals[name] += float(value)

@@ -21,7 +21,7 @@ from bcos_jax.pretrained import check_writable
 
 from . import checkpoint, evaluate, hosts, metrics, plan, sharding, start, watch
 from .config import flatten
-from .data import augment, open_dataset, pipeline
+from .data import Dataset, augment, open_splits, pipeline
 from .data.mix import Mix
 from .interrupt import stop_requests
 from .state import TrainState
@@ -56,7 +56,7 @@ class TrainResult:
 
   Attributes:
     model: The trained module.
-    state: The final state; its arrays lie on the mesh.
+    state: The final state, or the best one if the config says so; its arrays lie on the mesh.
     history: The evaluations, oldest first: {"step", "accuracy", "loss", "count"} each.
     labels: Names of the classes.
     preprocess: From a picture to what the network was evaluated on.
@@ -75,8 +75,9 @@ class TrainResult:
 
   @property
   def metrics(self) -> dict[str, float]:
-    """The last evaluation."""
-    return self.history[-1]
+    """The evaluation of the state, or the last one of a run that was not evaluated there."""
+    step = int(self.state.step)
+    return next((row for row in self.history if row["step"] == step), self.history[-1])
 
 
 def train(
@@ -112,7 +113,7 @@ def train(
   run = _set_up(config, init)
   last = run.config.steps
   with checkpoint.Checkpoints(
-    workdir / "checkpoints", keep_every=run.config.keep_every
+    workdir / "checkpoints", best=run.measure, keep_every=run.config.keep_every
   ) as checkpoints:
     state, history = _begin(run, checkpoints, workdir)
     begin, damaged = int(state.step), 0
@@ -145,6 +146,8 @@ def train(
           hook(step, state)
         if stopping and step < last:
           raise KeyboardInterrupt(f"Stopped after step {step} of {last}; the state is saved.")
+    if run.config.best:
+      state = _best(run, checkpoints, history, state)
   labels, preprocess = run.train_set.dataset.label_names, run.test_set.prepare
   return TrainResult(run.model, state, tuple(history), labels, preprocess)
 
@@ -180,6 +183,11 @@ class _Run:
     """The recipe, durations in steps."""
     return self.plan.config
 
+  @property
+  def measure(self) -> str:
+    """Name of the measure that tells which evaluation is the best."""
+    return "mean_average_precision" if self.train_set.dataset.multi_label else "accuracy"
+
   def batches(self, begin: int) -> Iterable[dict[str, Any]]:
     """Returns this process's training batches from step `begin` on."""
     data = self.config.data
@@ -190,6 +198,7 @@ class _Run:
       seed=self.config.seed,
       mix=self.mix,
       repeats=data.augment.repeats,
+      balance=data.balance,
       start_step=begin,
       workers=data.workers,
       process_index=jax.process_index(),
@@ -199,10 +208,11 @@ class _Run:
   def examples_of(self, step: int) -> list[int]:
     """Returns the numbers of the training examples in a step's batch, of all processes."""
     return pipeline.order(
-      len(self.train_set),
+      self.train_set,
       batch_size=self.config.data.batch_size,
       seed=self.config.seed,
       repeats=self.config.data.augment.repeats,
+      balance=self.config.data.balance,
       step=step - 1,
     )
 
@@ -231,6 +241,7 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
   model, variables = start.network(config, init)
   preprocess = _preprocess(config.data, model)
   side = config.data.train_size or config.data.image_size
+  splits = _open(config.data, model)
   augmentation = augment.from_config(
     config.data.augment,
     preprocess
@@ -238,11 +249,10 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
     else dataclasses.replace(preprocess, size=(side,) * 2, resize=0),
   )
   train_set, test_set = (
-    _open(config.data, split, prepare, model)
-    for split, prepare in (
-      (config.data.train_split, augmentation.prepare),
-      (config.data.test_split, preprocess),
+    pipeline.Examples(
+      dataset, prepare, keep=config.data.cache, skip_damaged=config.data.damaged == "skip"
     )
+    for dataset, prepare in zip(splits, (augmentation.prepare, preprocess), strict=True)
   )
   steps_per_epoch = max(len(train_set) // config.data.batch_size, 1)
   about = checkpoint.about_run(flatten(config), start.describe(model), [])
@@ -255,7 +265,9 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
     mix=_mix(config.data.augment, model.num_classes),
     model=model,
     variables=variables,
-    plan=plan.make(config, model, variables, mesh, steps_per_epoch),
+    plan=plan.make(
+      config, model, variables, mesh, steps_per_epoch, multi_label=splits[0].multi_label
+    ),
   )
 
 
@@ -334,6 +346,16 @@ def _naming_the_batch(run: _Run, checkpoints: checkpoint.Checkpoints) -> Iterato
     ) from error
 
 
+def _best(
+  run: _Run, checkpoints: checkpoint.Checkpoints, history: History, state: TrainState
+) -> TrainState:
+  """Returns the saved state with the best evaluation; of equals, the one of the least loss."""
+  checkpoints.wait()
+  saved = [row for row in history if row["step"] in checkpoints.steps]
+  best = max(saved, key=lambda row: (row[run.measure], -row["loss"]))["step"]
+  return state if best == int(state.step) else checkpoints.restore(best, run.plan.layout)
+
+
 def _writer(run: _Run, workdir: pathlib.Path, begin: int, progress: bool) -> metrics.MetricWriter:
   return metrics.MetricWriter(
     workdir,
@@ -357,18 +379,17 @@ def _preprocess(data: ConfigDict, model: nn.Module) -> Preprocess:
   )
 
 
-def _open(
-  data: ConfigDict, split: str, prepare: Callable[[Any], Any], model: nn.Module
-) -> pipeline.Examples:
-  """Opens one split."""
-  dataset = open_dataset(data.name, split, data.data_dir)
-  classes = len(dataset.label_names)
-  if model.num_classes != classes:
-    raise InputError(
-      f"The network has {model.num_classes} classes, {dataset.name} {classes}.",
-      f"Set --config.model.num_classes={classes}.",
-    )
-  return pipeline.Examples(dataset, prepare, keep=data.cache, skip_damaged=data.damaged == "skip")
+def _open(data: ConfigDict, model: nn.Module) -> tuple[Dataset, Dataset]:
+  """Opens the training and the evaluation split."""
+  splits = open_splits(data)
+  for dataset in splits:
+    classes = len(dataset.label_names)
+    if model.num_classes != classes:
+      raise InputError(
+        f"The network has {model.num_classes} classes, {dataset.name} {classes}.",
+        f"Set --config.model.num_classes={classes}.",
+      )
+  return splits
 
 
 def _mix(options: ConfigDict, num_classes: int) -> Mix | None:

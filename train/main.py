@@ -17,7 +17,7 @@ import bcos_jax
 from bcos_jax.cache import keep_compiled
 from bcos_jax.errors import InputError
 
-from . import hosts, loop
+from . import finetune, hosts, loop
 from .config import format_config, load_config
 
 
@@ -39,7 +39,10 @@ def main(
     InputError: see `loop.train`.
     KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint.
   """
-  result = loop.train(load_config(spec, overrides), workdir=workdir, progress=progress)
+  config, init = load_config(spec, overrides), None
+  if config.finetune:
+    config, init = finetune.resolve(config)
+  result = loop.train(config, workdir=workdir, init=init, progress=progress)
   folder, variables = pathlib.Path(workdir) / "bundle", hosts.to_host(result.variables)
   if jax.process_index() == 0:
     bcos_jax.save(
@@ -50,6 +53,8 @@ def main(
       labels=result.labels,
       provenance={"recipe": spec, "overrides": list(overrides), "metrics": result.metrics},
     )
+    if config.finetune:
+      finetune.conclude(result, config, pathlib.Path(workdir))
   hosts.wait_for_all("the bundle")
   return folder
 

@@ -31,6 +31,9 @@ PEAKS = {
 # What the progress bar shows of a step's metrics, and how.
 SHOWN = {"loss": ("loss", ".3f"), "acc": ("accuracy", ".3f"), "lr": ("learning_rate", ".1e")}
 
+# The same of evaluations.
+EVAL_SHOWN = (("test acc", "accuracy"), ("test mAP", "mean_average_precision"))
+
 # Of these the last value is written, not the mean.
 NO_MEANS = ("learning_rate", "damaged")
 
@@ -138,7 +141,7 @@ class MetricWriter:
     """Writes the metrics of an evaluation after `step`."""
     self.catch_up()
     self._write(step, {f"eval/{name}": value for name, value in metrics.items()})
-    self._show({"test acc": f"{metrics['accuracy']:.3f}"})
+    self._show({label: f"{metrics[name]:.3f}" for label, name in EVAL_SHOWN if name in metrics})
     self._window_start = time.perf_counter()  # Evaluation is no training time.
 
   def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -216,11 +217,20 @@ def _check(config: ConfigDict) -> None:
   if config.schedule not in SCHEDULES:
     raise unknown_name("schedule", config.schedule, SCHEDULES)
   for field in ("lr", "weight_decay", "bias_decay", "b_decay", "agc", "clip_norm", "warmup_steps"):
-    if config[field] < 0:
+    if not 0 <= config[field] < math.inf:  # NaN as well is no number to train with.
       raise InputError(
-        f"optimizer.{field}={config[field]}; expected a number >= 0.", "Use 0 to switch it off."
+        f"optimizer.{field}={config[field]}; expected a finite number >= 0.",
+        "Use 0 to switch it off.",
       )
-  if config.b_schedule.steps and min(config.b_schedule.start, config.b_schedule.end) < 1:
+  for field in ("b1", "b2", "momentum"):
+    if not 0 <= config[field] < 1:
+      raise InputError(
+        f"optimizer.{field}={config[field]}; expected at least 0 and below 1.", "Try 0.9."
+      )
+  if not 0 < config.eps < math.inf:
+    raise InputError(f"optimizer.eps={config.eps}; expected a finite number > 0.", "Try 1e-8.")
+  ends = config.b_schedule.start, config.b_schedule.end
+  if config.b_schedule.steps and not all(1 <= b < math.inf for b in ends):
     raise InputError(
       f"optimizer.b_schedule runs from {config.b_schedule.start} to {config.b_schedule.end};"
       " expected B >= 1.",

@@ -45,7 +45,13 @@ class Plan:
 
 
 def make(
-  config: ConfigDict, model: nn.Module, variables: Any | None, mesh: Mesh, steps_per_epoch: int
+  config: ConfigDict,
+  model: nn.Module,
+  variables: Any | None,
+  mesh: Mesh,
+  steps_per_epoch: int,
+  *,
+  multi_label: bool = False,
 ) -> Plan:
   """Returns the programs of a recipe; computes nothing on the devices.
 
@@ -55,6 +61,7 @@ def make(
     variables: To start from (arrays, or only their shapes); None if they are drawn.
     mesh: Of devices that need not be there, as long as nothing is run.
     steps_per_epoch: Length of an epoch.
+    multi_label: Whether pictures may have several labels.
 
   Raises:
     InputError: A value that cannot be used.
@@ -76,6 +83,11 @@ def make(
   loss, eval_loss = (
     losses.from_config(name, config.loss) for name in (config.loss.name, config.loss.eval_name)
   )
+  if multi_label and "cross_entropy" in (config.loss.name, config.loss.eval_name):
+    raise InputError(
+      "The loss cross_entropy expects one label per picture, the data have several.",
+      "Set --config.loss.name=bce and --config.loss.eval_name=bce.",
+    )
   step = make_train_step(
     model.clone(ops=dataclasses.replace(model.ops, recompute=config.recompute)),
     loss,
@@ -84,13 +96,14 @@ def make(
     average=average,
     accumulate=config.accumulate,
     skip_nonfinite=config.nonfinite == "skip",
+    multi_label=multi_label,
   )
   return Plan(
     config=config,
     create=create,
     layout=layout,
     train_step=step,
-    eval_step=make_eval_step(model, eval_loss),
+    eval_step=make_eval_step(model, eval_loss, multi_label=multi_label),
   )
 
 

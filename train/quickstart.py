@@ -162,8 +162,8 @@ def quickstart(
   scratch = run.train("scratch", length.finetune)
 
   say("5/5  Explaining")
-  pointing, grids = _pointing(conventional, tuned, images, labels, length.grids)
   explanation = bcos_jax.explain(tuned.model, tuned.variables, images, batch_size=100)
+  pointing, grids = _pointing(conventional, tuned, explanation.logits, images, labels, length.grids)
   findings = Findings(
     accuracy={
       "conventional": conventional.metrics["accuracy"],
@@ -181,7 +181,7 @@ def quickstart(
   )
   for name, result in (("conventional", conventional), ("bcosified", tuned), ("scratch", scratch)):
     _save(workdir / name, name, result)
-  _draw(workdir, findings, conventional, tuned, images, labels)
+  _draw(workdir, findings, conventional, tuned, explanation, labels)
   report = dataclasses.asdict(findings)
   (workdir / "findings.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
   _conclude(findings, workdir, say)
@@ -241,16 +241,16 @@ def _steps_to(result: TrainResult, accuracy: float) -> int | None:
 def _pointing(
   conventional: TrainResult,
   tuned: TrainResult,
+  logits: np.ndarray,
   images: np.ndarray,
   labels: np.ndarray,
   num_grids: int,
 ) -> tuple[dict[str, float], int]:
   """Plays with both explanations on the same grids, those of the B-cos network's confidence."""
-  logits = jax.jit(tuned.model.apply)(tuned.variables, tuned.model.ops.encoding(images))
   played = {
     name: metrics.grid_pointing_game(
       attribute,
-      np.asarray(logits),
+      logits,
       images,
       labels,
       grid=2,
@@ -284,15 +284,14 @@ def _draw(
   findings: Findings,
   conventional: TrainResult,
   tuned: TrainResult,
-  images: np.ndarray,
+  explanation: bcos_jax.Explanation,
   labels: np.ndarray,
 ):
   """Draws one digit of several classes, and the report."""
   rows = [int(np.flatnonzero(labels == digit)[0]) for digit in (0, 7, 4, 3, 5, 8)]
-  shown = images[rows]
-  ex = bcos_jax.explain(tuned.model, tuned.variables, shown)
+  ex = jax.tree.map(lambda leaf: leaf[np.array(rows)], explanation)
   baseline = metrics.input_x_gradient(conventional.model, conventional.variables)(
-    shown, np.asarray(ex.target)[:, None]
+    ex.images, np.asarray(ex.target)[:, None]
   )[:, 0]
   # Pictures of 24 pixels: the published window of 15 is for 224.
   options = render.Options(smooth=3, background=0.5)

@@ -35,6 +35,7 @@ def make_train_step(
   average: Average | None = None,
   accumulate: int = 1,
   skip_nonfinite: bool = False,
+  multi_label: bool = False,
 ) -> TrainStep:
   """Compiles (state, batch) -> (next state, metrics); the given state's buffers are donated.
 
@@ -51,12 +52,15 @@ def make_train_step(
       are those of the whole batch, batch statistics those of each part in turn.
     skip_nonfinite: Leaves the state as it is, but for its step, where the loss or a gradient is
       not finite.
+    multi_label: Whether labels are 0s and 1s [N, C]; then a picture is correct if all of them are.
 
   Returns:
     The step. Its metrics are float32 scalars: loss and accuracy before the update,
     gradient_norm (of all parameters together, before clipping), learning_rate, and b if B is
     scheduled.
   """
+
+  correct = _all_correct if multi_label else _correct
 
   def objective(params, stats, batch, rng):
     logits, updates = model.apply(
@@ -68,7 +72,7 @@ def make_train_step(
     )
     metrics = {
       "loss": jnp.mean(loss(logits, batch["label"])),
-      "accuracy": jnp.mean(_correct(logits, batch["label"])),
+      "accuracy": jnp.mean(correct(logits, batch["label"])),
     }
     return metrics["loss"], (updates.get("batch_stats", {}), metrics)
 
@@ -119,21 +123,25 @@ def _gradients(
   return grads, stats, jax.tree.map(jnp.mean, metrics)
 
 
-def make_eval_step(model: nn.Module, loss: Loss) -> EvalStep:
+def make_eval_step(model: nn.Module, loss: Loss, *, multi_label: bool = False) -> EvalStep:
   """Compiles (variables, batch) -> sums over the batch's examples, padding left out.
 
   Returns:
-    A function whose result holds `loss` and `correct` (sums) and `count` (their divisor).
+    A function whose result holds `loss` and `correct` (sums) and `count` (their divisor); for
+    several labels also what a ranking needs: `logits` [N, C], `label` [N, C] and `mask` [N].
   """
+  correct = _all_correct if multi_label else _correct
 
   def step(variables: Any, batch: Batch) -> Metrics:
     logits = model.apply(variables, model.ops.encoding(batch["image"]), train=False)
     present = batch["mask"] > 0
-    return {
+    sums = {
       "loss": jnp.sum(loss(logits, batch["label"]), where=present),
-      "correct": jnp.sum(_correct(logits, batch["label"]), where=present),
+      "correct": jnp.sum(correct(logits, batch["label"]), where=present),
       "count": jnp.sum(present),
     }
+    ranked = {"logits": logits, "label": batch["label"], "mask": batch["mask"]}
+    return sums | ranked if multi_label else sums
 
   return jax.jit(step)
 
@@ -141,3 +149,8 @@ def make_eval_step(model: nn.Module, loss: Loss) -> EvalStep:
 def _correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
   classes = labels if labels.ndim == 1 else jnp.argmax(labels, axis=-1)
   return (jnp.argmax(logits, axis=-1) == classes).astype(jnp.float32)
+
+
+def _all_correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Whether every label is on the right side of probability one half; for blends, of one half."""
+  return jnp.all((logits > 0) == (labels > 0.5), axis=-1).astype(jnp.float32)

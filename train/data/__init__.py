@@ -1,5 +1,8 @@
-"""Input data: TFDS in array_record, read by Grain, without TensorFlow."""
+"""Input data: TFDS in array_record and folders of pictures, read by Grain, without TensorFlow."""
 
+from .folders import open_splits as open_splits
+from .folders import read_folder as read_folder
 from .pipeline import Examples as Examples
 from .pipeline import to_arrays as to_arrays
+from .sources import Dataset as Dataset
 from .sources import open_dataset as open_dataset

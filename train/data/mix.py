@@ -38,7 +38,9 @@ class Mix:
 
   def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
     """Returns {"image": float32 [n, H, W, C], "label": float32 [n, num_classes]}."""
-    labels = np.eye(self.num_classes, dtype=np.float32)[batch["label"]]
+    labels = batch["label"]
+    if labels.ndim == 1:
+      labels = np.eye(self.num_classes, dtype=np.float32)[labels]
     ways = [way for way, alpha in ((mixup, self.mixup), (cutmix, self.cutmix)) if alpha]
     if not ways:
       return batch | {"label": labels}

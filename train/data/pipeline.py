@@ -19,6 +19,7 @@ from PIL import Image
 
 from bcos_jax.errors import InputError
 
+from .folders import class_weights
 from .sources import Dataset
 
 Example = dict[str, Any]
@@ -33,7 +34,9 @@ if not flags.FLAGS.is_parsed():
 
 
 class Examples:
-  """Random access to decoded examples: {"image", "label": int32, "damaged": int32 0 or 1}.
+  """Random access to decoded examples: {"image", "label", "damaged": int32 0 or 1}.
+
+  A label is int32 [], or float32 [C] of 0s and 1s where pictures may have several.
 
   Attributes:
     dataset: Encoded examples.
@@ -87,15 +90,18 @@ class Examples:
     )
 
   def _decode(self, index: int) -> Example:
-    record = self.dataset.source[index]
+    name = ""
     try:
+      record = self.dataset.source[index]
+      name = f" ({record['name']!r})" if "name" in record else ""
       image = self.prepare(Image.open(io.BytesIO(record["image"])))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
       raise InputError(
-        f"Example {index} of {self.dataset.name} is not a picture that can be read: {error}.",
+        f"Example {index}{name} of {self.dataset.name} is not a picture that can be read: {error}.",
         "Prepare the data set anew, or leave such examples out with --config.data.damaged=skip.",
       ) from error
-    return {"image": image, "label": np.int32(record["label"])}
+    kind = np.float32 if self.dataset.multi_label else np.int32
+    return {"image": image, "label": kind(record["label"])}
 
 
 def train_batches(
@@ -106,6 +112,7 @@ def train_batches(
   seed: int,
   mix: Callable[[Example, np.random.Generator], Example] | None = None,
   repeats: int = 1,
+  balance: float = 0.0,
   start_step: int = 0,
   workers: int = 0,
   process_index: int = 0,
@@ -122,16 +129,24 @@ def train_batches(
     repeats: Repeated augmentation (arXiv 1902.05509): each example comes this many times in a
       row, differently augmented, and an epoch has as many examples as before, less a remainder
       of 256 (as in B-cos v2's sampler).
+    balance: 0 draws every picture equally often, 1 every class, and 0.5 lies between; see
+      `folders.class_weights`. What an epoch draws differs by at most one from the exact share.
     start_step: The first batch is that of this step.
     workers: Processes that decode; 0 decodes in threads of this one.
     process_index: Number of this process.
     process_count: Number of processes.
 
   Returns:
-    Batches {"image": float32 [n, H, W, C], "label": int32 [n], or as `mix` makes it, "damaged":
-    int32 [n]}, n = batch_size / process_count. Close its iterators.
+    Batches {"image": float32 [n, H, W, C], "label": int32 [n] (or float32 [n, C]), or as `mix`
+    makes it, "damaged": int32 [n]}, n = batch_size / process_count. Close its iterators.
+
+  Raises:
+    InputError: The batch does not split, or the labels that `balance` needs are not known.
   """
-  ds = grain.MapDataset.source(examples).seed(seed).shuffle().repeat()
+  if balance:
+    ds = _balanced(examples, balance, seed).seed(seed)
+  else:
+    ds = grain.MapDataset.source(examples).seed(seed).shuffle().repeat()
   if repeats > 1:
     ds = _repeated(ds, len(examples), repeats).seed(seed)
   # Before the slice: a random map's generator is numbered by position, and after the slice the
@@ -143,19 +158,32 @@ def train_batches(
   return _read(ds[start_step:], workers)
 
 
-def order(count: int, *, batch_size: int, seed: int, step: int, repeats: int = 1) -> list[int]:
+def order(
+  examples: Examples,
+  *,
+  batch_size: int,
+  seed: int,
+  step: int,
+  repeats: int = 1,
+  balance: float = 0.0,
+) -> list[int]:
   """Returns the numbers of the examples in one of `train_batches`' batches, of all processes.
 
   Args:
-    count: Number of examples.
-    batch_size: As for `train_batches`, like `seed` and `repeats`.
+    examples: As for `train_batches`, like the others.
+    batch_size: Of all processes together.
     seed: Of the order.
     step: Of the batch, from 0.
     repeats: Of each example.
+    balance: Of the classes.
   """
-  ds = grain.MapDataset.source(range(count)).seed(seed).shuffle().repeat()
+  if balance:
+    draw = Draw(class_weights(examples.dataset.labels, balance), seed)
+    ds = grain.MapDataset.range(sys.maxsize // 2).map(draw)
+  else:
+    ds = grain.MapDataset.source(range(len(examples))).seed(seed).shuffle().repeat()
   if repeats > 1:
-    ds = _repeated(ds, count, repeats)
+    ds = _repeated(ds, len(examples), repeats)
   return [int(ds[i]) for i in range(step * batch_size, (step + 1) * batch_size)]
 
 
@@ -167,6 +195,48 @@ def _repeated(ds: grain.MapDataset, count: int, repeats: int) -> grain.MapDatase
     return ds[number * count + within // repeats]
 
   return grain.MapDataset.range(sys.maxsize // 2).map(source)
+
+
+def _balanced(examples: Examples, balance: float, seed: int) -> grain.MapDataset:
+  if examples.dataset.labels is None or balance < 0:
+    raise InputError(
+      f"data.balance={balance} for {examples.dataset.name}; expected a number >= 0, and a folder of"
+      " pictures.",
+      "Set --config.data.balance=0.",
+    )
+  draw = Draw(class_weights(examples.dataset.labels, balance), seed)
+  return grain.MapDataset.range(sys.maxsize // 2).map(lambda i: examples[draw(i)])
+
+
+class Draw:
+  """Draws examples by weight; which one comes i-th depends on the seed and on i alone.
+
+  In each epoch of as many draws as there are examples, an example comes floor or ceil of its exact
+  share (systematic sampling over a random order), in random order.
+  """
+
+  def __init__(self, weights: np.ndarray, seed: int):
+    """Takes positive weights float [N]."""
+    self._weights, self._seed = weights, seed
+    self._last: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
+
+  def __call__(self, position: int) -> int:
+    """Returns the number of the example at a position."""
+    epoch, within = divmod(position, len(self._weights))
+    last, order = self._last  # One read of both: threads share this.
+    if last != epoch:
+      order = self.epoch(epoch)
+      self._last = epoch, order
+    return int(order[within])
+
+  def epoch(self, number: int) -> np.ndarray:
+    """Returns all examples of an epoch in order, int [N]."""
+    rng, count = np.random.default_rng([self._seed, number]), len(self._weights)
+    order = rng.permutation(count)
+    ends = np.cumsum(self._weights[order])
+    points = (np.arange(count) + rng.random()) * (ends[-1] / count)
+    drawn = order[np.minimum(np.searchsorted(ends, points, side="right"), count - 1)]
+    return rng.permutation(drawn)
 
 
 def eval_batches(
@@ -190,13 +260,18 @@ def eval_batches(
     process_count: Number of processes.
 
   Returns:
-    Batches {"image": float32 [n, H, W, C], "label": int32 [n], "mask": float32 [n],
-    "damaged": int32 [n]}.
+    Batches {"image": float32 [n, H, W, C], "label": int32 [n] (or float32 [n, C]), "mask": float32
+    [n], "damaged": int32 [n]}.
     Close its iterators.
   """
   count = len(examples)
   shape = (*examples.prepare.size, examples.prepare.colors)
-  blank = {"image": np.zeros(shape, np.float32), "label": np.int32(0), "damaged": np.int32(0)}
+  classes = len(examples.dataset.label_names)
+  blank = {
+    "image": np.zeros(shape, np.float32),
+    "label": np.zeros(classes, np.float32) if examples.dataset.multi_label else np.int32(0),
+    "damaged": np.int32(0),
+  }
 
   def load(index: int) -> Example:
     example = examples[index] if index < count else blank
@@ -208,7 +283,7 @@ def eval_batches(
 
 
 def to_arrays(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-  """Returns all images, float32 [N, H, W, C], and labels, int32 [N]; for small data sets."""
+  """Returns all images, float32 [N, H, W, C], and labels; for small data sets."""
   loaded = [examples[i] for i in range(len(examples))]
   return np.stack([e["image"] for e in loaded]), np.stack([e["label"] for e in loaded])
 

@@ -11,6 +11,7 @@ import pathlib
 import tempfile
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from bcos_jax.cache import cache_folder
@@ -28,13 +29,17 @@ class Dataset:
 
   Attributes:
     name: For messages, such as "digits:test".
-    source: Random access to {"image": bytes of a picture file, "label": int}.
+    source: Random access to {"image": bytes of a picture file, "label": int, or 0s and 1s [C]}.
     label_names: Name of each class.
+    labels: All labels, int [N] or uint8 [N, C]; None where they are only known by reading.
+    multi_label: Whether a picture may have several labels, or none.
   """
 
   name: str
   source: Sequence[dict[str, Any]]
   label_names: tuple[str, ...]
+  labels: np.ndarray | None = None
+  multi_label: bool = False
 
   def __len__(self) -> int:
     return len(self.source)
@@ -93,7 +98,7 @@ def _prepared(
       final.parent.mkdir(parents=True, exist_ok=True)
       with tempfile.TemporaryDirectory(prefix=f".{kind.name}-", dir=root) as folder:
         builder = _builder(kind, folder)
-        with _quiet():
+        with quiet():
           builder.download_and_prepare()
         _move(pathlib.Path(builder.data_path), final)
     except OSError as error:
@@ -130,7 +135,7 @@ def _found(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
   """Swallows TFDS' own messages and progress bars; exceptions pass."""
   with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
     yield

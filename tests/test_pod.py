@@ -1,0 +1,66 @@
+"""What `bcos-jax compile` reads off a program; compiling itself needs libtpu."""
+
+import importlib.util
+
+import pytest
+
+from bcos_jax import InputError, cli
+from bcos_jax.train import pod
+
+PROGRAM = """
+  %all-reduce.1 = f32[64,3]{1,0} all-reduce(%a), replica_groups={}
+  %ar = (bf16[8]{0}, f32[]) all-reduce-start(%b, %c), replica_groups={}
+  %ag = (f32[4]{0}, f32[16]{0}) all-gather-start(%d), dimensions={0}
+  %cp = (f32[5]{0}, f32[5]{0}, u32[], u32[]) collective-permute-start(%e)
+  %fusion = f32[64,3]{1,0} fusion(%all-reduce.1)
+"""
+
+
+def test_collectives_are_counted_with_their_bytes():
+  assert pod.collectives(PROGRAM) == {
+    "all-reduce": (2, 64 * 3 * 4 + 8 * 2 + 4),
+    "all-gather": (1, 16 * 4),
+    "collective-permute": (1, 5 * 4),
+  }
+
+
+@pytest.mark.parametrize(
+  "topology, word", [("v5f:4x4", "v5f"), ("v5e", "4x4"), ("v5e:four", "4x4"), ("v5e:4by4", "4x4")]
+)
+def test_topologies_that_are_none(topology, word):
+  with pytest.raises(InputError, match=word):
+    pod.devices(topology)
+
+
+def test_what_does_not_fit_names_the_largest_buffers(monkeypatch, capsys):
+  """The compiler's own message, as XLA writes it, on the command line."""
+  message = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in hbm.
+    Used 17.50G of 15.75G hbm. Exceeded hbm capacity by 1.75G.
+    Largest program allocations in hbm:
+    1. Size: 1.53G
+       Shape: bf16[256,112,112,64]{3,0,2,1:T(8,128)(2,1)}
+    something else"""
+
+  def too_large(*args):
+    raise MemoryError(pod._largest(message))
+
+  monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+  monkeypatch.setattr(pod, "compile_recipe", too_large)
+  assert cli.main(["compile", "--config=bcosify_cnn:runlocal", "--topology=v5e:4x4"]) == 1
+  said = capsys.readouterr().err
+  buffer = "bf16[256,112,112,64]"
+  for part in ("does not fit", "Used 17.50G of 15.75G", buffer, "--config.accumulate"):
+    assert part in said
+  assert "something else" not in said
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install bcos_jax[tpu]"
+)
+def test_a_step_compiles_for_a_slice_that_is_not_there(capsys, monkeypatch):
+  monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+  small = ["--config.data.image_size=16", "--config.data.batch_size=8"]
+  assert cli.main(["compile", "--config=bcosify_cnn:runlocal", "--topology=v5e:2x2", *small]) == 0
+  printed = capsys.readouterr().out
+  for part in ("v5e:2x2, 4 devices, batch 8", "of 16 GiB", "all-reduce", "arithmetic intensity"):
+    assert part in printed

@@ -1,0 +1,339 @@
+"""One's own pictures as a data set: a folder per class, or a table of file names and labels.
+
+Which pictures are held out depends on their names alone, so it is the same on every machine and
+process, whatever the order in which a file system lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+import hashlib
+import os
+import pathlib
+from typing import Any
+import warnings
+
+import numpy as np
+from PIL import Image
+
+from bcos_jax.errors import InputError
+
+from .sources import Dataset, open_dataset
+from .tables import read_table
+
+SUFFIXES = frozenset(
+  f".{suffix}"
+  for suffix in "png jpg jpeg jpe jfif webp bmp gif tif tiff ppm pgm pbm pnm tga avif jp2".split()
+)
+TRAIN_FOLDERS = ("train", "training")
+HELD_OUT_FOLDERS = ("val", "validation", "valid", "test")  # The first that exists is taken.
+_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pictures:
+  """What a folder holds.
+
+  Attributes:
+    folder: The folder.
+    label_names: Names of the classes, sorted.
+    multi_label: Whether a picture may have several labels, or none.
+    train: Names of the training pictures, relative to the folder, sorted.
+    held_out: Those of the pictures to evaluate on.
+    labels: By name: the numbers of its classes.
+    ignored: Number of files that are no pictures.
+  """
+
+  folder: pathlib.Path
+  label_names: tuple[str, ...]
+  multi_label: bool
+  train: tuple[str, ...]
+  held_out: tuple[str, ...]
+  labels: dict[str, tuple[int, ...]]
+  ignored: int
+
+  def dataset(self, split: str) -> Dataset:
+    """Returns the split "train", or under any other name the pictures that are held out."""
+    names = self.train if split == "train" else self.held_out
+    labels = _to_array([self.labels[name] for name in names], self.label_names, self.multi_label)
+    return Dataset(
+      f"{self.folder}:{split}",
+      Files(self.folder, names, labels),
+      self.label_names,
+      labels=labels,
+      multi_label=self.multi_label,
+    )
+
+
+class Files(Sequence):
+  """Picture files, read when they are asked for: {"image": bytes, "label", "name"}."""
+
+  def __init__(self, folder: pathlib.Path, names: Sequence[str], labels: np.ndarray):
+    """Takes names relative to the folder, and their labels: int [N], or uint8 [N, C]."""
+    self._folder, self._names, self._labels = folder, names, labels
+
+  def __len__(self) -> int:
+    return len(self._names)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    name = self._names[index]
+    return {
+      "image": (self._folder / name).read_bytes(),
+      "label": self._labels[index],
+      "name": name,
+    }
+
+
+def open_splits(data: Any) -> tuple[Dataset, Dataset]:
+  """Opens the training and the evaluation split that the section `data` of a recipe names.
+
+  Raises:
+    InputError: See `read_folder` and `sources.open_dataset`; or options that do not fit together.
+  """
+  if data.folder:
+    pictures = read_folder(data.folder, labels=data.labels, held_out=data.held_out)
+    return pictures.dataset("train"), pictures.dataset("test")
+  if data.labels:
+    raise InputError(
+      f"data.labels={data.labels!r} goes with a folder of pictures.", "Set --config.data.folder."
+    )
+  if not data.name:
+    raise InputError(
+      "Neither folder nor name of the data is set.",
+      "Set --config.data.folder to your pictures, or --config.data.name to a TFDS name.",
+    )
+  train, test = (
+    open_dataset(data.name, split, data.data_dir) for split in (data.train_split, data.test_split)
+  )
+  return train, test
+
+
+def read_folder(
+  folder: str | os.PathLike, *, labels: str | os.PathLike = "", held_out: float = 0.2
+) -> Pictures:
+  """Looks through a folder of pictures, without opening them.
+
+  Without `labels`, the folder holds one folder per class, or `train` and one of `val`,
+  `validation`, `valid` and `test`, with one folder per class each. Pictures may lie deeper. Hidden
+  files and links to nowhere are passed over; other files that are no pictures are counted.
+
+  Args:
+    folder: The folder.
+    labels: A table of file names and labels, see `tables.read_table`; "" for folders per class.
+    held_out: Share of every class that is held out where the folder has no such split itself. A
+      class with two pictures or more has at least one on each side (with several labels per
+      picture: as far as that is possible).
+
+  Returns:
+    What it holds. Classes without pictures are left out, with a warning; so are warned about
+    classes without a held-out or training picture.
+
+  Raises:
+    InputError: There is no such folder, no picture or a single class; the table names files that
+      are not there; a held-out class that training does not have.
+  """
+  folder = pathlib.Path(folder).expanduser()
+  if not folder.is_dir():
+    raise InputError(f"No folder {str(folder)!r}.", "Set --config.data.folder to your pictures.")
+  if not 0 < held_out < 1:
+    raise InputError(
+      f"data.held_out={held_out}; expected a share between 0 and 1.", "Use 0.2 for one in five."
+    )
+  names, ignored = _find_pictures(folder)
+  if not names:
+    raise InputError(
+      f"{str(folder)!r} holds no pictures ({ignored} other files).",
+      f"Expected files such as {', '.join(sorted(SUFFIXES)[:4])}, in one folder per class.",
+    )
+  parts = _split_folders(names)
+  if labels:
+    named, multi_label = read_table(labels, folder)
+    names = sorted(named)
+  else:
+    named, multi_label = _labels_by_folder(folder, names, 1 if parts else 0), False
+  label_names = tuple(sorted({label for several in named.values() for label in several}))
+  _check_classes(folder, label_names, multi_label)
+  number = {label: i for i, label in enumerate(label_names)}
+  numbers = {name: tuple(sorted(number[label] for label in named[name])) for name in names}
+  train, test = _by_folder(names, parts) if parts else (names, [])
+  if not test:
+    train, test = split(numbers, held_out)
+  _check_split(train, test, numbers, label_names)
+  return Pictures(
+    folder=folder,
+    label_names=label_names,
+    multi_label=multi_label,
+    train=tuple(train),
+    held_out=tuple(test),
+    labels=numbers,
+    ignored=ignored,
+  )
+
+
+def split(labels: dict[str, tuple[int, ...]], share: float) -> tuple[list[str], list[str]]:
+  """Holds out a share of every class, chosen by a hash of the names.
+
+  Args:
+    labels: Numbers of the classes of each picture, by name.
+    share: To hold out, in (0, 1).
+
+  Returns:
+    Names to train on and names that are held out, sorted. Of a class with n pictures, n * share
+    are held out, rounded, but at least one and at most n - 1. Classes are served from the rarest
+    on, so with several labels per picture a frequent class may get another share.
+  """
+  members: dict[int, list[str]] = {}
+  for name in sorted(labels, key=_hash):
+    for label in labels[name] or (-1,):
+      members.setdefault(label, []).append(name)
+  side: dict[str, bool] = {}
+  for label in sorted(members, key=lambda label: (len(members[label]), label)):
+    of_class = members[label]
+    wanted = min(max(round(share * len(of_class)), 1), len(of_class) - 1)
+    missing = wanted - sum(side.get(name, False) for name in of_class)
+    for name in of_class:
+      if name not in side:
+        side[name] = missing > 0
+        missing -= side[name]
+  return tuple(sorted(n for n in side if side[n] is wanted) for wanted in (False, True))
+
+
+def class_weights(labels: np.ndarray, power: float) -> np.ndarray:
+  """Returns how often each picture is to be drawn, relative to the others.
+
+  Args:
+    labels: Class numbers int [N], or 0 and 1 [N, C].
+    power: 0 draws every picture equally often, 1 every class.
+
+  Returns:
+    float64 [N]: (pictures of the class) ** -power; of several classes, the rarest counts. Pictures
+    without any label are a class of their own.
+  """
+  if labels.ndim == 1:
+    return np.bincount(labels)[labels].astype(np.float64) ** -power
+  unlabelled = ~labels.any(axis=1)
+  table = np.concatenate([labels.astype(bool), unlabelled[:, None]], axis=1)
+  return np.where(table, table.sum(axis=0), np.inf).min(axis=1) ** -power
+
+
+def _hash(name: str) -> bytes:
+  # Names may hold bytes that are no text; surrogateescape keeps them.
+  return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+
+
+def _find_pictures(folder: pathlib.Path) -> tuple[list[str], int]:
+  """Returns the sorted names of all pictures below, with /, and the number of other files."""
+  names, ignored = [], 0
+  for place, folders, files in os.walk(folder, followlinks=True):
+    folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for file in files:
+      path = pathlib.Path(place, file)
+      if file.startswith(".") or not path.is_file():
+        continue
+      if _is_picture(path):
+        names.append(path.relative_to(folder).as_posix())
+      else:
+        ignored += 1
+  return sorted(names), ignored
+
+
+def _is_picture(path: pathlib.Path) -> bool:
+  if path.suffix:
+    return path.suffix.lower() in SUFFIXES
+  try:  # Without a suffix the first bytes tell.
+    with Image.open(path):
+      return True
+  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    return False
+
+
+def _split_folders(names: Iterable[str]) -> tuple[str, ...]:
+  """Returns (training folder, held-out folder if there is one), or () if it is not split."""
+  first = {name.partition("/")[0] for name in names if "/" in name}
+  train = [name for name in first if name.lower() in TRAIN_FOLDERS]
+  test = [name for wanted in HELD_OUT_FOLDERS for name in sorted(first) if name.lower() == wanted]
+  known = {*TRAIN_FOLDERS, *HELD_OUT_FOLDERS}
+  if len(train) != 1 or any(name.lower() not in known for name in first):
+    return ()
+  return (train[0], *test[:1])
+
+
+def _by_folder(names: Iterable[str], parts: tuple[str, ...]) -> Iterator[list[str]]:
+  names = list(names)
+  for i in range(2):
+    yield [name for name in names if len(parts) > i and name.startswith(f"{parts[i]}/")]
+
+
+def _labels_by_folder(
+  folder: pathlib.Path, names: Iterable[str], depth: int
+) -> dict[str, tuple[str, ...]]:
+  loose = [name for name in names if name.count("/") <= depth]
+  if loose:
+    raise InputError(
+      f"{len(loose)} pictures in {str(folder)!r} are in no folder of a class: {_some(loose)}.",
+      "Put each picture in a folder named after its class, or give a table of labels with "
+      "--config.data.labels=FILE.",
+    )
+  empty = _folders(folder, depth) - {"/".join(name.split("/")[: depth + 1]) for name in names}
+  if empty:
+    warnings.warn(
+      f"Left out, since they hold no pictures: the classes {_some(sorted(empty))}.", stacklevel=3
+    )
+  return {name: (name.split("/")[depth],) for name in names}
+
+
+def _folders(folder: pathlib.Path, depth: int) -> set[str]:
+  """Returns the visible folders `depth` levels below, as names relative to the folder."""
+  found = (path for path in folder.glob("/".join("*" * (depth + 1))) if path.is_dir())
+  names = (path.relative_to(folder).as_posix() for path in found)
+  return {name for name in names if not any(part.startswith(".") for part in name.split("/"))}
+
+
+def _check_classes(folder: pathlib.Path, label_names: Sequence[str], multi_label: bool) -> None:
+  if len(label_names) < (1 if multi_label else 2):
+    raise InputError(
+      f"The pictures of {str(folder)!r} have {len(label_names)} classes: {_some(label_names)}; "
+      "expected at least 2.",
+      "Make one folder per class, or give a table of labels with --config.data.labels=FILE.",
+    )
+
+
+def _check_split(
+  train: Sequence[str],
+  test: Sequence[str],
+  labels: dict[str, tuple[int, ...]],
+  label_names: Sequence[str],
+) -> None:
+  for names, what in ((train, "train on"), (test, "evaluate on")):
+    if not names:
+      raise InputError(f"There are no pictures to {what}.", "Add some: two per class will do.")
+  trained, tested = ({label for name in part for label in labels[name]} for part in (train, test))
+  unknown = [label_names[i] for i in sorted(tested - trained)]
+  if unknown:
+    raise InputError(
+      f"Held out but not trained on are the classes {_some(unknown)}.",
+      "Add training pictures of them, or take their folders away.",
+    )
+  if trained - tested:
+    alone = [label_names[i] for i in sorted(trained - tested)]
+    warnings.warn(
+      f"Trained on but not evaluated, for want of pictures, are the classes {_some(alone)}.",
+      stacklevel=3,
+    )
+
+
+def _to_array(
+  labels: Sequence[tuple[int, ...]], label_names: Sequence[str], multi_label: bool
+) -> np.ndarray:
+  if not multi_label:
+    return np.array([label for (label,) in labels], np.int32)
+  table = np.zeros((len(labels), len(label_names)), np.uint8)
+  for row, several in zip(table, labels, strict=True):
+    row[list(several)] = 1
+  return table
+
+
+def _some(names: Sequence[str]) -> str:
+  more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+  return ", ".join(map(repr, names[:_SHOWN])) + more
