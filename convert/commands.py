@@ -145,9 +145,16 @@ def _verify(made: Plan, bundle: pretrained.Bundle, pictures: Sequence, say: Say)
         "Nothing was written. Check --architecture and --source; if they are right, report it.",
       )
     say(
-      f"verified against {about} on {name}: {len(checks)} layers, outputs and input gradients; "
+      f"verified against {about} on {name}: {_counted(checks)}; "
       f"largest relative difference {worst.error:.1e} ({worst.torch})"
     )
+
+
+def _counted(checks: Sequence[verify.Check]) -> str:
+  ends = {verify.OUTPUT: "outputs", verify.GRADIENT: "input gradients"}
+  layers = sum(check.torch not in ends for check in checks)
+  said = [ends[check.torch] for check in checks if check.torch in ends]
+  return f"{layers} layers, {' and '.join(said)}"
 
 
 def _verify_reading(

@@ -364,7 +364,7 @@ def _headed(
   rules = [r for r in keys.table if isinstance(r, Rule) and r.targets[0].startswith(head)]
   templates = [template for rule in rules for template in rule.sources if template is not None]
   held = [key for key in state if any(parse(t, key) is not None for t in templates)]
-  if classes is None and not held and _is_headless(described):
+  if classes is None and not held and (not rules or _is_headless(described)):
     return model.clone(num_classes=0), state, {}
   rows = num_classes(state, keys.table, model.head).get("num_classes")
   if classes is None:
