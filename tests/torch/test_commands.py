@@ -56,7 +56,7 @@ def test_a_repository_is_verified_on_random_and_given_pictures(repository, tmp_p
   done = run("convert", repository, tmp_path / "bundle", "--verify", "--verify_images", picture)
   printed = capsys.readouterr().out
   assert done == 0
-  assert printed.count("verified against transformers") == 2
+  assert printed.count("verified against transformers") == 3
   assert "how pictures are read; relative difference" in printed
   assert "on 1 given pictures" in printed and "input gradients" in printed
   bundle = bcos_jax.load(tmp_path / "bundle")
