@@ -293,7 +293,8 @@ class BcosOps(Ops):
     token_head_order: The same choice for transformers.
     logit_bias: Constant added to the logits; None takes -log(classes - 1), 0 adds nothing.
     logit_temperature: Divisor of the logits.
-    fan_in_gain: Divides convolutions by sqrt(inputs of a patch) / 100 (B-cos v1).
+    fan_in_gain: Divides convolutions and the classifier by sqrt(inputs of a patch) / 100 (B-cos
+      v1).
     conv_guard: Epsilons of convolutions.
     dense_guard: Epsilons of dense maps.
   """
@@ -364,8 +365,14 @@ class BcosOps(Ops):
 
   @classmethod
   def v1(cls, **fields) -> Self:
-    """B-cos v1 (arXiv 2205.10268): as v2, with MaxOut of 2 units, fixed gains and no norms."""
-    return cls.v2(**{"max_out": 2, "norm": "none", "fan_in_gain": True} | fields)
+    """B-cos v1 (arXiv 2205.10268): as v2, with MaxOut of 2 units, fixed gains and no norms.
+
+    Published are also the gain of the head, a 1x1 convolution, and the logit bias log(.01 / .99)
+    for any number of classes. The published `logit_temperature` differs from network to network:
+    give the one of yours, the 1 here is none of them.
+    """
+    published = {"max_out": 2, "norm": "none", "fan_in_gain": True}
+    return cls.v2(**published | {"logit_bias": math.log(0.01 / 0.99)} | fields)
 
   @classmethod
   def lm(cls, **fields) -> Self:
@@ -428,7 +435,12 @@ class BcosOps(Ops):
 
   def classifier(self, features, *, name):
     return layers.BcosDense(
-      features, use_bias=self._bias(True), guard=self.conv_guard, name=name, **self._map()
+      features,
+      use_bias=self._bias(True),
+      guard=self.conv_guard,
+      fan_in_gain=self.fan_in_gain,
+      name=name,
+      **self._map(),
     )
 
   def batch_norm(self, *, name, eps=1e-5):

@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
       "init": "",  # bundle folder to start from; "" starts at random
       "finetune": False,  # a new head for the data's classes; fields that are 0 are filled in
       "best": False,  # end with the best evaluated state that was saved, not with the last
+      "fold_mean": True,  # of batch norms into their biases, when `init` is B-cosified
       "data": {
         "name": "",  # TFDS name, unless there is a folder
         "folder": "",  # one's own pictures: DIR/class/..., or DIR/{train,val}/class/...

@@ -1,6 +1,7 @@
 """Layers against slow twins, closed-form explanations, and hostile inputs."""
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -860,3 +861,15 @@ def test_cosine_of_weights_with_max_out_is_refused():
   layer = layers.BcosDense(3, cosine_of_weights=True, max_out=2)
   with pytest.raises(InputError, match="max_out"):
     layer.init(jax.random.key(0), jnp.ones((4, 5)))
+
+
+def test_v1_head_has_the_fan_in_gain_and_the_published_logit_bias():
+  x = jax.random.normal(jax.random.key(0), (2, 3, 3, 16))
+  ops = BcosOps.v1(logit_temperature=50.0)
+  head, plain = (o.classifier(4, name="fc") for o in (ops, BcosOps.v2(max_out=2)))
+  variables = head.init(jax.random.key(1), x)
+  np.testing.assert_allclose(
+    head.apply(variables, x), plain.apply(variables, x) * 25.0, rtol=1e-5, atol=1e-6
+  )
+  assert ops.logit_bias == pytest.approx(math.log(0.01 / 0.99))
+  assert ops.logit_temperature == 50.0

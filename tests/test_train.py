@@ -14,6 +14,7 @@ import pytest
 import bcos_jax
 from bcos_jax import BcosOps, InputError, StandardOps
 from bcos_jax.configs import common
+from bcos_jax.inputs import Encoding
 from bcos_jax.train import (
   average,
   checkpoint,
@@ -435,11 +436,78 @@ def test_starting_points(tmp_path):
 
   with pytest.raises(InputError, match="resnet_tiny"):
     start.network(recipe(f"--config.init={bundle}", "--config.model.name=resnet8"))
-  with pytest.raises(InputError, match="10 classes"):
+  with pytest.raises(InputError, match="num_classes=10, the config 7"):
     start.network(recipe(f"--config.init={bundle}", "--config.model.num_classes=7"))
   bcos = bcos_jax.save(tmp_path / "bcos", *ours)
   with pytest.raises(InputError, match="same ops"):
     start.network(recipe(f"--config.init={bcos}", "--config.ops.b=1.5"))
+
+
+@pytest.fixture(scope="module")
+def conventional_bundle(tmp_path_factory):
+  folder = str(tmp_path_factory.mktemp("bundle") / "conventional")
+  encoding = Encoding((0.305,), (0.376,))
+  fields = {key: value for key, value in MODEL.items() if key != "name"}
+  model = bcos_jax.create("resnet_tiny", ops=StandardOps(encoding=encoding), **fields)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+  bcos_jax.save(folder, model, jax.tree.map(lambda s: np.ones(s.shape, s.dtype), shapes))
+  return folder
+
+
+@pytest.mark.parametrize(
+  "override, problem",
+  [
+    ("model.widht=8", "Did you mean 'width'"),
+    ("model.width=16", "has width=4, the config 16"),
+    ("ops.encoding.mean=(0.5,)", "has the encoding mean"),
+    ("ops.encoding.paring=negated", "Did you mean 'pairing'"),
+  ],
+)
+def test_a_recipe_that_contradicts_its_bundle(conventional_bundle, override, problem):
+  config = recipe(
+    f"--config.init={conventional_bundle}",
+    f"--config.{override}",
+    spec="digits:bcosify",
+  )
+  with pytest.raises(InputError, match=problem):
+    start.network(config)
+
+
+def test_fold_mean_reaches_bcosify(conventional_bundle):
+  def biases(fold):
+    config = recipe(
+      f"--config.init={conventional_bundle}",
+      "--config.ops.use_bias=true",
+      f"--config.fold_mean={fold}",
+      spec="digits:bcosify",
+    )
+    return start.network(config)[1]["params"]["bn1"]["bias"]
+
+  assert not np.array_equal(biases("true"), biases("false"))
+
+
+@pytest.mark.parametrize(
+  "name, override, problem",
+  [
+    ("resnet8", "ops.pool=blur", "no spatial pool"),
+    ("simple_vit_tiny", "ops.norm=batch", "no batch norm"),
+    ("resnet8", "optimizer.bias_decay=0.1", "named 'bias'"),
+    ("resnet8", "optimizer.b_decay=0.1", "named 'b'"),
+    ("resnet_tiny", "ops.pool=blur", None),
+    ("resnet8", "ops.norm=instance", None),
+  ],
+)
+def test_options_without_effect_are_refused(name, override, problem):
+  overrides = [f"--config.model.name={name}", f"--config.{override}"]
+  config = configs.load_config("digits:scratch", overrides)
+  model, _ = start.network(config)
+  side, channels = model.image_size, model.ops.encoding.channels
+  params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, channels)))
+  if problem is None:
+    start.check_effects(config, model, params["params"])
+  else:
+    with pytest.raises(InputError, match=problem):
+      start.check_effects(config, model, params["params"])
 
 
 def test_the_command_saves_a_bundle(tmp_path, capsys):

@@ -31,7 +31,7 @@ DURATIONS = frozenset(
   }
 )
 # Sections that take any key: bcos_jax.create and the layer family know theirs.
-OPEN_SECTIONS = ("model", "ops")
+OPEN_SECTIONS = ("model", "ops", "ops.encoding")
 POSITIVE = (
   "data.batch_size",
   "data.eval_batch_size",
@@ -182,6 +182,9 @@ def _set(config: ConfigDict, key: str, text: str) -> None:
     if children:
       raise InputError(f"{key!r} is a section of the config.", f"Set {', '.join(children)}.")
     raise unknown_name("config key", key, known)
+  if section == "ops.encoding" and "encoding" not in config.ops:
+    with config.unlocked():
+      config.ops.encoding = ConfigDict()
   parent, name = _find(config, key)
   with parent.unlocked():
     parent[name] = _parse(text, known.get(key), key)

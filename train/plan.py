@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from bcos_jax.errors import InputError
 
-from . import losses, sharding
+from . import losses, sharding, start
 from .average import Average
 from .average import from_config as average_from_config
 from .config import in_steps
@@ -80,6 +80,7 @@ def make(
   )
   create = functools.partial(_first_state, model, optimizer, config, average)
   layout = sharding.abstract(create, config.layout, mesh, variables)
+  start.check_effects(config, model, layout.params)
   loss, eval_loss = (
     losses.from_config(name, config.loss) for name in (config.loss.name, config.loss.eval_name)
   )

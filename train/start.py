@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 import bcos_jax
 from bcos_jax import convert, ops, pretrained
 from bcos_jax.convert import hub
-from bcos_jax.errors import InputError
+from bcos_jax.errors import InputError, unknown_name
 
 Network = tuple[nn.Module, Any]
 
@@ -138,6 +138,90 @@ def describe(model: nn.Module) -> dict[str, Any]:
   return {"class": type(model).__name__, **fields, **ops.to_dict(model.ops)}
 
 
+def check_effects(config: ConfigDict, model: nn.Module, params: Any) -> None:
+  """Raises InputError for an option of the recipe that changes nothing in this network.
+
+  Args:
+    config: The recipe.
+    model: The network to train.
+    params: Its parameters, or their shapes.
+  """
+  leaves = {
+    getattr(path[-1], "key", None) for path, _ in jax.tree_util.tree_leaves_with_path(params)
+  }
+  for key, leaf in (("bias_decay", "bias"), ("b_decay", "b")):
+    if config.optimizer[key] and leaf not in leaves:
+      raise InputError(
+        f"optimizer.{key}={config.optimizer[key]} does nothing: no parameter is named {leaf!r}.",
+        f"Set --config.ops.{_KEEPS[leaf]}=true or --config.optimizer.{key}=0.",
+      )
+  if not isinstance(model.ops, ops.BcosOps):
+    return
+  default, asked = type(model.ops)(), None
+  for name, request in _SERVES.items():
+    if name in config.ops and getattr(model.ops, name) != getattr(default, name):
+      asked = _requests(model) if asked is None else asked
+      if request not in asked:
+        raise InputError(
+          f"ops.{name}={config.ops[name]!r} does nothing: the network has no"
+          f" {request.replace('_', ' ')}.",
+          f"Leave out --config.ops.{name}.",
+        )
+
+
+_KEEPS = {"bias": "use_bias", "b": "learn_b"}
+# Options of BcosOps that serve one request only.
+_SERVES = {"norm": "batch_norm", "norm_groups": "batch_norm", "pool": "spatial_pool"}
+
+
+def _requests(model: nn.Module) -> set[str]:
+  """Returns which of the requests in `_SERVES` an architecture makes of its ops."""
+  asked = set()
+
+  @dataclasses.dataclass(frozen=True, kw_only=True)
+  class Listening(ops.BcosOps):
+    def batch_norm(self, *, name, eps=1e-5):
+      asked.add("batch_norm")
+      return ops.BcosOps.batch_norm(self, name=name, eps=eps)
+
+    def spatial_pool(self, x, *window):
+      asked.add("spatial_pool")
+      return ops.BcosOps.spatial_pool(self, x, *window)
+
+  fields = {f.name: getattr(model.ops, f.name) for f in dataclasses.fields(model.ops)}
+  jax.eval_shape(model.clone(ops=Listening(**fields)).init, jax.random.key(0), model.input_spec)
+  return asked
+
+
+def _check_fields(config: ConfigDict, model: nn.Module) -> None:
+  """Compares `config.model` with the network of the bundle."""
+  known = {f.name for f in dataclasses.fields(model)} - {"ops", "parent"}
+  for name, value in config.model.items():
+    if name == "name":
+      continue
+    if name not in known:
+      raise unknown_name(f"field of {config.model.name!r}", name, known)
+    own = getattr(model, name)
+    if own != (tuple(value) if isinstance(value, list) else value):
+      raise InputError(
+        f"The bundle {config.init!r} has {name}={own!r}, the config {value!r}.",
+        f"Set --config.model.{name}={own}.",
+      )
+
+
+def _check_encoding(config: ConfigDict, model: nn.Module, family: ops.Ops) -> None:
+  """A B-cos twin keeps the colours of its original, unless its pairing is `complement`."""
+  if family.encoding.pairing == "complement":
+    return
+  for name in set(config.ops.get("encoding", {})) - {"pairing"}:
+    own, given = getattr(model.ops.encoding, name), getattr(family.encoding, name)
+    if own != given:
+      raise InputError(
+        f"The bundle {config.init!r} has the encoding {name}={own}, the config {given}.",
+        f"Set --config.ops.encoding.{name}={own}, or leave it out.",
+      )
+
+
 def _from_bundle(config: ConfigDict, family: ops.Ops) -> Network:
   """Loads `config.init`; a conventional network becomes a B-cos one if the config's ops are."""
   bundle = open_bundle(config.init)
@@ -148,14 +232,10 @@ def _from_bundle(config: ConfigDict, family: ops.Ops) -> Network:
       f"The bundle {config.init!r} holds {architecture!r}, the config names {config.model.name!r}.",
       f"Set --config.model.name={architecture}.",
     )
-  if model.num_classes != config.model.num_classes:
-    raise InputError(
-      f"The bundle {config.init!r} has {model.num_classes} classes, the config"
-      f" {config.model.num_classes}.",
-      f"Set --config.model.num_classes={model.num_classes}.",
-    )
+  _check_fields(config, model)
   if isinstance(model.ops, ops.StandardOps) and isinstance(family, ops.BcosOps):
-    return bcos_jax.bcosify(model, variables, ops=family)
+    _check_encoding(config, model, family)
+    return bcos_jax.bcosify(model, variables, ops=family, fold_mean=config.fold_mean)
   if model.ops != family:
     raise InputError(
       f"The bundle {config.init!r} has the ops {model.ops}, the config {family}.",

@@ -72,6 +72,9 @@ class _BcosLinear(nn.Module):
       y = self._general(linear, x, kernel, b)
     return y if weight_norm is None else y * weight_norm.astype(y.dtype)
 
+  def _gain(self, y: Array, kernel: Array) -> Array:
+    return y * (100 / math.sqrt(math.prod(kernel.shape[:-1]))) if self.fan_in_gain else y
+
   def _general(self, linear, x, kernel, b):
     if self.gate is not None:
       x = F.gated(x, self.gate, detach=self.detach)
@@ -104,6 +107,8 @@ class BcosDense(_BcosLinear):
     detach: Explanation mode: no gradient flows through the scale.
     gate: Activation of `functional.GATES` applied to the input first; None for none. Given here
       rather than before the layer, only its input is kept for the backward pass (at B=2).
+    fan_in_gain: Divides the result by sqrt(inputs) / 100 (B-cos v1, whose head is a 1x1
+      convolution).
     guard: Epsilons of the cosine.
     dtype: Compute dtype; None promotes from the input and parameters. The scale is float32.
     param_dtype: Dtype of the parameters.
@@ -121,6 +126,7 @@ class BcosDense(_BcosLinear):
   cosine_of_weights: bool = False
   use_bias: bool = False
   gate: str | None = None
+  fan_in_gain: bool = False
   guard: F.Guard = F.DENSE_GUARD
   dtype: Any = None
   param_dtype: Any = jnp.float32
@@ -131,7 +137,7 @@ class BcosDense(_BcosLinear):
     """Maps [..., inputs] to [..., features]."""
     kernel, weight_norm = self._kernel((x.shape[-1], self.features * self.max_out))
     x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-    return self._transform(Matmul(), x, kernel, weight_norm)
+    return self._gain(self._transform(Matmul(), x, kernel, weight_norm), kernel)
 
 
 class BcosConv(_BcosLinear):
@@ -187,8 +193,7 @@ class BcosConv(_BcosLinear):
     )
     x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
     linear = Convolution(window, strides, pads, dilation, groups, self.padding_mode)
-    y = self._transform(linear, x, kernel, weight_norm)
-    return y * (100 / math.sqrt(math.prod(kernel.shape[:-1]))) if self.fan_in_gain else y
+    return self._gain(self._transform(linear, x, kernel, weight_norm), kernel)
 
   def _check_input(self, x: Array, rank: int, groups: int):
     if rank not in (1, 2, 3) or x.ndim != rank + 2:

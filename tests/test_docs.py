@@ -1,0 +1,127 @@
+"""The documentation: its commands parse, its names exist, its example works."""
+
+import importlib.util
+import re
+import shlex
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import bcos_jax
+from bcos_jax import BcosOps, StandardOps, cli, convert, models, pretrained
+from bcos_jax.convert import state_dict, targets
+from bcos_jax.convert.readers import READERS
+
+from .common import ROOT, applied, filled, photos, quick_compilation, rel
+
+PAGES = {page.name: page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
+ARCHITECTURES = PAGES["architectures.md"].read_text(encoding="utf-8")
+EXAMPLE = {"plain", "plain_wide"}  # the names that docs/architectures.md adds
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+
+
+def _commands():
+  for name, page in PAGES.items():
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+      for line in block.replace("\\\n", " ").splitlines():
+        if line.removeprefix("$ ").startswith("bcos-jax "):
+          yield pytest.param(shlex.split(line.removeprefix("$ "), comments=True)[1:], id=name)
+
+
+def test_pages_show_commands():
+  assert {parameter.id for parameter in _commands()} >= {"README.md", "converting.md"}
+
+
+@pytest.mark.parametrize("arguments", list(_commands()))
+def test_commands_parse(arguments):
+  options, rest = cli._parser().parse_known_args(arguments)
+  assert options.takes_overrides or not rest, rest
+  given = vars(options)
+  if given.get("architecture"):
+    assert given["architecture"] in {*models.names(), *EXAMPLE}
+  layouts = set(targets.names()) - {targets.BUNDLE, targets.ORBAX}
+  assert given.get("layout") in {None, *layouts}
+  assert given.get("to") in {None, *targets.names()}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+  page = PAGES[name]
+  for target in LINK.findall(page.read_text(encoding="utf-8")):
+    assert (page.parent / target).exists(), target
+
+
+def _rows():
+  for row in ARCHITECTURES.partition("## Adding one")[0].splitlines():
+    if row.startswith("| ") and not row.startswith("| family"):
+      yield [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_the_status_table_names_what_exists():
+  seen = set()
+  for _, names, listed, *rest in _rows():
+    # The ends of the names of sizes, as in "both `ti`", are no names.
+    quoted = re.findall(r"`(\w{4,})`", names + rest[-1])
+    assert set(quoted) <= set(models.names()), names
+    sources = set(listed.split(", "))
+    classes = {type(bcos_jax.create(name, ops=StandardOps())) for name in quoted}
+    known = {keys.source for cls in classes for keys in state_dict.KEYS[cls]}
+    assert sources <= known, names
+    seen |= {(cls, source) for cls in classes for source in sources}
+  everything = {(cls, keys.source) for cls, tables in state_dict.KEYS.items() for keys in tables}
+  assert seen == everything
+
+
+def test_model_types_are_those_that_are_read():
+  section = PAGES["converting.md"].read_text(encoding="utf-8")
+  listed = re.search(r"Model types: (.*?)\. timm", section).group(1)
+  own = {kind for kind in READERS if kind.startswith("aloe_")}
+  assert set(re.findall(r"`(\w+)`", listed)) == READERS.keys() - own
+
+
+def _module(name, block):
+  """A module from a block of the page, in its place in the package."""
+  code = next(c for c in re.findall(r"```python\n(.*?)```", ARCHITECTURES, re.S) if block in c)
+  module = types.ModuleType(name)
+  module.__spec__ = importlib.util.spec_from_loader(name, loader=None)
+  module.__package__ = name.rpartition(".")[0]
+  return module, code
+
+
+def test_the_example_converts_bcosifies_and_explains(monkeypatch):
+  modules = {}
+  for name, block in (
+    ("bcos_jax.models.plain", "class Plain"),
+    ("bcos_jax.convert.plain", "KEYS ="),
+  ):
+    modules[name], code = _module(name, block)
+    monkeypatch.setitem(sys.modules, name, modules[name])  # dataclasses look it up
+    exec(compile(code, name, "exec"), modules[name].__dict__)
+  network, table = modules.values()
+  for name, fields in network.VARIANTS.items():
+    monkeypatch.setitem(models._VARIANTS, name, (network.Plain, fields))
+  monkeypatch.setitem(state_dict.KEYS, network.Plain, table.KEYS)
+  assert EXAMPLE == network.VARIANTS.keys()
+
+  with quick_compilation():
+    _check_example()
+
+
+def _check_example():
+  model = bcos_jax.create("plain", ops=StandardOps(), widths=(8, 16), image_size=16)
+  variables, images = filled(model), photos(2)
+  source = pretrained.make_bundle(model, variables, provenance={"source": "mine"})
+  state = convert.to_state_dict(source)
+  assert "body.1.bn.running_var" in state
+  bundle = convert.from_state_dict(state, "plain", fields={"widths": (8, 16), "image_size": 16})
+  written = convert.to_state_dict(bundle)
+  assert written.keys() == state.keys()
+  assert all(np.array_equal(written[key], tensor) for key, tensor in state.items())
+  expected = applied(model)(variables, images)
+  assert rel(applied(bundle.model)(bundle.variables, images), expected) <= 1e-6
+  twin = bcos_jax.bcosify(bundle.model, bundle.variables, ops=BcosOps.equivalent())
+  assert rel(applied(twin[0])(twin[1], images), expected) <= 1e-5
+  explanation = bcos_jax.explain(*bcos_jax.bcosify(bundle.model, bundle.variables), images)
+  assert explanation.completeness_error.max() <= 1e-5
