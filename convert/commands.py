@@ -131,8 +131,11 @@ def _verify(made: Plan, bundle: pretrained.Bundle, pictures: Sequence, say: Say)
   if network is None:
     say(f"not verified against PyTorch: {about}. Every key and shape fits all the same.")
     return
-  for name, inputs in _inputs(bundle, pictures):
-    checks = verify.compare(network, bundle, made.keys, inputs)
+  exact = _in_float32(made, bundle)
+  if pictures:
+    _verify_reading(made, bundle, pictures, about, say)
+  for name, inputs in _inputs(exact, pictures):
+    checks = verify.compare(network, exact, made.keys, inputs)
     worst = max(checks, key=lambda check: check.error)
     first = next((check for check in checks if not check.error <= TOLERANCE), None)
     if first is not None:
@@ -142,9 +145,51 @@ def _verify(made: Plan, bundle: pretrained.Bundle, pictures: Sequence, say: Say)
         "Nothing was written. Check --architecture and --source; if they are right, report it.",
       )
     say(
-      f"verified against {about} on {name}: {len(checks)} layers, outputs and input gradients; "
+      f"verified against {about} on {name}: {_counted(checks)}; "
       f"largest relative difference {worst.error:.1e} ({worst.torch})"
     )
+
+
+def _counted(checks: Sequence[verify.Check]) -> str:
+  ends = {verify.OUTPUT: "outputs", verify.GRADIENT: "input gradients"}
+  layers = sum(check.torch not in ends for check in checks)
+  said = [ends[check.torch] for check in checks if check.torch in ends]
+  return f"{layers} layers, {' and '.join(said)}"
+
+
+def _verify_reading(
+  made: Plan, bundle: pretrained.Bundle, pictures: Sequence, about: str, say: Say
+) -> None:
+  """Compares what becomes of pictures before the network sees them.
+
+  Raises:
+    InputError: They are scaled, cropped or normalised differently.
+  """
+  theirs = None
+  if made.described.reading is not None:
+    theirs = original.read_pictures(made, pictures)
+  if theirs is None:
+    say("not verified: how pictures are read; the source has nothing to compare with")
+    return
+  encode = bundle.model.ops.encoding
+  ours = np.asarray(encode(np.stack([bundle.preprocess(picture) for picture in pictures])))
+  error = verify.error(theirs, ours)
+  if not error <= TOLERANCE:
+    raise InputError(
+      f"Pictures are read differently from {about}: {list(ours.shape)} and {list(theirs.shape)}, "
+      f"relative difference {error:.2e}.",
+      "Nothing was written. --default_preprocess takes the architecture's own; report it.",
+    )
+  say(f"verified against {about}: how pictures are read; relative difference {error:.1e}")
+
+
+def _in_float32(made: Plan, bundle: pretrained.Bundle) -> pretrained.Bundle:
+  """Returns the network with the numbers of the original, where fewer digits were asked for."""
+  if made.model.ops.param_dtype == "float32" and not made.keep_dtypes:
+    return bundle
+  ops_ = dataclasses.replace(made.model.ops, param_dtype="float32")
+  made = dataclasses.replace(made, model=made.model.clone(ops=ops_), keep_dtypes=False)
+  return made.bundle(allow_nonfinite=True)
 
 
 def _inputs(bundle: pretrained.Bundle, pictures: Sequence) -> list[tuple[str, np.ndarray]]:

@@ -22,6 +22,7 @@ from bcos_jax.ops import Ops, StandardOps
 from bcos_jax.pretrained import Bundle, abstract_variables, make_bundle
 from bcos_jax.tensor_files import LazyTensor
 
+from . import open_clip
 from .keys import Keys
 from .readers import Described, describe
 from .rules import Rule, fitted, parse, port, render
@@ -211,6 +212,8 @@ def plan(
     notes.append("without the prefix 'model.'")
   fields = _fields(name, described)
   keys, model = fit(state, name, source, fields=fields)
+  described, about = _read_as(described, keys, model, checkpoint, default_preprocess)
+  notes += about
   model = model.clone(ops=_ops(keys, described, dtype))
   model, state, dropped = _headed(state, keys, model, described, num_classes)
   rows = _rows(checkpoint, state, keys, model, dropped)
@@ -308,6 +311,36 @@ def _fields(name: str, described: Described) -> dict[str, Any]:
   return fields
 
 
+def _read_as(
+  described: Described,
+  keys: Keys,
+  model: nn.Module,
+  checkpoint: Checkpoint,
+  default_preprocess: bool,
+) -> tuple[Described, list[str]]:
+  """Settles how pictures are read, and says so where it is not the source that says it."""
+  notes = []
+  if checkpoint.config is not None and described.named:
+    notes.append(
+      f"the architecture was given: {checkpoint.folder}'s configuration is not asked for sizes, "
+      "activations and epsilons"
+    )
+  if not hasattr(model, "image_size") or described.reading is not None:
+    return described, notes
+  clip = keys.source in ("openai_clip", "open_clip") and keys.layout != "trunk"
+  if clip and not default_preprocess:
+    # The files of CLIP state nothing, and all were trained so.
+    described = dataclasses.replace(described, reading=open_clip.reading({}, model.image_size))
+    return described, [*notes, "pictures are read as by OpenAI's CLIP"]
+  encoding = keys.ops.encoding
+  mean, std = (", ".join(f"{x:g}" for x in values) for values in (encoding.mean, encoding.std))
+  notes.append(
+    f"the source does not say how pictures are read: mean {mean}, deviation {std}, and the usual "
+    "scaling and crop are assumed"
+  )
+  return described, notes
+
+
 def _ops(keys: Keys, described: Described, dtype: str | None) -> Ops:
   """Returns the source's family with the mean, deviation and dtype of this network."""
   ops = keys.ops
@@ -323,11 +356,15 @@ def _headed(
   state: Tensors, keys: Keys, model: nn.Module, described: Described, classes: int | None
 ) -> tuple[nn.Module, Tensors, dict[str, str]]:
   """Settles the number of classes: the source's own, or a new head where one is asked for."""
+  if "num_classes" not in {field.name for field in dataclasses.fields(model)}:
+    if classes is not None:
+      raise InputError("A text tower has no classes.", "Leave out --num_classes.")
+    return model, state, {}
   head = f"params/{model.head}/"
   rules = [r for r in keys.table if isinstance(r, Rule) and r.targets[0].startswith(head)]
   templates = [template for rule in rules for template in rule.sources if template is not None]
   held = [key for key in state if any(parse(t, key) is not None for t in templates)]
-  if classes is None and not held and _is_headless(described):
+  if classes is None and not held and (not rules or _is_headless(described)):
     return model.clone(num_classes=0), state, {}
   rows = num_classes(state, keys.table, model.head).get("num_classes")
   if classes is None:

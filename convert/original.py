@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+import functools
 import importlib.util
 from typing import Any
 
 import numpy as np
+
+from bcos_jax import models
 
 from .convert import Plan
 
@@ -34,6 +38,32 @@ def build(plan: Plan) -> tuple[Any | None, str]:
   except (ImportError, RuntimeError) as error:
     # An installation that does not fit together, such as a torchvision for another PyTorch.
     return None, f"{library} cannot be used here: {' '.join(str(error).split())[:200]}"
+
+
+def read_pictures(plan: Plan, pictures: Sequence[Any]) -> np.ndarray | None:
+  """Reads picture files as transformers does beside PyTorch, with PIL.
+
+  Args:
+    plan: The conversion.
+    pictures: Paths.
+
+  Returns:
+    What the network sees, [N, H, W, 3]; None where the source came without an image processor, or
+    with one that only works on tensors, whose scaling rounds differently.
+  """
+  from PIL import Image
+
+  if plan.keys.source != "huggingface" or plan.checkpoint.preprocessor is None:
+    return None
+  import transformers
+
+  processor = transformers.AutoImageProcessor.from_pretrained(
+    plan.checkpoint.folder, backend="pil", local_files_only=True
+  )
+  if not type(processor).__name__.endswith("Pil"):
+    return None
+  images = [Image.open(path).convert("RGB") for path in pictures]
+  return np.moveaxis(processor(images=images, return_tensors="np")["pixel_values"], 1, -1)
 
 
 def _torchvision(plan: Plan) -> tuple[Any | None, str]:
@@ -77,12 +107,33 @@ def _huggingface(plan: Plan) -> tuple[Any | None, str]:
   )
   if missing := sorted(loaded["missing_keys"]):
     raise RuntimeError(f"transformers does not find {missing[0]!r} in the checkpoint")
-  return network.eval(), f"transformers {transformers.__version__}"
+  return _tower(network.eval(), plan), f"transformers {transformers.__version__}"
+
+
+def _tower(network: Any, plan: Plan) -> Any:
+  """Lets a network be called with what our network reads: pictures, or tokens."""
+  reads = "text" if isinstance(plan.model, models.TextTransformer) else "image"
+  # Only networks of two towers have these.
+  forward = getattr(network, f"get_{reads}_features", network.forward)
+  if reads == "image" and type(network).__name__.startswith("Siglip2"):
+    forward = functools.partial(_as_patches, forward, plan.model.patch_size)
+  network.forward = forward
+  return network
+
+
+def _as_patches(forward: Any, size: int, pictures: Any) -> Any:
+  """Gives a SigLIP2 network of variable resolution the patches [N, T, size * size * 3] it reads."""
+  import torch
+
+  count, colors, height, width = pictures.shape
+  rows, columns = height // size, width // size
+  patches = pictures.reshape(count, colors, rows, size, columns, size)
+  patches = patches.permute(0, 2, 4, 3, 5, 1).reshape(count, rows * columns, -1)
+  mask = torch.ones(patches.shape[:2], dtype=torch.long)
+  return forward(patches, mask, torch.tensor([[rows, columns]] * count))
 
 
 def _variant(plan: Plan) -> str:
-  from bcos_jax import models
-
   return models.describe(plan.model)[0]
 
 

@@ -102,12 +102,12 @@ def of_transformers(config: Config) -> Reading:
   if settings["resample"] not in _FILTERS:
     problems.append(f"resample is {settings['resample']!r}, supported are {list(_FILTERS)}")
   if problems:
-    raise _not_understood(name, problems)
+    raise not_understood(name, problems)
   try:
     size, resize = _geometry(settings)
     mean, std = (tuple(map(float, settings[f"image_{what}"])) for what in ("mean", "std"))
   except (TypeError, ValueError, KeyError) as error:
-    raise _not_understood(name, [f"{type(error).__name__}: {error}"]) from error
+    raise not_understood(name, [f"{type(error).__name__}: {error}"]) from error
   if not settings["do_normalize"]:
     mean, std = (0.0,) * 3, (1.0,) * 3
   filter_name = _FILTERS[settings["resample"]]
@@ -118,7 +118,7 @@ def _expect(key: str) -> str:
   return "supported is False" if key in _OFF else "not understood"
 
 
-def _not_understood(name: str, problems: list[str]) -> InputError:
+def not_understood(name: str, problems: list[str]) -> InputError:
   return InputError(
     f"The preprocessing of {name} does not fit: {'; '.join(problems)}.",
     "Give --default_preprocess to take the architecture's own instead.",
@@ -175,5 +175,5 @@ def of_timm(config: Config) -> Reading:
     resize = scaled if mode == "center" else (scaled, scaled)
     preprocess = Preprocess((height, width), resize, config.get("interpolation", "bicubic"))
   except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-    raise _not_understood("timm", [f"{type(error).__name__}: {error}"]) from error
+    raise not_understood("timm", [f"{type(error).__name__}: {error}"]) from error
   return Reading(preprocess, mean, std)

@@ -8,8 +8,18 @@ from typing import Any
 
 from bcos_jax import models
 from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.ops import StandardOps
 
-from . import clip_resnet, convnext, resnet, simple_vit, swin, text, vision_transformer
+from . import (
+  clip_resnet,
+  convnext,
+  open_clip,
+  resnet,
+  simple_vit,
+  swin,
+  text,
+  vision_transformer,
+)
 from .hf_config import Config, ConfigReader
 from .preprocessing import Reading, of_timm, of_transformers
 from .sources import Checkpoint
@@ -36,6 +46,7 @@ class Described:
     labels: Names of the classes, or ().
     num_labels: Number of classes; None if they do not say.
     reading: How pictures are read; None if they do not say.
+    named: Whether the user named the architecture of a configuration that names one itself.
   """
 
   architecture: str | None = None
@@ -44,6 +55,7 @@ class Described:
   labels: tuple[str, ...] = ()
   num_labels: int | None = None
   reading: Reading | None = None
+  named: bool = False
 
 
 def describe(
@@ -64,16 +76,51 @@ def describe(
     return Described()
   if "pretrained_cfg" in config:
     return _of_timm(config, default_preprocess)
+  if "model_cfg" in config:
+    name, fields = open_clip.describe(config, architecture)
+    side = fields.get("image_size") or _side(name)
+    return Described(
+      name,
+      fields,
+      "open_clip",
+      reading=None if default_preprocess or side is None else open_clip.reading(config, side),
+    )
   reading = None
   if checkpoint.preprocessor is not None and not default_preprocess:
     reading = of_transformers(checkpoint.preprocessor)
   labels, count = _labels(config)
   if architecture is not None:
-    return Described(architecture, labels=labels, num_labels=count, reading=reading)
+    if (tower := _text_tower(config, architecture)) is not None:
+      reader, whole, given = tower
+      return Described(architecture, reader.read(whole, given), "huggingface")
+    return Described(
+      architecture, labels=labels, num_labels=count, reading=reading, named="model_type" in config
+    )
   reader, whole = _reader(config)
   fields = reader.read(whole, config)
   source = "aloe" if str(config["model_type"]).startswith("aloe") else "huggingface"
   return Described(reader.architecture, fields, source, labels, count, reading)
+
+
+def _text_tower(config: Config, architecture: str) -> tuple[ConfigReader, Config, Config] | None:
+  """Returns how to read the text tower of a network with two; None if it was not asked for.
+
+  The second configuration is what the file itself states.
+  """
+  model = models.create(architecture, ops=StandardOps())
+  kind = f"{config.get('model_type')}_text_model"
+  if not isinstance(model, models.TextTransformer) or kind not in READERS:
+    return None
+  given = dict(config.get("text_config") or {})
+  if kind == "clip_text_model":
+    given |= {"architectures": ["CLIPTextModelWithProjection"]}
+    given["projection_dim"] = complete(config)["projection_dim"]
+  return READERS[kind], complete({**given, "model_type": kind}), given
+
+
+def _side(name: str) -> int | None:
+  """Returns the side of an architecture's pictures; None for a text tower."""
+  return getattr(models.create(name, ops=StandardOps()), "image_size", None)
 
 
 def _reader(config: Config) -> tuple[ConfigReader, Config]:

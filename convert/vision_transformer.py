@@ -6,6 +6,7 @@ Each function below is one way of naming; a prefix says where a source hangs the
 
 from __future__ import annotations
 
+from bcos_jax.inputs import CLIP_MEAN, CLIP_STD, Encoding
 from bcos_jax.ops import BcosOps, StandardOps
 
 from .keys import Keys
@@ -381,7 +382,8 @@ def _hf_keys() -> tuple[Keys, ...]:
 
 
 def _clip_keys(source: str) -> tuple[Keys, ...]:
-  ops, modules = StandardOps(), (("ln_pre", "pre_norm"), ("transformer.resblocks.{i}", _BLOCK))
+  ops = StandardOps(encoding=Encoding(CLIP_MEAN, CLIP_STD))
+  modules = (("ln_pre", "pre_norm"), ("transformer.resblocks.{i}", _BLOCK))
   full = tuple((f"visual.{a}", b) for a, b in modules)
   return (
     Keys(source, ops, _openai("visual.", _OPEN_CLIP_TEXT), full, "clip"),
