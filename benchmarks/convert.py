@@ -114,9 +114,7 @@ print(json.dumps({{"seconds": seconds, "peak": peak}}))
 """
 WORK = {
   "import only": "",
-  "plain read and write": (
-    "target.write_bytes((source / 'model.safetensors').read_bytes())"
-  ),
+  "plain read and write": ("target.write_bytes((source / 'model.safetensors').read_bytes())"),
   "convert": "commands.convert(source, target, commands.Choices(), say=lambda line: None)",
 }
 

@@ -8,7 +8,7 @@ stands for anything: a whole part of the source's network that is not wanted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import difflib
 import functools
@@ -179,13 +179,9 @@ def _matched(
   """Returns the keys of each rule's group by template, the skipped keys, and the problems."""
   groups: Groups = {}
   skipped, problems = [], []
+  matching = matcher(table)
   for key, tensor in state.items():
-    matches = [
-      (entry, template, numbers)
-      for entry in table
-      for template in key_templates(entry)
-      if (numbers := parse(template, key)) is not None
-    ]
+    matches = matching(key)
     if len(matches) != 1:
       problems.append(
         f"{key!r} {list(tensor.shape)} is matched by {len(matches)} rules"
@@ -292,6 +288,43 @@ def key_templates(entry: Rule | Skip) -> list[str]:
   if isinstance(entry, Skip):
     return [entry.source]
   return [template for template in entry.sources if template is not None]
+
+
+Match = tuple[Rule | Skip, str, dict[str, str]]
+
+
+@functools.lru_cache(maxsize=64)
+def matcher(table: Table) -> Callable[[str], list[Match]]:
+  """Returns a function from a source key to all entries that account for it.
+
+  Each comes with its template and the numbers in it. Only templates that equal the key but for
+  numbers are tried: networks have hundreds of keys, and many tables may be asked about them.
+  """
+  by_skeleton: dict[str, list[tuple[Rule | Skip, str]]] = {}
+  open_ended = []
+  for entry in table:
+    for template in key_templates(entry):
+      if "*}" in template:
+        open_ended.append((entry, template))
+      else:
+        by_skeleton.setdefault(_skeleton(_FIELD.sub("0", template)), []).append((entry, template))
+
+  def matches(key: str) -> list[Match]:
+    return [
+      (entry, template, numbers)
+      for entry, template in (*by_skeleton.get(_skeleton(key), ()), *open_ended)
+      if (numbers := parse(template, key)) is not None
+    ]
+
+  return matches
+
+
+_FIELD = re.compile(r"\{\w+\}")
+
+
+def _skeleton(name: str) -> str:
+  """Returns a name with 0 for every number."""
+  return re.sub(r"\d+", "0", name)
 
 
 @functools.cache
