@@ -168,7 +168,6 @@ def measure(folder: pathlib.Path, repeats: int) -> tuple[dict[str, dict[str, flo
           "seconds": min(old["seconds"], now["seconds"]),
           "peak": max(old["peak"], now["peak"]),
         }
-  # What the process needs before it does any work: the least of it is the strictest.
   return best, written, largest
 
 

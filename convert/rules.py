@@ -19,7 +19,7 @@ import numpy as np
 
 from bcos_jax.errors import InputError
 
-from .layouts import AS_IS, Layout
+from .layouts import AS_IS, Layout, contiguous
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,22 +62,22 @@ class Rule:
   ) -> list[np.ndarray]:
     """Returns the leaves, of the given shapes, that the source tensors make."""
     if len(parts) == len(shapes) == 1:
-      return [np.array(self.layout.to_flax(np.asarray(parts[0])), order="C")]
+      return [contiguous(self.layout.to_flax(np.asarray(parts[0])))]
     like = np.asarray(next(part for part in parts if part is not None))
     whole = np.concatenate(
       [np.zeros_like(like) if part is None else np.asarray(part) for part in parts]
     )
     rows = [self.layout.to_torch(np.broadcast_to(np.float32(0), s)).shape[0] for s in shapes]
     pieces = np.split(whole, np.cumsum(rows)[:-1])
-    return [np.array(self.layout.to_flax(piece), order="C") for piece in pieces]
+    return [contiguous(self.layout.to_flax(piece)) for piece in pieces]
 
   def to_torch(self, leaves: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Returns the source tensors that make these leaves; the inverse of `to_flax`."""
     laid = [self.layout.to_torch(leaf) for leaf in leaves]
     if len(self.sources) == len(laid) == 1:
-      return [np.array(laid[0], order="C")]
+      return [contiguous(laid[0])]
     parts = np.split(np.concatenate(laid), len(self.sources))
-    return [np.array(part, order="C") for part in parts]
+    return [contiguous(part) for part in parts]
 
 
 @dataclasses.dataclass(frozen=True)
