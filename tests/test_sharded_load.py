@@ -91,6 +91,4 @@ def test_each_device_gets_its_shards_straight_from_the_file(folder, reads, data,
 def test_whole_tensors_are_counted_too(folder, reads):
   """What the test above relies on: an unsharded load reads every tensor whole, once."""
   leaves = flat(bcos_jax.load(folder).variables)
-  assert {path: sizes for path, sizes in reads.items()} == {
-    path: [leaf.nbytes] for path, leaf in leaves.items()
-  }
+  assert reads == {path: [leaf.nbytes] for path, leaf in leaves.items()}
