@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -306,7 +307,20 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
 
 def abstract_variables(model: nn.Module) -> Any:
   """Returns the shapes and dtypes of a model's variables, without computing anything."""
+  try:
+    hash(model)
+  except TypeError:  # a field is a list
+    return _traced(model)
+  # Containers of the caller's own, leaves of the cache.
+  return jax.tree.map(lambda leaf: leaf, _remembered(model))
+
+
+def _traced(model: nn.Module) -> Any:
   return jax.eval_shape(model.init, jax.random.key(0), model.input_spec)
+
+
+# Tracing a large network takes seconds, and whoever makes and saves one needs its shapes often.
+_remembered = functools.lru_cache(maxsize=32)(_traced)
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -6,7 +6,9 @@ Memory is the peak of a process that converts, less that of one that only import
 may be at most the output's size, the largest tensor and 300 MB. Time may be at most three times
 that of reading and writing the same file whole, in a process of the same kind. Both are taken
 inside the processes, after their imports, with the source in the page cache; the two kinds take
-turns, and the fastest run of each counts. Exits with 1 if a bound is missed.
+turns, and the fastest run of each counts. What converting imports on the way (transformers'
+configurations) counts as its time. Exits with 1 if a bound is missed. The column of processor
+time tells a slow conversion from a busy machine; the bound is on the time that passes.
 """
 
 from __future__ import annotations
@@ -103,14 +105,14 @@ import bcos_jax
 from convert import commands
 
 source, target = map(pathlib.Path, sys.argv[1:])
-start = time.perf_counter()
+start, start_cpu = time.perf_counter(), time.process_time()
 {work}
-seconds = time.perf_counter() - start
+seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
 # Linux counts in KiB, macOS in bytes.
 unit = 1 if sys.platform == "darwin" else 1024
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 assert "torch" not in sys.modules
-print(json.dumps({{"seconds": seconds, "peak": peak}}))
+print(json.dumps({{"seconds": seconds, "cpu": cpu, "peak": peak}}))
 """
 WORK = {
   "import only": "",
@@ -166,9 +168,9 @@ def measure(folder: pathlib.Path, repeats: int) -> tuple[dict[str, dict[str, flo
         old = best.get(kind, now)
         best[kind] = {
           "seconds": min(old["seconds"], now["seconds"]),
+          "cpu": min(old["cpu"], now["cpu"]),
           "peak": max(old["peak"], now["peak"]),
         }
-  # What the process needs before it does any work: the least of it is the strictest.
   return best, written, largest
 
 
@@ -184,9 +186,11 @@ def main() -> int:
   memory = best["convert"]["peak"] - best["import only"]["peak"]
   most_memory = written + largest + ALLOWANCE
   seconds, plain = best["convert"]["seconds"], best["plain read and write"]["seconds"]
-  print(f"{'process':<24}{'peak (MB)':>12}{'seconds':>10}")
+  print(f"{'process':<24}{'peak (MB)':>12}{'seconds':>10}{'CPU (s)':>10}")
   for kind, values in best.items():
-    print(f"{kind:<24}{values['peak'] / 1e6:>12.0f}{values['seconds']:>10.2f}")
+    print(
+      f"{kind:<24}{values['peak'] / 1e6:>12.0f}{values['seconds']:>10.2f}{values['cpu']:>10.2f}"
+    )
   print()
   print(f"{'convert':<24}{'measured':>12}{'at most':>10}")
   print(f"{'memory (MB)':<24}{memory / 1e6:>12.0f}{most_memory / 1e6:>10.0f}")

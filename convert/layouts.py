@@ -98,3 +98,19 @@ ROWS = Layout("1TD <-> TD", lambda x: x[0], lambda x: x[None])
 
 ROW = Layout("D <-> 1D", lambda x: x[None], lambda x: x[0])
 """A single token."""
+
+
+_TILE = 128
+
+
+def contiguous(array: np.ndarray) -> np.ndarray:
+  """Returns a copy in C order; transposed matrices in tiles that fit a processor's cache."""
+  array = np.asarray(array)
+  if array.ndim != 2 or array.flags.c_contiguous:
+    return np.array(array, order="C")
+  copy = np.empty(array.shape, array.dtype)
+  for row in range(0, array.shape[0], _TILE):
+    for column in range(0, array.shape[1], _TILE):
+      tile = np.s_[row : row + _TILE, column : column + _TILE]
+      copy[tile] = array[tile]
+  return copy

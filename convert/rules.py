@@ -8,7 +8,7 @@ stands for anything: a whole part of the source's network that is not wanted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import difflib
 import functools
@@ -19,7 +19,7 @@ import numpy as np
 
 from bcos_jax.errors import InputError
 
-from .layouts import AS_IS, Layout
+from .layouts import AS_IS, Layout, contiguous
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,22 +62,22 @@ class Rule:
   ) -> list[np.ndarray]:
     """Returns the leaves, of the given shapes, that the source tensors make."""
     if len(parts) == len(shapes) == 1:
-      return [np.array(self.layout.to_flax(np.asarray(parts[0])), order="C")]
+      return [contiguous(self.layout.to_flax(np.asarray(parts[0])))]
     like = np.asarray(next(part for part in parts if part is not None))
     whole = np.concatenate(
       [np.zeros_like(like) if part is None else np.asarray(part) for part in parts]
     )
     rows = [self.layout.to_torch(np.broadcast_to(np.float32(0), s)).shape[0] for s in shapes]
     pieces = np.split(whole, np.cumsum(rows)[:-1])
-    return [np.array(self.layout.to_flax(piece), order="C") for piece in pieces]
+    return [contiguous(self.layout.to_flax(piece)) for piece in pieces]
 
   def to_torch(self, leaves: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Returns the source tensors that make these leaves; the inverse of `to_flax`."""
     laid = [self.layout.to_torch(leaf) for leaf in leaves]
     if len(self.sources) == len(laid) == 1:
-      return [np.array(laid[0], order="C")]
+      return [contiguous(laid[0])]
     parts = np.split(np.concatenate(laid), len(self.sources))
-    return [np.array(part, order="C") for part in parts]
+    return [contiguous(part) for part in parts]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,13 +179,9 @@ def _matched(
   """Returns the keys of each rule's group by template, the skipped keys, and the problems."""
   groups: Groups = {}
   skipped, problems = [], []
+  matching = matcher(table)
   for key, tensor in state.items():
-    matches = [
-      (entry, template, numbers)
-      for entry in table
-      for template in key_templates(entry)
-      if (numbers := parse(template, key)) is not None
-    ]
+    matches = matching(key)
     if len(matches) != 1:
       problems.append(
         f"{key!r} {list(tensor.shape)} is matched by {len(matches)} rules"
@@ -292,6 +288,43 @@ def key_templates(entry: Rule | Skip) -> list[str]:
   if isinstance(entry, Skip):
     return [entry.source]
   return [template for template in entry.sources if template is not None]
+
+
+Match = tuple[Rule | Skip, str, dict[str, str]]
+
+
+@functools.lru_cache(maxsize=64)
+def matcher(table: Table) -> Callable[[str], list[Match]]:
+  """Returns a function from a source key to all entries that account for it.
+
+  Each comes with its template and the numbers in it. Only templates that equal the key but for
+  numbers are tried: networks have hundreds of keys, and many tables may be asked about them.
+  """
+  by_skeleton: dict[str, list[tuple[Rule | Skip, str]]] = {}
+  open_ended = []
+  for entry in table:
+    for template in key_templates(entry):
+      if "*}" in template:
+        open_ended.append((entry, template))
+      else:
+        by_skeleton.setdefault(_skeleton(_FIELD.sub("0", template)), []).append((entry, template))
+
+  def matches(key: str) -> list[Match]:
+    return [
+      (entry, template, numbers)
+      for entry, template in (*by_skeleton.get(_skeleton(key), ()), *open_ended)
+      if (numbers := parse(template, key)) is not None
+    ]
+
+  return matches
+
+
+_FIELD = re.compile(r"\{\w+\}")
+
+
+def _skeleton(name: str) -> str:
+  """Returns a name with 0 for every number."""
+  return re.sub(r"\d+", "0", name)
 
 
 @functools.cache

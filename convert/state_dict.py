@@ -29,7 +29,7 @@ from . import (
   vision_transformer,
 )
 from .keys import Keys
-from .rules import Rule, Table, export, key_templates, parse, port
+from .rules import Rule, Table, export, matcher, parse, port
 
 KEYS: dict[type[nn.Module], tuple[Keys, ...]] = {
   models.ResNet: resnet.KEYS,
@@ -189,8 +189,9 @@ def _best(
 
   def explained(keys: Keys) -> tuple[int, int]:
     known = fitting = 0
+    matching = matcher(keys.table)
     for key, tensor in state.items():
-      entries = [e for e in keys.table if any(parse(t, key) is not None for t in key_templates(e))]
+      entries = [entry for entry, _, _ in matching(key)]
       ranks = [e.layout.rank if isinstance(e, Rule) else None for e in entries]
       known += bool(entries)
       fitting += any(rank in (None, len(tensor.shape)) for rank in ranks)
@@ -216,8 +217,8 @@ def _leaves(architecture: str, ops: Ops, fields: Mapping[str, Any] | None) -> Ma
 
 def explained(state: Mapping[str, Any], keys: Keys) -> int:
   """Returns how many keys a table has an entry for."""
-  templates = [template for entry in keys.table for template in key_templates(entry)]
-  return sum(any(parse(template, key) is not None for template in templates) for key in state)
+  matching = matcher(keys.table)
+  return sum(bool(matching(key)) for key in state)
 
 
 def num_classes(state: Mapping[str, Any], table: Table, head: str) -> dict[str, int]:
