@@ -115,7 +115,7 @@ def test_asked_to_stop_all_stop_after_the_same_step(story):
 def test_a_dead_process_ends_the_others_within_a_minute(story):
   _, told = story
   code, said = told["killed"][0]
-  assert code == 1
+  assert code == 1, said
   assert "process 0 of 2 lost another one" in said and "run the same command" in said
 
 
@@ -153,3 +153,28 @@ def test_on_one_host_arrays_come_as_they_are():
   assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(hosts.to_host(tree)))
   with pytest.raises(InputError, match="coordinator"), hosts.ending_together():
     raise InputError("no coordinator", "none")
+
+
+@pytest.mark.parametrize(
+  "error, code, said",
+  [
+    (InputError("no picture", "Give one."), 2, "process 0 of 2: no picture\n  fix: Give one."),
+    (ValueError("UNKNOWN: Gloo AllGather failed"), 1, "lost another one: UNKNOWN: Gloo"),
+    (TimeoutError("waiting for a barrier"), 1, "lost another one: waiting for a barrier"),
+    (jax.errors.JaxRuntimeError("INTERNAL: peer"), 1, "lost another one: INTERNAL: peer"),
+    (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GiB"), 1, "9 GiB\nerror: process 0 of 2 f"),
+    (OSError(28, "No space left"), 1, "Traceback"),
+  ],
+)
+def test_what_a_failing_process_says(error, code, said, monkeypatch, capsys):
+  """It ends without waiting for the others, which would wait for it."""
+
+  def leave(code):
+    raise SystemExit(code)
+
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(os, "_exit", leave)
+  with pytest.raises(SystemExit) as ended, hosts.ending_together():
+    raise error
+  assert ended.value.code == code
+  assert said in capsys.readouterr().err

@@ -469,7 +469,10 @@ def test_equal_families_are_one_key():
 
 def test_describe_is_the_inverse_of_create():
   for name in bcos_jax.names():
+    own = {field.name for field in dataclasses.fields(bcos_jax.create(name, ops=BcosOps()))}
     for fields in ({}, {"num_classes": 7}, {"image_size": 64}):
+      if not fields.keys() <= own:  # a text tower
+        continue
       model = bcos_jax.create(name, ops=BcosOps(), **fields)
       found, changed = describe(model)
       assert bcos_jax.create(found, ops=model.ops, **changed) == model

@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import sys
+import traceback
 from typing import Any
 
 import jax
@@ -72,25 +73,41 @@ def join(options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-  """Ends this process at once, with a clear message, when another one of the run has died.
+  """Ends this process at once, with a clear message, when it or another one has failed.
 
-  Leaving as usual would wait for the dead one, and then abort.
+  Leaving as usual would wait for the others, and then abort. Does nothing on one process, and for
+  errors that every process raises after the same step.
   """
   try:
     yield
-  except jax.errors.JaxRuntimeError as error:
+  except FloatingPointError:
+    raise
+  except Exception as error:
     if jax.process_count() == 1:
       raise
-    print(
-      f"error: process {jax.process_index()} of {jax.process_count()} lost another one: "
-      f"{' '.join(str(error).split())[:300]}",
+    print(_report(error), file=sys.stderr, flush=True)
+    os._exit(2 if isinstance(error, InputError) else 1)
+
+
+def _report(error: Exception) -> str:
+  process = f"process {jax.process_index()} of {jax.process_count()}"
+  if isinstance(error, InputError):
+    return f"error: {process}: {error.cause}\n  fix: {error.fix}"
+  if _lost_another(error):
+    return (
+      f"error: {process} lost another one: {' '.join(str(error).split())[:300]}\n"
       "  fix: see the other processes' output for the cause; then run the same command on every "
-      "host to go on from the last checkpoint.",
-      sep="\n",
-      file=sys.stderr,
-      flush=True,
+      "host to go on from the last checkpoint."
     )
-    os._exit(1)
+  return f"{''.join(traceback.format_exception(error))}error: {process} failed."
+
+
+def _lost_another(error: Exception) -> bool:
+  """Failed collectives come as several types: JAX's, Gloo's (ValueError), Orbax' barriers'."""
+  if "RESOURCE_EXHAUSTED" in str(error):
+    return False
+  failed = (jax.errors.JaxRuntimeError, TimeoutError)
+  return isinstance(error, failed) or bool(re.search("Gloo|CoordinationService", str(error)))
 
 
 def to_host(tree: Any) -> Any:
