@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from . import layers as layers
 from .bcosify import bcosify as bcosify
 from .errors import InputError as InputError
+from .errors import RunError as RunError
 from .explain import Explanation as Explanation
 from .explain import dynamic_linear as dynamic_linear
 from .explain import explain as explain

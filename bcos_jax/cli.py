@@ -14,7 +14,7 @@ import pathlib
 import sys
 
 from .cache import keep_compiled
-from .errors import InputError
+from .errors import InputError, RunError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,11 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
   keep_compiled()
   try:
     return options.run(options, rest) or 0
-  except InputError as error:
+  except (InputError, RunError) as error:
     if options.debug:
       raise
     print(f"error: {error.cause}", f"  fix: {error.fix}", sep="\n", file=sys.stderr)
-    return 2
+    return 2 if isinstance(error, InputError) else 1
   except KeyboardInterrupt as stop:
     print(
       f"stopped: {stop or 'by the keyboard'}",

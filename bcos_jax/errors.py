@@ -20,6 +20,20 @@ class InputError(ValueError):
     self.fix = fix
 
 
+class RunError(RuntimeError):
+  """What a run needs has failed: a disk, a mount, a process.
+
+  Attributes:
+    cause: One line that says what has failed.
+    fix: One line that says what to do about it.
+  """
+
+  def __init__(self, cause: str, fix: str):
+    super().__init__(f"{cause} {fix}")
+    self.cause = cause
+    self.fix = fix
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
   """Returns the error for a `name` outside `known`, with the nearest name as the fix."""
   known = sorted(known)

@@ -249,12 +249,12 @@ def _check_variables(model: nn.Module, variables: Variables, side: tuple[int, in
       problems.append(f"{path} is missing")
     elif np.shape(given[path]) != shape:
       problems.append(f"{path} has shape {np.shape(given[path])}, expected {shape}")
-  problems += [
-    f"{path} is not a variable of it"
-    for path in given
-    if path not in wanted and path.partition("/")[0] in collections
-  ]
-  if problems:
+  if problems:  # More than a network needs is fine, as where a pooled one is explained unpooled.
+    problems += [
+      f"{path} is not a variable of it"
+      for path in given
+      if path not in wanted and path.partition("/")[0] in collections
+    ]
     more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
     raise InputError(
       f"The variables are not those of this {type(model).__name__}: "

@@ -532,9 +532,10 @@ def test_variables_of_another_network_are_refused():
   for variables in ({}, filled(tiny("vitc_tiny", BcosOps.v2()))):
     with pytest.raises(InputError, match="params/conv1/kernel is missing"):
       bcos_jax.explain(MODEL, variables, IMAGES)
-  more = unflat({**flat(filled(MODEL)), "params/conv9/kernel": np.zeros(3)})
+  others = flat(filled(MODEL))
+  others["params/conv9/kernel"] = others.pop("params/conv1/kernel")
   with pytest.raises(InputError, match="params/conv9/kernel is not a variable of it"):
-    bcos_jax.explain(MODEL, more, IMAGES)
+    bcos_jax.explain(MODEL, unflat(others), IMAGES)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5, "2"])

@@ -1,8 +1,10 @@
 """What goes wrong in the middle of a run, and what is left of it."""
 
+import multiprocessing
 import os
 import pathlib
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -11,10 +13,11 @@ import time
 
 import jax
 import numpy as np
+from PIL import Image
 import pytest
 
 import bcos_jax
-from bcos_jax import InputError
+from bcos_jax import InputError, RunError
 from bcos_jax.train import checkpoint, loop, sharding
 from bcos_jax.train import config as configs
 from bcos_jax.train.data import Examples, open_dataset, pipeline, sources
@@ -217,8 +220,80 @@ def test_the_order_is_that_of_the_batches():
   assert [examples[i]["label"] for i in numbers] == labels.tolist()
 
 
+# ------------------------------------------------------------ disks and processes
+@pytest.fixture
+def pictures(tmp_path):
+  """A folder of pictures in two classes; returns flags that train on it."""
+  rng = np.random.default_rng(0)
+  for name in ("a", "b"):
+    folder = tmp_path / "pictures" / name
+    folder.mkdir(parents=True)
+    for number in range(24):
+      Image.fromarray(rng.integers(0, 255, (9, 9, 3), np.uint8)).save(folder / f"{number}.png")
+  return [
+    f"--config.data.folder={tmp_path / 'pictures'}",
+    *("--config.data.name=", "--config.data.cache=False", "--config.model.num_classes=2"),
+    *("--config.eval_every=0", "--config.checkpoint_every=2"),
+  ]
+
+
+def at(when, act):
+  """Returns a hook that acts after a step."""
+  return lambda step, state: act() if step == when else None
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip"])
+def test_pictures_that_vanish_stop_the_run_and_it_goes_on_when_they_are_back(
+  tmp_path, pictures, policy
+):
+  folder, away = tmp_path / "pictures", tmp_path / "elsewhere"
+  flags = [*pictures, f"--config.data.damaged={policy}"]
+  with pytest.raises(RunError, match=r"out of reach: .*No such file"):
+    train(tmp_path / "run", *flags, hooks=[at(3, lambda: folder.rename(away))])
+  away.rename(folder)
+  seen = []
+  train(tmp_path / "run", *flags, hooks=[lambda step, _: seen.append(step)])
+  assert seen and seen[0] > 2 and seen[-1] == 8
+
+
+def test_a_worker_that_dies_stops_the_run(tmp_path, pictures):
+  def kill():
+    workers = [p for p in multiprocessing.active_children() if p.name.startswith("grain")]
+    assert workers, multiprocessing.active_children()
+    workers[-1].kill()
+
+  flags = [*pictures, "--config.data.workers=2", "--config.steps=1000"]
+  with pytest.raises(RunError, match=r"process that reads pictures has died.*exit code -9"):
+    train(tmp_path / "run", *flags, hooks=[at(3, kill)])
+
+
+def test_a_full_disk_stops_the_run_and_it_goes_on_when_there_is_room(tmp_path, pictures):
+  """A limit on the size of files, which a checkpoint exceeds, stands for the disk."""
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+  def fill():
+    while not (tmp_path / "run" / "checkpoints" / "2").exists():
+      time.sleep(0.01)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+
+  try:
+    with pytest.raises(RunError, match="takes no more data.*Make room there"):
+      train(tmp_path / "run", *pictures, hooks=[at(3, fill)])
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  with checkpoint.Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+    assert checkpoints.steps == [2]
+  seen = []
+  result = train(tmp_path / "run", *pictures, hooks=[lambda step, _: seen.append(step)])
+  assert seen == [3, 4, 5, 6, 7, 8]
+  whole = train(tmp_path / "whole", *pictures)
+  for a, b in zip(arrays(result), arrays(whole), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
 # ------------------------------------------------------------------------ kill -9
-KILLED_STEPS = 10
+# Forty steps give twenty kills.
+KILLED_STEPS = int(os.environ.get("BCOS_JAX_KILLED_STEPS", "10"))
 
 
 def run_until_killed(folder, environment, moment):

@@ -15,7 +15,7 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
-from bcos_jax.errors import InputError
+from bcos_jax.errors import InputError, RunError
 
 # Seconds without a sign of life after which a process counts as dead. Signs are sent by a thread
 # of their own, so that long compilations do not matter.
@@ -91,7 +91,7 @@ def ending_together() -> Iterator[None]:
 
 def _report(error: Exception) -> str:
   process = f"process {jax.process_index()} of {jax.process_count()}"
-  if isinstance(error, InputError):
+  if isinstance(error, (InputError, RunError)):
     return f"error: {process}: {error.cause}\n  fix: {error.fix}"
   if _lost_another(error):
     return (

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -15,7 +16,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.errors import InputError, RunError, unknown_name
 from bcos_jax.inputs import Preprocess
 from bcos_jax.pretrained import check_writable
 
@@ -107,14 +108,18 @@ def train(
   Raises:
     InputError: if a value cannot be used, before any work is done.
     FloatingPointError: if the loss or the gradient is not finite, and `nonfinite` is "stop".
+    RunError: The disk is full, the data are gone, or a process that reads them has died.
     KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint.
   """
   workdir = check_writable(workdir)
   run = _set_up(config, init)
   last = run.config.steps
-  with checkpoint.Checkpoints(
-    workdir / "checkpoints", best=run.measure, keep_every=run.config.keep_every
-  ) as checkpoints:
+  with (
+    _saying_what_broke(workdir),
+    checkpoint.Checkpoints(
+      workdir / "checkpoints", best=run.measure, keep_every=run.config.keep_every
+    ) as checkpoints,
+  ):
     state, history = _begin(run, checkpoints, workdir)
     begin, damaged = int(state.step), 0
     with (
@@ -344,6 +349,27 @@ def _naming_the_batch(run: _Run, checkpoints: checkpoint.Checkpoints) -> Iterato
       "--config.optimizer.lr, set --config.optimizer.agc=0.01, or leave such steps out with "
       "--config.nonfinite=skip."
     ) from error
+
+
+@contextlib.contextmanager
+def _saying_what_broke(workdir: pathlib.Path) -> Iterator[None]:
+  """Turns the errors of a full disk and of dead workers, of many types, into RunError."""
+  try:
+    yield
+  except Exception as error:
+    said = " ".join(str(error).split())[:300]
+    if re.search("No space left|quota exceeded|File too large|Read-only file system", said):
+      raise RunError(
+        f"{str(workdir)!r} takes no more data: {said}.",
+        "Make room there, then run the same command to go on from the last checkpoint.",
+      ) from error
+    if "Worker process was terminated" in said:
+      raise RunError(
+        f"A process that reads pictures has died: {said}",
+        "Most likely memory ran out: set fewer --config.data.workers. Run the same command to go on "
+        "from the last checkpoint.",
+      ) from error
+    raise
 
 
 def _best(

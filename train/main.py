@@ -15,7 +15,7 @@ import jax
 
 import bcos_jax
 from bcos_jax.cache import keep_compiled
-from bcos_jax.errors import InputError
+from bcos_jax.errors import InputError, RunError
 
 from . import finetune, hosts, loop
 from .config import format_config, load_config
@@ -81,9 +81,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
       parser.error("the following arguments are required: --workdir")
     hosts.join(known)
     print(f"Saved {main(known.config, overrides, known.workdir)}")
-  except InputError as error:
+  except (InputError, RunError) as error:
     print(f"{error.cause}\n{error.fix}", file=sys.stderr)
-    return 2
+    return 2 if isinstance(error, InputError) else 1
   except KeyboardInterrupt as stop:
     print(f"{stop}\nRun the same command to go on.", file=sys.stderr)
     return 130

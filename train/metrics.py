@@ -13,10 +13,11 @@ import uuid
 
 import jax
 import numpy as np
-import tensorboardX
 import tqdm
 
 from bcos_jax.errors import InputError
+
+from .board import Board
 
 # Peak of dense bfloat16 arithmetic per second, by what JAX calls the device.
 PEAKS = {
@@ -116,9 +117,7 @@ class MetricWriter:
     )
     if self._first:
       self._lines = _reopen(workdir / "metrics.jsonl", start_step)
-      self._board = tensorboardX.SummaryWriter(
-        str(workdir / "tensorboard"), purge_step=start_step + 1 if start_step else None
-      )
+      self._board = Board(workdir / "tensorboard", start_step)
     self._wandb = _open_wandb(wandb, workdir, config) if wandb and self._first else None
 
   def __enter__(self) -> Self:
@@ -158,7 +157,7 @@ class MetricWriter:
 
   def picture(self, step: int, name: str, image: np.ndarray) -> None:
     """Takes a picture, uint8 [H, W, 3]."""
-    self._board.add_image(name, image, step, dataformats="HWC")
+    self._board.image(step, name, image)
     if self._wandb:
       import wandb
 
@@ -215,8 +214,7 @@ class MetricWriter:
       return
     self._lines.write(json.dumps({"step": step, **values}) + "\n")
     self._lines.flush()
-    for name, value in values.items():
-      self._board.add_scalar(name, value, step)
+    self._board.scalars(step, values)
     if self._wandb:
       self._wandb.log(dict(values), step=step)
 

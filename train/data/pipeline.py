@@ -17,7 +17,7 @@ import grain
 import numpy as np
 from PIL import Image
 
-from bcos_jax.errors import InputError
+from bcos_jax.errors import InputError, RunError
 
 from .folders import class_weights
 from .sources import Dataset
@@ -44,7 +44,8 @@ class Examples:
       first half of an augmentation.
     keep: Whether to keep decoded examples in memory; for small data sets.
     skip_damaged: What to do where a picture cannot be read: put the next readable example in its
-      place, mark it as damaged and warn once, or raise InputError.
+      place, mark it as damaged and warn once, or raise InputError. Where the file itself cannot
+      be reached it is RunError in either case.
   """
 
   def __init__(
@@ -96,6 +97,12 @@ class Examples:
       name = f" ({record['name']!r})" if "name" in record else ""
       image = self.prepare(Image.open(io.BytesIO(record["image"])))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+      if isinstance(error, OSError) and error.errno is not None:  # PIL's own have none.
+        raise RunError(
+          f"Example {index}{name} of {self.dataset.name} is out of reach: {error}.",
+          "See that the data are where they were when the run began, then run the same command to "
+          "go on.",
+        ) from error
       raise InputError(
         f"Example {index}{name} of {self.dataset.name} is not a picture that can be read: {error}.",
         "Prepare the data set anew, or leave such examples out with --config.data.damaged=skip.",
