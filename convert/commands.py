@@ -20,9 +20,6 @@ from .convert import Plan, plan
 
 Say = Callable[[str], object]
 
-TOLERANCE = 1e-4
-"""Largest relative difference from PyTorch that passes: float32 through a hundred layers."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Choices:
@@ -137,7 +134,7 @@ def _verify(made: Plan, bundle: pretrained.Bundle, pictures: Sequence, say: Say)
   for name, inputs in _inputs(exact, pictures):
     checks = verify.compare(network, exact, made.keys, inputs)
     worst = max(checks, key=lambda check: check.error)
-    first = next((check for check in checks if not check.error <= TOLERANCE), None)
+    first = next((check for check in checks if not check.agrees), None)
     if first is not None:
       raise InputError(
         f"The network departs from {about} on {name}, first at {first.torch!r} "
@@ -174,7 +171,7 @@ def _verify_reading(
   encode = bundle.model.ops.encoding
   ours = np.asarray(encode(np.stack([bundle.preprocess(picture) for picture in pictures])))
   error = verify.error(theirs, ours)
-  if not error <= TOLERANCE:
+  if not error <= verify.TOLERANCE:
     raise InputError(
       f"Pictures are read differently from {about}: {list(ours.shape)} and {list(theirs.shape)}, "
       f"relative difference {error:.2e}.",

@@ -277,7 +277,7 @@ def test_a_full_disk_stops_the_run_and_it_goes_on_when_there_is_room(tmp_path, p
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
 
   try:
-    with pytest.raises(RunError, match="takes no more data.*Make room there"):
+    with pytest.raises(RunError, match=r"takes no more data.*Make room there"):
       train(tmp_path / "run", *pictures, hooks=[at(3, fill)])
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)

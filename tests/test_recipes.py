@@ -19,7 +19,7 @@ def test_the_recipes_are_listed():
   assert set(RECIPES) <= set(configs.names())
 
 
-@pytest.mark.parametrize("spec", variants())
+@pytest.mark.parametrize("spec", list(variants()))
 def test_every_variant_names_a_network_that_exists(spec):
   """Built without its weights; printing and reading it back gives the same recipe."""
   config = configs.load_config(spec)

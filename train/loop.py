@@ -366,8 +366,8 @@ def _saying_what_broke(workdir: pathlib.Path) -> Iterator[None]:
     if "Worker process was terminated" in said:
       raise RunError(
         f"A process that reads pictures has died: {said}",
-        "Most likely memory ran out: set fewer --config.data.workers. Run the same command to go on "
-        "from the last checkpoint.",
+        "Most likely memory ran out: set fewer --config.data.workers, then run the same command to "
+        "go on from the last checkpoint.",
       ) from error
     raise
 
