@@ -6,7 +6,8 @@ header, then the bytes of all tensors without gaps. Nothing in it is code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent import futures
 import dataclasses
 import json
 import math
@@ -195,8 +196,23 @@ def write_safetensors(
     begin = end
   text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
   text += b" " * (-len(text) % 8)
-  with open(path, "wb") as file:
+  # The next tensor is read, from a file or a device, while one is written.
+  with futures.ThreadPoolExecutor(1) as reader, open(path, "wb") as file:
     file.write(len(text).to_bytes(8, "little") + text)
-    for key in order:
-      array = np.asarray(jax.device_get(tensors[key]), order="C")
+    for array in _one_ahead(reader, (tensors[key] for key in order)):
       file.write(array.reshape(-1).view(np.uint8).data)
+
+
+def _one_ahead(reader: futures.Executor, tensors: Iterable[Any]) -> Iterator[np.ndarray]:
+  pending: futures.Future | None = None
+  for tensor in tensors:
+    coming = reader.submit(_fetched, tensor)
+    if pending is not None:
+      yield pending.result()
+    pending = coming
+  if pending is not None:
+    yield pending.result()
+
+
+def _fetched(tensor: Any) -> np.ndarray:
+  return np.asarray(jax.device_get(tensor), order="C")

@@ -88,8 +88,13 @@ def convert(
   with tqdm.tqdm(
     total=size, unit="B", unit_scale=True, desc="reading", disable=not sys.stderr.isatty()
   ) as bar:
-    bundle = made.bundle(allow_nonfinite=choices.allow_nonfinite, progress=bar.update)
-    if choices.verify or choices.verify_images:
+    verified = choices.verify or bool(choices.verify_images)
+    bundle = made.bundle(
+      allow_nonfinite=choices.allow_nonfinite,
+      progress=bar.update,
+      lazy=choices.to == targets.BUNDLE and not verified,
+    )
+    if verified:
       _verify(made, bundle, choices.verify_images, say)
     written = targets.write(bundle, target, choices.to)
   say(f"written: {written}")

@@ -25,7 +25,7 @@ from bcos_jax.tensor_files import LazyTensor
 from . import open_clip
 from .keys import Keys
 from .readers import Described, describe
-from .rules import Rule, fitted, parse, port, render
+from .rules import Rule, fitted, lazy_port, parse, port, render
 from .sources import Checkpoint, Tensors, open_checkpoint
 from .state_dict import KEYS, explained, fit, keys_of, num_classes
 
@@ -88,7 +88,12 @@ class Plan:
     return any(path not in filled for path in wanted(self.model))
 
   def bundle(
-    self, *, allow_nonfinite: bool = False, seed: int = 0, progress: Progress = lambda _: None
+    self,
+    *,
+    allow_nonfinite: bool = False,
+    seed: int = 0,
+    progress: Progress = lambda _: None,
+    lazy: bool = False,
   ) -> Bundle:
     """Reads every tensor once and returns the network.
 
@@ -96,6 +101,8 @@ class Plan:
       allow_nonfinite: Takes weights that are NaN or infinite.
       seed: Of a new head.
       progress: Called with the bytes of each tensor once it was read.
+      lazy: Leaves the variables in the source, as `LazyTensor`, for a writer that takes one at a
+        time; they are checked as they are read.
 
     Raises:
       InputError: A tensor is damaged, or has values that are not finite.
@@ -107,7 +114,8 @@ class Plan:
       for key in row.sources if row.targets else ():
         target = None if self.keep_dtypes else leaves[row.targets[0]].dtype
         state[key] = _prepared(key, state[key], target, allow_nonfinite, progress)
-    made, extras = port(state, self.keys.table, {path: leaves[path] for path in filled})
+    ported = lazy_port if lazy else port
+    made, extras = ported(state, self.keys.table, {path: leaves[path] for path in filled})
     made |= _initial(self.model, leaves.keys() - filled, seed)
     return make_bundle(
       self.model,

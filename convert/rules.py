@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from bcos_jax.errors import InputError
+from bcos_jax.tensor_files import LazyTensor
 
 from .layouts import AS_IS, Layout, contiguous
 
@@ -135,12 +136,52 @@ def port(
   """
   groups, skipped = fitted(state, table, wanted)
   leaves: dict[str, np.ndarray] = {}
-  for (rule, numbers), keys in groups.items():
-    paths = [render(template, dict(numbers)) for template in rule.targets]
-    parts = [None if t is None else state[keys[t]] for t in rule.sources]
-    made = rule.to_flax(parts, [wanted[path].shape for path in paths])
-    leaves |= dict(zip(paths, made, strict=True))
+  for group in groups.items():
+    paths, _, make = _made(group, state, wanted)
+    leaves |= dict(zip(paths, make(), strict=True))
   return leaves, {key: np.array(state[key]) for key in skipped}
+
+
+def lazy_port(
+  state: Mapping[str, LazyTensor], table: Table, wanted: Mapping[str, Any]
+) -> tuple[dict[str, LazyTensor], dict[str, np.ndarray]]:
+  """Like `port`, but the leaves stay in the source until they are read, one at a time."""
+  groups, skipped = fitted(state, table, wanted)
+  leaves: dict[str, LazyTensor] = {}
+  for group in groups.items():
+    paths, parts, make = _made(group, state, wanted)
+    dtype = np.result_type(*(part.dtype for part in parts if part is not None))
+    together = _Together(make)
+    for index, path in enumerate(paths):
+      read = functools.partial(together.take, index)
+      leaves[path] = LazyTensor(tuple(wanted[path].shape), dtype, read)
+  return leaves, {key: np.array(state[key]) for key in skipped}
+
+
+class _Together:
+  """Leaves that are made at once; each is kept until it is taken."""
+
+  def __init__(self, make: Callable[[], list[np.ndarray]]):
+    self._make = make
+    self._kept: dict[int, np.ndarray] = {}
+
+  def take(self, index: int) -> np.ndarray:
+    if index not in self._kept:
+      self._kept = dict(enumerate(self._make()))
+    return self._kept.pop(index)
+
+
+def _made(
+  group: tuple[tuple[Rule, Numbers], dict[str, str]],
+  state: Mapping[str, Any],
+  wanted: Mapping[str, Any],
+) -> tuple[list[str], list[Any], Callable[[], list[np.ndarray]]]:
+  """Returns the paths of a group, the tensors that make them, and a function that does."""
+  (rule, numbers), keys = group
+  paths = [render(template, dict(numbers)) for template in rule.targets]
+  parts = [None if template is None else state[keys[template]] for template in rule.sources]
+  shapes = [wanted[path].shape for path in paths]
+  return paths, parts, lambda: rule.to_flax(parts, shapes)
 
 
 Groups = dict[tuple[Rule, Numbers], dict[str, str]]
