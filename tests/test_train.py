@@ -24,6 +24,8 @@ from bcos_jax.train import (
   main,
   metrics,
   optimizer,
+  plan,
+  pod,
   sharding,
   start,
   state,
@@ -136,6 +138,7 @@ def steps_on(mesh, ops, layout=(), steps=1, accumulate=1, **fields):
     losses.uniform_off_label_bce,
     opt,
     sharding.shardings(like),
+    mesh=mesh,
     accumulate=accumulate,
   )
   for i in range(steps):
@@ -143,6 +146,33 @@ def steps_on(mesh, ops, layout=(), steps=1, accumulate=1, **fields):
     jax.block_until_ready(state_)
   assert advance._cache_size() == 1
   return first, state_, jax.device_get(values)
+
+
+@pytest.mark.parametrize(
+  "name, axes, layout, kinds",
+  [
+    ("resnet_tiny", {"data": 8, "fsdp": 1}, (), {"all-reduce"}),
+    ("simple_vit_tiny", {"data": 1, "fsdp": 8}, (("", "fsdp"),), {"all-reduce", "all-gather"}),
+  ],
+  ids=["data", "fsdp"],
+)
+def test_devices_send_gradients_parameters_and_statistics_only(name, axes, layout, kinds):
+  """Whose sizes the batch does not change; activations would be twice as many bytes."""
+
+  def sent(batch_size):
+    config = configs.load_config("bcosify_vit:runlocal")
+    config.update(init="", mesh=axes, layout=layout)
+    config.model = {"name": name, "num_classes": 8, "image_size": 16}
+    config.data.update(image_size=16, batch_size=batch_size)
+    mesh = sharding.make_mesh(config.mesh)
+    model, _ = start.network(config)
+    made = plan.make(config, model, None, mesh, 10)
+    batch = pod.abstract_batch(config, model, mesh)
+    return pod.collectives(made.train_step.lower(made.layout, batch).compile().as_text())
+
+  small, large = sent(16), sent(32)
+  assert small == large
+  assert kinds <= small.keys()
 
 
 FSDP = (("conv.*kernel$", (None, None, None, "fsdp")),)

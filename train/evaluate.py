@@ -47,6 +47,7 @@ def evaluate(
   step = make_eval_step(
     model,
     losses.from_config(loss, {"smoothing": 0.0, "off": -1.0}),
+    mesh=mesh,
     multi_label=examples.dataset.multi_label,
   )
   variables = sharding.replicate(variables, mesh)

@@ -94,6 +94,7 @@ def make(
     loss,
     optimizer,
     sharding.shardings(layout),
+    mesh=mesh,
     average=average,
     accumulate=config.accumulate,
     skip_nonfinite=config.nonfinite == "skip",
@@ -104,7 +105,7 @@ def make(
     create=create,
     layout=layout,
     train_step=step,
-    eval_step=make_eval_step(model, eval_loss, multi_label=multi_label),
+    eval_step=make_eval_step(model, eval_loss, mesh=mesh, multi_label=multi_label),
   )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 import math
 import re
 from typing import Any
 
+import flax.linen as nn
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
@@ -57,6 +59,37 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def batch_divisor(mesh: Mesh) -> int:
   """Returns the number that a global batch size must be a multiple of."""
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+@contextlib.contextmanager
+def images_stay_apart(mesh: Mesh | None, batch_size: int) -> Iterator[None]:
+  """Keeps what modules return split over the batch, while a network is traced.
+
+  Where a parameter is split, the compiler would else now and then split what is computed with it
+  alike, and send activations to do so; now it gathers the parameter.
+
+  Args:
+    mesh: Of the devices; None changes nothing.
+    batch_size: Of the network's input.
+  """
+  if mesh is None or mesh.size == 1 or batch_size % batch_divisor(mesh):
+    yield
+    return
+  others = set(mesh.axis_names) - set(BATCH_AXES)  # May split channels.
+  rest = PartitionSpec.UNCONSTRAINED if others else None
+
+  def split(x: Any) -> Any:
+    if not isinstance(x, jax.Array) or x.ndim < 2 or x.shape[0] % batch_size:
+      return x
+    spec = PartitionSpec(BATCH_AXES, *[rest] * (x.ndim - 1))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+  def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    result = call(*args, **kwargs)
+    return jax.tree.map(split, result) if context.method_name == "__call__" else result
+
+  with nn.intercept_methods(intercept):
+    yield
 
 
 def abstract(create: Callable[..., PyTree], rules: Layout, mesh: Mesh, *args: Any) -> PyTree:

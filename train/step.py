@@ -13,11 +13,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 import optax
 
 from .average import Average
 from .losses import Loss
 from .optimizer import Optimizer
+from .sharding import images_stay_apart
 from .state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -32,6 +34,7 @@ def make_train_step(
   optimizer: Optimizer,
   shardings: Any,
   *,
+  mesh: Mesh | None = None,
   average: Average | None = None,
   accumulate: int = 1,
   skip_nonfinite: bool = False,
@@ -47,6 +50,7 @@ def make_train_step(
     optimizer: See `optimizer.build`.
     shardings: Tree of the state's shardings. The next state gets the same ones: were they left
       to the compiler, the second call could see others and compile again.
+    mesh: Of the devices that share the batch; None for one.
     average: How to average the network beside training it, or None.
     accumulate: Parts of the batch that are taken one after the other, for less memory. Gradients
       are those of the whole batch, batch statistics those of each part in turn.
@@ -63,13 +67,14 @@ def make_train_step(
   correct = _all_correct if multi_label else _correct
 
   def objective(params, stats, batch, rng):
-    logits, updates = model.apply(
-      {"params": params, "batch_stats": stats},
-      model.ops.encoding(batch["image"]),
-      train=True,
-      mutable=["batch_stats"],
-      rngs={"dropout": rng},
-    )
+    with images_stay_apart(mesh, len(batch["image"])):
+      logits, updates = model.apply(
+        {"params": params, "batch_stats": stats},
+        model.ops.encoding(batch["image"]),
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": rng},
+      )
     metrics = {
       "loss": jnp.mean(loss(logits, batch["label"])),
       "accuracy": jnp.mean(correct(logits, batch["label"])),
@@ -123,8 +128,16 @@ def _gradients(
   return grads, stats, jax.tree.map(jnp.mean, metrics)
 
 
-def make_eval_step(model: nn.Module, loss: Loss, *, multi_label: bool = False) -> EvalStep:
+def make_eval_step(
+  model: nn.Module, loss: Loss, *, mesh: Mesh | None = None, multi_label: bool = False
+) -> EvalStep:
   """Compiles (variables, batch) -> sums over the batch's examples, padding left out.
+
+  Args:
+    model: Network with `ops`.
+    loss: Of each example.
+    mesh: Of the devices that share the batch; None for one.
+    multi_label: As for `make_train_step`.
 
   Returns:
     A function whose result holds `loss` and `correct` (sums) and `count` (their divisor); for
@@ -133,7 +146,8 @@ def make_eval_step(model: nn.Module, loss: Loss, *, multi_label: bool = False) -
   correct = _all_correct if multi_label else _correct
 
   def step(variables: Any, batch: Batch) -> Metrics:
-    logits = model.apply(variables, model.ops.encoding(batch["image"]), train=False)
+    with images_stay_apart(mesh, len(batch["image"])):
+      logits = model.apply(variables, model.ops.encoding(batch["image"]), train=False)
     present = batch["mask"] > 0
     sums = {
       "loss": jnp.sum(loss(logits, batch["label"]), where=present),
