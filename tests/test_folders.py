@@ -11,7 +11,7 @@ from PIL import Image
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from bcos_jax.errors import InputError
+from bcos_jax.errors import InputError, RunError
 from bcos_jax.inputs import Preprocess
 from bcos_jax.train import evaluate, loop
 from bcos_jax.train.config import load_config
@@ -204,7 +204,7 @@ def test_unreadable_pictures(tmp_path):
     with pytest.warns(UserWarning, match=r"'a/0\.png'"):
       assert skipping[index]["damaged"] == 1
   (tmp_path / "a/0.png").unlink()
-  with pytest.raises(InputError, match="No such file"):
+  with pytest.raises(RunError, match="No such file"):
     pipeline.Examples(dataset, prepare)[index]
 
 
