@@ -1,6 +1,14 @@
 """Measures of explanations, each beside what knowing nothing and knowing all would score."""
 
 from .axioms import CompletenessScores, StabilityScores, completeness, stability
+from .grid_pointing import (
+  GridPointingResult,
+  attribute_with,
+  for_grids,
+  grid_pointing_game,
+  grid_share,
+  input_x_gradient,
+)
 from .grids import Selection, make_grid, random_grids, sample_grids, select
 from .localisation import box_masks, energy_pointing_game, pointing_game
 from .perturbation import (
@@ -10,14 +18,6 @@ from .perturbation import (
   deletion,
   insertion,
   sufficiency,
-)
-from .pointing_game import (
-  GridPointingResult,
-  attribute_with,
-  for_grids,
-  grid_pointing_game,
-  grid_share,
-  input_x_gradient,
 )
 from .randomization import (
   RandomizationScores,

@@ -164,7 +164,7 @@ def _empty(regions: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _smoothed(maps: np.ndarray, smooth: int) -> np.ndarray:
-  return np.asarray(box_average(maps, smooth)) if smooth > 1 else maps
+  return np.asarray(box_average(maps.astype(np.float32), smooth)) if smooth > 1 else maps
 
 
 def _largest(maps: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import InputError
-from .pointing_game import Attribute
+from .grid_pointing import Attribute
 from .scores import check_count, check_maps
 
 

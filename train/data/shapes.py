@@ -65,7 +65,7 @@ def scene(
   *,
   seed: int | Sequence[int] = 0,
   side: int = 64,
-  distractors: int = 3,
+  distractors: int = 2,
   radius: float | None = None,
   colors: Sequence[tuple[float, float, float]] = (),
 ) -> Scene:
@@ -76,7 +76,7 @@ def scene(
     seed: Of everything random in it; several numbers count as one seed.
     side: Of the picture, in pixels, at least 16.
     distractors: Most of them; there are fewer where there is no room.
-    radius: Largest radius of an object as a share of the side; None for 0.26, less if several
+    radius: Largest radius of an object as a share of the side; None for 0.36, less if several
       objects are asked for.
     colors: Red, green and blue in [0, 1] of the first objects; others have colours at random.
 
@@ -90,7 +90,7 @@ def scene(
       "Give e.g. labels=[0], side=64.",
     )
   rng = np.random.default_rng(seed)
-  radius = radius or 0.26 / len(labels) ** 0.3
+  radius = radius or 0.36 / len(labels) ** 0.3
   names = [CLASSES[label] for label in labels] + rng.choice(DISTRACTORS, distractors).tolist()
   places = _places(rng, len(names), len(labels), radius)
   ground, tone = _surface(rng, side)
@@ -130,7 +130,7 @@ def _places(rng, count: int, needed: int, radius: float) -> list[tuple[float, fl
 def _cover(rng, name: str, place: tuple[float, float, float], side: int) -> np.ndarray:
   """The opacity of an object, [side, side] in [0, 1], turned a little."""
   x, y, radius = place
-  turn = rng.uniform(-0.35, 0.35)
+  turn = rng.uniform(-0.25, 0.25)
   low = [max(0, int((middle - radius) * side) - 1) for middle in (y, x)]
   near = tuple(slice(start, start + int(2 * radius * side) + 4) for start in low)
   rows, columns = np.mgrid[:side, :side][:, *near] + 0.5
