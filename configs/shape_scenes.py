@@ -19,14 +19,14 @@ MEAN, STD = (0.45, 0.45, 0.45), (0.27, 0.27, 0.27)
 def get_config() -> ConfigDict:
   """Returns the recipe of the conventional network."""
   config = common.get_config()
-  config.model.update(name="resnet_tiny", num_classes=12, width=16, stages=(1, 1, 1))
+  config.model.update(name="resnet8", num_classes=12, small_inputs=False)
   config.ops = ConfigDict({"family": "standard", "encoding": {"mean": MEAN, "std": STD}})
   config.data.update(name="shape_scenes", image_size=64, resize=0, cache=True)
   config.data.augment.crop = "shift"
-  config.steps = 900
+  config.steps = 600
   config.loss.update(name="cross_entropy", eval_name="cross_entropy")
   config.optimizer.update(lr=3e-3, warmup_steps=50, agc=0.0)
-  config.eval_every = 300
+  config.eval_every = 100
   return config
 
 

@@ -76,7 +76,7 @@ def scene(
     seed: Of everything random in it; several numbers count as one seed.
     side: Of the picture, in pixels, at least 16.
     distractors: Most of them; there are fewer where there is no room.
-    radius: Largest radius of an object as a share of the side; None for 0.36, less if several
+    radius: Largest radius of an object as a share of the side; None for 0.33, less if several
       objects are asked for.
     colors: Red, green and blue in [0, 1] of the first objects; others have colours at random.
 
@@ -90,7 +90,7 @@ def scene(
       "Give e.g. labels=[0], side=64.",
     )
   rng = np.random.default_rng(seed)
-  radius = radius or 0.36 / len(labels) ** 0.3
+  radius = radius or 0.33 / len(labels) ** 0.3
   names = [CLASSES[label] for label in labels] + rng.choice(DISTRACTORS, distractors).tolist()
   places = _places(rng, len(names), len(labels), radius)
   ground, tone = _surface(rng, side)
@@ -111,12 +111,12 @@ def scene(
 
 def _places(rng, count: int, needed: int, radius: float) -> list[tuple[float, float, float]]:
   """Circles (x, y, radius) in the unit square that do not touch: the needed ones, then others."""
-  for shrink in 0.95 ** np.arange(100):
+  for shrink in 0.95 ** np.arange(30):
     places: list[tuple[float, float, float]] = []
     for i in range(count):
-      for _ in range(20):
+      for _ in range(60):
         r = radius * rng.uniform(0.6, 1.0) * (shrink if i < needed else 0.75 * shrink)
-        x, y = rng.uniform(r, 1 - r, 2)
+        x, y = rng.uniform(min(r, 0.5), max(1 - r, 0.5), 2)
         if all(np.hypot(x - u, y - v) > r + s for u, v, s in places):
           places.append((x, y, r))
           break
@@ -260,7 +260,7 @@ def _dumbbell(u: np.ndarray, v: np.ndarray) -> np.ndarray:
   return np.minimum(balls, _to_segment(u, v, -0.6, 0, 0.6, 0) - 0.12)
 
 
-_SQUARE = ((-0.75, -0.75), (0.75, -0.75), (0.75, 0.75), (-0.75, 0.75))
+_SQUARE = ((-0.7, -0.7), (0.7, -0.7), (0.7, 0.7), (-0.7, 0.7))
 _ARROW = (
   (-0.9, -0.25),
   (0.1, -0.25),
@@ -279,18 +279,18 @@ FORMS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
   "square": _polygon(*_SQUARE),
   "star": _regular(5, 0.45),
   "triangle": _regular(3),
-  "letter A": _strokes(0.16, ((-0.6, 0.75), (0, -0.8), (0.6, 0.75)), ((-0.35, 0.2), (0.35, 0.2))),
+  "letter A": _strokes(0.14, ((-0.5, 0.7), (0, -0.85), (0.5, 0.7)), ((-0.33, 0.2), (0.33, 0.2))),
   "letter E": _strokes(
-    0.16, ((0.5, -0.75), (-0.5, -0.75), (-0.5, 0.75), (0.5, 0.75)), ((-0.5, 0), (0.35, 0))
+    0.14, ((0.45, -0.7), (-0.45, -0.7), (-0.45, 0.7), (0.45, 0.7)), ((-0.45, 0), (0.3, 0))
   ),
   "letter K": _strokes(
-    0.16, ((-0.5, -0.75), (-0.5, 0.75)), ((0.5, -0.75), (-0.4, 0.05), (0.55, 0.75))
+    0.14, ((-0.45, -0.7), (-0.45, 0.7)), ((0.47, -0.7), (-0.35, 0.05), (0.48, 0.7))
   ),
-  "letter Z": _strokes(0.16, ((-0.6, -0.7), (0.6, -0.7), (-0.6, 0.7), (0.6, 0.7))),
+  "letter Z": _strokes(0.14, ((-0.5, -0.68), (0.5, -0.68), (-0.5, 0.68), (0.5, 0.68))),
   "bar": _polygon((-0.95, -0.2), (0.95, -0.2), (0.95, 0.2), (-0.95, 0.2)),
-  "corner": _strokes(0.22, ((-0.6, -0.7), (-0.6, 0.6), (0.7, 0.6))),
+  "corner": _strokes(0.2, ((-0.5, -0.6), (-0.5, 0.5), (0.6, 0.5))),
   "dumbbell": _dumbbell,
-  "wave": _strokes(0.18, ((-0.8, -0.3), (-0.35, 0.4), (0.05, -0.4), (0.4, 0.4), (0.8, -0.3))),
+  "wave": _strokes(0.18, ((-0.76, -0.26), (-0.35, 0.4), (0.0, -0.4), (0.35, 0.4), (0.76, -0.26))),
 }
 """Signed distance of a point (u, v) to each form within the unit circle, negative inside."""
 
