@@ -193,7 +193,8 @@ class _Run:
 
   def __init__(self, model, variables, images, targets, maps, how, fractions, progress):
     self.images = check_images(images, model.ops.encoding)
-    self.targets = check_targets(targets, len(self.images), _num_classes(model, variables, images))
+    classes = _num_classes(model, self.images.shape[1:3])
+    self.targets = check_targets(targets, len(self.images), classes)
     self.fractions = _check_fractions(fractions)
     self.model, self.variables, self.how, self.progress = model, variables, how, progress
     self.color = _check_fill(how.fill, model.ops.encoding.colors)
@@ -315,9 +316,10 @@ def _block_means(maps: np.ndarray, block: int) -> np.ndarray:
   return sums / (heights[:, None] * widths)
 
 
-def _num_classes(model, variables, images) -> int:
-  one = jax.ShapeDtypeStruct((1, *np.shape(images)[1:3], model.ops.encoding.channels), jnp.float32)
-  outputs = jax.eval_shape(model.apply, variables, one)
+@functools.lru_cache(maxsize=64)
+def _num_classes(model: nn.Module, side: tuple[int, int]) -> int:
+  image = jax.ShapeDtypeStruct((1, *side, model.ops.encoding.channels), jnp.float32)
+  outputs, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
   if getattr(outputs, "ndim", 0) != 2:
     raise InputError(
       "The network has no logits [N, C], which perturbation looks at.", "Give a classifier."
