@@ -335,8 +335,9 @@ def _add_evaluate(commands):
     commands,
     "evaluate",
     _evaluate,
-    "measure accuracy and, if asked, how well explanations localise",
-    "bcos-jax evaluate runs/quickstart/bcosified --dataset=digits --grid=2",
+    "measure accuracy and, if asked, explanations",
+    "bcos-jax evaluate runs/quickstart/bcosified --dataset=digits "
+    "--metrics=accuracy,grid_pointing,deletion,completeness --grid=2",
   )
   command.add_argument("bundle", type=pathlib.Path, help="folder of a saved network")
   command.add_argument("--dataset", required=True, help="TFDS name, in array_record")
@@ -344,13 +345,31 @@ def _add_evaluate(commands):
   command.add_argument("--data_dir", default="", help="folder of the data sets")
   command.add_argument("--batch_size", type=int, default=64, help="images at a time")
   command.add_argument(
+    "--metrics",
+    default="accuracy",
+    help="comma-separated: accuracy, grid_pointing, energy_pointing (of data with masks), "
+    "deletion, insertion, comprehensiveness, sufficiency, completeness",
+  )
+  command.add_argument(
+    "--num_images", type=int, default=128, help="images to measure explanations on"
+  )
+  command.add_argument(
     "--grid",
     type=int,
     default=0,
-    help="also play the grid pointing game with this many pictures per side",
+    help="pictures per side in the grid pointing game, which this asks for as well; 0: 3",
   )
   command.add_argument("--num_grids", type=int, default=250, help="most grids to play")
   command.add_argument("--smooth", type=int, default=15, help="odd averaging window, in pixels")
+  command.add_argument(
+    "--block", type=int, default=0, help="pixels per side of what is deleted; 0: a 14th of the side"
+  )
+  command.add_argument(
+    "--fill",
+    choices=["mean", "zero"],
+    default="mean",
+    help="what is deleted gets the picture's mean colour, or zero in all encoded channels",
+  )
 
 
 def _evaluate(options, _):
@@ -358,8 +377,19 @@ def _evaluate(options, _):
   import jax
 
   from . import pretrained
-  from .train import data, evaluate
+  from .train import data, evaluate, measure
 
+  names = dict.fromkeys(options.metrics.split(",") + ["grid_pointing"] * (options.grid > 0))
+  choices = measure.Choices(
+    names=tuple(names),
+    num_images=options.num_images,
+    batch_size=options.batch_size,
+    grid=options.grid or 3,
+    num_grids=options.num_grids,
+    smooth=options.smooth,
+    block=options.block,
+    fill=options.fill,
+  )
   bundle = pretrained.load(options.bundle)
   examples = data.pipeline.Examples(
     data.open_dataset(options.dataset, options.split, options.data_dir), bundle.preprocess
@@ -371,13 +401,14 @@ def _evaluate(options, _):
       "Evaluate a network trained on this data set.",
     )
   with jax.default_matmul_precision("highest"):
-    result = evaluate.evaluate(
-      bundle.model, bundle.variables, examples, batch_size=options.batch_size
-    )
-    print(f"accuracy {result['accuracy']:.2%} on {result['count']:.0f} images")
-    if options.grid:
-      for name, value in _play(options, bundle, examples).summary().items():
-        print(f"grid pointing {name:<14} {value:.4g}")
+    if "accuracy" in names:
+      result = evaluate.evaluate(
+        bundle.model, bundle.variables, examples, batch_size=options.batch_size
+      )
+      print(f"accuracy {result['accuracy']:.2%} on {result['count']:.0f} images", flush=True)
+    for metric, numbers in measure.measure(bundle, examples, choices):
+      for name, value in numbers.items():
+        print(f"{metric.replace('_', ' ')} {name:<14} {value:.4g}", flush=True)
 
 
 def _check_evaluation(options):
@@ -386,53 +417,13 @@ def _check_evaluation(options):
     ("batch_size", options.batch_size >= 1, "at least 1"),
     ("grid", options.grid == 0 or options.grid >= 2, "at least 2, or 0 for no game"),
     ("num_grids", options.num_grids >= 1, "at least 1"),
+    ("num_images", options.num_images >= 1, "at least 1"),
+    ("block", options.block >= 0, "at least 1, or 0 for a 14th of the side"),
     ("smooth", options.smooth == 0 or options.smooth % 2 == 1, "an odd number of pixels, or 0"),
   ):
     if not fits or getattr(options, name) < 0:
       value = getattr(options, name)
       raise InputError(f"--{name}={value}, expected {expected}.", f"Change --{name}.")
-
-
-def _play(options, bundle, examples):
-  """Plays the grid pointing game; holds the pictures of one batch at a time."""
-  import numpy as np
-
-  from . import metrics
-
-  source = examples.dataset.source
-  return metrics.grid_pointing_game(
-    metrics.attribute_with(bundle.model, bundle.variables),
-    _logits_of(bundle),
-    _Pictures(examples),
-    np.array([source[i]["label"] for i in range(len(examples))]),
-    grid=options.grid,
-    num_grids=options.num_grids,
-    smooth=options.smooth,
-  )
-
-
-class _Pictures(Sequence):
-  """The pictures of examples, each read when it is asked for."""
-
-  def __init__(self, examples):
-    self._examples = examples
-
-  def __len__(self):
-    return len(self._examples)
-
-  def __getitem__(self, index):
-    return self._examples[index]["image"]
-
-
-def _logits_of(bundle):
-  import jax
-  import numpy as np
-
-  def logits(images):
-    return bundle.model.apply(bundle.variables, bundle.model.ops.encoding(images))
-
-  compiled = jax.jit(logits)
-  return lambda images: np.asarray(compiled(images))
 
 
 def _add_explain(commands):

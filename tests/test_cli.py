@@ -170,11 +170,42 @@ def test_train_then_evaluate_then_fine_tune(tmp_path, capsys):
 
 @pytest.mark.parametrize(
   "option",
-  ["--batch_size=0", "--grid=1", "--grid=-2", "--smooth=4", "--smooth=-1", "--num_grids=0"],
+  [
+    "--batch_size=0",
+    "--grid=1",
+    "--grid=-2",
+    "--smooth=4",
+    "--smooth=-1",
+    "--num_grids=0",
+    "--num_images=0",
+    "--block=-1",
+  ],
 )
 def test_evaluate_checks_its_options_before_any_work(option, tmp_path, capsys):
   cause, _ = failing(capsys, "evaluate", tmp_path / "nowhere", "--dataset=digits", option)
   assert option in cause and "nowhere" not in cause
+
+
+def test_evaluate_measures_explanations(bundle, capsys):
+  names = "deletion,insertion,comprehensiveness,sufficiency,completeness"
+  sizes = ["--num_images=6", "--block=8", "--batch_size=4"]
+  assert cli.main(["evaluate", str(bundle), "--dataset=digits", f"--metrics={names}", *sizes]) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert not any(line.startswith("accuracy") for line in lines)
+  for name in names.split(","):
+    numbers = {line.split()[1]: float(line.split()[2]) for line in lines if line.startswith(name)}
+    assert numbers["num_scored"] == numbers["num_images"] == 6
+    assert {"mean", "random", "oracle", "standard_error"} <= set(numbers)
+    if name == "completeness":
+      assert numbers["mean"] < 1e-4 < numbers["random"]
+
+
+def test_evaluate_refuses_metrics_that_cannot_be(bundle, tmp_path, capsys):
+  arguments = ["evaluate", bundle, "--dataset=digits"]
+  cause, fix = failing(capsys, "evaluate", tmp_path, "--dataset=digits", "--metrics=deletions")
+  assert "deletions" in cause and "'deletion'" in fix
+  cause, fix = failing(capsys, *arguments, "--metrics=energy_pointing")
+  assert "digits:test has no masks" in cause and "shape_scenes" in fix
 
 
 def test_evaluate_plays_without_holding_all_pictures(bundle, tmp_path, capsys, monkeypatch):

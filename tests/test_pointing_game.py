@@ -304,6 +304,107 @@ def test_a_game_with_a_real_network(network):
   np.testing.assert_allclose(result.scores[0], np.diag(share), rtol=1e-3, atol=1e-6)
 
 
+def test_precomputed_maps_and_explainers_score_as_attributes_do():
+  images, labels, logits = dataset()
+
+  def explainer(pictures, targets):
+    return pictures[..., 0] - targets[:, None, None] / 10
+
+  one = play(metrics.for_grids(explainer), batch_size=4)
+  indices, classes = metrics.sample_grids(metrics.select(logits, labels), 2, 6)
+  grids = metrics.make_grid(images[indices], 2)
+  maps = np.stack(
+    [
+      [explainer(grid[None], label)[0] for label in row.reshape(-1, 1)]
+      for grid, row in zip(grids, classes, strict=True)
+    ]
+  )
+  np.testing.assert_allclose(play(maps, batch_size=4).scores, one.scores, rtol=1e-5)
+  assert one.scores.std() > 0.01
+  refused(lambda: play(maps[1:]), "5 grids", "6 grids")
+  refused(lambda: play(metrics.for_grids(lambda x, t: x)), "(32, 12, 12, 3)", "(32, 12, 12)")
+
+
+def test_windows_by_hand():
+  grids = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
+  seen = []
+
+  def attribute(windows, targets):
+    seen.append(windows[0, ..., 0])
+    return (windows[..., 0] * windows[..., :1, :1, 0])[:, None].repeat(targets.shape[1], 1)
+
+  targets = np.zeros((1, 3), int)
+  mean = metrics.windowed(attribute, 2)(grids, targets)
+  assert len(seen) == 9 and mean.shape == (1, 3, 4, 4)
+  # Pixel 5 is in the windows that begin with 0, 1, 4 and 5.
+  np.testing.assert_allclose(mean[0, :, 1, 1], 5 * (0 + 1 + 4 + 5) / 4)
+  np.testing.assert_allclose(mean[0, :, 3, 3], 15 * 10)
+  seen.clear()
+  total = metrics.strided(attribute, 2, 1, color=-1.0)(grids, targets)
+  assert len(seen) == 25
+  np.testing.assert_array_equal(seen[0], [[-1, -1], [-1, 0]])
+  np.testing.assert_allclose(total[0, :, 1, 1], 5 * (0 + 1 + 4 + 5))
+  np.testing.assert_allclose(total[0, :, 0, 1], 1 * (-1 - 1 + 0 + 1))
+
+
+@pytest.mark.parametrize(
+  "through", [lambda a: metrics.windowed(a, 6), lambda a: metrics.strided(a, 6, 3)]
+)
+def test_windows_leave_the_oracle_at_one_and_flat_maps_at_their_share(through):
+  """Maps of windows know only pixels: a picture is bright where the target's class is shown."""
+  images, labels, logits = dataset()
+  images = np.ones_like(images) * labels[:, None, None, None] / 10
+
+  def oracle(windows, targets):
+    return np.isclose(windows[:, None, ..., 0], targets[..., None, None] / 10).astype(np.float32)
+
+  run = functools.partial(
+    metrics.grid_pointing_game,
+    logits=logits,
+    images=images,
+    labels=labels + 0,
+    grid=2,
+    smooth=0,
+    num_grids=4,
+    sampling="random",
+  )
+  keep = labels != 0  # class 0 is as dark as the outside
+  run = functools.partial(run, logits=logits[keep], images=images[keep], labels=labels[keep])
+  result = run(through(oracle))
+  assert result.mean == 1.0 and result.num_grids == 4
+  flat = run(through(lambda w, t: np.ones((*t.shape, *w.shape[1:3]), np.float32)))
+  np.testing.assert_allclose(flat.scores, 0.25, rtol=1e-5)
+
+
+def test_windows_that_do_not_cover_are_refused():
+  grids, targets = np.zeros((1, 12, 12, 3)), np.zeros((1, 4), int)
+  refused(lambda: metrics.windowed(None, 6, 4)(grids, targets), "stride 4", "12 x 12")
+  refused(lambda: metrics.windowed(None, 13)(grids, targets), "13 pixels")
+  refused(lambda: metrics.strided(None, 6, 7), "stride=7")
+  refused(lambda: metrics.windowed(lambda w, t: w, 6)(grids, targets), "(1, 6, 6, 3)")
+
+
+def test_random_grids_have_distinct_classes_and_take_as_many_classes_as_cells():
+  _, labels, logits = dataset(classes=4, per_class=3)
+  selection = metrics.select(logits, labels)
+  indices, classes = metrics.random_grids(selection, 2, 50)
+  assert all(len(set(row)) == 4 for row in classes.tolist())
+  np.testing.assert_array_equal(labels[indices], classes)
+  assert len(np.unique(indices)) == 12 and len(np.unique(indices[:, 0])) > 4
+  again, _ = metrics.random_grids(selection, 2, 50)
+  np.testing.assert_array_equal(indices, again)
+  refused(lambda: metrics.random_grids(selection, 3, 1), "4 classes", "at least 9")
+
+
+def test_selection_by_softmax():
+  logits = np.array([[0.0, 3.0, 0.0], [0.0, 2.0, 0.0], [-9.0, -5.0, -9.0]])
+  labels = np.ones(3, int)  # softmax .909, .787 and .965
+  found = metrics.select(logits, labels, 0.9, "softmax").images[1]
+  assert found.tolist() == [2, 0]  # by softmax, the last is the most confident
+  refused(lambda: metrics.select(logits, labels, 0.5, "max"), "max")
+  refused(lambda: play(None, sampling="all"), "all")
+
+
 def refused(call, *words):
   with pytest.raises(InputError) as caught:
     call()

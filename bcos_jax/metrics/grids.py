@@ -14,8 +14,9 @@ import math
 
 import jax
 import numpy as np
+from scipy import special
 
-from ..errors import InputError
+from ..errors import InputError, unknown_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +39,17 @@ class Selection:
     return sum(map(len, self.images.values()))
 
 
-def select(logits: np.ndarray, labels: np.ndarray, confidence: float = 0.5) -> Selection:
+def select(
+  logits: np.ndarray, labels: np.ndarray, confidence: float = 0.5, probability: str = "sigmoid"
+) -> Selection:
   """Finds the images that are classified correctly and with confidence.
 
   Args:
     logits: [N, C] floats, with the logit bias that the network adds.
     labels: [N] ints.
-    confidence: Least sigmoid of the largest logit, exceeded strictly; 0 admits all correct ones
-      (the published variant without a threshold).
+    confidence: Least probability of the largest logit, exceeded strictly; 0 admits all correct
+      ones (the published variant without a threshold).
+    probability: "sigmoid" of each logit, as published, or "softmax" over them.
 
   Raises:
     InputError: Shapes, labels or logits that make no sense, or a confidence outside [0, 1).
@@ -56,8 +60,13 @@ def select(logits: np.ndarray, labels: np.ndarray, confidence: float = 0.5) -> S
     raise InputError(
       f"confidence={confidence}, expected at least 0 and below 1.", "The published value is 0.5."
     )
+  if probability not in ("sigmoid", "softmax"):
+    raise unknown_name("probability", probability, ("sigmoid", "softmax"))
   threshold = math.log(confidence / (1 - confidence)) if confidence else -math.inf
   best = logits.max(axis=1)
+  if probability == "softmax":  # As the logit of the probability: log p / (1 - p).
+    others = np.where(np.arange(logits.shape[1]) == logits.argmax(axis=1)[:, None], -np.inf, logits)
+    best = best - special.logsumexp(others, axis=1)
   correct = logits.argmax(axis=1) == labels
   images = {}
   for label in np.unique(labels).tolist():
@@ -95,24 +104,61 @@ def sample_grids(
     InputError: If there is not a single grid, with the counts that say why.
   """
   cells = grid * grid
+  _check_grid(grid, num_grids, skip)
+  sequence = _draw(selection, cells, seed)
+  grids = list(itertools.islice(_distinct(sequence, cells, skip), num_grids))
+  if not grids:
+    raise _too_few(selection, grid, f"more than {cells} classes are")
+  indices, classes = np.array(grids).transpose(2, 0, 1)
+  return indices, classes
+
+
+def random_grids(
+  selection: Selection, grid: int, num_grids: int, *, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+  """Chooses pictures as the game of ALOE does: random classes, and of each a random picture.
+
+  Classes are distinct within a grid; a picture may be in several grids. ALOE draws among all
+  pictures and drops a grid with any that is wrong or not confident; here such pictures are not
+  drawn, so that every grid counts, and each class is as likely as another.
+
+  Args:
+    selection: From `select`.
+    grid: Pictures per side.
+    num_grids: Number of grids.
+    seed: Of `np.random.default_rng`.
+
+  Returns:
+    (indices of images [G, n], their classes [G, n]), cells numbered column by column.
+
+  Raises:
+    InputError: Fewer classes than cells, with the counts that say why.
+  """
+  _check_grid(grid, num_grids, 0)
+  if len(selection.images) < grid * grid:
+    raise _too_few(selection, grid, f"at least {grid * grid} classes are")
+  random, known = np.random.default_rng(seed), sorted(selection.images)
+  classes = np.stack([random.choice(known, grid * grid, replace=False) for _ in range(num_grids)])
+  indices = [[random.choice(selection.images[k]) for k in row] for row in classes.tolist()]
+  return np.array(indices), classes
+
+
+def _check_grid(grid: int, num_grids: int, skip: int) -> None:
   if grid < 2 or num_grids < 1 or skip < 0:
     raise InputError(
       f"grid={grid}, num_grids={num_grids}, skip={skip}; expected a grid of at "
       "least 2, one grid or more, and no negative skip.",
       "Give e.g. grid=2.",
     )
-  sequence = _draw(selection, cells, seed)
-  grids = list(itertools.islice(_distinct(sequence, cells, skip), num_grids))
-  if not grids:
-    raise InputError(
-      f"No {grid} x {grid} grid can be made: of {selection.num_images} images, "
-      f"{selection.num_correct} are classified correctly and {selection.num_eligible} also "
-      f"with confidence, in {len(selection.images)} classes; more than {cells} classes are "
-      "needed.",
-      "Use a smaller grid, a lower confidence, more images or a better network.",
-    )
-  indices, classes = np.array(grids).transpose(2, 0, 1)
-  return indices, classes
+
+
+def _too_few(selection: Selection, grid: int, needed: str) -> InputError:
+  return InputError(
+    f"No {grid} x {grid} grid can be made: of {selection.num_images} images, "
+    f"{selection.num_correct} are classified correctly and {selection.num_eligible} also "
+    f"with confidence, in {len(selection.images)} classes; {needed} needed.",
+    "Use a smaller grid, a lower confidence, more images or a better network.",
+  )
 
 
 def _draw(selection: Selection, cells: int, seed: int) -> list[tuple[int, int]]:

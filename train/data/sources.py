@@ -18,8 +18,12 @@ from bcos_jax.cache import cache_folder
 from bcos_jax.errors import InputError, unknown_name
 
 from .digits import Digits
+from .shape_scenes import ShapeScenes
 
-BUILDERS: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {"digits": Digits}
+BUILDERS: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {
+  "digits": Digits,
+  "shape_scenes": ShapeScenes,
+}
 DATA_DIR_VARIABLE = "BCOS_JAX_DATA_DIR"
 
 
@@ -30,6 +34,7 @@ class Dataset:
   Attributes:
     name: For messages, such as "digits:test".
     source: Random access to {"image": bytes of a picture file, "label": int, or 0s and 1s [C]}.
+      Where objects are marked, "mask" holds the bytes of one too: 1 on the labelled object.
     label_names: Name of each class.
     labels: All labels, int [N] or uint8 [N, C]; None where they are only known by reading.
     multi_label: Whether a picture may have several labels, or none.
@@ -52,7 +57,7 @@ def open_dataset(name: str, split: str, data_dir: str = "") -> Dataset:
   prepared with `file_format="array_record"`.
 
   Args:
-    name: A TFDS name such as "digits" or "imagenet2012".
+    name: A TFDS name such as "digits", "shape_scenes/128" or "imagenet2012".
     split: A TFDS split such as "train" or "train[:10%]".
     data_dir: Where data sets are kept; "" takes $BCOS_JAX_DATA_DIR, else, for the data sets of
       this project, the user's cache folder and, for others, TFDS' own default.
@@ -64,9 +69,10 @@ def open_dataset(name: str, split: str, data_dir: str = "") -> Dataset:
     InputError: if it is unknown, not prepared, has no such split, or cannot be written.
   """
   data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE, "")
-  if name in BUILDERS:
+  own, _, variant = name.partition("/")
+  if own in BUILDERS:
     root = pathlib.Path(data_dir or cache_folder("data")).expanduser()
-    builder = _prepared(BUILDERS[name], root)
+    builder = _prepared(BUILDERS[own], root, variant)
   else:
     builder = _found(name, data_dir)
   features = dict(builder.info.features.items())
@@ -77,27 +83,35 @@ def open_dataset(name: str, split: str, data_dir: str = "") -> Dataset:
       " 'image'.",
       "Choose an image classification data set.",
     )
+  encoded = {
+    key: tfds.decode.SkipDecoding()
+    for key, feature in features.items()
+    if isinstance(feature, tfds.features.Image)
+  }
   try:
-    source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    source = builder.as_data_source(split, decoders=encoded)
   except (ValueError, KeyError) as error:
     raise unknown_name(f"split of {name!r}", split, builder.info.splits) from error
   return Dataset(f"{name}:{split}", source, tuple(label.names))
 
 
 def _prepared(
-  kind: type[tfds.core.GeneratorBasedBuilder], root: pathlib.Path
+  kind: type[tfds.core.GeneratorBasedBuilder], root: pathlib.Path, variant: str
 ) -> tfds.core.DatasetBuilder:
   """Prepares a data set of this project unless it is there.
 
   It is written in a private folder and moved into place in one step, so an interruption leaves
   nothing half-made and of two processes the first wins.
   """
-  final = pathlib.Path(_builder(kind, root).data_path)
+  variants = [config.name for config in kind.BUILDER_CONFIGS]
+  if variant and variant not in variants:
+    raise unknown_name(f"variant of {kind.name!r}", variant, variants)
+  final = pathlib.Path(_builder(kind, root, variant).data_path)
   if not final.is_dir():
     try:
       final.parent.mkdir(parents=True, exist_ok=True)
       with tempfile.TemporaryDirectory(prefix=f".{kind.name}-", dir=root) as folder:
-        builder = _builder(kind, folder)
+        builder = _builder(kind, folder, variant)
         with quiet():
           builder.download_and_prepare()
         _move(pathlib.Path(builder.data_path), final)
@@ -106,11 +120,13 @@ def _prepared(
         f"Cannot write the data set {kind.name!r} to {str(root)!r}: {error}.",
         f"Set --config.data.data_dir or ${DATA_DIR_VARIABLE} to a folder that can be written.",
       ) from error
-  return _builder(kind, root)
+  return _builder(kind, root, variant)
 
 
-def _builder(kind: type[tfds.core.GeneratorBasedBuilder], root: Any) -> tfds.core.DatasetBuilder:
-  return kind(data_dir=os.fspath(root), file_format="array_record")
+def _builder(
+  kind: type[tfds.core.GeneratorBasedBuilder], root: Any, variant: str
+) -> tfds.core.DatasetBuilder:
+  return kind(config=variant or None, data_dir=os.fspath(root), file_format="array_record")
 
 
 def _move(made: pathlib.Path, final: pathlib.Path) -> None:

@@ -19,13 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, unknown_name
 from ..explain import Variables, explain
 from ..render.color import box_average, check_window
-from .grids import Selection, make_grid, sample_grids, select
+from .grids import Selection, make_grid, random_grids, sample_grids, select
+from .scores import Explainer, check_count, check_maps, random_maps, rows_of
 
 Attribute = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Logits = np.ndarray | Callable[[np.ndarray], np.ndarray]
+_SAMPLINGS = {"published": sample_grids, "random": random_grids}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +123,7 @@ def grid_share(attributions: jax.Array, grid: int, smooth: int = 0) -> jax.Array
 
 
 def grid_pointing_game(
-  attribute: Attribute,
+  attribute: Attribute | np.ndarray,
   logits: Logits,
   images: Sequence[np.ndarray],
   labels: np.ndarray,
@@ -130,6 +132,8 @@ def grid_pointing_game(
   num_grids: int = 250,
   smooth: int = 15,
   confidence: float = 0.5,
+  probability: str = "sigmoid",
+  sampling: str = "published",
   rescale: bool = False,
   batch_size: int = 8,
   seed: int = 42,
@@ -137,9 +141,16 @@ def grid_pointing_game(
 ) -> GridPointingResult:
   """Plays the grid pointing game.
 
+  The defaults are those of B-cos networks. The game of ALOE takes grid=2, confidence=0.95,
+  sampling="random", smooth=0, explains with `windowed`, and takes probability="softmax" where a
+  network was trained with cross-entropy. Networks with a fixed input size, such as ViTs, explain
+  with `strided`, or play with `rescale`.
+
   Args:
     attribute: Called as `attribute(grids [B, H, W, C], targets [B, n])`, returns signed maps
-      [B, n, H, W]; see `attribute_with` and `input_x_gradient`. B is always `batch_size`.
+      [B, n, H, W]; see `attribute_with`, `input_x_gradient`, `for_grids`, `strided`, `windowed`.
+      B is always `batch_size`. Or precomputed maps [G, n, H, W], of the grids that `sample_grids`
+      (or `random_grids`) and `make_grid` give for the same arguments.
     logits: [N, C] of the single images, or a function from images [B, H, W, C] to [B, C].
     images: [N, H, W, C] in [0, 1], or a sequence of N such pictures, read when needed.
     labels: [N] ints.
@@ -147,6 +158,8 @@ def grid_pointing_game(
     num_grids: Most grids to play. Published: 250 or 500.
     smooth: Odd width of the averaging window, 0 for none. Published: 15, for 224-pixel pictures.
     confidence: See `select`.
+    probability: See `select`.
+    sampling: "published", see `sample_grids`, or "random", see `random_grids`.
     rescale: See `make_grid`.
     batch_size: Grids explained at once.
     seed: Of the published sampling, and of the random maps.
@@ -156,37 +169,56 @@ def grid_pointing_game(
     InputError: Too few usable images (see `sample_grids`), or maps of a wrong shape or with NaN.
   """
   check_window(smooth)
-  if batch_size < 1:
-    raise InputError(f"batch_size={batch_size}, expected at least 1.", "Use batch_size=8.")
+  check_count("batch_size", batch_size)
+  if sampling not in _SAMPLINGS:
+    raise unknown_name("sampling", sampling, _SAMPLINGS)
   if callable(logits):
     logits = _predict(logits, images, batch_size * grid * grid)
   if len(images) != len(logits):
     raise InputError(f"{len(images)} images, but logits of {len(logits)}.", "Give one per image.")
-  selection = select(logits, labels, confidence)
-  indices, classes = sample_grids(selection, grid, num_grids, seed=seed)
+  selection = select(logits, labels, confidence, probability)
+  indices, classes = _SAMPLINGS[sampling](selection, grid, num_grids, seed=seed)
+  if not callable(attribute):
+    _check_count_of(attribute, len(indices))
   scores, noise, empty = [], [], 0
   for start in progress(range(0, len(indices), batch_size)):
-    rows = _rows(start, batch_size, len(indices))
+    rows = rows_of(start, batch_size, len(indices))
     keep = min(batch_size, len(indices) - start)
     tiles = np.stack([[images[i] for i in line] for line in indices[rows].tolist()])
     grids = make_grid(np.asarray(tiles, np.float32), grid, rescale)
-    maps = attribute(grids, classes[rows])
-    _check_maps(maps, (batch_size, grid * grid, *grids.shape[1:3]))
+    maps = attribute(grids, classes[rows]) if callable(attribute) else np.asarray(attribute)[rows]
+    check_maps(maps, (batch_size, grid * grid, *grids.shape[1:3]))
     own, nothing = _own_share(maps, grid, smooth)
     scores.append(np.asarray(own)[:keep])
     empty += int(np.asarray(nothing)[:keep].sum())
-    random_maps = _random_maps(seed, rows, maps.shape[1:])
-    noise.append(np.asarray(_own_share(random_maps, grid, smooth)[0])[:keep])
+    blind = random_maps(seed, rows, maps.shape[1:])
+    noise.append(np.asarray(_own_share(blind, grid, smooth)[0])[:keep])
   return GridPointingResult(
     np.concatenate(scores), np.concatenate(noise), num_grids, selection, empty
   )
 
 
 def attribute_with(model: nn.Module, variables: Variables) -> Attribute:
-  """The contributions of `explain`: one forward and n backward passes per grid of n classes."""
+  """The contributions of `explain`: one forward and n backward passes per grid of n classes.
+
+  With one target per image it is an explainer for every other metric as well.
+  """
 
   def attribute(grids: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return explain(model, variables, grids, target=targets).contributions
+
+  return attribute
+
+
+def for_grids(explainer: Explainer) -> Attribute:
+  """Makes an explainer of one target per image, (images [N], targets [N]) -> maps [N, H, W], one
+  for grids: a grid of n classes is given to it n times, in one batch."""
+
+  def attribute(grids: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    count, classes = targets.shape
+    maps = np.asarray(explainer(grids.repeat(classes, axis=0), targets.reshape(-1)))
+    check_maps(maps, (count * classes, *grids.shape[1:3]))
+    return maps.reshape(count, classes, *maps.shape[1:])
 
   return attribute
 
@@ -222,35 +254,18 @@ def _own_share(maps: jax.Array, grid: int, smooth: int) -> tuple[jax.Array, jax.
   return jnp.diagonal(shares, axis1=-2, axis2=-1), jnp.sum(shares, axis=-1) == 0
 
 
-def _random_maps(seed: int, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-  """Gaussian noise [B, *shape]; that of a grid does not depend on the batch it is in."""
-  return np.stack(
-    [np.random.default_rng((seed, row)).standard_normal(shape, np.float32) for row in rows.tolist()]
-  )
-
-
-def _rows(start: int, size: int, count: int) -> np.ndarray:
-  """The next `size` rows; the last one is repeated, so that every batch compiles alike."""
-  return np.minimum(np.arange(start, start + size), count - 1)
-
-
 def _predict(predict: Callable, images: Sequence[np.ndarray], size: int) -> np.ndarray:
   size = min(size, len(images))
   batches = [
-    predict(np.stack([images[i] for i in _rows(start, size, len(images))]))
+    predict(np.stack([images[i] for i in rows_of(start, size, len(images))]))
     for start in range(0, len(images), size)
   ]
   return np.concatenate([np.asarray(batch) for batch in batches])[: len(images)]
 
 
-def _check_maps(maps: np.ndarray, expected: tuple[int, ...]) -> None:
-  if np.shape(maps) != expected:
+def _check_count_of(maps: np.ndarray, count: int) -> None:
+  if len(maps) != count:
     raise InputError(
-      f"The attributions have shape {np.shape(maps)}, expected {expected}.",
-      "Return one map of the grid's size per grid and class: [B, n, H, W].",
-    )
-  if not np.isfinite(np.asarray(maps)).all():
-    raise InputError(
-      "The attributions contain NaN or infinite values.",
-      "A map that cannot be computed has no score; look for its cause.",
+      f"{len(maps)} grids' maps were given, but {count} grids are played.",
+      "Compute maps of the grids that the same arguments give, in their order.",
     )

@@ -1,0 +1,200 @@
+"""What every explanation should do: hold still under noise, and add up to the output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+from flax import linen as nn
+import numpy as np
+
+from ..errors import InputError
+from ..explain import explain
+from .scores import (
+  Explainer,
+  Maps,
+  Scores,
+  check_count,
+  check_targets,
+  logits_of,
+  maps_of,
+  random_maps,
+  rows_of,
+  usable,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StabilityScores(Scores):
+  """Relative changes of explanations; `scores` are the largest of each image's samples.
+
+  Attributes:
+    changes: [M, S], the change in each of S samples.
+  """
+
+  changes: np.ndarray
+
+
+def stability(
+  explainer: Explainer,
+  images: np.ndarray,
+  targets: np.ndarray,
+  *,
+  noise: float = 0.02,
+  samples: int = 10,
+  batch_size: int = 16,
+  seed: int = 0,
+) -> StabilityScores:
+  """The largest relative change of an explanation under small noise; low is good.
+
+  Max-sensitivity (arXiv 1901.09392, definition 3) relative to the explanation's own length, with
+  `noise` as radius: max over samples of |E(x + d) - E(x)| / |E(x)|, d uniform in
+  [-noise, noise], images clipped to [0, 1]. The target stays that of the clean image. The oracle,
+  an explanation that stays as it is, scores 0; maps that are drawn anew every time score about
+  the square root of 2, which `random_scores` measures.
+
+  Args:
+    explainer: (images, targets) -> maps [N, H, W].
+    images: [N, H, W, colors] in [0, 1].
+    targets: int [N].
+    noise: Largest change of a channel, in (0, 1].
+    samples: Noisy images per image.
+    batch_size: Images explained at once.
+    seed: Of the noise and of the random maps.
+
+  Returns:
+    Changes, at least 0. Excluded are images whose map is zero.
+
+  Raises:
+    InputError: Options or maps that cannot be used, or nothing that can be scored.
+  """
+  if not 0 < noise <= 1:
+    raise InputError(f"noise={noise}, expected more than 0 and at most 1.", "Use e.g. 0.02.")
+  check_count("samples", samples)
+  images = np.asarray(images, np.float32)
+  base = maps_of(explainer, images, targets, batch_size)
+  random = np.random.default_rng(seed)
+  columns, blind = [], []
+  still = random_maps(seed, range(len(base)), base.shape[1:])
+  for sample in range(samples):
+    noisy = images + random.uniform(-noise, noise, images.shape).astype(np.float32)
+    maps = maps_of(explainer, np.clip(noisy, 0, 1), targets, batch_size)
+    columns.append(_change(base, maps))
+    drawn = random_maps(seed + sample + 1, range(len(base)), base.shape[1:])
+    blind.append(_change(still, drawn))
+  changes = np.stack(columns, axis=1)
+  kept, excluded = usable({"a map that is zero": ~base.any(axis=(1, 2))})
+  return StabilityScores(
+    scores=changes[kept].max(axis=1),
+    random_scores=np.stack(blind, axis=1)[kept].max(axis=1),
+    oracle_scores=np.zeros(len(kept)),
+    higher_is_better=False,
+    images=kept,
+    num_images=len(base),
+    excluded=excluded,
+    changes=changes[kept],
+  )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompletenessScores(Scores):
+  """What maps leave unexplained; see `completeness`.
+
+  Attributes:
+    values: [M], the target's outputs.
+    residuals: Source to [M]: what it adds to the output, in the output's own unit, and
+      `unexplained`, the rest. Maps that were given have no other source.
+  """
+
+  values: np.ndarray
+  residuals: dict[str, np.ndarray]
+
+  def summary(self) -> dict[str, float]:
+    """As for all scores, and the mean absolute value of the output and of each residual."""
+    means = {f"|{name}|": float(np.abs(r).mean()) for name, r in self.residuals.items()}
+    return super().summary() | {"|output|": float(np.abs(self.values).mean())} | means
+
+
+def completeness(
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  images: np.ndarray,
+  targets: np.ndarray,
+  maps: Maps | None = None,
+  *,
+  batch_size: int = 16,
+  seed: int = 0,
+) -> CompletenessScores:
+  """How much of the output a map does not account for; low is good.
+
+  The axiom is that of Integrated Gradients (arXiv 1703.01365, section 3) and of B-cos networks
+  (arXiv 2205.10268, equation 13): a map sums to the explained logit. The score is
+  |logit - sum(map) - named constants| / max(|logit|, sum(|map|)). Without `maps`, explanations of
+  `explain` are measured, whose constants (biases and the like) are known by source. Maps that are
+  given have no such constants: methods that explain the difference from a baseline do not
+  account for the output at that baseline, and the score counts that.
+
+  Args:
+    model: Network with `ops`.
+    variables: Its variables.
+    images: [N, H, W, colors] in [0, 1].
+    targets: int [N].
+    maps: An explainer, or signed maps [N, H, W]; None for the network's own explanations.
+    batch_size: Images explained at once.
+    seed: Of the random maps, noise that is given each map's own absolute mass.
+
+  Returns:
+    Relative errors, at least 0; the oracle's is 0. Excluded are images where logit and map are 0.
+
+  Raises:
+    InputError: Images, targets or maps that cannot be used, or nothing that can be scored.
+  """
+  targets = check_targets(targets, len(images))
+  if maps is None:
+    maps, values, residuals = _explained(model, variables, images, targets, batch_size)
+  else:
+    maps = maps_of(maps, images, targets, batch_size)
+    logits = logits_of(model, variables, images, batch_size)
+    check_targets(targets, len(images), logits.shape[1])
+    values = logits[np.arange(len(targets)), targets]
+    residuals = {"unexplained": values - maps.sum(axis=(1, 2), dtype=np.float64)}
+  named = sum((r for name, r in residuals.items() if name != "unexplained"), np.zeros(len(values)))
+  blind = random_maps(seed, range(len(maps)), maps.shape[1:])
+  mass = np.abs(maps).sum(axis=(1, 2), dtype=np.float64)
+  blind *= (mass / np.abs(blind).sum(axis=(1, 2)))[:, None, None]
+  scale = np.maximum(np.abs(values), mass)
+  kept, excluded = usable({"an output and a map of 0": scale <= 0})
+  left = values - named - blind.sum(axis=(1, 2), dtype=np.float64)
+  return CompletenessScores(
+    scores=np.abs(residuals["unexplained"][kept]) / scale[kept],
+    random_scores=np.abs(left[kept]) / scale[kept],
+    oracle_scores=np.zeros(len(kept)),
+    higher_is_better=False,
+    images=kept,
+    num_images=len(maps),
+    excluded=excluded,
+    values=values[kept],
+    residuals={name: residual[kept] for name, residual in residuals.items()},
+  )
+
+
+def _explained(model, variables, images, targets, batch_size):
+  """Returns maps [N, H, W], values [N] and residuals by source of a network's explanations."""
+  check_count("batch_size", batch_size)
+  size, parts = min(batch_size, len(images)), []
+  for start in range(0, len(images), size):
+    rows = rows_of(start, size, len(images))
+    ex = explain(model, variables, images[rows], target=targets[rows])
+    keep = slice(0, len(images) - start)
+    residuals = {name: residual[keep] for name, residual in ex.residuals.items()}
+    parts.append((ex.contributions[keep], ex.value[keep], residuals))
+  maps, values, residuals = zip(*parts, strict=True)
+  joined = {name: np.concatenate([part[name] for part in residuals]) for name in residuals[0]}
+  return np.concatenate(maps), np.concatenate(values), joined
+
+
+def _change(base: np.ndarray, maps: np.ndarray) -> np.ndarray:
+  length = np.linalg.norm(base.reshape(len(base), -1), axis=1)
+  change = np.linalg.norm((maps - base).reshape(len(base), -1), axis=1)
+  return change / np.where(length > 0, length, 1.0)

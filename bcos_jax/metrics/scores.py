@@ -1,0 +1,203 @@
+"""What every metric takes and returns.
+
+A metric takes explanations as `maps`: either maps [N, H, W] that were computed anywhere, or an
+explainer, a function `(images [N, H, W, colors], targets [N]) -> maps [N, H, W]`. It returns one
+score per image, beside those of maps that know nothing and of maps that know all, and says which
+images it could not score, and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+import dataclasses
+import functools
+from typing import Any
+
+from flax import linen as nn
+import jax
+import numpy as np
+
+from ..errors import InputError
+
+Explainer = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Maps = Explainer | np.ndarray
+Progress = Callable[[range], Iterable[int]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scores:
+  """Scores of explanations, image by image.
+
+  Attributes:
+    scores: [M] floats, of the M images that could be scored.
+    random_scores: [M], of Gaussian noise as map, on the same images.
+    oracle_scores: [M], of the best map known for each image; see the metric. None where that was
+      not asked for.
+    higher_is_better: Whether the oracle scores high.
+    images: [M] ints, which of the given images these are.
+    num_images: Number of images given.
+    excluded: Reason to the number of images that it kept from being scored.
+  """
+
+  scores: np.ndarray
+  random_scores: np.ndarray
+  oracle_scores: np.ndarray | None
+  higher_is_better: bool
+  images: np.ndarray
+  num_images: int
+  excluded: dict[str, int]
+
+  @property
+  def mean(self) -> float:
+    return float(self.scores.mean())
+
+  @property
+  def random(self) -> float:
+    """The mean score of random maps, measured on these images."""
+    return float(self.random_scores.mean())
+
+  @property
+  def oracle(self) -> float | None:
+    """The mean score of the best maps known."""
+    return None if self.oracle_scores is None else float(self.oracle_scores.mean())
+
+  @property
+  def standard_error(self) -> float:
+    """That of the mean; NaN for a single image."""
+    count = len(self.scores)
+    return float(self.scores.std(ddof=1) / count**0.5) if count > 1 else float("nan")
+
+  def summary(self) -> dict[str, float]:
+    """Everything that a report should say, as plain numbers."""
+    return {
+      "mean": self.mean,
+      "standard_error": self.standard_error,
+      "random": self.random,
+      **({} if self.oracle is None else {"oracle": self.oracle}),
+      "num_scored": len(self.scores),
+      "num_images": self.num_images,
+      **{f"excluded: {reason}": count for reason, count in self.excluded.items()},
+    }
+
+
+def usable(reasons: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
+  """Finds the images that no reason excludes.
+
+  Args:
+    reasons: Reason to bool [N], True where it excludes an image. The first one counts.
+
+  Returns:
+    (numbers of the images left, reason to count; reasons that excluded nothing are left out).
+
+  Raises:
+    InputError: No image is left.
+  """
+  out = np.zeros(len(next(iter(reasons.values()))), bool)
+  counts = {}
+  for reason, holds in reasons.items():
+    new = int((holds & ~out).sum())
+    if new:
+      counts[reason] = new
+    out |= holds
+  if out.all():
+    why = ", ".join(f"{count} with {reason}" for reason, count in counts.items())
+    raise InputError(
+      f"None of {len(out)} images can be scored: {why}.", "Look at these first; see the metric."
+    )
+  return np.flatnonzero(~out), counts
+
+
+def rows_of(start: int, size: int, count: int) -> np.ndarray:
+  """The next `size` rows; the last one is repeated, so that every batch compiles alike."""
+  return np.minimum(np.arange(start, start + size), count - 1)
+
+
+def maps_of(
+  maps: Maps, images: np.ndarray | None, targets: np.ndarray | None, batch_size: int
+) -> np.ndarray:
+  """Returns the maps float [N, H, W] that an explainer makes, or those given, checked.
+
+  Raises:
+    InputError: An explainer without images and targets; maps of a wrong shape, or with NaN.
+  """
+  if not callable(maps):
+    maps = np.asarray(maps)
+    shape = None if images is None else np.shape(images)[:3]
+    if maps.ndim != 3 or not maps.size:
+      raise InputError(f"The maps have shape {maps.shape}, expected [N, H, W].", "One per image.")
+    check_maps(maps, shape or maps.shape)
+    return maps
+  if images is None or targets is None:
+    raise InputError(
+      "An explainer was given without images and targets.", "Give both, or the maps themselves."
+    )
+  images, targets = np.asarray(images), check_targets(targets, len(images))
+  check_count("batch_size", batch_size)
+  size, found = min(batch_size, len(images)), []
+  for start in range(0, len(images), size):
+    rows = rows_of(start, size, len(images))
+    batch = maps(images[rows], targets[rows])
+    check_maps(batch, (size, *images.shape[1:3]))
+    found.append(np.asarray(batch)[: len(images) - start])
+  return np.concatenate(found)
+
+
+def random_maps(seed: int, rows: Iterable[int], shape: tuple[int, ...]) -> np.ndarray:
+  """Gaussian noise float32 [B, *shape]; that of an image does not depend on its batch."""
+  return np.stack(
+    [np.random.default_rng((seed, int(i))).standard_normal(shape, np.float32) for i in rows]
+  )
+
+
+def logits_of(
+  model: nn.Module, variables: Mapping[str, Any], images: np.ndarray, batch_size: int = 64
+) -> np.ndarray:
+  """Returns a network's logits float [N, C] for images [N, H, W, colors] in [0, 1]."""
+  check_count("batch_size", batch_size)
+  size, found = min(batch_size, len(images)), []
+  for start in range(0, len(images), size):
+    batch = np.asarray(images)[rows_of(start, size, len(images))]
+    with jax.default_matmul_precision("highest"):
+      found.append(np.asarray(_logits(model, variables, batch))[: len(images) - start])
+  return np.concatenate(found)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(model: nn.Module, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
+  return model.apply(variables, model.ops.encoding(images))
+
+
+def check_maps(maps: np.ndarray, expected: tuple[int, ...]) -> None:
+  """Raises InputError unless maps have a shape and are finite."""
+  if np.shape(maps) != expected:
+    raise InputError(
+      f"The maps have shape {np.shape(maps)}, expected {expected}.",
+      "Return one map of the picture's size for each picture and class.",
+    )
+  if not np.isfinite(np.asarray(maps)).all():
+    raise InputError(
+      "The maps contain NaN or infinite values.",
+      "A map that cannot be computed has no score; look for its cause.",
+    )
+
+
+def check_targets(targets: np.ndarray, count: int, classes: int | None = None) -> np.ndarray:
+  """Returns targets as an array, after checking that it holds one class per image."""
+  targets = np.asarray(targets)
+  if targets.shape != (count,) or not np.issubdtype(targets.dtype, np.integer):
+    raise InputError(
+      f"targets are {targets.dtype} {targets.shape}, expected integers ({count},).",
+      "Give the number of one class per image.",
+    )
+  if classes is not None and (targets.min() < 0 or targets.max() >= classes):
+    raise InputError(
+      f"targets span {targets.min()} to {targets.max()}, expected 0 to {classes - 1}.",
+      "Count classes from 0, as the logits do.",
+    )
+  return targets
+
+
+def check_count(name: str, value: int) -> None:
+  """Raises InputError unless a count is at least 1."""
+  if value < 1:
+    raise InputError(f"{name}={value}, expected at least 1.", f"Raise {name}.")
