@@ -19,7 +19,15 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from bcos_jax.train import main
 from bcos_jax.train.metrics import read_lines
 
-RECIPES = ("baseline", "bcos_scratch", "bcosify_cnn", "bcosify_vit", "finetune")
+RECIPES = (
+  "baseline",
+  "bcos_scratch",
+  "bcosify_cnn",
+  "bcosify_vit",
+  "finetune",
+  "digits",
+  "shape_scenes",
+)
 
 
 def print_table() -> None:

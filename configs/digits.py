@@ -55,4 +55,14 @@ def bcosify(config: ConfigDict) -> None:
   config.init = "runs/conventional/bundle"
 
 
-VARIANTS = {"conventional": conventional, "bcosify": bcosify, "scratch": scratch}
+def runlocal(config: ConfigDict) -> None:
+  """Trains the conventional network for a minute at most."""
+  config.update(steps=100, eval_every=50)
+
+
+VARIANTS = {
+  "conventional": conventional,
+  "bcosify": bcosify,
+  "scratch": scratch,
+  "runlocal": runlocal,
+}
