@@ -20,7 +20,7 @@ from .task import (
   check_share,
   gradients,
   prepare,
-  total,
+  summed,
 )
 
 
@@ -93,7 +93,7 @@ def integrated_gradients(
   A map sums to the output's change from the baseline, up to the error of the integral.
 
   Args:
-    steps: Points of the Gauss-Legendre rule, computed one after the other. Published: 50.
+    steps: Points of the Gauss-Legendre rule, each an image of a batch. Published: 50.
     baseline: Where the way to the encoded input starts: a number, [channels] or
       [H, W, channels]. Published: 0.
 
@@ -101,14 +101,14 @@ def integrated_gradients(
   """
   task = prepare(model, variables, images, targets, batch_size, progress)
   places, shares = np.polynomial.legendre.leggauss(check_count("steps", steps))
-  rule = (np.float32((1 + places) / 2), np.float32(shares / 2))
-  return task.shaped(by_image(task, _integrated, check_baseline(task, baseline), rule))
+  rule = np.float32((1 + places) / 2), np.float32(shares / 2)
+  return task.shaped(summed(task, _integrated, len(places), check_baseline(task, baseline), rule))
 
 
-def _integrated(batch: Batch, baseline: Array, rule: tuple[Array, Array]) -> Array:
+def _integrated(batch: Batch, steps: Array, baseline: Array, rule: tuple[Array, Array]) -> Array:
   way = batch.inputs - baseline
-  mean = total(lambda at: at[1] * gradients(batch.score, baseline + at[0] * way), rule)
-  return jnp.sum(way[:, None] * mean, -1)
+  place, share = (leaf[steps].reshape(-1, 1, 1, 1) for leaf in rule)
+  return jnp.sum((share * way)[:, None] * gradients(batch.score, baseline + place * way), -1)
 
 
 def smooth_grad(
@@ -127,7 +127,7 @@ def smooth_grad(
   """SmoothGrad: the mean gradient of noisy inputs (Smilkov et al., arXiv 1706.03825).
 
   Args:
-    samples: Noisy inputs, computed one after the other.
+    samples: Noisy inputs, each an image of a batch.
     noise: Standard deviation of the Gaussian noise, relative to the range of an encoded image.
     signed: As for `saliency`.
     seed: The noise depends on it and on an image's number, not on batches.
@@ -136,29 +136,23 @@ def smooth_grad(
   """
   task = prepare(model, variables, images, targets, batch_size, progress)
   check_share("noise", noise)
-  maps = by_image(
-    task,
-    _smooth,
-    np.arange(check_count("samples", samples)),
-    np.float32(noise),
-    np.uint32(check_count("seed", seed, 0)),
-    signed=bool(signed),
+  seed, samples = check_count("seed", seed, 0), check_count("samples", samples)
+  sums = summed(task, _noisy, samples, np.float32(noise), np.uint32(seed))
+  return task.shaped(_over_channels(sums / samples, bool(signed)))
+
+
+def _noisy(batch: Batch, samples: Array, noise: Array, seed: Array) -> Array:
+  low, high = (f(batch.inputs, (1, 2, 3), keepdims=True) for f in (jnp.min, jnp.max))
+  drawn = jax.vmap(lambda row, sample: draw_noise(seed, row, sample, batch.inputs.shape[1:]))(
+    batch.rows, samples
   )
-  return task.shaped(maps)
+  return gradients(batch.score, batch.inputs + noise * (high - low) * drawn)
 
 
-def _smooth(batch: Batch, samples: Array, noise: Array, seed: Array, *, signed: bool) -> Array:
-  axes = (1, 2, 3)
-  low, high = (f(batch.inputs, axes, keepdims=True) for f in (jnp.min, jnp.max))
-  keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(batch.rows)
-
-  def one(sample):
-    drawn = jax.vmap(
-      lambda key: jax.random.normal(jax.random.fold_in(key, sample), batch.inputs.shape[1:])
-    )(keys)
-    return gradients(batch.score, batch.inputs + noise * (high - low) * drawn)
-
-  return _over_channels(total(one, samples) / len(samples), signed)
+def draw_noise(seed: Array, row: Array, sample: Array, shape: tuple[int, ...]) -> Array:
+  """Returns the Gaussian noise of a sample of SmoothGrad for an image, by its number `row`."""
+  key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), row), sample)
+  return jax.random.normal(key, shape)
 
 
 def guided_backprop(

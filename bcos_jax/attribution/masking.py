@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .task import Array, Task
+from .task import Array, Task, overlapped, pairs
 
 Maker = Callable[[Any, Any, Array], Array]
 
@@ -34,41 +34,26 @@ def masked_values(
   Returns:
     float32 [N, count, K].
   """
-  images, rows = len(task.images), len(task.images) * count
-  size = min(task.batch_size, rows)
-  span = min(images, (size - 1) // count + 2)  # images that a batch may touch
   shared, baseline = jax.device_put((shared, baseline))
-  parts: list[Any] = []
-  for start in task.progress(range(0, rows, size)):
-    first = min(start // count, images - span)
-    numbers = np.minimum(np.arange(start, start + size), rows - 1)
-    inside = slice(first, first + span)
-    with jax.default_matmul_precision("highest"):
-      part = _masked(
-        make,
-        task.explained,
-        task.variables,
-        task.images[inside],
-        None if task.classes is None else task.classes[inside],
-        jax.tree.map(lambda leaf, inside=inside: leaf[inside], own),
-        shared,
-        baseline,
-        numbers // count - first,
-        numbers % count,
+
+  def dispatch():
+    for pair in pairs(task, count):
+      inside = pair.images
+      images = jax.tree.map(
+        lambda leaf, inside=inside: leaf[inside], (task.images, task.classes, own)
       )
-    # One batch runs while the next is prepared, and no more are waiting in memory.
-    if parts:
-      parts[-1] = np.asarray(parts[-1])
-    parts.append(part)
-  values = np.concatenate([np.asarray(part) for part in parts])[:rows]
-  return values.reshape(images, count, -1)
+      with jax.default_matmul_precision("highest"):
+        part = _masked(make, task.explained, task.variables, images, pair[1:3], shared, baseline)
+      yield part
+
+  values = np.concatenate(list(overlapped(dispatch())))[: len(task.images) * count]
+  return values.reshape(len(task.images), count, -1)
 
 
 @jax.jit(static_argnums=(0, 1))
-def _masked(
-  make, explained, variables, images, classes, own, shared, baseline, image_numbers, mask_numbers
-):
-  of_rows = jax.tree.map(lambda leaf: leaf[image_numbers], (own, classes))
-  masks = make(shared, of_rows[0], mask_numbers)[..., None]
-  inputs = explained.model.ops.encoding(images)[image_numbers]
-  return explained.values(variables, baseline + masks * (inputs - baseline), of_rows[1])
+def _masked(make, explained, variables, images, pair, shared, baseline):
+  places, numbers = pair
+  colors, classes, own = jax.tree.map(lambda leaf: leaf[places], images)
+  masks = make(shared, own, numbers)[..., None]
+  inputs = explained.model.ops.encoding(colors)
+  return explained.values(variables, baseline + masks * (inputs - baseline), classes)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -163,4 +161,4 @@ def _weigh_masks(task: Task, random_grids, values: np.ndarray) -> np.ndarray:
   return total
 
 
-_enlarged_jit = functools.partial(jax.jit(_enlarged))
+_enlarged_jit = jax.jit(_enlarged)
