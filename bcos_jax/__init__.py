@@ -22,6 +22,7 @@ from .pretrained import load as load
 from .pretrained import save as save
 
 if TYPE_CHECKING:
+  from . import attribution as attribution
   from . import configs as configs
   from . import convert as convert
   from . import metrics as metrics
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ON_DEMAND = ("configs", "convert", "metrics", "render", "train")
+_ON_DEMAND = ("attribution", "configs", "convert", "metrics", "render", "train")
 
 
 def __getattr__(name: str):

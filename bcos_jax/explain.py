@@ -10,10 +10,7 @@ whole batch, and, in the same backward pass, the share of every constant by its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 import dataclasses
-import functools
-import operator
 from typing import Any
 
 from flax import linen as nn
@@ -22,13 +19,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import InputError
 from .inputs import check_images
 from .layers import sources
+from .targets import (
+  Target,
+  Variables,
+  check_batch_size,
+  check_classes,
+  check_variables,
+  select,
+  split_target,
+)
 
 Array = jax.Array
-Variables = Mapping[str, Any]
-Target = None | int | Array | np.ndarray | Callable[[Any], Array]
 
 
 @jax.tree_util.register_dataclass
@@ -99,13 +102,13 @@ def explain(
       variables that are not those of the model.
   """
   images = check_images(images, model.ops.encoding)
-  batch_size = _check_batch_size(batch_size)
+  batch_size = check_batch_size(batch_size)
   if model.ops.dtype is not None:
     model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
-  _check_variables(model, variables, images.shape[1:3])
-  function, classes = _split_target(target, len(images))
+  check_variables(model, variables, images.shape[1:3])
+  function, classes = split_target(target, len(images))
   if classes is not None:
-    _check_classes(model, variables, images, classes)
+    check_classes(model, variables, images, classes)
   size = min(batch_size or len(images), len(images))
   parts = []
   for start in range(0, len(images), size):
@@ -129,7 +132,7 @@ def dynamic_linear(
   network's own `ops.dtype`; for exact explanations inside a bfloat16 step, give it
   `model.clone(ops=dataclasses.replace(model.ops, dtype=None))`.
   """
-  function, classes = _split_target(target, len(images))
+  function, classes = split_target(target, len(images))
   detached = model.clone(ops=model.ops.detached())
   inputs = model.ops.encoding(images)
   gains = jax.tree.map(
@@ -139,7 +142,7 @@ def dynamic_linear(
 
   def forward(inputs, gains):
     outputs = detached.apply({**variables, **gains}, inputs)
-    return _select(outputs, len(images), function, classes)
+    return select(outputs, len(images), function, classes)
 
   value, pullback, (outputs, chosen) = jax.vjp(forward, inputs, gains, has_aux=True)
   if value.ndim == 1:
@@ -170,110 +173,8 @@ def _explain_jit(model, function, variables, images, classes):
   return dynamic_linear(model, variables, images, classes if function is None else function)
 
 
-def _select(outputs, count, function, classes):
-  if function is not None:
-    value = function(outputs)
-    if value.ndim not in (1, 2) or len(value) != count:
-      raise InputError(
-        f"The target function returned shape {value.shape} for {count} images, "
-        f"expected ({count},) or ({count}, K).",
-        "Return one scalar, or K scalars, per image.",
-      )
-    return value, (outputs, None)
-  if classes is None:
-    classes = jnp.argmax(outputs, axis=-1)
-  columns = classes if classes.ndim == 2 else classes[:, None]
-  value = jnp.take_along_axis(outputs, columns, axis=-1)
-  return value.reshape(classes.shape), (outputs, classes)
-
-
 def _by_source(shares: Variables) -> dict[str, Array]:
   totals: dict[str, Array] = {}
   for path, share in traverse_util.flatten_dict(shares).items():
     totals[path[-1]] = totals.get(path[-1], 0.0) + share
   return totals
-
-
-def _split_target(target: Target, count: int) -> tuple[Callable | None, Array | None]:
-  if target is None:
-    return None, None
-  if callable(target):
-    return target, None
-  classes = target if isinstance(target, jax.Array) else np.asarray(target)
-  if not jnp.issubdtype(classes.dtype, jnp.integer):
-    raise InputError(
-      f"target has dtype {classes.dtype}, expected integers or a function.",
-      "Give class indices, or a function of the outputs.",
-    )
-  if classes.ndim == 0:
-    classes = classes.reshape(1).repeat(count)
-  if classes.ndim > 2 or len(classes) != count or not classes.size:
-    raise InputError(
-      f"target has shape {classes.shape} for {count} images, expected ({count},) or ({count}, K).",
-      "Give one class, or K classes, per image.",
-    )
-  return None, classes
-
-
-def _check_batch_size(batch_size: int | None) -> int | None:
-  if batch_size is None:
-    return None
-  try:
-    size = operator.index(batch_size)
-  except TypeError:
-    size = 0
-  if size < 1:
-    raise InputError(
-      f"batch_size is {batch_size!r}, expected an integer of at least 1.", "Give None for all."
-    )
-  return size
-
-
-@functools.lru_cache(maxsize=64)
-def _shapes(model: nn.Module, side: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-  """Returns the shapes of a network's variables by path."""
-  image = jax.ShapeDtypeStruct((1, *side, model.ops.encoding.channels), jnp.float32)
-  leaves = traverse_util.flatten_dict(jax.eval_shape(model.init, jax.random.key(0), image), sep="/")
-  # Parameters first, which say most about what network it is.
-  paths = sorted(leaves, key=lambda path: not path.startswith("params/"))
-  return {path: leaves[path].shape for path in paths}
-
-
-def _check_variables(model: nn.Module, variables: Variables, side: tuple[int, int]) -> None:
-  wanted = _shapes(model, side)
-  given = traverse_util.flatten_dict(variables, sep="/")
-  collections = {path.partition("/")[0] for path in wanted}
-  problems = []
-  for path, shape in wanted.items():
-    if path not in given:
-      problems.append(f"{path} is missing")
-    elif np.shape(given[path]) != shape:
-      problems.append(f"{path} has shape {np.shape(given[path])}, expected {shape}")
-  if problems:  # More than a network needs is fine, as where a pooled one is explained unpooled.
-    problems += [
-      f"{path} is not a variable of it"
-      for path in given
-      if path not in wanted and path.partition("/")[0] in collections
-    ]
-    more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-    raise InputError(
-      f"The variables are not those of this {type(model).__name__}: "
-      f"{'; '.join(problems[:5])}{more}.",
-      "Give the model together with its own variables, as create/init, load and bcosify do.",
-    )
-
-
-def _check_classes(model, variables, images, classes):
-  encoded = jax.ShapeDtypeStruct((*images.shape[:-1], model.ops.encoding.channels), jnp.float32)
-  outputs = jax.eval_shape(model.apply, variables, encoded)
-  if not hasattr(outputs, "shape") or outputs.ndim != 2:
-    raise InputError(
-      "Class targets need a network with logits [N, C].",
-      "Give a function of the outputs as target.",
-    )
-  low, high = int(np.min(classes)), int(np.max(classes))
-  if low < 0 or high >= outputs.shape[-1]:
-    raise InputError(
-      f"target spans classes {low} to {high}, expected 0 to {outputs.shape[-1] - 1}.",
-      "Count classes from zero.",
-    )

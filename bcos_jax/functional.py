@@ -275,6 +275,20 @@ def gated(x: Array, kind: str, *, detach: bool = False) -> Array:
   return x * gate(hold(x) if detach else x)
 
 
+def attention_weights(
+  q: Array, k: Array, *, bias: Array | None = None, scale: float | None = None
+) -> Array:
+  """Returns the weights of softmax attention, float32 [..., heads, Q, T]; see `attend`."""
+  logits = jnp.einsum("...qhd,...khd->...hqk", q, k, preferred_element_type=jnp.float32)
+  logits = logits * (q.shape[-1] ** -0.5 if scale is None else scale)
+  return jax.nn.softmax(logits if bias is None else logits + bias, axis=-1)
+
+
+def mix(weights: Array, v: Array) -> Array:
+  """Returns values mixed by attention weights, [..., Q, heads, head_dim]; see `attend`."""
+  return jnp.einsum("...hqk,...khd->...qhd", weights.astype(v.dtype), v)
+
+
 def attend(
   q: Array,
   k: Array,
@@ -301,12 +315,7 @@ def attend(
   """
   if detach:
     q, k = hold(q), hold(k)
-  logits = jnp.einsum("...qhd,...khd->...hqk", q, k, preferred_element_type=jnp.float32)
-  logits = logits * (q.shape[-1] ** -0.5 if scale is None else scale)
-  if bias is not None:
-    logits = logits + bias
-  weights = jax.nn.softmax(logits, axis=-1)
-  return jnp.einsum("...hqk,...khd->...qhd", weights.astype(v.dtype), v)
+  return mix(attention_weights(q, k, bias=bias, scale=scale), v)
 
 
 def unit_length(x: Array, *, eps: float = 1e-12, detach: bool = False) -> Array:

@@ -205,6 +205,22 @@ class Ops(abc.ABC):
     """A learned multiplier for each channel."""
     return layers.LayerScale(initial, param_dtype=self.param_dtype, name=name)
 
+  def gated(self, x: Array, kind: str) -> Array:
+    """An activation that the family keeps."""
+    return F.gated(x, kind, detach=self.detach)
+
+  def max_pool(self, x: Array, window: int, strides: int, padding: int) -> Array:
+    """Pooling by the maximum, where the family keeps it."""
+    return layers.max_pool(x, window, strides, padding)
+
+  def attend(self, q: Array, k: Array, v: Array, **fields: Any) -> Array:
+    """What every attention layer computes from its queries, keys and values.
+
+    Arguments as for `functional.attend`. Called by a layer, within whose scope it may make
+    submodules, which is how attributions see the attention weights.
+    """
+    return F.attend(q, k, v, **fields)
+
   def weigh(self, x: Array, weight: Array) -> Array:
     """Returns `x * weight`, the weight being a dynamic weight (gated linear units)."""
     return x * (F.hold(weight) if self.detach else weight)
@@ -271,10 +287,10 @@ class StandardOps(Ops):
     return layers.ResponseNorm(eps=eps, detach=self.detach, name=name, **self._dtypes())
 
   def act(self, x, kind, *, last=False):
-    return F.gated(x, kind, detach=self.detach)
+    return self.gated(x, kind)
 
   def spatial_pool(self, x, window=3, strides=2, padding=1):
-    return layers.max_pool(x, window, strides, padding)
+    return self.max_pool(x, window, strides, padding)
 
   def window_head(self, features, window, *, name):
     conv = self.conv(features, window, padding=0, use_bias=True, name=name)
@@ -493,10 +509,11 @@ class BcosOps(Ops):
 
   def act(self, x, kind, *, last=False):
     keep = self.keep_activations or (last and self.keep_last_activation)
-    return F.gated(x, kind, detach=self.detach) if keep else x
+    return self.gated(x, kind) if keep else x
 
   def spatial_pool(self, x, window=3, strides=2, padding=1):
-    return _POOLS[self.pool](x, window, strides, padding)
+    pool = self.max_pool if self.pool == "max" else _POOLS[self.pool]
+    return pool(x, window, strides, padding)
 
   def window_head(self, features, window, *, name):
     first = self.head_order == "head_first"

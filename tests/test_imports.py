@@ -20,6 +20,7 @@ RANKS = {
   "layers": 2,
   "ops": 3,
   "models": 4,
+  "targets": 4,
   "bcosify": 5,
   "explain": 5,
   "pretrained": 5,

@@ -38,7 +38,7 @@ class SelfAttention(nn.Module):
     q, k, v = (
       part.reshape(*x.shape[:-1], self.num_heads, -1) for part in jax.numpy.split(qkv, 3, axis=-1)
     )
-    y = F.attend(q, k, v, detach=self.detach).reshape(x.shape)
+    y = self.ops.attend(q, k, v, detach=self.detach).reshape(x.shape)
     return self.ops.dense(width, use_bias=False, name="out")(y)
 
 
@@ -94,7 +94,7 @@ class Attention(nn.Module):
     v = project(x, "value", self.use_bias)
     if rotary is not None:
       q, k = F.rotate(q, *rotary), F.rotate(k, *rotary)
-    y = F.attend(q, k, v, detach=self.detach).reshape(asking.shape)
+    y = self.ops.attend(q, k, v, detach=self.detach).reshape(asking.shape)
     return self.ops.dense(width, name="out")(y)
 
 

@@ -137,7 +137,8 @@ class WindowAttention(nn.Module):
     if any(self.shift):
       seen = shift_mask(height, length, self.window, self.shift)[:, None]
       bias = bias + np.where(seen, 0.0, self.mask_value).astype(np.float32)
-    y = F.attend(q, k, v, bias=bias, scale=1.0 if self.cosine else None, detach=self.detach)
+    scale = 1.0 if self.cosine else None
+    y = self.ops.attend(q, k, v, bias=bias, scale=scale, detach=self.detach)
     y = merge(y.reshape(*y.shape[:3], width), self.window, height, length)
     y = jnp.roll(y, self.shift, axis=(1, 2))[:, :h, :w]
     return self.ops.dense(width, name="out")(y)

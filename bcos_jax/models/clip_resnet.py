@@ -87,7 +87,7 @@ class AttentionPool(nn.Module):
       return y.reshape(*y.shape[:-1], self.num_heads, -1)
 
     q, k, v = project("query", x[:, :1]), project("key", x), project("value", x)
-    y = F.attend(q, k, v, detach=self.detach).reshape(n, width)
+    y = self.ops.attend(q, k, v, detach=self.detach).reshape(n, width)
     return self.ops.linear(self.features, name="out")(y)
 
   def _positions(self, grid: tuple[int, int], width: int) -> Array:

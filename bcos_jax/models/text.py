@@ -50,7 +50,7 @@ class TextAttention(nn.Module):
       for name in ("query", "key", "value")
     )
     later = np.triu(np.full((length, length), -np.inf, np.float32), k=1)
-    y = F.attend(q, k, v, bias=later if self.causal else None, detach=self.detach)
+    y = self.ops.attend(q, k, v, bias=later if self.causal else None, detach=self.detach)
     return self.ops.dense(width, name="out")(y.reshape(x.shape))
 
 

@@ -6,13 +6,12 @@ colours and textures, so that only form tells the class and only a class's form 
 
 As a data set, see `shape_scenes`; as a folder of pictures to try things with:
 
-python -m bcos_jax.train.data.shapes shapes
-python -m bcos_jax.train.data.shapes several --several
+python -m bcos_jax.train.data.draw shapes
+python -m bcos_jax.train.data.draw several --several
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 import colorsys
 import csv
@@ -349,17 +348,3 @@ def write(
     with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as table:
       csv.writer(table).writerows([("file", "labels"), *rows])
   return folder
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-  """Parses a command line and fills a folder."""
-  parser = argparse.ArgumentParser(description="Draws a folder of coloured shapes.")
-  parser.add_argument("folder")
-  parser.add_argument("--count", type=int, default=50, help="pictures per class")
-  parser.add_argument("--several", action="store_true", help="several per picture, and labels.csv")
-  options = parser.parse_args(arguments)
-  print(f"Drew {write(options.folder, count=options.count, several=options.several)}")
-
-
-if __name__ == "__main__":
-  main()

@@ -1,0 +1,148 @@
+"""Grad-CAM, for convolutional networks and for transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import models
+from ..errors import InputError, unknown_name
+from ..targets import Target, Variables
+from .task import (
+  Array,
+  Batch,
+  Progress,
+  by_image,
+  check_resize,
+  gradients,
+  prepare,
+  resized,
+)
+from .tokens import TokenLayout, token_layout
+
+_LAYERS: dict[type[nn.Module], Callable[[Any], str]] = {
+  models.ResNet: lambda m: f"layer{len(m.stages)}_{m.stages[-1] - 1}",
+  models.ClipResNet: lambda m: f"layer{len(m.stages)}_{m.stages[-1] - 1}",
+  models.DenseNet: lambda m: "norm5",
+  models.ConvNeXt: lambda m: f"stage{len(m.stages) - 1}_block{m.stages[-1] - 1}",
+  models.VGG: lambda m: f"conv{len(m.stages)}_{m.stages[-1]}",
+  models.Swin: lambda m: "norm",
+  # Behind the last block, a class token has all that the head sees.
+  models.SimpleViT: lambda m: f"encoder_{m.depth - 1}/attn_norm",
+  models.VisionTransformer: lambda m: f"encoder_{m.depth - 1}/norm1",
+}
+
+
+def grad_cam(
+  model,
+  variables: Variables,
+  images: Array | np.ndarray,
+  targets: Target = None,
+  *,
+  batch_size: int = 16,
+  progress: Progress = iter,
+  layer: str | None = None,
+  relu: bool = True,
+  resize: str = "nearest",
+) -> np.ndarray:
+  """Grad-CAM (Selvaraju et al., arXiv 1610.02391, eqs. 1 and 2).
+
+  Args:
+    layer: Path of the module whose result is weighed, such as 'layer4_1': its features
+      [N, h, w, D], or tokens [N, T, D], of which the patches count. By default the last block of
+      a convolutional network, the norm before the attention of the last block of a transformer,
+      and Swin's last norm.
+    relu: Whether only what supports the target counts, as published.
+    resize: To the image's size, 'nearest' (as B-cos papers compare with) or 'bilinear'.
+
+  Other arguments, result and errors as for all methods, see `bcos_jax.attribution`.
+
+  Raises:
+    InputError: No such layer, a layer whose result has no space, or a network for which no layer
+      is known.
+  """
+  task = prepare(model, variables, images, targets, batch_size, progress)
+  check_resize(resize)
+  layer = _layer_of(task.model) if layer is None else layer
+  side = task.images.shape[1:3]
+  shape = _shape_at(task.model, task.variables, side, layer)
+  layout = None
+  if len(shape) == 3:
+    layout = token_layout(task.model, side, "Grad-CAM of tokens")
+  if len(shape) not in (3, 4) or (layout and layout.count != shape[1]):
+    raise InputError(
+      f"Layer {layer!r} returns shape {shape}, expected features [N, h, w, D] or tokens [N, T, D].",
+      "Choose a layer before the pooling.",
+    )
+  maps = by_image(task, _grad_cam, layer=layer, layout=layout, relu=bool(relu), resize=resize)
+  return task.shaped(maps)
+
+
+def _grad_cam(
+  batch: Batch, *, layer: str, layout: TokenLayout | None, relu: bool, resize: str
+) -> Array:
+  shape = jax.eval_shape(lambda x: _outputs_with_tap(batch, x, layer, None)[1], batch.inputs)
+
+  def score(tap):
+    outputs, features = _outputs_with_tap(batch, batch.inputs, layer, tap)
+    return batch.explained.select(outputs, batch.classes), features
+
+  found, features = gradients(score, jnp.zeros(shape.shape, shape.dtype), has_aux=True)
+  if layout is not None:
+    features, found = features[:, layout.prefix :], found[:, :, layout.prefix :]
+  importance = jnp.mean(found, axis=tuple(range(2, found.ndim - 1)))
+  maps = jnp.einsum("n...d,nkd->nk...", features, importance)
+  maps = jnp.maximum(maps, 0) if relu else maps
+  if layout is None:
+    return resized(maps, batch.inputs.shape[1:3], resize)
+  return layout.upsampled(maps.reshape(*maps.shape[:2], *layout.grid), resize)
+
+
+def _outputs_with_tap(
+  batch: Batch, inputs: Array, layer: str, tap: Array | None
+) -> tuple[Any, Array]:
+  """Returns the outputs and the result of a layer, to which `tap` is added."""
+  results = []
+
+  def interceptor(function, args, kwargs, context):
+    result = function(*args, **kwargs)
+    if context.method_name == "__call__" and "/".join(context.module.path) == layer:
+      result = result if tap is None else result + tap
+      results.append(result)
+    return result
+
+  with nn.intercept_methods(interceptor):
+    outputs = batch.explained.outputs(batch.variables, inputs)
+  return outputs, results[0]
+
+
+def _layer_of(model: nn.Module) -> str:
+  if type(model) not in _LAYERS:
+    raise InputError(
+      f"Grad-CAM knows no layer of {type(model).__name__}.",
+      "Name the module whose features it shall weigh: layer='...'.",
+    )
+  return _LAYERS[type(model)](model)
+
+
+def _shape_at(model: nn.Module, variables: Variables, side: tuple[int, int], layer: str) -> tuple:
+  """Returns the shape of what a layer returns for one image."""
+  shapes: dict[str, Any] = {}
+
+  def interceptor(function, args, kwargs, context):
+    result = function(*args, **kwargs)
+    if context.method_name == "__call__" and context.module.path:
+      shapes["/".join(context.module.path)] = getattr(result, "shape", ())
+    return result
+
+  image = jax.ShapeDtypeStruct((1, *side, model.ops.encoding.channels), jnp.float32)
+  with nn.intercept_methods(interceptor):
+    jax.eval_shape(lambda v, x: model.apply(v, x), variables, image)
+  if layer not in shapes:
+    raise unknown_name("layer", layer, shapes)
+  return shapes[layer]

@@ -1,0 +1,196 @@
+"""Linear models of a network around one image: LIME and KernelSHAP.
+
+Their features are the parts of an image, present or absent. All images with as many parts are
+looked at through the same samples.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpy as np
+
+from ..errors import InputError
+from ..targets import Target, Variables
+from .masking import masked_values
+from .segments import Segments, segment_numbers
+from .task import Array, Progress, Task, check_baseline, check_count, prepare
+
+
+def lime(
+  model,
+  variables: Variables,
+  images: Array | np.ndarray,
+  targets: Target = None,
+  *,
+  batch_size: int = 64,
+  progress: Progress = iter,
+  samples: int = 500,
+  segments: Segments = 16,
+  top: int | None = None,
+  kernel_width: float = 0.25,
+  ridge: float = 1.0,
+  baseline: float | Array | np.ndarray = 0.0,
+  score: str = "softmax",
+  seed: int = 42,
+) -> np.ndarray:
+  """LIME: a ridge regression of the target on which parts are present (arXiv 1602.04938).
+
+  Each part is present in half of the samples, the first sample has all. A sample weighs
+  exp(-d^2 / width^2)^(1/2), d its cosine distance to the whole image, as in the authors' code.
+
+  Args:
+    samples: Samples per image. Published with B-cos networks: 500.
+    segments: The parts: side of square patches in pixels, or numbers of parts, ints [H, W] or
+      [N, H, W]; `quickshift` makes those that B-cos papers use. ALOE: patches of 16.
+    top: If given, the map is 1 in this many parts, those of the largest positive coefficients,
+      and 0 elsewhere (B-cos v2: 5); otherwise each pixel gets its part's coefficient.
+    kernel_width: Width of the kernel.
+    ridge: Strength of the regularisation; the intercept is free of it.
+    baseline: What an absent pixel becomes, as for `integrated_gradients`. Published: 0.
+    score: As for `occlusion`; LIME looks at probabilities.
+    seed: Of the samples.
+
+  Other arguments, result and errors as for all methods, see `bcos_jax.attribution`; `batch_size`
+  counts masked images.
+  """
+  samples, seed = check_count("samples", samples), check_count("seed", seed, 0)
+  if top is not None:
+    check_count("top", top)
+  for name, value in (("kernel_width", kernel_width), ("ridge", ridge)):
+    if not (isinstance(value, int | float) and value > 0 and math.isfinite(value)):
+      raise InputError(f"{name} is {value!r}, expected a number above 0.")
+  task = prepare(model, variables, images, targets, batch_size, progress, score)
+  parts = segment_numbers(segments, task.images)
+  designs = {n: draw_parts(n, samples, seed) for n in {p.max() + 1 for p in parts}}
+  values = _sampled_values(task, parts, designs, baseline)
+  maps = []
+  for own, seen in zip(parts, values, strict=True):
+    present = designs[own.max() + 1]
+    distance = 1 - np.sqrt(present.mean(axis=1))
+    weights = np.exp(-0.5 * distance**2 / kernel_width**2)
+    found = _ridge(present.astype(np.float64), seen, weights, ridge)
+    maps.append(np.moveaxis(_top_parts(found, top)[own], -1, 0))
+  return task.shaped(np.stack(maps))
+
+
+def draw_parts(parts: int, samples: int, seed: int) -> np.ndarray:
+  """Returns which parts are present in each sample of LIME, bool [samples, parts]."""
+  present = np.random.RandomState(seed).random_sample((samples, parts)) < 0.5
+  present[0] = True
+  return present
+
+
+def _ridge(x: np.ndarray, y: np.ndarray, weights: np.ndarray, strength: float) -> np.ndarray:
+  """Returns the coefficients [S, K] of a weighted ridge regression of y [M, K] on x [M, S]."""
+  # Around the weighted means, the intercept is zero.
+  x, y = (a - np.average(a, axis=0, weights=weights) for a in (x, y))
+  weighted = weights[:, None] * x
+  return np.linalg.solve(x.T @ weighted + strength * np.eye(x.shape[1]), weighted.T @ y)
+
+
+def _top_parts(found: np.ndarray, top: int | None) -> np.ndarray:
+  """Returns coefficients [S, K], or 1 for the largest `top` of them that are positive."""
+  if top is None:
+    return found
+  rank = np.argsort(np.argsort(-found, axis=0, kind="stable"), axis=0)
+  return ((rank < top) & (found > 0)).astype(np.float32)
+
+
+def kernel_shap(
+  model,
+  variables: Variables,
+  images: Array | np.ndarray,
+  targets: Target = None,
+  *,
+  batch_size: int = 64,
+  progress: Progress = iter,
+  samples: int = 500,
+  segments: Segments = 16,
+  baseline: float | Array | np.ndarray = 0.0,
+  score: str = "logit",
+  seed: int = 42,
+) -> np.ndarray:
+  """KernelSHAP: Shapley values of the parts by regression (arXiv 1705.07874, theorem 2).
+
+  Where the samples suffice for every coalition of parts, the values are exact. Otherwise
+  coalitions are drawn by the Shapley kernel, each with its complement. The values always sum to
+  the target's change from the baseline, and each is shared among the pixels of its part.
+
+  Args:
+    samples: Coalitions per image, besides none and all.
+    segments, baseline: As for `lime`.
+    score: As for `occlusion`.
+    seed: Of the coalitions.
+
+  Other arguments, result and errors as for all methods, see `bcos_jax.attribution`; `batch_size`
+  counts masked images.
+  """
+  samples, seed = check_count("samples", samples), check_count("seed", seed, 0)
+  task = prepare(model, variables, images, targets, batch_size, progress, score)
+  parts = segment_numbers(segments, task.images)
+  drawn = {n: draw_coalitions(n, samples, seed) for n in {p.max() + 1 for p in parts}}
+  values = _sampled_values(task, parts, {n: present for n, (present, _) in drawn.items()}, baseline)
+  maps = []
+  for own, seen in zip(parts, values, strict=True):
+    present, weights = drawn[own.max() + 1]
+    shapley = _shapley(present.astype(np.float64), weights, seen[: len(present)])
+    shapley /= np.bincount(own.ravel())[:, None]
+    maps.append(np.moveaxis(shapley[own], -1, 0))
+  return task.shaped(np.stack(maps))
+
+
+def draw_coalitions(parts: int, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns which parts are present, bool [M, parts], and the weight of each coalition, [M].
+
+  The first two are none and all, whose weight of 0 stands for an infinite one.
+  """
+  ends = np.repeat([[False], [True]], parts, axis=1)
+  sizes = np.arange(1, parts)
+  kernel = np.array([(parts - 1) / (size * (parts - size)) for size in sizes])
+  if parts < 63 and 2**parts - 2 <= samples:
+    present = (np.arange(1, 2**parts - 1)[:, None] >> np.arange(parts)) & 1 > 0
+    count = present.sum(axis=1)
+    weights = np.array([kernel[c - 1] / math.comb(parts, c) for c in count.tolist()])
+  else:
+    random = np.random.RandomState(seed)
+    drawn = random.choice(sizes, -(-samples // 2), p=kernel / kernel.sum())
+    rank = np.argsort(random.random_sample((len(drawn), parts)), axis=1)
+    half = rank < drawn[:, None]
+    present = np.stack([half, ~half], axis=1).reshape(-1, parts)[:samples]
+    weights = np.ones(len(present))
+  return np.concatenate([ends, present]), np.concatenate([[0, 0], weights])
+
+
+def _shapley(present: np.ndarray, weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+  """Returns Shapley values [S, K] of values [M, K], the first two being of none and of all."""
+  change = values[1] - values[0]
+  # The last value is what the others leave of the whole change.
+  x = present[:, :-1] - present[:, -1:]
+  y = values - values[0] - present[:, -1:] * change
+  root = np.sqrt(weights)[:, None]
+  others = np.linalg.lstsq(root * x, root * y, rcond=None)[0]
+  return np.concatenate([others, change[None] - others.sum(axis=0)])
+
+
+def _sampled_values(
+  task: Task, parts: np.ndarray, designs: dict[int, np.ndarray], baseline
+) -> np.ndarray:
+  """Returns what is explained of each image under the samples of its design, float64 [N, M, K]."""
+  order = sorted(designs)
+  shape = (len(order), max(map(len, designs.values())), max(order))
+  present = np.zeros(shape, bool)  # shorter designs are filled up with samples of no meaning
+  for i, n in enumerate(order):
+    present[i, : len(designs[n]), :n] = designs[n]
+  kinds = np.array([order.index(own.max() + 1) for own in parts])
+  values = masked_values(
+    task, _present, present, (parts, kinds), shape[1], check_baseline(task, baseline)
+  )
+  return values.astype(np.float64)
+
+
+def _present(designs: Array, own: tuple[Array, Array], numbers: Array) -> Array:
+  parts, kinds = own
+  present = designs[kinds, numbers].astype(np.float32)
+  return jax.vmap(lambda row, places: row[places])(present, parts)

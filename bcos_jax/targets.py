@@ -1,0 +1,148 @@
+"""What an explanation is of: a scalar output, named by a class or computed by a function.
+
+Shared by exact explanations and post-hoc attributions, with the checks of what they are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import functools
+import operator
+from typing import Any
+
+from flax import linen as nn
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .errors import InputError
+
+Array = jax.Array
+Variables = Mapping[str, Any]
+Target = None | int | Array | np.ndarray | Callable[[Any], Array]
+
+
+def split_target(target: Target, count: int) -> tuple[Callable | None, Array | None]:
+  """Returns a target as (function, None), (None, classes [N] or [N, K]) or, undecided, two None.
+
+  Raises:
+    InputError: Classes that are no integers, or not of `count` images.
+  """
+  if target is None:
+    return None, None
+  if callable(target):
+    return target, None
+  classes = target if isinstance(target, jax.Array) else np.asarray(target)
+  if not jnp.issubdtype(classes.dtype, jnp.integer):
+    raise InputError(
+      f"target has dtype {classes.dtype}, expected integers or a function.",
+      "Give class indices, or a function of the outputs.",
+    )
+  if classes.ndim == 0:
+    classes = classes.reshape(1).repeat(count)
+  if classes.ndim > 2 or len(classes) != count or not classes.size:
+    raise InputError(
+      f"target has shape {classes.shape} for {count} images, expected ({count},) or ({count}, K).",
+      "Give one class, or K classes, per image.",
+    )
+  return None, classes
+
+
+def check_batch_size(batch_size: int | None) -> int | None:
+  """Returns a batch size as a Python integer; InputError unless it is one of at least 1."""
+  if batch_size is None:
+    return None
+  try:
+    size = operator.index(batch_size)
+  except TypeError:
+    size = 0
+  if size < 1:
+    raise InputError(
+      f"batch_size is {batch_size!r}, expected an integer of at least 1.", "Give None for all."
+    )
+  return size
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(model: nn.Module, side: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+  """Returns the shapes of a network's variables by path."""
+  image = jax.ShapeDtypeStruct((1, *side, model.ops.encoding.channels), jnp.float32)
+  leaves = traverse_util.flatten_dict(jax.eval_shape(model.init, jax.random.key(0), image), sep="/")
+  # Parameters first, which say most about what network it is.
+  paths = sorted(leaves, key=lambda path: not path.startswith("params/"))
+  return {path: leaves[path].shape for path in paths}
+
+
+def check_variables(model: nn.Module, variables: Variables, side: tuple[int, int]) -> None:
+  """Raises InputError unless a network finds its variables, for images of `side` pixels."""
+  wanted = _shapes(model, side)
+  given = traverse_util.flatten_dict(variables, sep="/")
+  collections = {path.partition("/")[0] for path in wanted}
+  problems = []
+  for path, shape in wanted.items():
+    if path not in given:
+      problems.append(f"{path} is missing")
+    elif np.shape(given[path]) != shape:
+      problems.append(f"{path} has shape {np.shape(given[path])}, expected {shape}")
+  if problems:  # More than a network needs is fine, as where a pooled one is explained unpooled.
+    problems += [
+      f"{path} is not a variable of it"
+      for path in given
+      if path not in wanted and path.partition("/")[0] in collections
+    ]
+    more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+    raise InputError(
+      f"The variables are not those of this {type(model).__name__}: "
+      f"{'; '.join(problems[:5])}{more}.",
+      "Give the model together with its own variables, as create/init, load and bcosify do.",
+    )
+
+
+def check_classes(
+  model: nn.Module, variables: Variables, images: np.ndarray, classes: Array | np.ndarray
+) -> None:
+  """Raises InputError unless a network has logits [N, C] and every class is one of them."""
+  encoded = jax.ShapeDtypeStruct((*images.shape[:-1], model.ops.encoding.channels), jnp.float32)
+  outputs = jax.eval_shape(model.apply, variables, encoded)
+  if not hasattr(outputs, "shape") or outputs.ndim != 2:
+    raise InputError(
+      "Class targets need a network with logits [N, C].",
+      "Give a function of the outputs as target.",
+    )
+  low, high = int(np.min(classes)), int(np.max(classes))
+  if low < 0 or high >= outputs.shape[-1]:
+    raise InputError(
+      f"target spans classes {low} to {high}, expected 0 to {outputs.shape[-1] - 1}.",
+      "Count classes from zero.",
+    )
+
+
+def select(
+  outputs: Any, count: int, function: Callable | None, classes: Array | None
+) -> tuple[Array, tuple[Any, Array | None]]:
+  """Returns the explained scalars of `count` outputs, and (outputs, classes).
+
+  Args:
+    outputs: Of the network: logits [N, C], or any tree for a function.
+    count: N.
+    function: From `split_target`.
+    classes: Likewise; if both are None, the predicted class of each image.
+
+  Returns:
+    [N] or [N, K]; the classes are None if there is a function.
+  """
+  if function is not None:
+    value = function(outputs)
+    if value.ndim not in (1, 2) or len(value) != count:
+      raise InputError(
+        f"The target function returned shape {value.shape} for {count} images, "
+        f"expected ({count},) or ({count}, K).",
+        "Return one scalar, or K scalars, per image.",
+      )
+    return value, (outputs, None)
+  if classes is None:
+    classes = jnp.argmax(outputs, axis=-1)
+  columns = classes if classes.ndim == 2 else classes[:, None]
+  value = jnp.take_along_axis(outputs, columns, axis=-1)
+  return value.reshape(classes.shape), (outputs, classes)
