@@ -24,9 +24,9 @@ from .layers import sources
 from .targets import (
   Target,
   Variables,
+  blaming_variables,
   check_batch_size,
-  check_classes,
-  check_variables,
+  check_range,
   select,
   split_target,
 )
@@ -105,18 +105,20 @@ def explain(
   batch_size = check_batch_size(batch_size)
   if model.ops.dtype is not None:
     model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
-  check_variables(model, variables, images.shape[1:3])
   function, classes = split_target(target, len(images))
-  if classes is not None:
-    check_classes(model, variables, images, classes)
   size = min(batch_size or len(images), len(images))
   parts = []
   for start in range(0, len(images), size):
     rows = np.minimum(np.arange(start, start + size), len(images) - 1)
-    with jax.default_matmul_precision("highest"):
-      part = _explain_jit(
-        model, function, variables, images[rows], None if classes is None else classes[rows]
-      )
+    asked = None if classes is None else classes[rows]
+    with (
+      jax.default_matmul_precision("highest"),
+      blaming_variables(model, variables, images.shape[1:3]),
+    ):
+      if classes is not None and not start:  # What is traced here is used again below.
+        traced = _explain_jit.eval_shape(model, function, variables, images[rows], asked)
+        check_range(classes, traced.logits)
+      part = _explain_jit(model, function, variables, images[rows], asked)
     keep = min(size, len(images) - start)
     parts.append(jax.tree.map(lambda leaf, keep=keep: np.asarray(leaf)[:keep], part))
   return parts[0] if len(parts) == 1 else jax.tree.map(lambda *p: np.concatenate(p), *parts)

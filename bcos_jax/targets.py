@@ -5,11 +5,13 @@ Shared by exact explanations and post-hoc attributions, with the checks of what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import functools
 import operator
 from typing import Any
 
+import flax
 from flax import linen as nn
 from flax import traverse_util
 import jax
@@ -99,22 +101,47 @@ def check_variables(model: nn.Module, variables: Variables, side: tuple[int, int
     )
 
 
+@contextlib.contextmanager
+def blaming_variables(
+  model: nn.Module, variables: Variables, side: tuple[int, int]
+) -> Iterator[None]:
+  """Where a network fails, raises the error of `check_variables` if its variables are to blame.
+
+  To check them beforehand would trace the network once more.
+  """
+  try:
+    yield
+  except InputError:
+    raise
+  except (flax.errors.FlaxError, TypeError, ValueError):
+    check_variables(model, variables, side)
+    raise
+
+
 def check_classes(
   model: nn.Module, variables: Variables, images: np.ndarray, classes: Array | np.ndarray
 ) -> None:
   """Raises InputError unless a network has logits [N, C] and every class is one of them."""
   encoded = jax.ShapeDtypeStruct((*images.shape[:-1], model.ops.encoding.channels), jnp.float32)
-  outputs = jax.eval_shape(model.apply, variables, encoded)
-  if not hasattr(outputs, "shape") or outputs.ndim != 2:
-    raise InputError(
-      "Class targets need a network with logits [N, C].",
-      "Give a function of the outputs as target.",
-    )
+  check_range(classes, jax.eval_shape(model.apply, variables, encoded))
+
+
+def check_range(classes: Array | np.ndarray, outputs: Any) -> None:
+  """Raises InputError unless outputs, or their shapes, are logits [N, C] of all the classes."""
+  _check_logits(outputs)
   low, high = int(np.min(classes)), int(np.max(classes))
   if low < 0 or high >= outputs.shape[-1]:
     raise InputError(
       f"target spans classes {low} to {high}, expected 0 to {outputs.shape[-1] - 1}.",
       "Count classes from zero.",
+    )
+
+
+def _check_logits(outputs: Any) -> None:
+  if getattr(outputs, "ndim", 0) != 2:
+    raise InputError(
+      "Class targets need a network with logits [N, C].",
+      "Give a function of the outputs as target.",
     )
 
 
@@ -141,6 +168,7 @@ def select(
         "Return one scalar, or K scalars, per image.",
       )
     return value, (outputs, None)
+  _check_logits(outputs)
   if classes is None:
     classes = jnp.argmax(outputs, axis=-1)
   columns = classes if classes.ndim == 2 else classes[:, None]
