@@ -108,7 +108,7 @@ def explain(
   check_variables(model, variables, images.shape[1:3])
   function, classes = split_target(target, len(images))
   if classes is not None:
-    check_classes(model, variables, images, classes)
+    check_classes(model, images.shape[1:3], classes)
   size = min(batch_size or len(images), len(images))
   parts = []
   for start in range(0, len(images), size):
