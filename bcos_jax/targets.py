@@ -67,18 +67,19 @@ def check_batch_size(batch_size: int | None) -> int | None:
 
 
 @functools.lru_cache(maxsize=64)
-def _shapes(model: nn.Module, side: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-  """Returns the shapes of a network's variables by path."""
+def _shapes(model: nn.Module, side: tuple[int, int]) -> tuple[dict[str, tuple[int, ...]], Any]:
+  """Returns the shapes of a network's variables by path, and of its outputs for one image."""
   image = jax.ShapeDtypeStruct((1, *side, model.ops.encoding.channels), jnp.float32)
-  leaves = traverse_util.flatten_dict(jax.eval_shape(model.init, jax.random.key(0), image), sep="/")
+  outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+  leaves = traverse_util.flatten_dict(variables, sep="/")
   # Parameters first, which say most about what network it is.
   paths = sorted(leaves, key=lambda path: not path.startswith("params/"))
-  return {path: leaves[path].shape for path in paths}
+  return {path: leaves[path].shape for path in paths}, outputs
 
 
 def check_variables(model: nn.Module, variables: Variables, side: tuple[int, int]) -> None:
   """Raises InputError unless a network finds its variables, for images of `side` pixels."""
-  wanted = _shapes(model, side)
+  wanted, _ = _shapes(model, side)
   given = traverse_util.flatten_dict(variables, sep="/")
   collections = {path.partition("/")[0] for path in wanted}
   problems = []
@@ -118,12 +119,10 @@ def blaming_variables(
     raise
 
 
-def check_classes(
-  model: nn.Module, variables: Variables, images: np.ndarray, classes: Array | np.ndarray
-) -> None:
+def check_classes(model: nn.Module, side: tuple[int, int], classes: Array | np.ndarray) -> None:
   """Raises InputError unless a network has logits [N, C] and every class is one of them."""
-  encoded = jax.ShapeDtypeStruct((*images.shape[:-1], model.ops.encoding.channels), jnp.float32)
-  check_range(classes, jax.eval_shape(model.apply, variables, encoded))
+  _, outputs = _shapes(model, side)
+  check_range(classes, outputs)
 
 
 def check_range(classes: Array | np.ndarray, outputs: Any) -> None:

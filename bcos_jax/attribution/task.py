@@ -139,7 +139,7 @@ def prepare(
     outputs = jax.eval_shape(explained.outputs, variables, encoded)
     single = jax.eval_shape(lambda o: select(o, len(images), function, None)[0], outputs).ndim == 1
   else:
-    check_classes(model, variables, images, np.zeros(1, int) if classes is None else classes)
+    check_classes(model, images.shape[1:3], np.zeros(1, int) if classes is None else classes)
     single = classes is None or classes.ndim == 1
   task = Task(explained, variables, images, classes, single, size or len(images), progress)
   if function is None:
