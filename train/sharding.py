@@ -63,7 +63,7 @@ def batch_divisor(mesh: Mesh) -> int:
 
 @contextlib.contextmanager
 def images_stay_apart(mesh: Mesh | None, batch_size: int) -> Iterator[None]:
-  """Keeps what modules return split over the batch, while a network is traced.
+  """Keeps what modules take and return split over the batch, while a network is traced.
 
   Where a parameter is split, the compiler would else now and then split what is computed with it
   alike, and send activations to do so; now it gathers the parameter.
@@ -85,8 +85,10 @@ def images_stay_apart(mesh: Mesh | None, batch_size: int) -> Iterator[None]:
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
   def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-    result = call(*args, **kwargs)
-    return jax.tree.map(split, result) if context.method_name == "__call__" else result
+    if context.method_name != "__call__":  # Others may return a parameter.
+      return call(*args, **kwargs)
+    # The gradient of what goes in is split like it, as is that of what comes out.
+    return jax.tree.map(split, call(*jax.tree.map(split, args), **kwargs))
 
   with nn.intercept_methods(intercept):
     yield
