@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import bcos_jax
-from bcos_jax import metrics
+from bcos_jax import attribution, metrics
 from bcos_jax.errors import InputError
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -272,7 +272,7 @@ def test_contributions_of_a_network_are_those_of_explain(network):
 def test_input_times_gradient_is_the_ordinary_gradient(network):
   model, variables, images = network
   targets = np.array([[0, 3], [9, 1], [4, 4]])
-  maps = metrics.input_x_gradient(model, variables)(images, targets)
+  maps = attribution.attribute_with("input_x_gradient", model, variables)(images, targets)
   assert maps.shape == (3, 2, 16, 16)
   gradient = jax.jit(jax.grad(lambda x, target: model.apply(variables, x[None])[0, target]))
   for image, line, row in zip(images, targets, maps, strict=True):

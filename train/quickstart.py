@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 import bcos_jax
-from bcos_jax import metrics, render
+from bcos_jax import attribution, metrics, render
 from bcos_jax.ops import BcosOps
 from bcos_jax.pretrained import check_writable
 
@@ -260,12 +260,16 @@ def _pointing(
     )
     for name, attribute in (
       ("bcos", metrics.attribute_with(tuned.model, tuned.variables)),
-      ("input_x_gradient", metrics.input_x_gradient(conventional.model, conventional.variables)),
+      ("input_x_gradient", _input_x_gradient(conventional)),
     )
   }
   scores = {name: result.mean for name, result in played.items()}
   bcos = played["bcos"]
   return {**scores, "random": bcos.random, "uniform": bcos.uniform}, bcos.num_grids
+
+
+def _input_x_gradient(result: TrainResult) -> Callable[..., np.ndarray]:
+  return attribution.attribute_with("input_x_gradient", result.model, result.variables)
 
 
 def _save(folder: pathlib.Path, name: str, result: TrainResult):
@@ -290,9 +294,7 @@ def _draw(
   """Draws one digit of several classes, and the report."""
   rows = [int(np.flatnonzero(labels == digit)[0]) for digit in (0, 7, 4, 3, 5, 8)]
   ex = jax.tree.map(lambda leaf: leaf[np.array(rows)], explanation)
-  baseline = metrics.input_x_gradient(conventional.model, conventional.variables)(
-    ex.images, np.asarray(ex.target)[:, None]
-  )[:, 0]
+  baseline = _input_x_gradient(conventional)(ex.images, ex.target)
   # Pictures of 24 pixels: the published window of 15 is for 224.
   options = render.Options(smooth=3, background=0.5)
   render.figures(

@@ -7,7 +7,6 @@ from .grid_pointing import (
   for_grids,
   grid_pointing_game,
   grid_share,
-  input_x_gradient,
 )
 from .grids import Selection, make_grid, random_grids, sample_grids, select
 from .localisation import box_masks, energy_pointing_game, pointing_game
@@ -50,7 +49,6 @@ __all__ = [
   "for_grids",
   "grid_pointing_game",
   "grid_share",
-  "input_x_gradient",
   "insertion",
   "label_randomization",
   "layers_of",

@@ -148,9 +148,9 @@ def grid_pointing_game(
 
   Args:
     attribute: Called as `attribute(grids [B, H, W, C], targets [B, n])`, returns signed maps
-      [B, n, H, W]; see `attribute_with`, `input_x_gradient`, `for_grids`, `strided`, `windowed`.
-      B is always `batch_size`. Or precomputed maps [G, n, H, W], of the grids that `sample_grids`
-      (or `random_grids`) and `make_grid` give for the same arguments.
+      [B, n, H, W]; see `attribute_with` (here and in `attribution`), `for_grids`, `strided` and
+      `windowed`. B is always `batch_size`. Or precomputed maps [G, n, H, W], of the grids that
+      `sample_grids` (or `random_grids`) and `make_grid` give for the same arguments.
     logits: [N, C] of the single images, or a function from images [B, H, W, C] to [B, C].
     images: [N, H, W, C] in [0, 1], or a sequence of N such pictures, read when needed.
     labels: [N] ints.
@@ -221,30 +221,6 @@ def for_grids(explainer: Explainer) -> Attribute:
     return maps.reshape(count, classes, *maps.shape[1:])
 
   return attribute
-
-
-def input_x_gradient(model: nn.Module, variables: Variables) -> Attribute:
-  """Encoded input times the ordinary gradient, summed over channels: a post-hoc baseline.
-
-  No dynamic weight is detached, so this is what one would try on a conventional network.
-  """
-
-  def attribute(grids: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    with jax.default_matmul_precision("highest"):
-      return np.asarray(_input_x_gradient(model, variables, grids, targets))
-
-  return attribute
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _input_x_gradient(
-  model: nn.Module, variables: Variables, images: jax.Array, targets: jax.Array
-) -> jax.Array:
-  inputs = model.ops.encoding(images)
-  logits, pullback = jax.vjp(lambda x: model.apply(variables, x, train=False), inputs)
-  one_hot = jax.nn.one_hot(targets.T, logits.shape[-1], dtype=logits.dtype)
-  (gradients,) = jax.vmap(pullback)(one_hot)
-  return jnp.sum(inputs * gradients, axis=-1).swapaxes(0, 1)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
