@@ -12,16 +12,18 @@ from flax import linen as nn
 import jax
 import numpy as np
 import pytest
-import torch
-from torch.nn import functional as T
 
-import bcos_jax
-from bcos_jax import StandardOps, attribution
-from bcos_jax.attribution.gradients import draw_noise
-from bcos_jax.attribution.perturbation import draw_grids
-from bcos_jax.attribution.surrogates import draw_parts
+torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-torch` only")
 
-from ..common import CLASSES, SIDE, filled, photos, rel, tiny
+from torch.nn import functional as T  # noqa: E402
+
+import bcos_jax  # noqa: E402
+from bcos_jax import StandardOps, attribution  # noqa: E402
+from bcos_jax.attribution.gradients import draw_noise  # noqa: E402
+from bcos_jax.attribution.perturbation import draw_grids  # noqa: E402
+from bcos_jax.attribution.surrogates import draw_parts  # noqa: E402
+
+from ..common import CLASSES, SIDE, filled, photos, rel, tiny  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
