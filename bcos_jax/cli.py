@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_compile,
     _add_evaluate,
     _add_explain,
+    _add_study,
   ):
     add(commands)
   return parser
@@ -406,8 +407,8 @@ def _evaluate(options, _):
         bundle.model, bundle.variables, examples, batch_size=options.batch_size
       )
       print(f"accuracy {result['accuracy']:.2%} on {result['count']:.0f} images", flush=True)
-    for metric, numbers in measure.measure(bundle, examples, choices):
-      for name, value in numbers.items():
+    for metric, found in measure.measure(bundle, examples, choices):
+      for name, value in found.summary().items():
         print(f"{metric.replace('_', ' ')} {name:<14} {value:.4g}", flush=True)
 
 
@@ -463,6 +464,46 @@ def _explain(options, _):
     output=options.output,
     target=options.target,
     batch_size=options.batch_size,
+  )
+
+
+def _add_study(commands):
+  command = _add(
+    commands,
+    "study",
+    _study,
+    "train small networks, and measure what B-cosification does to them",
+    "bcos-jax study b-sweep --dataset=digits",
+  )
+  command.add_argument(
+    "study", help="equivalence, speedup, b-sweep, options, methods or robustness"
+  )
+  command.add_argument("--dataset", default="shape_scenes", help="shape_scenes or digits")
+  command.add_argument(
+    "--network", default="", help="architecture, see `bcos-jax models`; the recipe's if not given"
+  )
+  command.add_argument(
+    "--workdir",
+    type=pathlib.Path,
+    default=pathlib.Path("runs/studies"),
+    help="folder of networks and findings, shared by all studies",
+  )
+  command.add_argument("--seed", type=int, default=0, help="seed of everything")
+  command.add_argument(
+    "--short", action="store_true", help="a fraction of the steps; shows that everything runs"
+  )
+
+
+def _study(options, _):
+  from . import studies
+
+  studies.run(
+    options.study,
+    workdir=options.workdir,
+    dataset=options.dataset,
+    network=options.network,
+    seed=options.seed,
+    short=options.short,
   )
 
 

@@ -12,9 +12,12 @@ from PIL import Image
 
 from bcos_jax import metrics
 from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.inputs import Preprocess
 from bcos_jax.pretrained import Bundle
 
-from .data import pipeline
+from .data import Dataset, pipeline
+
+Measured = metrics.Scores | metrics.GridPointingResult
 
 _CURVES = ("deletion", "insertion", "comprehensiveness", "sufficiency")
 NAMES = ("accuracy", "grid_pointing", "energy_pointing", *_CURVES, "completeness")
@@ -53,7 +56,7 @@ class Choices:
 
 def measure(
   bundle: Bundle, examples: pipeline.Examples, choices: Choices
-) -> Iterator[tuple[str, dict[str, float]]]:
+) -> Iterator[tuple[str, Measured]]:
   """Measures explanations of the labelled classes.
 
   Args:
@@ -62,7 +65,7 @@ def measure(
     choices: What to measure; "accuracy" is left to `evaluate`.
 
   Yields:
-    Names and numbers, see the metrics' `summary`.
+    Each name and what was measured; its `summary()` has it as plain numbers.
 
   Raises:
     InputError: No masks to point at, pictures with several labels, or see the metrics.
@@ -80,14 +83,16 @@ def measure(
   if not names:
     return
   rows = np.unique(np.linspace(0, len(examples) - 1, choices.num_images).astype(int)).tolist()
-  regions = _regions(bundle, examples, rows) if "energy_pointing" in names else None
+  objects = None
+  if "energy_pointing" in names:
+    objects = regions(bundle.preprocess, examples.dataset, rows)
   chosen = [examples[i] for i in rows]
   images, targets = (np.stack([e[key] for e in chosen]) for key in ("image", "label"))
   network = (bundle.model, bundle.variables, images, targets)
   for name in names:
     if name == "energy_pointing":
       found = metrics.energy_pointing_game(
-        explainer, regions, images, targets, smooth=choices.smooth, batch_size=choices.batch_size
+        explainer, objects, images, targets, smooth=choices.smooth, batch_size=choices.batch_size
       )
     elif name == "completeness":
       found = metrics.completeness(*network, batch_size=choices.batch_size)
@@ -98,12 +103,12 @@ def measure(
         batch_size=choices.batch_size,
       )
       found = getattr(metrics, name)(*network, explainer, how)
-    yield name, found.summary()
+    yield name, found
 
 
 def _play(
   bundle: Bundle, examples: pipeline.Examples, choices: Choices, explainer: Callable
-) -> dict[str, float]:
+) -> metrics.GridPointingResult:
   """Plays the grid pointing game; holds the pictures of one batch at a time."""
   source = examples.dataset.source
   network = jax.jit(lambda x: bundle.model.apply(bundle.variables, bundle.model.ops.encoding(x)))
@@ -115,7 +120,7 @@ def _play(
     grid=choices.grid,
     num_grids=choices.num_grids,
     smooth=choices.smooth,
-  ).summary()
+  )
 
 
 class _Pictures(Sequence):
@@ -131,17 +136,26 @@ class _Pictures(Sequence):
     return self._examples[index]["image"]
 
 
-def _regions(bundle: Bundle, examples: pipeline.Examples, rows: Sequence[int]) -> np.ndarray:
-  """The labelled objects, bool [N, H, W], cut as the network's preprocessing cuts pictures."""
-  cut = dataclasses.replace(bundle.preprocess, interpolation="nearest", colors=1)
-  regions = []
+def regions(preprocess: Preprocess, dataset: Dataset, rows: Sequence[int]) -> np.ndarray:
+  """Returns the labelled objects, bool [N, H, W], cut as the preprocessing cuts pictures.
+
+  Args:
+    preprocess: Of the network.
+    dataset: Whose records have a `mask`, a PNG with 1 where the labelled object is.
+    rows: N examples of it.
+
+  Raises:
+    InputError: The data set has no masks.
+  """
+  cut = dataclasses.replace(preprocess, interpolation="nearest", colors=1)
+  found = []
   for row in rows:
-    record = examples.dataset.source[row]
+    record = dataset.source[row]
     if "mask" not in record:
       raise InputError(
-        f"{examples.dataset.name} has no masks of its objects, which energy_pointing needs.",
+        f"{dataset.name} has no masks of its objects, which energy_pointing needs.",
         "Use shape_scenes, or leave energy_pointing out.",
       )
     marked = np.asarray(Image.open(io.BytesIO(record["mask"]))) == 1
-    regions.append(cut(Image.fromarray(np.uint8(marked) * 255))[..., 0] > 0.5)
-  return np.stack(regions)
+    found.append(cut(Image.fromarray(np.uint8(marked) * 255))[..., 0] > 0.5)
+  return np.stack(found)

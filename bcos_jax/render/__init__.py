@@ -10,15 +10,21 @@ render.report("report.html", "My network", [render.Entry(ex, 0, labels)])
 """
 
 from .color import contribution_map, cutoff_of, overlay, rgba, rgba_from
+from .comparison import comparison
 from .figure import figure, figures
+from .plots import Panel, bars, curves
 from .report import Entry, report
 from .views import Options, View, view
 
 __all__ = [
   "Entry",
   "Options",
+  "Panel",
   "View",
+  "bars",
+  "comparison",
   "contribution_map",
+  "curves",
   "cutoff_of",
   "figure",
   "figures",

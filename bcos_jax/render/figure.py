@@ -1,13 +1,8 @@
-"""Figures of explanations with Matplotlib, drawn off screen.
-
-Only Matplotlib's object interface is used: no window system is chosen, nothing global changes,
-and the style is Matplotlib's own on white, whatever the caller's settings are.
-"""
+"""Figures of explanations, one or several, with Matplotlib."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-import io
 import os
 import textwrap
 from typing import TYPE_CHECKING
@@ -15,15 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
-from . import color, files
+from . import canvas, color
+from .canvas import BAR, INK, SOFT
 from .views import Options, View, view
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
 
-_DPI = 150
-_INK, _SOFT, _BAR = "#1a1a1a", "#5f6368", "#b9c0c8"
 _SUPPORTS, _OPPOSES = "#b00000", "#0000b0"
 _TITLES = ("picture", "what the network sees in it", "contributions")
 
@@ -51,11 +45,12 @@ def figure(
   Raises:
     InputError: Arguments that do not fit, or a path that cannot be written.
   """
-  target = _check_path(path)
+  target = None if path is None else canvas.check_path(path)
   shown = view(ex, index, labels, options)
-  with _plain_style():
+  with canvas.plain_style():
     result = _draw_one(shown)
-  _save(result, target)
+  if target:
+    canvas.save(result, target)
   return result
 
 
@@ -87,35 +82,38 @@ def figures(
   Raises:
     InputError: Arguments that do not fit, or a path that cannot be written.
   """
-  target = _check_path(path)
+  target = None if path is None else canvas.check_path(path)
   if not len(indices):
     raise InputError("indices is empty, expected at least one image to draw.", "Give e.g. [0].")
   rows = [
     (view(ex, index, labels, options), _baseline_maps(baselines or {}, index, len(ex.images)))
     for index in indices
   ]
-  with _plain_style():
+  with canvas.plain_style():
     result = _draw_rows(rows, title, options or Options())
-  _save(result, target)
+  if target:
+    canvas.save(result, target)
   return result
 
 
 def _draw_one(shown: View) -> Figure:
   titles = [*_titles(shown), "most probable classes"]
   height, width = shown.contributions.shape
-  result = _blank((3.25 * len(titles) + 0.6, 3.0 * max(1.0, height / width) + 1.3), "constrained")
+  result = canvas.blank(
+    (3.25 * len(titles) + 0.6, 3.0 * max(1.0, height / width) + 1.3), "constrained"
+  )
   result.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
   axes = result.subplots(1, len(titles))
   _draw_panels(axes[:-1], shown)
   _draw_scale(axes[-2], shown.cutoff)
   _draw_classes(axes[-1], shown)
   for ax, text in zip(axes, titles, strict=True):
-    ax.set_title(text, fontsize=11, color=_INK)
-  result.suptitle(headline(shown), fontsize=13.5, color=_INK, parse_math=False)
+    ax.set_title(text, fontsize=11, color=INK)
+  result.suptitle(headline(shown), fontsize=13.5, color=INK, parse_math=False)
   result.supxlabel(
     textwrap.fill(completeness(shown), 40 * len(titles)),
     fontsize=9.5,
-    color=_SOFT,
+    color=SOFT,
     parse_math=False,
   )
   return result
@@ -127,7 +125,7 @@ def _draw_rows(
   titles = [*_titles(rows[0][0]), *rows[0][1]]
   height, width = rows[0][0].contributions.shape
   size = (2.4 * len(titles) + 0.5, (2.4 * height / width + 0.4) * len(rows) + 1.3)
-  result = _blank(size, "compressed")
+  result = canvas.blank(size, "compressed")
   result.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
   grid = result.add_gridspec(len(rows) + 1, len(titles), height_ratios=[1.0] * len(rows) + [0.05])
   axes = np.array(
@@ -139,24 +137,14 @@ def _draw_rows(
     _note_scale(line[own - 1], shown.cutoff)
     for ax, values in zip(line[own:], maps.values(), strict=True):
       cutoff = float(color.cutoff_of(values, options.percentile))
-      _draw_map(ax, values, cutoff)
+      draw_map(ax, values, cutoff)
       _note_scale(ax, cutoff)
-    line[0].set_ylabel(_row_label(shown), fontsize=10.5, color=_INK, parse_math=False)
+    line[0].set_ylabel(_row_label(shown), fontsize=10.5, color=INK, parse_math=False)
   for ax, text in zip(axes[0], titles, strict=True):
-    ax.set_title(textwrap.fill(text, 30), fontsize=10.5, color=_INK, parse_math=False)
-  _draw_legend(result.add_subplot(grid[-1, :]), len(titles))
+    ax.set_title(textwrap.fill(text, 30), fontsize=10.5, color=INK, parse_math=False)
+  draw_legend(result.add_subplot(grid[-1, :]), len(titles))
   if title:
-    result.suptitle(title, fontsize=13.5, color=_INK, parse_math=False)
-  return result
-
-
-def _blank(size: tuple[float, float], layout: str) -> Figure:
-  """A white figure that draws into memory."""
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
-  result = Figure(figsize=size, dpi=_DPI, layout=layout, facecolor="white")
-  FigureCanvasAgg(result)
+    result.suptitle(title, fontsize=13.5, color=INK, parse_math=False)
   return result
 
 
@@ -166,20 +154,22 @@ def _draw_panels(axes: Sequence[Axes], shown: View) -> None:
   pictures = [shown.picture] if shown.colored is None else [shown.picture, shown.colored]
   for ax, image in zip(images, pictures, strict=True):
     ax.imshow(image, interpolation="nearest")
-    _frame(ax)
-  _draw_map(heat, shown.contributions, shown.cutoff)
+    frame(ax)
+  draw_map(heat, shown.contributions, shown.cutoff)
 
 
-def _draw_map(ax: Axes, values: np.ndarray, cutoff: float) -> None:
+def draw_map(ax: Axes, values: np.ndarray, cutoff: float) -> None:
+  """Draws a signed map [H, W]; colours are full at plus and minus `cutoff`."""
   limit = cutoff or 1.0
   ax.imshow(values, cmap="bwr", vmin=-limit, vmax=limit, interpolation="nearest")
-  _frame(ax)
+  frame(ax)
 
 
-def _frame(ax: Axes) -> None:
+def frame(ax: Axes) -> None:
+  """Leaves a thin frame around a picture, without ticks."""
   ax.set(xticks=[], yticks=[])
   for spine in ax.spines.values():
-    spine.set(edgecolor=_BAR, linewidth=0.8)
+    spine.set(edgecolor=BAR, linewidth=0.8)
 
 
 def _draw_classes(ax: Axes, shown: View) -> None:
@@ -187,12 +177,12 @@ def _draw_classes(ax: Axes, shown: View) -> None:
   for row, (number, name, probability) in enumerate(shown.classes):
     explained = number == shown.target
     ink = {
-      "color": _INK if explained else _SOFT,
+      "color": INK if explained else SOFT,
       "fontsize": 9.5,
       "fontweight": "bold" if explained else "normal",
     }
     ax.barh(row, 1.0, height=0.3, color="#eef0f2")
-    ax.barh(row, probability, height=0.3, color=_INK if explained else _BAR)
+    ax.barh(row, probability, height=0.3, color=INK if explained else BAR)
     ax.text(0, row - 0.24, _short(name, 25), ha="left", va="bottom", parse_math=False, **ink)
     ax.text(1, row - 0.24, percent(probability), ha="right", va="bottom", **ink)
   ax.set(xlim=(0, 1), ylim=(max(5, len(shown.classes)) - 0.6, -0.75), xticks=[], yticks=[])
@@ -215,16 +205,16 @@ def _draw_scale(ax: Axes, cutoff: float) -> None:
     bar.ax.text(
       0.5, height, word, ha="center", va=side, fontsize=9, color=ink, transform=bar.ax.transAxes
     )
-  bar.outline.set_edgecolor(_SOFT)
+  bar.outline.set_edgecolor(SOFT)
 
 
 def _note_scale(ax: Axes, cutoff: float) -> None:
   ax.set_xlabel(
-    f"full colour: ±{cutoff:.2g}" if cutoff else "no contributions", fontsize=9, color=_SOFT
+    f"full colour: ±{cutoff:.2g}" if cutoff else "no contributions", fontsize=9, color=SOFT
   )
 
 
-def _draw_legend(ax: Axes, columns: int) -> None:
+def draw_legend(ax: Axes, columns: int) -> None:
   """One scale below all rows: every map has the same colours and its own full value."""
   from matplotlib.cm import ScalarMappable
   from matplotlib.colors import Normalize
@@ -238,7 +228,7 @@ def _draw_legend(ax: Axes, columns: int) -> None:
     ticks=[-1, 0, 1],
   )
   bar.ax.set_xticklabels(["opposes the class", "no influence", "supports the class"], fontsize=9.5)
-  bar.outline.set_edgecolor(_SOFT)
+  bar.outline.set_edgecolor(SOFT)
 
 
 def _titles(shown: View) -> tuple[str, ...]:
@@ -299,37 +289,3 @@ def _baseline_maps(
         "Give one signed map per image of the explanation.",
       )
   return {name: np.asarray(maps[image], np.float32) for name, maps in baselines.items()}
-
-
-def _plain_style():
-  """Matplotlib's own style while drawing; the caller's settings come back afterwards."""
-  import matplotlib.style
-
-  return matplotlib.style.context("default")
-
-
-def _check_path(path: str | os.PathLike | None):
-  if path is None:
-    return None
-  checked = files.check_folder(path)
-  if checked.suffix.lower() not in (".png", ".pdf", ".svg"):
-    raise InputError(
-      f"{str(path)!r} has the suffix {checked.suffix!r}, expected .png, .pdf or .svg.",
-      "Name the file e.g. explanation.png.",
-    )
-  return checked
-
-
-def _save(result: Figure, path) -> None:
-  if path is None:
-    return
-  buffer = io.BytesIO()
-  with _plain_style():
-    result.savefig(
-      buffer,
-      format=path.suffix[1:].lower(),
-      facecolor="white",
-      bbox_inches="tight",
-      pad_inches=0.12,
-    )
-  files.write(path, buffer.getvalue())

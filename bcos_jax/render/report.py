@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import html
 import io
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
-from . import color, files
+from . import canvas, color, files
 from .figure import completeness, headline, percent
 from .views import Options, View, view
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
 _LEGEND = """
 <section class="legend"><h2>How to read the pictures</h2><dl>
@@ -57,6 +60,8 @@ margin:.75rem 0}
 figure{margin:0}figcaption{font-size:.85rem;color:var(--soft);margin-top:.3rem}
 figure img{width:100%;height:auto;display:block;background:#fff;border:1px solid var(--line);
 image-rendering:pixelated}
+.plot{margin:1.25rem 0;break-inside:avoid}.plot img{width:auto;max-width:100%;
+border-radius:.3rem;image-rendering:auto}
 .classes{width:100%;max-width:34rem;font-size:.95rem}.classes td{padding:.15rem .6rem .15rem 0}
 .classes .name{overflow-wrap:anywhere;width:45%}
 .classes .number{text-align:right;white-space:nowrap}
@@ -99,6 +104,7 @@ def report(
   *,
   intro: str = "",
   summary: Sequence[Sequence[object]] | None = None,
+  plots: Mapping[str, Figure] | None = None,
   options: Options | None = None,
 ) -> None:
   """Writes explanations as one HTML file without any link to the outside.
@@ -109,6 +115,7 @@ def report(
     entries: The explanations, in order.
     intro: Text below the heading; an empty line starts a paragraph.
     summary: Rows of a table, the first one its header; None for no table.
+    plots: Caption to figure, shown below the table; see `curves` and `bars`.
     options: How to draw; see `Options`.
 
   Raises:
@@ -122,9 +129,18 @@ def report(
     f'<meta name="viewport" content="width=device-width,initial-scale=1">'
     f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>"
     f"<header><h1>{html.escape(title)}</h1>{paragraphs}{_table(summary)}</header>"
+    f"{_plots(plots or {})}"
     f"<main>{_LEGEND if entries else ''}{articles}</main></body></html>\n"
   )
   files.write(target, page.encode("utf-8", errors="replace"))
+
+
+def _plots(plots: Mapping[str, Figure]) -> str:
+  return "".join(
+    f'<figure class="plot"><img src="{_data(canvas.encoded(plot))}" alt="{html.escape(caption)}">'
+    f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    for caption, plot in plots.items()
+  )
 
 
 def _table(rows: Sequence[Sequence[object]] | None) -> str:
@@ -210,4 +226,8 @@ def _png(image) -> str:
   buffer = io.BytesIO()
   pixels = np.uint8(np.round(255 * np.clip(np.asarray(image), 0, 1)))
   Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
-  return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+  return _data(buffer.getvalue())
+
+
+def _data(png: bytes) -> str:
+  return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

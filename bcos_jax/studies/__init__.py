@@ -1,0 +1,101 @@
+"""Studies of B-cosification that run offline in minutes, with small networks.
+
+  bcos-jax study equivalence | speedup | b-sweep | options | methods | robustness
+
+Each trains what it needs, measures it, and leaves a table, plots and a report. Every sentence of
+an answer is written from the numbers of its table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import os
+import pathlib
+import shlex
+import time
+
+from bcos_jax.errors import unknown_name
+from bcos_jax.pretrained import check_writable
+
+from . import b_sweep, equivalence, methods, options, speedup
+from .lab import SETTINGS, Lab
+from .study import Findings
+
+STUDIES: dict[str, Callable[..., Findings]] = {
+  "equivalence": equivalence.study,
+  "speedup": speedup.study,
+  "b-sweep": b_sweep.study,
+  "options": options.study,
+  "methods": methods.study,
+}
+"""Every study by name."""
+
+
+def run(
+  name: str,
+  *,
+  workdir: str | os.PathLike = "runs/studies",
+  dataset: str = "shape_scenes",
+  network: str = "",
+  seed: int = 0,
+  short: bool = False,
+  progress: bool = True,
+  say: Callable[[str], None] = print,
+) -> Findings:
+  """Runs a study and writes what it finds.
+
+  Args:
+    name: One of `STUDIES`.
+    workdir: Folder of networks and findings, which other studies share; a study that was stopped
+      goes on where it was.
+    dataset: "digits" or "shape_scenes".
+    network: Architecture, see `bcos_jax.names()`; "" for that of the data set's recipe (of
+      `equivalence`: one small network of every kind).
+    seed: Of everything.
+    short: A fraction of the steps and pictures; shows that everything runs, the numbers mean
+      little.
+    progress: Whether to show progress bars.
+    say: Prints a line.
+
+  Returns:
+    The findings, also written to study.md, table.csv, report.html and a PNG per plot in
+    `workdir/findings/<data set>/<name>`.
+
+  Raises:
+    InputError: An unknown name, or a folder that cannot be written.
+  """
+  if name not in STUDIES:
+    raise unknown_name("study", name, STUDIES)
+  began = time.monotonic()
+  workdir = check_writable(workdir)
+  words = [dataset, network, f"seed{seed}", "short" if short else ""]
+  kind = "-".join(word for word in words if word)
+  lab = Lab(
+    workdir=pathlib.Path(workdir) / "networks" / kind,
+    dataset=dataset,
+    network=network,
+    seed=seed,
+    short=short,
+    progress=progress,
+    say=say,
+  )
+  found = STUDIES[name](lab)
+  folder = pathlib.Path(workdir) / "findings" / kind / name
+  folder.mkdir(parents=True, exist_ok=True)
+  found.write(folder, _command(name, lab), time.monotonic() - began)
+  say("")
+  for line in found.answer:
+    say(line)
+  say(f"\nTable, plots and report: {folder}")
+  return found
+
+
+def _command(name: str, lab: Lab) -> str:
+  words = ["bcos-jax", "study", name, f"--dataset={lab.dataset}"]
+  words += [f"--network={lab.network}"] if lab.network else []
+  words += [f"--seed={lab.seed}"] if lab.seed else []
+  words += ["--short"] if lab.short else []
+  return shlex.join(words)
+
+
+__all__ = ["SETTINGS", "STUDIES", "Findings", "Lab", "run"]

@@ -1,0 +1,272 @@
+"""Where studies train and measure: small networks, a data set, and one pretrained network for all.
+
+Networks are kept in the folder and trained by `train`, so a study that was stopped goes on where
+it was, and studies of the same data set share what they have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+import functools
+import pathlib
+
+from flax import linen as nn
+import jax
+from ml_collections import ConfigDict
+import numpy as np
+
+import bcos_jax
+from bcos_jax import metrics
+from bcos_jax.errors import unknown_name
+from bcos_jax.train import measure, start
+from bcos_jax.train.config import load_config
+from bcos_jax.train.data import open_dataset, pipeline
+from bcos_jax.train.loop import TrainResult, train
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+  """How long networks are trained on a data set, and how their explanations are measured.
+
+  Attributes:
+    pretrain: Steps of the conventional network.
+    finetune: Steps of a B-cosified network, and of one from scratch.
+    eval_every: Steps between evaluations.
+    grid: Pictures per side of the grid pointing game.
+    num_grids: Most grids.
+    smooth: Odd averaging window of the pointing games: the published 15 pixels, of 224, scaled.
+    num_images: Pictures to measure on where not all of the test set is.
+  """
+
+  pretrain: int
+  finetune: int
+  eval_every: int
+  grid: int
+  num_grids: int
+  smooth: int
+  num_images: int = 200
+
+
+SETTINGS = {
+  "digits": Setting(pretrain=300, finetune=120, eval_every=10, grid=2, num_grids=30, smooth=3),
+  "shape_scenes": Setting(
+    pretrain=600, finetune=400, eval_every=25, grid=3, num_grids=25, smooth=5
+  ),
+}
+
+
+def _shortened(setting: Setting) -> Setting:
+  return dataclasses.replace(
+    setting, pretrain=60, finetune=40, eval_every=20, grid=2, num_grids=2, num_images=24
+  )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pictures:
+  """The test pictures of a data set.
+
+  Attributes:
+    images: [N, H, W, colors] in [0, 1].
+    labels: int [N].
+    names: Of the classes.
+    regions: bool [N, H, W], where the labelled object is; None if the data set does not say.
+  """
+
+  images: np.ndarray
+  labels: np.ndarray
+  names: tuple[str, ...]
+  regions: np.ndarray | None
+
+  def some(self, count: int) -> Pictures:
+    """Returns so many pictures, spread evenly over all."""
+    rows = np.unique(np.linspace(0, len(self.images) - 1, count).astype(int))
+    regions = None if self.regions is None else self.regions[rows]
+    return dataclasses.replace(
+      self, images=self.images[rows], labels=self.labels[rows], regions=regions
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Measures:
+  """What explanations of a network are worth.
+
+  Attributes:
+    accuracy: On all test pictures.
+    grid_pointing: Mean score of the grid pointing game; None if too few pictures could be used.
+    grid_pointing_error: Its standard error over the grids; None likewise.
+    energy_pointing: Mean score; None where the data set has no masks.
+    bias_share: Mean share of what adds up to an output that is no pixel's: sizes of biases and
+      other constants, over theirs and that of the pixels' sum. The logit bias is left out.
+  """
+
+  accuracy: float
+  grid_pointing: float | None
+  grid_pointing_error: float | None
+  energy_pointing: float | None
+  bias_share: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lab:
+  """A place for a study.
+
+  Attributes:
+    workdir: Folder of the networks.
+    dataset: One of `SETTINGS`.
+    network: Architecture; "" for that of the data set's recipe.
+    seed: Of all trainings.
+    short: A fraction of the steps and pictures; shows that everything runs.
+    progress: Whether to show progress bars.
+    say: Prints a line.
+  """
+
+  workdir: pathlib.Path
+  dataset: str = "shape_scenes"
+  network: str = ""
+  seed: int = 0
+  short: bool = False
+  progress: bool = True
+  say: Say = print
+
+  def __post_init__(self):
+    if self.dataset not in SETTINGS:
+      raise unknown_name("data set of studies", self.dataset, SETTINGS)
+    if self.network and self.network not in bcos_jax.names():
+      raise unknown_name("network", self.network, bcos_jax.names())
+
+  @property
+  def setting(self) -> Setting:
+    setting = SETTINGS[self.dataset]
+    return _shortened(setting) if self.short else setting
+
+  def conventional(self) -> TrainResult:
+    """The pretrained network that the study starts from."""
+    return self._train("conventional", "conventional", self.setting.pretrain)
+
+  def bcosified(self, name: str = "bcosified", *overrides: str) -> TrainResult:
+    """B-cosifies the pretrained network and fine-tunes it.
+
+    Args:
+      name: Of its folder; the same for the same overrides.
+      *overrides: Of the recipe, e.g. "--config.ops.b=1.5".
+    """
+    source = self.conventional()
+    bundle = self.workdir / "conventional.bundle"
+    if not bundle.exists():
+      bcos_jax.save(
+        bundle,
+        source.model,
+        jax.device_get(source.variables),
+        preprocess=source.preprocess,
+        labels=source.labels,
+      )
+    return self._train(
+      name, "bcosify", self.setting.finetune, f"--config.init={bundle}", *overrides
+    )
+
+  def before_fine_tuning(self, *overrides: str) -> float:
+    """Returns the test accuracy of what `bcosified` starts from with the same overrides."""
+    bundle = self.workdir / "conventional.bundle"
+    config = self._config("bcosify", 1, f"--config.init={bundle}", *overrides)
+    logits = _logits(*start.network(config), self.pictures.images)
+    return float(np.mean(logits.argmax(-1) == self.pictures.labels))
+
+  def scratch(self) -> TrainResult:
+    """The B-cos network that is trained from random weights."""
+    return self._train("scratch", "scratch", self.setting.finetune)
+
+  def _train(self, name: str, variant: str, steps: int, *overrides: str) -> TrainResult:
+    self.say(f"Training {name}: {steps} steps")
+    config = self._config(variant, steps, *overrides)
+    return train(config, workdir=self.workdir / name, progress=self.progress)
+
+  def _config(self, variant: str, steps: int, *overrides: str) -> ConfigDict:
+    if self.network:
+      overrides = (f"--config.model.name={self.network}", *overrides)
+    return load_config(
+      f"{self.dataset}:{variant}",
+      [
+        f"--config.steps={steps}",
+        f"--config.eval_every={self.setting.eval_every}",
+        f"--config.seed={self.seed}",
+        "--config.init=",
+        *overrides,
+      ],
+    )
+
+  @functools.cached_property
+  def pictures(self) -> Pictures:
+    """The test pictures, as every network of the study reads them."""
+    prepare = self.conventional().preprocess
+    examples = pipeline.Examples(open_dataset(self.dataset, "test"), prepare)
+    images, labels = pipeline.to_arrays(examples)
+    dataset = examples.dataset
+    masked = "mask" in dataset.source[0]
+    regions = measure.regions(prepare, dataset, range(len(images))) if masked else None
+    return Pictures(images=images, labels=labels, names=dataset.label_names, regions=regions)
+
+  def logits(self, result: TrainResult) -> np.ndarray:
+    """Returns float32 logits [N, C] of all test pictures."""
+    return _logits(result.model, jax.device_get(result.variables), self.pictures.images)
+
+  def play(
+    self, result: TrainResult, attribute: Callable, logits: np.ndarray, **settings
+  ) -> metrics.GridPointingResult:
+    """Plays the grid pointing game with the data set's settings."""
+    setting = self.setting
+    options = {
+      "grid": setting.grid,
+      "num_grids": setting.num_grids,
+      "smooth": setting.smooth,
+      "confidence": 0.0,
+      "batch_size": 5,
+    }
+    return metrics.grid_pointing_game(
+      attribute, logits, self.pictures.images, self.pictures.labels, **options | settings
+    )
+
+  def measures(self, result: TrainResult) -> Measures:
+    """Measures the network's own explanations."""
+    variables = jax.device_get(result.variables)
+    explainer = metrics.attribute_with(result.model, variables)
+    some = self.pictures.some(self.setting.num_images)
+    try:
+      game = self.play(result, explainer, self.logits(result))
+      pointing, error = game.mean, standard_error(game)
+    except bcos_jax.InputError as few:
+      self.say(f"  no grid pointing game: {few.cause}")
+      pointing = error = None
+    energy = None
+    if some.regions is not None:
+      energy = metrics.energy_pointing_game(
+        explainer, some.regions, some.images, some.labels, smooth=self.setting.smooth
+      ).mean
+    share = bias_share(result.model, variables, some)
+    return Measures(result.metrics["accuracy"], pointing, error, energy, share)
+
+
+def standard_error(game: metrics.GridPointingResult) -> float:
+  """That of the mean score, over the grids; NaN for a single one."""
+  means = game.scores.mean(axis=1)
+  return float(means.std(ddof=1) / len(means) ** 0.5) if len(means) > 1 else float("nan")
+
+
+def bias_share(model: nn.Module, variables, pictures: Pictures) -> float:
+  """See `Measures`; of the labelled classes."""
+  ex = bcos_jax.explain(model, variables, pictures.images, pictures.labels, batch_size=50)
+  constants = sum(
+    np.abs(amount) for source, amount in ex.residuals.items() if source != "logit_bias"
+  )
+  pixels = np.abs(np.asarray(ex.contributions).sum(axis=(1, 2)))
+  return float(np.mean(constants / np.maximum(constants + pixels, 1e-30)))
+
+
+def _logits(model: nn.Module, variables, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
+  apply = jax.jit(lambda batch: model.apply(variables, model.ops.encoding(batch)))
+  with jax.default_matmul_precision("highest"):
+    return np.concatenate(
+      [np.asarray(apply(images[i : i + batch_size])) for i in range(0, len(images), batch_size)]
+    )

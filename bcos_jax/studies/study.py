@@ -1,0 +1,75 @@
+"""What a study finds, and the files that it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING
+
+from bcos_jax import render
+from bcos_jax.render import canvas, files
+
+from .tables import Table
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Findings:
+  """The result of a study.
+
+  Attributes:
+    title: Of table and report.
+    question: What was asked and how it was measured, in plain sentences.
+    table: The measurements.
+    answer: What they say, in sentences whose numbers come from the table.
+    plots: File name (without suffix) to (caption, figure).
+  """
+
+  title: str
+  question: str
+  table: Table
+  answer: tuple[str, ...]
+  plots: Mapping[str, tuple[str, Figure]]
+
+  def write(self, folder: pathlib.Path, command: str, seconds: float) -> None:
+    """Writes study.md, table.csv, a PNG per plot, and report.html, which needs none of them.
+
+    Args:
+      folder: Where to; made if needed.
+      command: What produced the findings.
+      seconds: How long it took.
+    """
+    made = f"Made by `{command}` in {_duration(seconds)} on {_machine()}."
+    pictures = [f"![{caption}]({name}.png)\n" for name, (caption, _) in self.plots.items()]
+    parts = [f"# {self.title}\n", f"{self.question}\n", self.table.markdown()]
+    parts += ["\n".join(f"- {line}" for line in self.answer) + "\n", *pictures, f"{made}\n"]
+    for name, (_, figure) in self.plots.items():
+      canvas.save(figure, folder / f"{name}.png")
+    files.write(files.check_folder(folder / "table.csv"), self.table.csv().encode())
+    files.write(files.check_folder(folder / "study.md"), "\n".join(parts).encode())
+    render.report(
+      folder / "report.html",
+      self.title,
+      [],
+      intro="\n\n".join([self.question, *self.answer, made.replace("`", "")]),
+      summary=self.table.cells(),
+      plots=dict(self.plots.values()),
+    )
+
+
+def _duration(seconds: float) -> str:
+  return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+
+
+def _machine() -> str:
+  import os
+
+  import jax
+
+  devices = jax.devices()
+  if devices[0].platform == "cpu":
+    return f"{os.cpu_count()} CPU cores"
+  return f"{len(devices)} x {devices[0].device_kind}"
