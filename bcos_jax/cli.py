@@ -371,6 +371,9 @@ def _add_evaluate(commands):
     default="mean",
     help="what is deleted gets the picture's mean colour, or zero in all encoded channels",
   )
+  command.add_argument(
+    "--report", type=pathlib.Path, help="HTML file to write, with explained predictions"
+  )
 
 
 def _evaluate(options, _):
@@ -378,7 +381,8 @@ def _evaluate(options, _):
   import jax
 
   from . import pretrained
-  from .train import data, evaluate, measure
+  from .render import files
+  from .train import data, evaluate, evaluation_report, measure
 
   names = dict.fromkeys(options.metrics.split(",") + ["grid_pointing"] * (options.grid > 0))
   choices = measure.Choices(
@@ -391,6 +395,8 @@ def _evaluate(options, _):
     block=options.block,
     fill=options.fill,
   )
+  if options.report:
+    files.check_folder(options.report)
   bundle = pretrained.load(options.bundle)
   examples = data.pipeline.Examples(
     data.open_dataset(options.dataset, options.split, options.data_dir), bundle.preprocess
@@ -401,15 +407,22 @@ def _evaluate(options, _):
       f"The network has {bundle.model.num_classes} classes, {options.dataset!r} has {classes}.",
       "Evaluate a network trained on this data set.",
     )
+  accuracy, found = None, {}
   with jax.default_matmul_precision("highest"):
     if "accuracy" in names:
       result = evaluate.evaluate(
         bundle.model, bundle.variables, examples, batch_size=options.batch_size
       )
-      print(f"accuracy {result['accuracy']:.2%} on {result['count']:.0f} images", flush=True)
-    for metric, found in measure.measure(bundle, examples, choices):
-      for name, value in found.summary().items():
+      accuracy = result["accuracy"]
+      print(f"accuracy {accuracy:.2%} on {result['count']:.0f} images", flush=True)
+    for metric, found[metric] in measure.measure(bundle, examples, choices):
+      for name, value in found[metric].summary().items():
         print(f"{metric.replace('_', ' ')} {name:<14} {value:.4g}", flush=True)
+  if options.report:
+    evaluation_report.write(
+      options.report, bundle, examples, accuracy, found, batch_size=options.batch_size
+    )
+    print(f"report: {options.report}")
 
 
 def _check_evaluation(options):

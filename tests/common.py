@@ -14,41 +14,13 @@ from flax import traverse_util
 import jax
 import numpy as np
 
-import bcos_jax
 from bcos_jax import BcosOps, StandardOps
+from bcos_jax.studies import equivalence
 
 from .golden import rules
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 ROOT = GOLDEN.parent.parent
-
-SIDE = 16
-CLASSES = 5
-TINY: dict[str, dict[str, Any]] = {
-  "resnet_tiny": {},
-  "resnet_tiny_bottleneck": {},
-  "resnet8": {"width": 8},
-  "resnext_tiny": {},
-  "densenet_tiny": {},
-  "vgg_tiny": {},
-  "vgg_tiny_bn": {},
-  "convnext_test": {},
-  "convnext_test_bnu": {},
-  "convnextv2_test": {},
-  "simple_vit_tiny": {},
-  "vitc_tiny": {},
-  "vit_test": {"patch_size": 4, "depth": 1},
-  "deit_test": {"patch_size": 4, "depth": 1},
-  "dinov2_test": {"patch_size": 4, "depth": 1},
-  "dinov3_test": {"patch_size": 4, "depth": 1},
-  "siglip_test": {"patch_size": 4, "depth": 1},
-  "clip_test": {"patch_size": 4, "depth": 1},
-  "aloe_test": {"conv_stem": (8, 16), "depth": 1},
-  "swin_test": {"patch_size": 2},
-  "swin_v2_test": {"patch_size": 2},
-  "clip_resnet_test": {"num_classes": 0, "features": CLASSES},
-}
-"""One small network of every kind of architecture, and what makes it smaller still."""
 
 PRESETS = {
   "standard": StandardOps(),
@@ -61,6 +33,9 @@ PRESETS = {
   "aloe2": BcosOps.aloe(),
 }
 
+TINY, SIDE, CLASSES = equivalence.NETWORKS, equivalence.SIDE, equivalence.CLASSES
+tiny = equivalence.create
+
 _TOKENS = (
   "cls_token",
   "distillation_token",
@@ -69,12 +44,6 @@ _TOKENS = (
   "probe",
   "relative_position_bias",
 )
-
-
-def tiny(name: str, ops: bcos_jax.Ops, **fields: Any):
-  """Returns a tiny network for images of `SIDE` pixels and `CLASSES` classes."""
-  sizes = {"num_classes": CLASSES, "image_size": SIDE}
-  return bcos_jax.create(name, ops=ops, **{**sizes, **TINY[name], **fields})
 
 
 def rel(value: Any, expected: Any) -> float:

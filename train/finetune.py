@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-import contextlib
 import json
 import math
 import os
 import pathlib
 
-import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-import bcos_jax
 from bcos_jax import ops, render
 from bcos_jax.errors import InputError
 
 from . import config as configs
-from . import sharding, start
+from . import sharding, showcase, start
 from .data import Dataset, open_splits, pipeline
 from .evaluate import average_precision
 from .loop import TrainResult
 from .state import new_key
 
 Say = Callable[[str], None]
-
-MOST_SHOWN = 6
-"""Pictures in the report that are predicted right, and as many that are not."""
 
 _MANY = 100_000
 _WORTH_WORKERS = 2_000
@@ -138,7 +132,14 @@ def conclude(
     dataset, result.preprocess, skip_damaged=config.data.damaged == "skip"
   )
   softmax = config.loss.eval_name == "cross_entropy"
-  probabilities, labels, readable = _predict(result, examples, config, softmax)
+  predicted = showcase.predict(
+    result,
+    examples,
+    softmax=softmax,
+    batch_size=config.data.eval_batch_size,
+    workers=config.data.workers,
+  )
+  probabilities, labels, readable = predicted
   by_class = _by_class(probabilities[readable], labels[readable], result.labels)
   measures = {**result.metrics, "by_class": by_class}
   (workdir / "evaluation.json").write_text(json.dumps(measures, indent=2) + "\n", encoding="utf-8")
@@ -146,12 +147,11 @@ def conclude(
   width = max(len(name) for name, _ in rows)
   for name, value in rows:
     say(f"  {name:<{width}}  {value}")
-  wrong, right = _choose(probabilities, labels, readable)
+  wrong, right = showcase.choose(predicted)
   render.report(
     workdir / "report.html",
     f"Explanations by {config.model.name}",
-    _entries(result, examples, wrong, "Wrong", probabilities, labels)
-    + _entries(result, examples, right, "Right", probabilities, labels),
+    showcase.entries(result, examples, predicted, wrong, right),
     intro=f"{len(examples)} pictures were held out. Below, the measures on them, then "
     f"{len(wrong)} predictions that are wrong, the surest first, and {len(right)} that are right.",
     summary=[("", "measured"), *rows],
@@ -162,27 +162,6 @@ def conclude(
     ),
   )
   say(f"Explained {len(wrong)} wrong and {len(right)} right predictions in {workdir}/report.html")
-
-
-def _predict(
-  result: TrainResult, examples: pipeline.Examples, config: ConfigDict, softmax: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns probabilities [N, C], labels [N] or [N, C], and which examples could be read [N]."""
-  model, variables = result.model, jax.device_get(result.variables)
-  activation = jax.nn.softmax if softmax else jax.nn.sigmoid
-  apply = jax.jit(lambda images: activation(model.apply(variables, model.ops.encoding(images))))
-  batches = pipeline.eval_batches(
-    examples,
-    batch_size=min(config.data.eval_batch_size, len(examples)),
-    workers=config.data.workers,
-  )
-  parts = []
-  with contextlib.closing(iter(batches)) as iterator:
-    for batch in iterator:
-      parts.append((np.asarray(apply(batch["image"])), batch["label"], batch["mask"] > 0))
-  whole = (np.concatenate(column)[: len(examples)] for column in zip(*parts, strict=True))
-  probabilities, labels, readable = whole
-  return probabilities, labels, readable
 
 
 def _by_class(
@@ -219,69 +198,3 @@ def _summary(
         (f"average precision, {name} ({row['count']})", f"{row['average_precision']:.3f}")
       )
   return rows
-
-
-def _choose(
-  probabilities: np.ndarray, labels: np.ndarray, readable: np.ndarray
-) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-  """Returns (picture, class to explain) of wrong and of right predictions.
-
-  The wrong ones are the surest, each with the class that it is most wrong about. The right ones
-  are of as many classes as there are.
-  """
-  classes = probabilities.shape[1]
-  truth = np.eye(classes)[labels] if labels.ndim == 1 else labels
-  if labels.ndim == 1:
-    correct = probabilities.argmax(-1) == labels
-    wrong_class = probabilities.argmax(-1)
-  else:
-    correct = ((probabilities > 0.5) == (truth > 0.5)).all(-1)
-    wrong_class = np.abs(probabilities - truth).argmax(-1)
-  error = np.abs(probabilities - truth)[np.arange(len(truth)), wrong_class]
-  wrong = np.flatnonzero(~correct & readable)
-  wrong = wrong[np.argsort(-error[wrong], kind="stable")][:MOST_SHOWN]
-  sure = np.where(truth > 0.5, probabilities, -1).argmax(-1)  # Of a picture without labels: 0.
-  right = np.flatnonzero(correct & readable & truth.any(-1))
-  seen: dict[int, int] = {}
-  turn = {}
-  for i in right:
-    turn[i] = seen[sure[i]] = seen.get(sure[i], 0) + 1
-  right = sorted(right, key=lambda i: (turn[i], sure[i]))[:MOST_SHOWN]
-  return [(int(i), int(wrong_class[i])) for i in wrong], [(int(i), int(sure[i])) for i in right]
-
-
-def _entries(
-  result: TrainResult,
-  examples: pipeline.Examples,
-  chosen: list[tuple[int, int]],
-  verdict: str,
-  probabilities: np.ndarray,
-  labels: np.ndarray,
-) -> list[render.Entry]:
-  if not chosen:
-    return []
-  images = np.stack([examples[i]["image"] for i, _ in chosen])
-  targets = np.array([target for _, target in chosen])
-  variables = jax.device_get(result.variables)
-  explanation = bcos_jax.explain(result.model, variables, images, targets, batch_size=4)
-  entries = []
-  for row, (i, _) in enumerate(chosen):
-    name = examples.dataset.source[i].get("name", f"example {i}")
-    answer = probabilities[i] > 0.5 if labels.ndim > 1 else probabilities[i].argmax()
-    true, given = (_names(of, result.labels) for of in (labels[i], answer))
-    entries.append(
-      render.Entry(
-        explanation,
-        row,
-        result.labels,
-        title=f"{verdict}: {given}" + (f"; is {true}" if verdict == "Wrong" else ""),
-        note=f"{name}. True: {true}.",
-      )
-    )
-  return entries
-
-
-def _names(labels: np.ndarray, names: tuple[str, ...]) -> str:
-  if np.ndim(labels) == 0:
-    return names[int(labels)]
-  return ", ".join(names[i] for i in np.flatnonzero(labels)) or "no label"

@@ -17,7 +17,7 @@ import time
 from bcos_jax.errors import unknown_name
 from bcos_jax.pretrained import check_writable
 
-from . import b_sweep, equivalence, methods, options, speedup
+from . import b_sweep, equivalence, methods, options, robustness, speedup
 from .lab import SETTINGS, Lab
 from .study import Findings
 
@@ -27,6 +27,7 @@ STUDIES: dict[str, Callable[..., Findings]] = {
   "b-sweep": b_sweep.study,
   "options": options.study,
   "methods": methods.study,
+  "robustness": robustness.study,
 }
 """Every study by name."""
 

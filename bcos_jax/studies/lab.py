@@ -10,6 +10,7 @@ from collections.abc import Callable
 import dataclasses
 import functools
 import pathlib
+import re
 
 from flax import linen as nn
 import jax
@@ -20,7 +21,7 @@ import bcos_jax
 from bcos_jax import metrics
 from bcos_jax.errors import unknown_name
 from bcos_jax.train import measure, start
-from bcos_jax.train.config import load_config
+from bcos_jax.train.config import PREFIX, load_config
 from bcos_jax.train.data import open_dataset, pipeline
 from bcos_jax.train.loop import TrainResult, train
 
@@ -60,7 +61,7 @@ SETTINGS = {
 
 def _shortened(setting: Setting) -> Setting:
   return dataclasses.replace(
-    setting, pretrain=60, finetune=40, eval_every=20, grid=2, num_grids=2, num_images=24
+    setting, pretrain=30, finetune=10, eval_every=10, grid=2, num_grids=2, num_images=24
   )
 
 
@@ -146,11 +147,10 @@ class Lab:
     """The pretrained network that the study starts from."""
     return self._train("conventional", "conventional", self.setting.pretrain)
 
-  def bcosified(self, name: str = "bcosified", *overrides: str) -> TrainResult:
+  def bcosified(self, *overrides: str) -> TrainResult:
     """B-cosifies the pretrained network and fine-tunes it.
 
     Args:
-      name: Of its folder; the same for the same overrides.
       *overrides: Of the recipe, e.g. "--config.ops.b=1.5".
     """
     source = self.conventional()
@@ -163,14 +163,19 @@ class Lab:
         preprocess=source.preprocess,
         labels=source.labels,
       )
+    name = "-".join(["bcosified", *(text.removeprefix(PREFIX) for text in overrides)])
     return self._train(
-      name, "bcosify", self.setting.finetune, f"--config.init={bundle}", *overrides
+      re.sub(r"[^\w=.-]", "", name),
+      "bcosify",
+      self.setting.finetune,
+      f"{PREFIX}init={bundle}",
+      *overrides,
     )
 
   def before_fine_tuning(self, *overrides: str) -> float:
     """Returns the test accuracy of what `bcosified` starts from with the same overrides."""
     bundle = self.workdir / "conventional.bundle"
-    config = self._config("bcosify", 1, f"--config.init={bundle}", *overrides)
+    config = self._config("bcosify", 1, f"{PREFIX}init={bundle}", *overrides)
     logits = _logits(*start.network(config), self.pictures.images)
     return float(np.mean(logits.argmax(-1) == self.pictures.labels))
 

@@ -48,7 +48,7 @@ def study(lab: Lab) -> Findings:
   setting, found = lab.setting, {}
   for name, changes in options(setting.finetune, lab.pictures.images.shape[-1]).items():
     overrides = [f"--config.{change}" for change in changes]
-    result = lab.bcosified(_folder(name), *overrides)
+    result = lab.bcosified(*overrides)
     found[name] = (lab.before_fine_tuning(*overrides), lab.measures(result))
     lab.say(f"  {name}: accuracy {found[name][1].accuracy:.1%}")
   own = found[PUBLISHED][1]
@@ -126,9 +126,3 @@ def _plots(found: dict[str, Measures], lab: Lab):
       ),
     )
   return plots
-
-
-def _folder(name: str) -> str:
-  if name == PUBLISHED:
-    return "bcosified"
-  return "option-" + "".join(c if c.isalnum() else "-" for c in name.lower())

@@ -1,0 +1,138 @@
+"""Studies: what they compare, and what they leave behind."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from bcos_jax import studies
+from bcos_jax.cli import main
+from bcos_jax.studies import equivalence, lab, options, speedup
+from bcos_jax.studies.tables import Table
+from bcos_jax.train.loop import TrainResult
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  return tmp_path_factory.mktemp("studies")
+
+
+def _run(name: str, workdir, **settings):
+  said = []
+  found = studies.run(
+    name, workdir=workdir, dataset="digits", short=True, progress=False, say=said.append, **settings
+  )
+  return found, workdir / "findings" / "digits-seed0-short" / name, "\n".join(said)
+
+
+def _rows(folder) -> list[dict[str, str]]:
+  with open(folder / "table.csv", encoding="utf-8", newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def test_equivalence_tells_the_same_function_from_another(tmp_path, monkeypatch):
+  monkeypatch.setattr(equivalence, "NETWORKS", {"resnet_tiny": {}, "simple_vit_tiny": {}})
+  found, folder, _ = _run("equivalence", tmp_path)
+  rows = _rows(folder)
+  assert [row["network"] for row in rows] == ["resnet_tiny", "simple_vit_tiny"]
+  for row in rows:
+    assert int(row["modules compared"]) > 10
+    assert 0 < float(row["largest difference"]) < 1e-5
+    assert float(row["outputs, B=2"]) > 0.1
+  assert "2 networks" in found.answer[0]
+
+
+def test_a_difference_is_relative():
+  assert equivalence.difference(np.array([3.0, 4.0]), np.array([3.0, 4.5])) == pytest.approx(0.1)
+  assert equivalence.difference(np.zeros(2), np.zeros(2)) == 0
+  assert equivalence.difference(np.zeros(2), np.array([3.0, 4.0])) == 5
+
+
+def test_speedup_and_b_sweep_share_the_pretrained_network(workdir):
+  found, folder, said = _run("speedup", workdir)
+  assert {path.name for path in folder.iterdir()} == {
+    "report.html",
+    "speedup.png",
+    "study.md",
+    "table.csv",
+  }
+  text = (folder / "study.md").read_text(encoding="utf-8")
+  assert "`bcos-jax study speedup --dataset=digits --short`" in text
+  assert found.answer[0] in text and found.answer[0] in said
+  page = (folder / "report.html").read_text(encoding="utf-8")
+  assert "data:image/png;base64," in page and "http" not in page.split("</style>")[1]
+  networks = workdir / "networks" / "digits-seed0-short"
+  trained = (networks / "conventional" / "metrics.jsonl").read_text(encoding="utf-8")
+  _run("b-sweep", workdir)
+  again = (networks / "conventional" / "metrics.jsonl").read_text(encoding="utf-8")
+  assert trained == again  # It was taken as it is, and not trained anew.
+  rows = _rows(workdir / "findings" / "digits-seed0-short" / "b-sweep")
+  assert [float(row["B"]) for row in rows] == [1.0, 2.0]
+  assert rows[0]["energy pointing"] == ""  # Digits have no masks.
+
+
+def test_the_first_step_as_accurate():
+  history = tuple({"step": 10 * i, "accuracy": a} for i, a in enumerate([0.2, 0.5, 0.4, 0.6]))
+  result = TrainResult(None, None, history, (), None)
+  assert speedup.first_step(result, 0.5) == 10
+  assert speedup.first_step(result, 0.55) == 30
+  assert speedup.first_step(result, 0.7) is None
+
+
+def test_every_option_starts_from_the_pretrained_network(workdir):
+  """A variant that keeps the function is as accurate before fine-tuning as the network was."""
+  place = lab.Lab(
+    workdir=workdir / "networks" / "digits-seed0-short",
+    dataset="digits",
+    short=True,
+    progress=False,
+  )
+  place.bcosified()
+  variants = options.options(40, 1)
+  assert len(variants) == 12
+  accuracy = {
+    name: place.before_fine_tuning(*(f"--config.{change}" for change in changes))
+    for name, changes in variants.items()
+  }
+  assert all(0 <= value <= 1 for value in accuracy.values())
+  same = place.before_fine_tuning(
+    "--config.ops.b=1.0",
+    "--config.ops.use_bias=True",
+    "--config.ops.pool=max",
+    "--config.ops.head_order=pool_first",
+  )
+  assert same == pytest.approx(place.conventional().metrics["accuracy"])
+
+
+def test_options_are_compared(workdir, monkeypatch):
+  few = {options.PUBLISHED: (), "biases kept": ("ops.use_bias=True",)}
+  monkeypatch.setattr(options, "options", lambda steps, colors: few)
+  _, folder, _ = _run("options", workdir)
+  rows = {row["variant"]: row for row in _rows(folder)}
+  # Without biases nothing but the logit bias is not a pixel's.
+  assert float(rows[options.PUBLISHED]["bias share"]) < 1e-5
+  assert float(rows["biases kept"]["bias share"]) > 1e-3
+
+
+def test_a_table_is_written_in_full_and_readably():
+  table = Table({"name": "", "share": ".1%", "count": "d"}, [("a|b", 1 / 3, 2), ("c", None, 4)])
+  assert table.csv() == f"name,share,count\na|b,{1 / 3},2\nc,,4\n"
+  assert table.markdown().splitlines() == [
+    "| name | share | count |",
+    "| --- | --: | --: |",
+    "| a\\|b | 33.3% | 2 |",
+    "| c | – | 4 |",
+  ]
+
+
+@pytest.mark.parametrize(
+  ("arguments", "part"),
+  [
+    (["speedups"], "speedup"),
+    (["speedup", "--dataset=digit"], "digits"),
+    (["speedup", "--dataset=digits", "--network=resnet9"], "resnet8"),
+  ],
+)
+def test_unknown_names_exit_with_2(arguments, part, tmp_path, capsys):
+  assert main(["study", *arguments, f"--workdir={tmp_path}"]) == 2
+  assert part in capsys.readouterr().err
