@@ -1,6 +1,9 @@
-"""Measures of explanations, each beside what knowing nothing and knowing all would score."""
+"""Measures of explanations, each beside what knowing nothing and knowing all would score; and
+attacks and corruptions, to see what predictions and explanations withstand."""
 
+from .attacks import fgsm, pgd
 from .axioms import CompletenessScores, StabilityScores, completeness, stability
+from .corruptions import CORRUPTIONS, corrupt
 from .grid_pointing import (
   GridPointingResult,
   attribute_with,
@@ -26,16 +29,19 @@ from .randomization import (
   parameter_randomization,
   randomized,
 )
+from .robustness import RobustnessScores, robustness
 from .scores import Scores, logits_of
 from .similarities import similarity
 from .windows import strided, windowed
 
 __all__ = [
+  "CORRUPTIONS",
   "CompletenessScores",
   "CurveScores",
   "GridPointingResult",
   "Perturbation",
   "RandomizationScores",
+  "RobustnessScores",
   "Scores",
   "Selection",
   "StabilityScores",
@@ -44,8 +50,10 @@ __all__ = [
   "class_randomization",
   "completeness",
   "comprehensiveness",
+  "corrupt",
   "deletion",
   "energy_pointing_game",
+  "fgsm",
   "for_grids",
   "grid_pointing_game",
   "grid_share",
@@ -55,9 +63,11 @@ __all__ = [
   "logits_of",
   "make_grid",
   "parameter_randomization",
+  "pgd",
   "pointing_game",
   "random_grids",
   "randomized",
+  "robustness",
   "sample_grids",
   "select",
   "similarity",
