@@ -1,6 +1,10 @@
-"""Measures of explanations, each beside what knowing nothing and knowing all would score; and
-attacks and corruptions, to see what predictions and explanations withstand."""
+"""Measures of explanations, each beside what knowing nothing and knowing all would score.
 
+Also attacks and corruptions, to see what predictions and explanations withstand, and adapters for
+the metrics of Captum and Quantus.
+"""
+
+from .adapters import captum_explainer, quantus_explainer, to_captum, torch_module
 from .attacks import fgsm, pgd
 from .axioms import CompletenessScores, StabilityScores, completeness, stability
 from .corruptions import CORRUPTIONS, corrupt
@@ -47,6 +51,7 @@ __all__ = [
   "StabilityScores",
   "attribute_with",
   "box_masks",
+  "captum_explainer",
   "class_randomization",
   "completeness",
   "comprehensiveness",
@@ -65,6 +70,7 @@ __all__ = [
   "parameter_randomization",
   "pgd",
   "pointing_game",
+  "quantus_explainer",
   "random_grids",
   "randomized",
   "robustness",
@@ -74,5 +80,7 @@ __all__ = [
   "stability",
   "strided",
   "sufficiency",
+  "to_captum",
+  "torch_module",
   "windowed",
 ]

@@ -171,13 +171,14 @@ def _prepare(model, variables, images, targets, norm, epsilon, step_size, loss) 
   sizes = Sizes(_check_length("epsilon", epsilon), _check_length("step_size", step_size))
   if loss not in LOSSES:
     raise unknown_name("loss", loss, LOSSES)
-  targets = check_targets(targets, len(images))
   if model.ops.detach:
     model = model.clone(ops=dataclasses.replace(model.ops, detach=False))
-  task = prepare(model, variables, images, targets, 1, iter)
+  task = prepare(model, variables, images, 0, 1, iter)  # Class 0, as every network has that.
   shape = (1, *task.images.shape[1:3], task.model.ops.encoding.channels)
   encoded = jax.ShapeDtypeStruct(shape, jnp.float32)
-  if jax.eval_shape(task.explained.outputs, variables, encoded).shape[1] < 2:
+  classes = jax.eval_shape(task.explained.outputs, variables, encoded).shape[1]
+  targets = check_targets(targets, len(task.images), classes)
+  if classes < 2:
     raise InputError(
       "The network has 1 class, expected at least 2.", "A prediction must be able to change."
     )
