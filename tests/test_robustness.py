@@ -147,6 +147,20 @@ def test_a_start_depends_on_the_image_alone():
   assert rel(runs[0] - images, runs[2] - images) > 0.01
 
 
+def test_progress_goes_batch_by_batch():
+  model, variables, _ = linear()
+  images, targets, seen = photos(5, 8), np.zeros(5, int), []
+
+  def watch(batches):
+    seen.extend(batches)
+    return batches
+
+  given = {"batch_size": 2, "progress": watch}
+  few = metrics.fgsm(model, variables, images, targets, **given)
+  assert seen == [0, 2, 4] and len(few) == 5
+  np.testing.assert_allclose(few, metrics.fgsm(model, variables, images, targets), atol=1e-6)
+
+
 def test_nothing_changes_within_zero():
   model, variables, images, targets = small()
   for norm in ("linf", "l2"):

@@ -15,8 +15,9 @@ mode, whose derivative is the linear map that was applied rather than the slope 
 
 An attack that finds nothing proves nothing. Logits far apart saturate the cross-entropy, whose
 gradient then vanishes in float32 although a better attack exists (gradient masking,
-arXiv 1802.00420). Logits of B-cos networks have scales of their own, so compare both losses, more
-steps and more restarts before calling a network robust.
+arXiv 1802.00420); logits close together make it lower the true class and raise all others alike,
+rather than the nearest. Logits of B-cos networks have scales of their own, so compare both losses,
+more steps and more restarts before calling a network robust.
 """
 
 from __future__ import annotations
