@@ -40,8 +40,8 @@ setup(
     "transformers>=5.0,<6",
   ],
   extras_require={
-    "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"],
-    "torch": ["captum>=0.9", "timm>=1.0", "torch==2.13.0", "torchvision==0.28.0"],
+    "test": ["pytest>=8.2", "pytest-xdist>=3.6", "ruff>=0.12"],
+    "torch": ["captum>=0.9", "quantus>=0.6", "timm>=1.0", "torch==2.13.0", "torchvision==0.28.0"],
     "tpu": ["jax[tpu]>=0.10,<0.12"],
     "cuda": ["jax[cuda13]>=0.10,<0.12"],
   },

@@ -1,6 +1,13 @@
-"""Measures of explanations, each beside what knowing nothing and knowing all would score."""
+"""Measures of explanations, each beside what knowing nothing and knowing all would score.
 
+Also attacks and corruptions, to see what predictions and explanations withstand, and adapters for
+the metrics of Captum and Quantus.
+"""
+
+from .adapters import captum_explainer, quantus_explainer, to_captum, torch_module
+from .attacks import fgsm, pgd
 from .axioms import CompletenessScores, StabilityScores, completeness, stability
+from .corruptions import CORRUPTIONS, corrupt
 from .grid_pointing import (
   GridPointingResult,
   attribute_with,
@@ -26,26 +33,32 @@ from .randomization import (
   parameter_randomization,
   randomized,
 )
+from .robustness import RobustnessScores, robustness
 from .scores import Scores, logits_of
 from .similarities import similarity
 from .windows import strided, windowed
 
 __all__ = [
+  "CORRUPTIONS",
   "CompletenessScores",
   "CurveScores",
   "GridPointingResult",
   "Perturbation",
   "RandomizationScores",
+  "RobustnessScores",
   "Scores",
   "Selection",
   "StabilityScores",
   "attribute_with",
   "box_masks",
+  "captum_explainer",
   "class_randomization",
   "completeness",
   "comprehensiveness",
+  "corrupt",
   "deletion",
   "energy_pointing_game",
+  "fgsm",
   "for_grids",
   "grid_pointing_game",
   "grid_share",
@@ -55,14 +68,19 @@ __all__ = [
   "logits_of",
   "make_grid",
   "parameter_randomization",
+  "pgd",
   "pointing_game",
+  "quantus_explainer",
   "random_grids",
   "randomized",
+  "robustness",
   "sample_grids",
   "select",
   "similarity",
   "stability",
   "strided",
   "sufficiency",
+  "to_captum",
+  "torch_module",
   "windowed",
 ]
