@@ -54,7 +54,7 @@ class Setting:
 SETTINGS = {
   "digits": Setting(pretrain=300, finetune=120, eval_every=10, grid=2, num_grids=30, smooth=3),
   "shape_scenes": Setting(
-    pretrain=600, finetune=400, eval_every=25, grid=3, num_grids=25, smooth=5
+    pretrain=600, finetune=300, eval_every=25, grid=3, num_grids=25, smooth=5
   ),
 }
 
