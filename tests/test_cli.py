@@ -186,11 +186,16 @@ def test_evaluate_checks_its_options_before_any_work(option, tmp_path, capsys):
   assert option in cause and "nowhere" not in cause
 
 
-def test_evaluate_measures_explanations(bundle, capsys):
+def test_evaluate_measures_explanations(bundle, tmp_path, capsys):
   names = "deletion,insertion,comprehensiveness,sufficiency,completeness"
   sizes = ["--num_images=6", "--block=8", "--batch_size=4"]
-  assert cli.main(["evaluate", str(bundle), "--dataset=digits", f"--metrics={names}", *sizes]) == 0
+  report = tmp_path / "report.html"
+  arguments = ["evaluate", str(bundle), "--dataset=digits", f"--metrics={names}", *sizes]
+  assert cli.main([*arguments, f"--report={report}"]) == 0
   lines = capsys.readouterr().out.splitlines()
+  page = report.read_text(encoding="utf-8")
+  assert page.count('<figure class="plot">') == 2  # Deletion and insertion are curves.
+  assert all(f"<td>{name}</td>" in page for name in names.split(",")) and "Wrong: " in page
   assert not any(line.startswith("accuracy") for line in lines)
   for name in names.split(","):
     numbers = {line.split()[1]: float(line.split()[2]) for line in lines if line.startswith(name)}

@@ -390,9 +390,10 @@ def test_a_report_stands_alone(tmp_path):
     [render.Entry(ex, 0, LABELS), render.Entry(ex, 1, LABELS)],
     intro="First.\n\nSecond.",
     summary=[["network", "accuracy"], ["B-cos", 0.98]],
+    plots={"Two bars": render.bars({"a": 1.0, "b": 2.0})},
   )
   reader, text = read(path)
-  assert len(reader.images) == 8 and all(image["alt"] for image in reader.images)
+  assert len(reader.images) == 8 + 1 and all(image["alt"] for image in reader.images)
   assert all(link.startswith("data:image/png;base64,") for link in reader.links)
   source = path.read_text(encoding="utf-8")
   assert not re.search(r"https?:|//cdn|@import|url\(|<script", source)
@@ -403,6 +404,7 @@ def test_a_report_stands_alone(tmp_path):
     "supports",
     "opposes",
     "0.98",
+    "Two bars",
     LABELS[ex.target[0]],
     LABELS[ex.target[1]],
     "logit bias",
