@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
         "labels": "",  # table of the folder's files: name, one label or several separated by |
         "held_out": 0.2,  # share of the folder to evaluate on, where it is not split itself
         "balance": 0.0,  # 0 draws every picture of the folder equally often, 1 every class
+        "label_noise": 0.0,  # share of the training labels drawn at random, for sanity checks
         "data_dir": "",  # "" for the user's cache folder (or $BCOS_JAX_DATA_DIR)
         "train_split": "train",
         "test_split": "test",

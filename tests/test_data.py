@@ -237,3 +237,28 @@ def test_damaged_picture_names_the_example():
   dataset = sources.Dataset("mine:train", source, ("0",))
   with pytest.raises(InputError, match="Example 0 of mine:train"):
     pipeline.Examples(dataset, Preprocess(size=(8, 8), resize=0))[0]
+
+
+def test_label_noise(data_dir):
+  dataset = sources.open_dataset("digits", "train", data_dir)
+
+  def labels(data):
+    return np.array([data.source[i]["label"] for i in range(len(data))])
+
+  old = labels(dataset)
+  assert sources.with_label_noise(dataset, 0.0, seed=0) is dataset
+  half, all_new, again = (
+    labels(sources.with_label_noise(dataset, share, seed))
+    for share, seed in ((0.5, 0), (1.0, 0), (1.0, 0))
+  )
+  # Of what is drawn, a tenth stays by chance.
+  assert np.mean(half != old) == pytest.approx(0.45, abs=0.03)
+  assert np.mean(all_new != old) == pytest.approx(0.9, abs=0.03)
+  np.testing.assert_array_equal(all_new, again)
+  # A larger share changes all that a smaller one does.
+  assert not (half != old)[all_new == old].any()
+  with pytest.raises(InputError, match="label_noise=1"):
+    sources.with_label_noise(dataset, 1.5, seed=0)
+  with pytest.raises(InputError, match="several labels"):
+    several = sources.Dataset("mine", dataset.source, ("a",), multi_label=True)
+    sources.with_label_noise(several, 0.5, seed=0)

@@ -22,7 +22,7 @@ from bcos_jax.pretrained import check_writable
 
 from . import checkpoint, evaluate, hosts, metrics, plan, sharding, start, watch
 from .config import flatten
-from .data import Dataset, augment, open_splits, pipeline
+from .data import Dataset, augment, open_splits, pipeline, with_label_noise
 from .data.mix import Mix
 from .interrupt import stop_requests
 from .state import TrainState
@@ -246,7 +246,7 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
   model, variables = start.network(config, init)
   preprocess = _preprocess(config.data, model)
   side = config.data.train_size or config.data.image_size
-  splits = _open(config.data, model)
+  splits = _open(config, model)
   augmentation = augment.from_config(
     config.data.augment,
     preprocess
@@ -405,9 +405,10 @@ def _preprocess(data: ConfigDict, model: nn.Module) -> Preprocess:
   )
 
 
-def _open(data: ConfigDict, model: nn.Module) -> tuple[Dataset, Dataset]:
+def _open(config: ConfigDict, model: nn.Module) -> tuple[Dataset, Dataset]:
   """Opens the training and the evaluation split."""
-  splits = open_splits(data)
+  train_set, test_set = open_splits(config.data)
+  splits = with_label_noise(train_set, config.data.label_noise, config.seed), test_set
   for dataset in splits:
     classes = len(dataset.label_names)
     if model.num_classes != classes:

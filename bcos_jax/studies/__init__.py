@@ -1,6 +1,6 @@
 """Studies of B-cosification that run offline in minutes, with small networks.
 
-  bcos-jax study equivalence | speedup | b-sweep | options | methods | robustness
+  bcos-jax study equivalence | speedup | b-sweep | options | methods | sanity | robustness
 
 Each trains what it needs, measures it, and leaves a table, plots and a report. Every sentence of
 an answer is written from the numbers of its table.
@@ -17,7 +17,7 @@ import time
 from bcos_jax.errors import unknown_name
 from bcos_jax.pretrained import check_writable
 
-from . import b_sweep, equivalence, methods, options, robustness, speedup
+from . import b_sweep, equivalence, methods, options, robustness, sanity, speedup
 from .lab import SETTINGS, Lab
 from .study import Findings
 
@@ -27,6 +27,7 @@ STUDIES: dict[str, Callable[..., Findings]] = {
   "b-sweep": b_sweep.study,
   "options": options.study,
   "methods": methods.study,
+  "sanity": sanity.study,
   "robustness": robustness.study,
 }
 """Every study by name."""

@@ -34,7 +34,8 @@ def study(lab: Lab) -> Findings:
     title=f"Speed-up: B-cosified against B-cos from scratch, {lab.dataset}",
     question=f"The same B-cos network (B=2, no biases) trains for {steps} steps, once from the "
     f"pretrained conventional network and once from random weights, each with the recipe of "
-    f"`configs/{lab.dataset}.py`; accuracy on the test set every {lab.setting.eval_every} steps.",
+    f"`configs/{lab.dataset}.py`; accuracy on the test set every {lab.setting.eval_every} "
+    f"steps. The pretraining, of {lab.setting.pretrain} steps, is not counted, as in the paper.",
     table=Table(
       {"network": "", "steps": "d", "accuracy": ".1%", "first step at the scratch accuracy": "d"},
       rows,

@@ -6,3 +6,4 @@ from .pipeline import Examples as Examples
 from .pipeline import to_arrays as to_arrays
 from .sources import Dataset as Dataset
 from .sources import open_dataset as open_dataset
+from .sources import with_label_noise as with_label_noise

@@ -95,6 +95,57 @@ def open_dataset(name: str, split: str, data_dir: str = "") -> Dataset:
   return Dataset(f"{name}:{split}", source, tuple(label.names))
 
 
+def with_label_noise(dataset: Dataset, share: float, seed: int) -> Dataset:
+  """Returns a data set with a share of its labels drawn anew, each class as likely as another.
+
+  A network that is trained on random labels is what the explanations of a trained one are checked
+  against (arXiv 1810.03292, section 5).
+
+  Args:
+    dataset: With one label per picture.
+    share: In [0, 1]; 0 returns the data set as it is.
+    seed: Of the labels; that of an example depends on its number alone.
+
+  Raises:
+    InputError: A share outside [0, 1], or pictures with several labels.
+  """
+  if not 0 <= share <= 1:
+    raise InputError(f"data.label_noise={share}, expected a share in [0, 1].", "Use 0 for none.")
+  if not share:
+    return dataset
+  if dataset.multi_label:
+    raise InputError(
+      f"Pictures of {dataset.name} may have several labels, which label noise cannot replace.",
+      "Set --config.data.label_noise=0.",
+    )
+  random = np.random.default_rng(seed)
+  drawn = random.integers(len(dataset.label_names), size=len(dataset))
+  kept = random.random(len(dataset)) >= share
+  labels = None if dataset.labels is None else np.where(kept, dataset.labels, drawn)
+  return dataclasses.replace(
+    dataset,
+    name=f"{dataset.name} with label noise",
+    source=_Relabelled(dataset.source, drawn, kept),
+    labels=labels,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Relabelled(Sequence):
+  """Examples with other labels where they are not `kept`."""
+
+  source: Sequence[dict[str, Any]]
+  labels: np.ndarray
+  kept: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    record = self.source[index]
+    return record if self.kept[index] else {**record, "label": int(self.labels[index])}
+
+
 def _prepared(
   kind: type[tfds.core.GeneratorBasedBuilder], root: pathlib.Path, variant: str
 ) -> tfds.core.DatasetBuilder:
