@@ -16,7 +16,7 @@ import sys
 import jax
 from ml_collections import ConfigDict
 
-from bcos_jax.train import plan, pod, sharding, start
+from bcos_jax.train import objectives, plan, pod, sharding, start
 from bcos_jax.train.config import load_config
 
 DEVICES = 8
@@ -61,9 +61,10 @@ def collectives(config: ConfigDict) -> tuple[dict[str, tuple[int, int]], int]:
   """Compiles a recipe's step; returns its collectives and the bytes of its parameters."""
   mesh = sharding.make_mesh(config.mesh)
   model, _ = start.network(config)
-  made = plan.make(config, model, None, mesh, 1000)
+  objective, frozen = objectives.from_config(config, model, multi_label=False)
+  made = plan.make(config, objective, None, frozen, mesh, 1000)
   batch = pod.abstract_batch(config, model, mesh)
-  compiled = made.train_step.lower(made.layout, batch).compile()
+  compiled = made.train_step.lower(made.layout, batch, made.frozen).compile()
   leaves = jax.tree.leaves(made.layout.params)
   return pod.collectives(compiled.as_text()), 4 * sum(math.prod(x.shape) for x in leaves)
 

@@ -39,6 +39,7 @@ import optax
 
 import bcos_jax
 from bcos_jax.train import losses
+from bcos_jax.train.objectives import Supervised
 from bcos_jax.train.optimizer import Optimizer
 from bcos_jax.train.state import create as create_state
 from bcos_jax.train.step import make_train_step
@@ -81,8 +82,8 @@ def lower_step(name: str, family: str, batch: int) -> jax.stages.Lowered:
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement), (state, data)
   )
   shardings = jax.tree.map(lambda leaf: placement, state)
-  step = make_train_step(model, losses.uniform_off_label_bce, optimizer, shardings)
-  return step.lower(state, data)
+  step = make_train_step(Supervised(model, losses.uniform_off_label_bce), optimizer, shardings)
+  return step.lower(state, data, {})
 
 
 def compile_into(folder: str, name: str, family: str, batch: int):

@@ -15,7 +15,7 @@ import sys
 
 import jax
 
-from bcos_jax.train import plan, sharding, start
+from bcos_jax.train import objectives, plan, sharding, start
 from bcos_jax.train.config import load_config
 
 CHIPS = 256
@@ -38,7 +38,8 @@ def main() -> int:
     config = load_config(recipe, ["--config.init=", *FSDP])
     model, _ = start.network(config)
     mesh = sharding.make_mesh(config.mesh)
-    layout = plan.make(config, model, None, mesh, 1000).layout
+    objective, frozen = objectives.from_config(config, model, multi_label=False)
+    layout = plan.make(config, objective, None, frozen, mesh, 1000).layout
     whole, chip = nbytes((layout.params, layout.opt_state))
     share = chip / (whole / CHIPS)
     within &= share <= MOST or recipe != BOUND

@@ -23,6 +23,7 @@ from bcos_jax.train import (
   losses,
   main,
   metrics,
+  objectives,
   optimizer,
   plan,
   pod,
@@ -134,15 +135,14 @@ def steps_on(mesh, ops, layout=(), steps=1, accumulate=1, **fields):
   state_ = sharding.born(create, like, variables)
   first = plain(state_)
   advance = step.make_train_step(
-    model,
-    losses.uniform_off_label_bce,
+    objectives.Supervised(model, losses.uniform_off_label_bce),
     opt,
     sharding.shardings(like),
     mesh=mesh,
     accumulate=accumulate,
   )
   for i in range(steps):
-    state_, values = advance(state_, sharding.put_batch(batch_of(16, seed=i), mesh))
+    state_, values = advance(state_, sharding.put_batch(batch_of(16, seed=i), mesh), {})
     jax.block_until_ready(state_)
   assert advance._cache_size() == 1
   return first, state_, jax.device_get(values)
@@ -166,9 +166,10 @@ def test_devices_send_gradients_parameters_and_statistics_only(name, axes, layou
     config.data.update(image_size=16, batch_size=batch_size)
     mesh = sharding.make_mesh(config.mesh)
     model, _ = start.network(config)
-    made = plan.make(config, model, None, mesh, 10)
+    objective, frozen = objectives.from_config(config, model, multi_label=False)
+    made = plan.make(config, objective, None, frozen, mesh, 10)
     batch = pod.abstract_batch(config, model, mesh)
-    return pod.collectives(made.train_step.lower(made.layout, batch).compile().as_text())
+    return pod.collectives(made.train_step.lower(made.layout, batch, {}).compile().as_text())
 
   small, large = sent(16), sent(32)
   assert small == large
@@ -247,7 +248,7 @@ def test_the_average_of_a_network():
   opt = optimizer.build(common.get_config().optimizer, steps=10, steps_per_epoch=10)
   now = state.create(variables, opt, state.new_key(1), rule)
   assert_equal(now.average, variables)
-  advance = step.make_train_step(model, losses.bce, opt, None, average=rule)
+  advance = step.make_train_step(objectives.Supervised(model, losses.bce), opt, None, average=rule)
   expected, updates = jax.device_get(variables), 0
   for number in range(8):
     before = jax.device_get(now.variables)
@@ -255,7 +256,7 @@ def test_the_average_of_a_network():
       rate = 0.3 if updates else 1.0
       expected = jax.tree.map(lambda old, new, r=rate: old + r * (new - old), expected, before)
       updates = 0 if number < 3 else updates + 1
-    now, _ = advance(now, batch_of(8, seed=number))
+    now, _ = advance(now, batch_of(8, seed=number), {})
     jax.tree.map(
       functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
       jax.device_get(now.average),
@@ -337,7 +338,8 @@ def test_networks_without_statistics_train():
     variables = model.init(state.new_key(0), model.ops.encoding(jnp.zeros((1, side, side, 3))))
     assert "batch_stats" not in variables
     first = state.create(variables, opt, state.new_key(1))
-    return step.make_train_step(model, losses.bce, opt, None)(first, batch_of(4, side))
+    one = step.make_train_step(objectives.Supervised(model, losses.bce), opt, None)
+    return one(first, batch_of(4, side), {})
 
   after, values = jax.eval_shape(advance)
   assert after.batch_stats == {} and values["loss"].shape == ()
@@ -346,11 +348,11 @@ def test_networks_without_statistics_train():
 def test_an_evaluation_step_ignores_padding():
   model, variables = network(BcosOps())
   batch = batch_of(8)
-  count = step.make_eval_step(model, losses.bce)
-  full = count(variables, batch | {"mask": np.ones(8, np.float32)})
+  count = step.make_eval_step(objectives.Supervised(model, losses.bce))
+  full = count(variables, batch | {"mask": np.ones(8, np.float32)}, {})
   mask = np.arange(8) < 5
   poisoned = np.where(mask[:, None, None, None], batch["image"], np.nan)
-  part = count(variables, batch | {"image": poisoned, "mask": mask.astype(np.float32)})
+  part = count(variables, batch | {"image": poisoned, "mask": mask.astype(np.float32)}, {})
   logits = jax.jit(model.apply)(variables, model.ops.encoding(batch["image"]))
   each = np.asarray(losses.bce(logits, jnp.asarray(batch["label"])))
   assert full["count"] == 8 and part["count"] == 5

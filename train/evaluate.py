@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from . import losses, sharding
 from .data import pipeline
+from .objectives import Supervised
 from .step import EvalStep, make_eval_step
 
 
@@ -44,26 +46,27 @@ def evaluate(
     there as well.
   """
   mesh = sharding.make_mesh({"data": -1, "fsdp": 1}) if mesh is None else mesh
-  step = make_eval_step(
+  objective = Supervised(
     model,
     losses.from_config(loss, {"smoothing": 0.0, "off": -1.0}),
-    mesh=mesh,
     multi_label=examples.dataset.multi_label,
   )
+  step = make_eval_step(objective, mesh=mesh)
   variables = sharding.replicate(variables, mesh)
-  return run(step, variables, examples, batch_size=batch_size, workers=workers, mesh=mesh)
+  return run(step, variables, {}, examples, batch_size=batch_size, workers=workers, mesh=mesh)
 
 
 def run(
   step: EvalStep,
   variables: Any,
+  frozen: Any,
   examples: pipeline.Examples,
   *,
   batch_size: int,
   workers: int,
   mesh: Mesh,
 ) -> dict[str, float]:
-  """Does what `evaluate` does with a step that is compiled already."""
+  """Returns the mean of every measure of a compiled step, over all examples, and `count`."""
   divisor = sharding.batch_divisor(mesh)
   batches = pipeline.eval_batches(
     examples,
@@ -72,12 +75,12 @@ def run(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  totals = {"loss": 0.0, "correct": 0.0, "count": 0.0, "damaged": 0.0}
-  pending, ranked = [], []
+  totals: dict[str, float] = collections.defaultdict(float)
+  damaged, pending, ranked = 0.0, [], []
   with contextlib.closing(iter(batches)) as iterator:
     for batch in iterator:
-      totals["damaged"] += float(batch.pop("damaged").sum())
-      pending.append(step(variables, sharding.put_batch(batch, mesh)))
+      damaged += float(batch.pop("damaged").sum())
+      pending.append(step(variables, sharding.put_batch(batch, mesh), frozen))
       if len(pending) > 1:  # One batch late, so that the device never waits for the host.
         _add(totals, ranked, pending.pop(0))
   for sums in pending:
@@ -86,11 +89,11 @@ def run(
     raise FloatingPointError(
       f"The loss on {totals['count']:.0f} examples is {totals['loss']}: the network has diverged."
     )
+  count = totals.pop("count")
   return {
-    "accuracy": totals["correct"] / totals["count"],
-    "loss": totals["loss"] / totals["count"],
-    "count": totals["count"],
-    **({"damaged": totals["damaged"]} if totals["damaged"] else {}),
+    **{name: total / count for name, total in totals.items()},
+    "count": count,
+    **({"damaged": damaged} if damaged else {}),
     **({"mean_average_precision": _precision(ranked)} if ranked else {}),
   }
 
@@ -137,8 +140,9 @@ def _add(
   ranked: list[dict[str, np.ndarray]],
   result: dict[str, jax.Array],
 ) -> None:
-  arrays = {name: value for name, value in result.items() if name not in totals}
+  sums = {name: value for name, value in result.items() if value.ndim == 0}
+  arrays = {name: value for name, value in result.items() if value.ndim > 0}
   if arrays:  # Of all processes, so that each ranks all examples.
     ranked.append(multihost_utils.process_allgather(arrays, tiled=True))
-  for name, value in jax.device_get({n: v for n, v in result.items() if n in totals}).items():
+  for name, value in jax.device_get(sums).items():
     totals[name] += float(value)

@@ -20,7 +20,7 @@ from bcos_jax.errors import InputError, RunError, unknown_name
 from bcos_jax.inputs import Preprocess
 from bcos_jax.pretrained import check_writable
 
-from . import checkpoint, evaluate, hosts, metrics, plan, sharding, start, watch
+from . import checkpoint, evaluate, hosts, metrics, objectives, plan, sharding, start, watch
 from .config import flatten
 from .data import Dataset, augment, open_splits, pipeline, with_label_noise
 from .data.mix import Mix
@@ -117,7 +117,7 @@ def train(
   with (
     _saying_what_broke(workdir),
     checkpoint.Checkpoints(
-      workdir / "checkpoints", best=run.measure, keep_every=run.config.keep_every
+      workdir / "checkpoints", best=run.plan.objective.measure, keep_every=run.config.keep_every
     ) as checkpoints,
   ):
     state, history = _begin(run, checkpoints, workdir)
@@ -135,9 +135,9 @@ def train(
         damaged += int(batch.pop("damaged").sum())
         batch = sharding.put_batch(batch, run.mesh)
         if step == begin + 1:
-          advance = run.plan.train_step.lower(state, batch).compile()
+          advance = run.plan.train_step.lower(state, batch, run.frozen).compile()
           writer.flops_per_step = watch.flops(advance)
-        state, measured = advance(state, batch)
+        state, measured = advance(state, batch, run.frozen)
         writer.train(step, measured | {"damaged": damaged})
         stopping, result = stop(step), None
         if step == last or _due(step, run.config.eval_every):
@@ -168,8 +168,8 @@ class _Run:
     test_set: Evaluation examples.
     augmentation: Of training examples.
     mix: Blends training batches, or None.
-    model: The module.
     variables: To start from; None draws them.
+    frozen: Variables that are not trained, placed as the plan says.
     plan: Its programs.
   """
 
@@ -179,19 +179,19 @@ class _Run:
   test_set: pipeline.Examples
   augmentation: augment.Augmentation
   mix: Mix | None
-  model: nn.Module
   variables: Any | None
+  frozen: Any
   plan: plan.Plan
+
+  @property
+  def model(self) -> nn.Module:
+    """The module that is trained."""
+    return self.plan.objective.model
 
   @property
   def config(self) -> ConfigDict:
     """The recipe, durations in steps."""
     return self.plan.config
-
-  @property
-  def measure(self) -> str:
-    """Name of the measure that tells which evaluation is the best."""
-    return "mean_average_precision" if self.train_set.dataset.multi_label else "accuracy"
 
   def batches(self, begin: int) -> Iterable[dict[str, Any]]:
     """Returns this process's training batches from step `begin` on."""
@@ -232,6 +232,7 @@ class _Run:
     return evaluate.run(
       self.plan.eval_step,
       variables,
+      self.frozen,
       self.test_set,
       batch_size=self.config.data.eval_batch_size,
       workers=self.config.data.workers,
@@ -261,6 +262,8 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
   )
   steps_per_epoch = max(len(train_set) // config.data.batch_size, 1)
   about = checkpoint.about_run(flatten(config), start.describe(model), [])
+  objective, frozen = objectives.from_config(config, model, splits[0].multi_label)
+  made = plan.make(config, objective, variables, frozen, mesh, steps_per_epoch)
   return _Run(
     about=about,
     mesh=mesh,
@@ -268,11 +271,9 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
     test_set=test_set,
     augmentation=augmentation,
     mix=_mix(config.data.augment, model.num_classes),
-    model=model,
     variables=variables,
-    plan=plan.make(
-      config, model, variables, mesh, steps_per_epoch, multi_label=splits[0].multi_label
-    ),
+    frozen=sharding.born(lambda leaves: leaves, made.frozen, frozen),
+    plan=made,
   )
 
 
@@ -378,7 +379,7 @@ def _best(
   """Returns the saved state with the best evaluation; of equals, the one of the least loss."""
   checkpoints.wait()
   saved = [row for row in history if row["step"] in checkpoints.steps]
-  best = max(saved, key=lambda row: (row[run.measure], -row["loss"]))["step"]
+  best = max(saved, key=lambda row: (row[run.plan.objective.measure], -row["loss"]))["step"]
   return state if best == int(state.step) else checkpoints.restore(best, run.plan.layout)
 
 

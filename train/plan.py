@@ -7,17 +7,17 @@ import dataclasses
 import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from bcos_jax.errors import InputError
 
-from . import losses, sharding, start
+from . import sharding, start
 from .average import Average
 from .average import from_config as average_from_config
 from .config import in_steps
+from .objectives import OWN, Objective
 from .optimizer import Optimizer
 from .optimizer import build as build_optimizer
 from .state import TrainState, new_key
@@ -32,36 +32,39 @@ class Plan:
   Attributes:
     config: The recipe, durations in steps.
     create: Makes the state before the first step from the variables to start from, or from None.
+    objective: What is minimised and measured.
     layout: The abstract state, with shardings.
+    frozen: The abstract variables that are not trained, with shardings; {} if there are none.
     train_step: Compiled at its first call.
     eval_step: Compiled at its first call.
   """
 
   config: ConfigDict
+  objective: Objective
   create: Callable[[Any | None], TrainState]
   layout: TrainState
+  frozen: Any
   train_step: TrainStep
   eval_step: EvalStep
 
 
 def make(
   config: ConfigDict,
-  model: nn.Module,
+  objective: Objective,
   variables: Any | None,
+  frozen: Any,
   mesh: Mesh,
   steps_per_epoch: int,
-  *,
-  multi_label: bool = False,
 ) -> Plan:
   """Returns the programs of a recipe; computes nothing on the devices.
 
   Args:
     config: The recipe.
-    model: The network.
+    objective: With the network; see `objectives.from_config`.
     variables: To start from (arrays, or only their shapes); None if they are drawn.
+    frozen: Variables that the objective needs and that are not trained, or only their shapes.
     mesh: Of devices that need not be there, as long as nothing is run.
     steps_per_epoch: Length of an epoch.
-    multi_label: Whether pictures may have several labels.
 
   Raises:
     InputError: A value that cannot be used.
@@ -78,39 +81,36 @@ def make(
     epochs=config.steps / steps_per_epoch,
     warmup=config.optimizer.warmup_steps,
   )
-  create = functools.partial(_first_state, model, optimizer, config, average)
+  create = functools.partial(_first_state, objective, optimizer, config, average)
   layout = sharding.abstract(create, config.layout, mesh, variables)
-  start.check_effects(config, model, layout.params)
-  loss, eval_loss = (
-    losses.from_config(name, config.loss) for name in (config.loss.name, config.loss.eval_name)
-  )
-  if multi_label and "cross_entropy" in (config.loss.name, config.loss.eval_name):
-    raise InputError(
-      "The loss cross_entropy expects one label per picture, the data have several.",
-      "Set --config.loss.name=bce and --config.loss.eval_name=bce.",
-    )
+  start.check_effects(config, objective.model, layout.params)
   step = make_train_step(
-    model.clone(ops=dataclasses.replace(model.ops, recompute=config.recompute)),
-    loss,
+    _recomputing(objective, config.recompute),
     optimizer,
     sharding.shardings(layout),
     mesh=mesh,
     average=average,
     accumulate=config.accumulate,
     skip_nonfinite=config.nonfinite == "skip",
-    multi_label=multi_label,
   )
   return Plan(
     config=config,
+    objective=objective,
     create=create,
     layout=layout,
+    frozen=sharding.abstract(lambda leaves: leaves, config.layout, mesh, frozen),
     train_step=step,
-    eval_step=make_eval_step(model, eval_loss, mesh=mesh, multi_label=multi_label),
+    eval_step=make_eval_step(objective, mesh=mesh),
   )
 
 
+def _recomputing(objective: Objective, recompute: bool) -> Objective:
+  ops = dataclasses.replace(objective.model.ops, recompute=recompute)
+  return dataclasses.replace(objective, model=objective.model.clone(ops=ops))
+
+
 def _first_state(
-  model: nn.Module,
+  objective: Objective,
   optimizer: Optimizer,
   config: ConfigDict,
   average: Average | None,
@@ -119,7 +119,10 @@ def _first_state(
   """Makes the state before the first step; traced, never run as it is."""
   init_key, run_key = jax.random.split(new_key(config.seed))
   if variables is None:
-    size = config.data.image_size
+    model, size = objective.model, config.data.image_size
     images = jax.numpy.zeros((1, size, size, model.ops.encoding.colors))
     variables = model.init(init_key, model.ops.encoding(images))
+  own = objective.own_parameters()
+  if own:
+    variables = {**variables, "params": {**variables["params"], OWN: own}}
   return create_state(variables, optimizer, run_key, average)

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from bcos_jax.errors import InputError, unknown_name
 
-from . import plan, sharding, start
+from . import objectives, plan, sharding, start
 from .config import as_steps
 from .metrics import peak_flops
 
@@ -114,10 +114,13 @@ def compile_recipe(config: ConfigDict, topology: str, examples: int = IMAGENET_T
   mesh = sharding.make_mesh(config.mesh, devices(topology))
   config = ConfigDict({**config.to_dict(), "init": ""}, type_safe=False)
   model, _ = start.network(config)
-  made = plan.make(config, model, None, mesh, max(examples // config.data.batch_size, 1))
+  objective, frozen = objectives.from_config(config, model, multi_label=False)
+  steps_per_epoch = max(examples // config.data.batch_size, 1)
+  made = plan.make(config, objective, None, frozen, mesh, steps_per_epoch)
   begin = time.perf_counter()
   try:
-    compiled = made.train_step.lower(made.layout, abstract_batch(config, model, mesh)).compile()
+    batch = abstract_batch(config, model, mesh)
+    compiled = made.train_step.lower(made.layout, batch, made.frozen).compile()
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .average import Average
+from .objectives import OWN
 from .optimizer import Optimizer
 
 PyTree = Any
@@ -20,7 +21,7 @@ class TrainState:
 
   Attributes:
     step: Number of finished steps, int32 [].
-    params: Parameters.
+    params: Parameters; beside the network's own those that an objective learns.
     batch_stats: Running statistics of the norms; {} for networks without any.
     opt_state: State of the optax transformation.
     rng: Typed key of the run, constant; a step folds its own number into it.
@@ -38,7 +39,7 @@ class TrainState:
   def variables(self) -> dict[str, PyTree]:
     """What `model.apply` takes."""
     stats = {"batch_stats": self.batch_stats} if self.batch_stats else {}
-    return {"params": self.params, **stats}
+    return {"params": {k: v for k, v in self.params.items() if k != OWN}, **stats}
 
 
 def new_key(seed: int) -> jax.Array:
