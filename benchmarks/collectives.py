@@ -61,7 +61,7 @@ def collectives(config: ConfigDict) -> tuple[dict[str, tuple[int, int]], int]:
   """Compiles a recipe's step; returns its collectives and the bytes of its parameters."""
   mesh = sharding.make_mesh(config.mesh)
   model, _ = start.network(config)
-  objective, frozen = objectives.from_config(config, model, multi_label=False)
+  objective, frozen = objectives.from_config(config, model, mesh)
   made = plan.make(config, objective, None, frozen, mesh, 1000)
   batch = pod.abstract_batch(config, model, mesh)
   compiled = made.train_step.lower(made.layout, batch, made.frozen).compile()

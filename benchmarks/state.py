@@ -38,7 +38,7 @@ def main() -> int:
     config = load_config(recipe, ["--config.init=", *FSDP])
     model, _ = start.network(config)
     mesh = sharding.make_mesh(config.mesh)
-    objective, frozen = objectives.from_config(config, model, multi_label=False)
+    objective, frozen = objectives.from_config(config, model, mesh)
     layout = plan.make(config, objective, None, frozen, mesh, 1000).layout
     whole, chip = nbytes((layout.params, layout.opt_state))
     share = chip / (whole / CHIPS)

@@ -22,7 +22,8 @@ def get_config() -> ConfigDict:
       "ops": {  # layer family and any of its fields
         "family": "standard",
       },
-      "init": "",  # bundle folder to start from; "" starts at random
+      "init": "",  # bundle folder to start from; "" starts at random, or from a teacher
+      "redraw": (),  # regular expressions of parameters that `init` need not have, drawn anew
       "finetune": False,  # a new head for the data's classes; fields that are 0 are filled in
       "best": False,  # end with the best evaluated state that was saved, not with the last
       "fold_mean": True,  # of batch norms into their biases, when `init` is B-cosified
@@ -48,6 +49,19 @@ def get_config() -> ConfigDict:
         "cache": False,  # keep decoded images in memory
       },
       "steps": 0,
+      "objective": {
+        "name": "supervised",  # supervised (labels); align or clip (a teacher, without labels)
+        "teacher": "",  # bundle of the frozen network; the student starts from it unless `init` is
+        "teacher_size": 0,  # side of its pictures, if not data.image_size
+        "depths": "corrected",  # blocks whose tokens align compares: corrected, published, numbers
+        "token_weight": 1.0,  # of align
+        "pooled_weight": 1.0,  # of align
+        "norm_weight": 0.0,  # of align: keeps the Frobenius norms of the teacher's maps
+        "scale": 10.0,  # of clip
+        "bias": -10.0,  # of clip
+        "learned": False,  # scale and bias of clip
+        "negatives": "global",  # of clip: global, or device as published
+      },
       "loss": {
         "name": "uniform_off_label_bce",
         "eval_name": "bce",

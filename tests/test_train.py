@@ -166,7 +166,7 @@ def test_devices_send_gradients_parameters_and_statistics_only(name, axes, layou
     config.data.update(image_size=16, batch_size=batch_size)
     mesh = sharding.make_mesh(config.mesh)
     model, _ = start.network(config)
-    objective, frozen = objectives.from_config(config, model, multi_label=False)
+    objective, frozen = objectives.from_config(config, model, mesh)
     made = plan.make(config, objective, None, frozen, mesh, 10)
     batch = pod.abstract_batch(config, model, mesh)
     return pod.collectives(made.train_step.lower(made.layout, batch, {}).compile().as_text())

@@ -129,14 +129,15 @@ def format_config(config: ConfigDict) -> str:
 def check(config: ConfigDict) -> None:
   """Checks values that must be positive, and durations.
 
-  A fine-tuning may leave them open with 0.
+  A fine-tuning may leave them open with 0; without labels there are no classes.
 
   Raises:
     InputError: For the first one that is wrong.
   """
   values = flatten(config)
   for key in POSITIVE:
-    if values[key] < (0 if config.finetune else 1):
+    free = config.finetune or (key == "model.num_classes" and config.objective.name != "supervised")
+    if values[key] < (0 if free else 1):
       raise InputError(f"config.{key}={values[key]}; expected at least 1.", f"Set {PREFIX}{key}.")
   for key in DURATIONS:
     as_steps(values[key], 1)

@@ -262,7 +262,7 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
   )
   steps_per_epoch = max(len(train_set) // config.data.batch_size, 1)
   about = checkpoint.about_run(flatten(config), start.describe(model), [])
-  objective, frozen = objectives.from_config(config, model, splits[0].multi_label)
+  objective, frozen = objectives.from_config(config, model, mesh, multi_label=splits[0].multi_label)
   made = plan.make(config, objective, variables, frozen, mesh, steps_per_epoch)
   return _Run(
     about=about,
@@ -412,7 +412,7 @@ def _open(config: ConfigDict, model: nn.Module) -> tuple[Dataset, Dataset]:
   splits = with_label_noise(train_set, config.data.label_noise, config.seed), test_set
   for dataset in splits:
     classes = len(dataset.label_names)
-    if model.num_classes != classes:
+    if config.objective.name == "supervised" and model.num_classes != classes:
       raise InputError(
         f"The network has {model.num_classes} classes, {dataset.name} {classes}.",
         f"Set --config.model.num_classes={classes}.",

@@ -56,7 +56,11 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
 
 
 def siglip(
-  image: jax.Array, text: jax.Array, scale: float = 10.0, bias: float = -10.0
+  image: jax.Array,
+  text: jax.Array,
+  scale: float = 10.0,
+  bias: float = -10.0,
+  present: jax.Array | None = None,
 ) -> jax.Array:
   """Sigmoid loss over all pairs of a batch (SigLIP, arXiv 2303.15343; B-cosified CLIP).
 
@@ -65,13 +69,15 @@ def siglip(
     text: Unit-norm embeddings float [N, D]; row i belongs to row i of `image`.
     scale: Factor of the cosine.
     bias: Added to the scaled cosine.
+    present: Bool [N], which texts count; None for all.
 
   Returns:
     Losses float [N]: each image against every text, summed.
   """
   cosines = jnp.matmul(_at_least_float32(image), text.T, precision=jax.lax.Precision.HIGHEST)
   signs = 2 * jnp.eye(len(image)) - 1
-  return -jnp.sum(jax.nn.log_sigmoid(signs * (scale * cosines + bias)), axis=-1)
+  likelihoods = jax.nn.log_sigmoid(signs * (scale * cosines + bias))
+  return -jnp.sum(likelihoods, axis=-1, where=True if present is None else present)
 
 
 def targets(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -30,10 +30,19 @@ PEAKS = {
 }
 
 # What the progress bar shows of a step's metrics, and how.
-SHOWN = {"loss": ("loss", ".3f"), "acc": ("accuracy", ".3f"), "lr": ("learning_rate", ".1e")}
+SHOWN = {
+  "loss": ("loss", ".3f"),
+  "acc": ("accuracy", ".3f"),
+  "cos": ("similarity", ".3f"),
+  "lr": ("learning_rate", ".1e"),
+}
 
 # The same of evaluations.
-EVAL_SHOWN = (("test acc", "accuracy"), ("test mAP", "mean_average_precision"))
+EVAL_SHOWN = (
+  ("test acc", "accuracy"),
+  ("test mAP", "mean_average_precision"),
+  ("test cos", "similarity"),
+)
 
 # Of these the last value is written, not the mean.
 NO_MEANS = ("learning_rate", "damaged")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 from typing import Any
 
 from flax import traverse_util
@@ -35,7 +36,7 @@ def network(config: ConfigDict, init: Network | None = None) -> tuple[nn.Module,
   if init is not None:
     return init
   family = ops.from_dict(config.ops.to_dict())
-  if config.init:
+  if config.init or config.objective.teacher:
     return _from_bundle(config, family)
   fields = {"image_size": config.data.image_size, **config.model.to_dict()}
   return bcos_jax.create(fields.pop("name"), ops=family, **fields), None
@@ -229,22 +230,62 @@ def _check_encoding(config: ConfigDict, model: nn.Module, family: ops.Ops) -> No
 
 
 def _from_bundle(config: ConfigDict, family: ops.Ops) -> Network:
-  """Loads `config.init`; a conventional network becomes a B-cos one if the config's ops are."""
-  bundle = open_bundle(config.init)
+  """Loads `config.init`, or the teacher; becomes a B-cos network if the config's ops are."""
+  source = config.init or config.objective.teacher
+  config = ConfigDict({**config.to_dict(), "init": source}, type_safe=False)
+  bundle = open_bundle(source)
   model, variables = bundle.model, bundle.variables
   architecture = bundle.config["architecture"]
-  if architecture != config.model.name:
+  if config.redraw:
+    model, variables = _inherited(config, bundle)
+  elif architecture != config.model.name:
     raise InputError(
-      f"The bundle {config.init!r} holds {architecture!r}, the config names {config.model.name!r}.",
-      f"Set --config.model.name={architecture}.",
+      f"The bundle {source!r} holds {architecture!r}, the config names {config.model.name!r}.",
+      f"Set --config.model.name={architecture}, or name what may differ with --config.redraw.",
     )
-  _check_fields(config, model)
+  else:
+    _check_fields(config, model)
   if isinstance(model.ops, ops.StandardOps) and isinstance(family, ops.BcosOps):
     _check_encoding(config, model, family)
     return bcos_jax.bcosify(model, variables, ops=family, fold_mean=config.fold_mean)
   if model.ops != family:
     raise InputError(
-      f"The bundle {config.init!r} has the ops {model.ops}, the config {family}.",
+      f"The bundle {source!r} has the ops {model.ops}, the config {family}.",
       "Give the config the same ops, or start from a conventional network to B-cosify it.",
     )
   return model, variables
+
+
+def _inherited(config: ConfigDict, bundle: pretrained.Bundle) -> Network:
+  """Returns the config's network with the bundle's leaves; what `redraw` names is drawn anew.
+
+  Students of ALOE have a convolutional stem that their teachers lack, and keep all the rest.
+
+  Raises:
+    InputError: A leaf that `redraw` does not name is missing, left over or of another shape.
+  """
+  fields = {"image_size": config.data.image_size, **config.model.to_dict()}
+  model = bcos_jax.create(fields.pop("name"), ops=bundle.model.ops, **fields)
+  wanted = traverse_util.flatten_dict(pretrained.abstract_variables(model), sep="/")
+  given = traverse_util.flatten_dict(bundle.variables, sep="/")
+  fresh = {
+    path
+    for path in wanted.keys() | given.keys()
+    if any(re.search(pattern, path) for pattern in config.redraw)
+  }
+  problems = sorted(
+    path
+    for path in (wanted.keys() | given.keys()) - fresh
+    if path not in wanted or path not in given or wanted[path].shape != given[path].shape
+  )
+  if problems:
+    raise InputError(
+      f"{config.model.name!r} and the bundle {config.init!r} differ in {', '.join(problems[:6])}"
+      + (f" and {len(problems) - 6} more." if len(problems) > 6 else "."),
+      f"Name them in --config.redraw, which is {tuple(config.redraw)}, to draw them anew.",
+    )
+  drawn = traverse_util.flatten_dict(
+    model.init(jax.random.key(config.seed), jax.numpy.zeros(model.input_spec.shape)), sep="/"
+  )
+  leaves = {path: drawn[path] if path in fresh else given[path] for path in wanted}
+  return model, traverse_util.unflatten_dict(leaves, sep="/")

@@ -5,26 +5,72 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from bcos_jax.errors import InputError
+from bcos_jax import StandardOps
+from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.inputs import Encoding, Preprocess
+from bcos_jax.pretrained import abstract_variables
 
-from .. import losses
+from .. import losses, sharding, start
+from .alignment import Alignment, pick_depths
+from .contrast import Contrast
 from .objective import Objective
 from .supervised import Supervised
+from .teacher import Teacher
+
+NAMES = ("supervised", "align", "clip")
+_NEGATIVES = ("global", "device")
 
 
-def from_config(config: ConfigDict, model: nn.Module, multi_label: bool) -> tuple[Objective, Any]:
+def from_config(
+  config: ConfigDict,
+  model: nn.Module,
+  mesh: Mesh,
+  *,
+  multi_label: bool = False,
+  weights: bool = True,
+) -> tuple[Objective, Any]:
   """Returns the objective of a recipe, and its frozen variables.
 
   Args:
-    config: The recipe; `loss` and `objective` count.
+    config: The recipe; `objective`, `loss` and `data` count.
     model: The network to train.
+    mesh: Of the devices that share a batch.
     multi_label: Whether pictures may have several labels.
+    weights: Whether to read the teacher. If not, it is the conventional network of the student's
+      architecture, and the frozen variables are shapes.
 
   Raises:
     InputError: Values that cannot be used, or that contradict each other.
   """
+  options = config.objective
+  if options.name not in NAMES:
+    raise unknown_name("objective.name", options.name, NAMES)
+  if options.name == "supervised":
+    return _supervised(config, model, multi_label), {}
+  if config.data.augment.mixup or config.data.augment.cutmix:
+    raise InputError(
+      f"The objective {options.name!r} has no labels to blend.",
+      "Set --config.data.augment.mixup=0 and --config.data.augment.cutmix=0.",
+    )
+  teacher, frozen = _read(config) if weights else _like(model)
+  teacher = Teacher(teacher, options.teacher_size)
+  if options.name == "align":
+    objective = _align(options, model, teacher)
+  else:
+    objective = _clip(options, model, teacher, mesh)
+  objective.check(config.data.image_size)
+  return objective, frozen
+
+
+def _supervised(config: ConfigDict, model: nn.Module, multi_label: bool) -> Supervised:
+  if config.objective.teacher:
+    raise InputError(
+      f"objective.teacher={config.objective.teacher!r} is not asked for by labels.",
+      "Set --config.objective.name=align or clip, or leave out the teacher.",
+    )
   loss, eval_loss = (
     losses.from_config(name, config.loss) for name in (config.loss.name, config.loss.eval_name)
   )
@@ -33,4 +79,64 @@ def from_config(config: ConfigDict, model: nn.Module, multi_label: bool) -> tupl
       "The loss cross_entropy expects one label per picture, the data have several.",
       "Set --config.loss.name=bce and --config.loss.eval_name=bce.",
     )
-  return Supervised(model, loss, eval_loss, multi_label), {}
+  return Supervised(model, loss, eval_loss, multi_label)
+
+
+def _align(options: ConfigDict, model: nn.Module, teacher: Teacher) -> Alignment:
+  blocks = getattr(model, "depth", 0)
+  return Alignment(
+    model,
+    teacher,
+    depths=pick_depths(options.depths, blocks) if blocks else (),
+    token_weight=options.token_weight,
+    pooled_weight=options.pooled_weight,
+    norm_weight=options.norm_weight,
+  )
+
+
+def _clip(options: ConfigDict, model: nn.Module, teacher: Teacher, mesh: Mesh) -> Contrast:
+  if options.negatives not in _NEGATIVES:
+    raise unknown_name("objective.negatives", options.negatives, _NEGATIVES)
+  return Contrast(
+    model,
+    teacher,
+    scale=options.scale,
+    bias=options.bias,
+    learned=options.learned,
+    groups=sharding.batch_divisor(mesh) if options.negatives == "device" else 1,
+  )
+
+
+def _read(config: ConfigDict) -> tuple[nn.Module, Any]:
+  """Opens the teacher, whose pictures must be those of the recipe."""
+  if not config.objective.teacher:
+    raise InputError(
+      f"The objective {config.objective.name!r} has no teacher.",
+      "Set --config.objective.teacher to a bundle of the pretrained network.",
+    )
+  bundle = start.open_bundle(config.objective.teacher)
+  if bundle.preprocess is not None:
+    _check_pictures(config, bundle.preprocess)
+  return bundle.model, bundle.variables
+
+
+def _check_pictures(config: ConfigDict, teacher: Preprocess) -> None:
+  """Student and teacher look at one picture, so it must be made as the teacher's were."""
+  data = config.data
+  side = config.objective.teacher_size or data.image_size
+  for key, own, other in (
+    ("data.interpolation", data.interpolation, teacher.interpolation),
+    ("data.image_size", side, teacher.size[0]),
+  ):
+    if own != other:
+      raise InputError(
+        f"{key}={own!r}, but the teacher {config.objective.teacher!r} was given {other!r}.",
+        f"Set --config.{key}={other}; if the student's pictures have another size than the "
+        "teacher's, set --config.objective.teacher_size.",
+      )
+
+
+def _like(model: nn.Module) -> tuple[nn.Module, Any]:
+  encoding = Encoding(model.ops.encoding.mean, model.ops.encoding.std)
+  twin = model.clone(ops=StandardOps(encoding=encoding, dtype=model.ops.dtype))
+  return twin, abstract_variables(twin)

@@ -1,0 +1,114 @@
+"""The frozen network that a student learns from, and what of it is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bcos_jax.errors import InputError
+
+PyTree = Any
+
+_TINY = 1e-8  # Of a norm, as PyTorch's cosine similarity has it.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Teacher:
+  """A network that is applied and never trained. It encodes pictures itself, from the same crop.
+
+  Attributes:
+    model: Of any family, without classes: it returns features [N, D].
+    size: Side of its pictures, to which those of the batch are resized (bilinear, anti-aliased);
+      0 for the size that they have.
+  """
+
+  model: nn.Module
+  size: int = 0
+
+  def features(self, variables: PyTree, images: jax.Array) -> jax.Array:
+    """Returns float32 features [N, D] of images [N, H, W, C] in [0, 1]."""
+    return self.model.apply(variables, self._encoded(images), train=False)
+
+  def states(
+    self, variables: PyTree, images: jax.Array, depths: Sequence[int]
+  ) -> tuple[jax.Array, list[jax.Array]]:
+    """Returns features [N, D], and the tokens [N, T, W] behind each of some blocks."""
+    features, state = self.model.apply(
+      variables,
+      self._encoded(images),
+      train=False,
+      mutable=["intermediates"],
+      capture_intermediates=capture(depths),
+    )
+    return features, tokens_of(self.model, state, depths)
+
+  def _encoded(self, images: jax.Array) -> jax.Array:
+    if self.size and self.size != images.shape[1]:
+      shape = (len(images), self.size, self.size, images.shape[-1])
+      images = jax.image.resize(images, shape, "linear", antialias=True)
+    return self.model.ops.encoding(images)
+
+
+def capture(depths: Sequence[int]):
+  """Returns the filter for `capture_intermediates` that keeps what some blocks return.
+
+  Args:
+    depths: Numbers of blocks, the first is 1.
+  """
+  kept = {(_block(depth),) for depth in depths}
+  return lambda module, method: method == "__call__" and module.path in kept
+
+
+def tokens_of(model: nn.Module, state: PyTree, depths: Sequence[int]) -> list[jax.Array]:
+  """Returns the captured tokens [N, T, W] of a transformer, without its register tokens."""
+  first = getattr(model, "class_token", False) + getattr(model, "distillation_token", False)
+  registers = getattr(model, "registers", 0)
+  found = []
+  for depth in depths:
+    tokens = state["intermediates"][_block(depth)]["__call__"][0]
+    if registers:
+      tokens = jnp.concatenate([tokens[:, :first], tokens[:, first + registers :]], axis=1)
+    found.append(tokens)
+  return found
+
+
+def _block(depth: int) -> str:
+  return f"encoder_{depth - 1}"
+
+
+def cosine(first: jax.Array, second: jax.Array) -> jax.Array:
+  """Returns the cosine of the angle between vectors [..., D], float32 [...]; 0 for zero vectors."""
+  first, second = unit(first), unit(second)
+  return jnp.sum(first * second, axis=-1)
+
+
+def unit(x: jax.Array) -> jax.Array:
+  """Returns vectors [..., D] at length 1, float32; zero vectors stay, with finite gradients."""
+  x = x.astype(jnp.float32)
+  square = jnp.sum(x * x, axis=-1, keepdims=True)
+  return x / jnp.sqrt(jnp.maximum(square, _TINY**2))
+
+
+def check_features(model: nn.Module, role: str) -> None:
+  """Raises InputError unless a network returns features."""
+  if model.num_classes:
+    raise InputError(
+      f"The {role} has {model.num_classes} classes, expected features.",
+      "Set --config.model.num_classes=0, and convert the teacher with --num_classes=0.",
+    )
+
+
+def check_width(student: jax.ShapeDtypeStruct, teacher: jax.ShapeDtypeStruct, what: str) -> None:
+  """Raises InputError unless both have the same shape."""
+  if student.shape[1:] != teacher.shape[1:]:
+    raise InputError(
+      f"The {what} of the student have shape {student.shape[1:]} for each picture, those of the "
+      f"teacher {teacher.shape[1:]}.",
+      "Take a student of the teacher's architecture, or pictures whose sizes give equal numbers of "
+      "tokens (--config.data.image_size, --config.objective.teacher_size).",
+    )
