@@ -30,7 +30,8 @@ RANKS = {
   "explain_pictures": 9,
   "convert": 9,
   "train": 10,
-  "cli": 11,
+  "app": 11,
+  "cli": 12,
 }
 OUTSIDE = ("train", "convert", "configs")  # folders of the repository's root, linked into bcos_jax
 LIBRARY = RANKS["pretrained"]  # rank of what `from bcos_jax import create` needs
