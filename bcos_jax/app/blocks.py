@@ -36,7 +36,7 @@ def layout(networks: Sequence[Network], limits: Limits, examples) -> html.Div:
             **{"aria-label": "Picture and classes"},
           ),
           html.Section(
-            [_toolbar(networks), dcc.Loading(html.Div(_HELP, id="answer"), delay_show=400)],
+            [_toolbar(networks), _answer()],
             id="work",
             className="work empty",
             **{"aria-label": "Explanation"},
@@ -82,6 +82,12 @@ _HELP = html.Div(
 )
 
 
+def _answer() -> dcc.Loading:
+  return dcc.Loading(
+    html.Div(_HELP, id="answer"), type="circle", color="var(--strong)", delay_show=400
+  )
+
+
 def _upload(limits: Limits) -> dcc.Upload:
   return dcc.Upload(
     html.Button(
@@ -106,7 +112,7 @@ def _examples(examples) -> html.Div | None:
     return None
   return html.Div(
     [
-      html.H3("Or an example"),
+      html.H2("Or an example", className="minor"),
       html.Div(
         [
           html.Button(
@@ -127,11 +133,17 @@ def _floats(picture) -> np.ndarray:
   return np.asarray(picture.convert("RGB"), np.float32) / 255
 
 
+_EACH_BY_ITSELF = "Each is judged by itself: they need not add up to 100 %."
+
+
 def _classes(networks: Sequence[Network]) -> html.Div:
   labels = networks[0].labels
   return html.Div(
     [
-      html.H3("Most probable classes", id="classes-title"),
+      html.H2("Most probable classes", id="classes-title", className="minor"),
+      html.P(_EACH_BY_ITSELF, className="soft small")
+      if networks[0].options.probability == "sigmoid"
+      else None,
       html.Div(
         dcc.RadioItems(id="classes", className="classes"),
         role="group",
@@ -153,9 +165,9 @@ def _all(labels: Sequence[str]) -> list[dict]:
 
 
 def _toolbar(networks: Sequence[Network]) -> html.Div:
-  modes = [(shown.ONE, "Explain one class"), (shown.CLASSES, "Compare two classes")]
+  modes = [(shown.ONE, "Explain"), (shown.CLASSES, "Compare classes")]
   if len(networks) > 1:
-    modes.append((shown.NETWORKS, "Compare two networks"))
+    modes.append((shown.NETWORKS, "Compare networks"))
   return html.Div(
     [
       html.Div(
@@ -327,8 +339,8 @@ def _scale(card: Card) -> html.Div:
   edge = f"{card.cutoff:.2g}" if card.cutoff else "0"
   return html.Div(
     [
-      html.Span([html.B(low), f" −{edge}"], className="low"),
       html.I(style={"background": f"linear-gradient(90deg, {', '.join(colors())})"}),
+      html.Span([html.B(low), f" −{edge}"]),
       html.Span([html.B(high), f" +{edge}"], className="high"),
     ],
     className="scale",
@@ -346,7 +358,8 @@ def heatmap(card: Card) -> go.Figure:
       zmax=limit,
       colorscale=[[i / 2, color] for i, color in enumerate(colors())],
       showscale=False,
-      hovertemplate="row %{y}, column %{x}<br>contribution %{z:+.3g}<br>"
+      name=card.unit,
+      hovertemplate=f"row %{{y}}, column %{{x}}<br>{card.unit} %{{z:+.3g}}<br>"
       "%{customdata:+.2f} % of all<extra></extra>",
     )
   )

@@ -59,6 +59,8 @@ def _guarded(count: int):
       try:
         with _ONE_AT_A_TIME:
           return function(*arguments)
+      except dash.exceptions.PreventUpdate:
+        raise
       except InputError as error:
         return *[no_update] * (count - 1), blocks.message(error)
       except Exception:

@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import importlib.util
 import ipaddress
+import logging
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -131,6 +132,8 @@ def _run(listener: socket.socket, networks, settings: Settings, say) -> None:
   page = make_page(networks, settings.limits, pictures)
   guard(page.server, settings, page.csp_hashes())
   host, port = listener.getsockname()[:2]
+  # A page loads many files at once; that some wait a moment is no news.
+  logging.getLogger("waitress.queue").setLevel(logging.ERROR)
   server = waitress.create_server(
     page.server,
     sockets=[listener],

@@ -14,7 +14,7 @@ import numpy as np
 from .. import render
 from ..errors import InputError
 from ..explain import Explanation
-from ..render.figure import completeness, headline
+from ..render.figure import completeness, percent
 from .networks import Network
 
 ONE, CLASSES, NETWORKS = "one", "classes", "networks"
@@ -46,6 +46,7 @@ class Card:
     values: The map, [H, W] floats.
     cutoff: Contribution at which its colour saturates.
     words: What blue and what red speak for.
+    unit: What a value of the map is.
     sum: The completeness line.
     note: What else must be said; may be empty.
     classes: (class, name, probability), most probable first; () where they are shown elsewhere.
@@ -57,6 +58,7 @@ class Card:
   values: np.ndarray
   cutoff: float
   words: tuple[str, str] = ("opposes", "supports")
+  unit: str = "contribution"
   sum: str = ""
   note: str = ""
   classes: tuple[tuple[int, str, float], ...] = ()
@@ -100,7 +102,7 @@ def answer(
   if question.mode == NETWORKS:
     return _two_networks(networks, images, question)
   shown = _view(networks[0], networks[0].explain(images[0], [question.target]))
-  card = _card(shown, headline(shown))
+  card = _card(shown, _title(shown))
   note = (
     "This is a conventional network. Its gates are held fixed here; what its biases add belongs "
     "to no pixel, so read the sum below before the picture."
@@ -125,6 +127,11 @@ def _view(network: Network, ex: Explanation, index: int = 0) -> render.View:
   return render.view(ex, index, network.labels, network.options)
 
 
+def _title(shown: render.View) -> str:
+  known = shown.probability
+  return shown.name if known is None else f"{shown.name}  ·  {percent(known)}"
+
+
 def _card(shown: render.View, title: str, picture: bool = True) -> Card:
   panels = [("Picture", shown.picture)] if picture or shown.colored is None else []
   if shown.colored is not None:
@@ -144,19 +151,21 @@ def _two_classes(network: Network, image: np.ndarray, question: Question) -> tup
   views = [_view(network, ex, 0), _view(network, ex, 1)]
   between = _view(network, difference(ex))
   names = [shown.name for shown in views]
-  cards = [_card(shown, headline(shown), picture=False) for shown in views]
+  cards = [_card(shown, _title(shown), picture=False) for shown in views]
   rest = completeness(between).removeprefix("output ")
   cards.append(
     dataclasses.replace(
       _card(between, f"{names[0]} rather than {names[1]}"),
       panels=(("Picture", between.picture),),
       caption="Difference of the contributions",
+      unit="difference",
       words=(f"for {names[1]}", f"for {names[0]}"),
       sum=f"difference of the outputs {rest}",
     )
   )
   # Contributions to outputs of one network have one unit: one scale makes them comparable.
   cutoff = max(card.cutoff for card in cards)
+  cards[2] = dataclasses.replace(cards[2], note="All three maps have one scale.")
   return tuple(dataclasses.replace(card, cutoff=cutoff) for card in cards)
 
 
@@ -187,7 +196,7 @@ def _two_networks(
     note = "" if target is not None else f"This network has no class {name}: its own best is shown."
     target = top_classes(network, image)[0][0] if target is None else target
     shown = _view(network, network.explain(image, [target]))
-    card = _card(shown, f"{network.name}  ·  {shown.name}")
+    card = _card(shown, f"{network.name}  ·  {_title(shown)}", picture=False)
     card = dataclasses.replace(card, note=note, classes=shown.classes)
     if network.conventional:
       card = _post_hoc(card, network, network.input_x_gradient(image, target), shown.value)
@@ -212,6 +221,7 @@ def _post_hoc(card: Card, network: Network, values: np.ndarray, output: float) -
   return dataclasses.replace(
     card,
     caption="Input × gradient (post hoc)",
+    unit="attribution",
     values=values,
     cutoff=float(render.cutoff_of(values, network.options.percentile)),
     sum=f"output {output:.3f}; sum of the map {float(values.sum()):.3f}".replace("-", "−"),
@@ -265,7 +275,7 @@ def _draw_networks(
     [0],
     first.labels,
     path,
-    baselines={f"{card.title}: {card.caption.lower()}": card.values[None]},
+    baselines={f"{card.title}  ·  {card.caption.lower()}": card.values[None]},
     title=f"{first.name} and {second.name}",
     options=first.options,
   )

@@ -32,7 +32,7 @@ window.dash_clientside.bcos = {
     const value = at(map.z, y, x);
     const share = at(map.customdata, y, x);
     if (value === undefined) return "There is no such pixel.";
-    return `Row ${y}, column ${x}: ${signed(value, 3)}, ${signed(share, 2)} % of all contributions`;
+    return `Row ${y}, column ${x}: ${signed(value, 3)}, ${signed(share, 2)} % of all ${map.name}s`;
   },
 };
 
