@@ -139,6 +139,7 @@ def _run(listener: socket.socket, networks, settings: Settings, say) -> None:
     sockets=[listener],
     threads=4,
     max_request_body_size=_largest_request(settings.limits),
+    inbuf_overflow=_largest_request(settings.limits),  # in memory: pictures never touch the disk
     channel_timeout=60,
   )
   say(f"Ready: http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C ends it)")
@@ -177,5 +178,6 @@ def guard(server: Flask, settings: Settings, script_hashes: Sequence[str]) -> No
 
   @server.after_request
   def closed(response):
-    response.headers.update({**_HEADERS, "Content-Security-Policy": policy})
+    for name, value in {**_HEADERS, "Content-Security-Policy": policy}.items():
+      response.headers.setdefault(name, value)
     return response
