@@ -36,7 +36,7 @@ def layout(networks: Sequence[Network], limits: Limits, examples) -> html.Div:
             **{"aria-label": "Picture and classes"},
           ),
           html.Section(
-            [_toolbar(networks), _answer()],
+            [_toolbar(networks), _answer(), _GUIDE],
             id="work",
             className="work empty",
             **{"aria-label": "Explanation"},
@@ -79,6 +79,29 @@ _HELP = html.Div(
     ),
   ],
   className="help",
+)
+
+
+_GUIDE = html.Details(
+  [
+    html.Summary("How to read this"),
+    html.P(
+      "What the network sees in it: its own computation for the class, turned back into colours. "
+      "Solid places matter, faded places do not. Only the fading is smoothed, for the eye."
+    ),
+    html.P(
+      "Contributions: how much each pixel adds to the output for the class. Red speaks for it, "
+      "blue against it, white does not count. The number at either end of the scale is the "
+      "contribution at full colour; a few pixels may be beyond it. A pixel's percentage is its "
+      "share of all contributions, signs aside. Rows and columns count from 0 at the top left."
+    ),
+    html.P(
+      "Output: the contributions of all pixels, and the named constants of the network, add up "
+      "to it. A remainder other than rounding would mean that the explanation is incomplete. "
+      "The probability follows from the output."
+    ),
+  ],
+  className="guide",
 )
 
 

@@ -177,8 +177,8 @@ def _register_answering(page: dash.Dash, networks: Sequence[Network]) -> None:
       cards = shown.answer(networks, _images(networks, uris), Question(mode, target, rival))
     except InputError as error:
       # Said in the answer's place: an old answer beside a new question would mislead.
-      return blocks.message(error), f"work {mode}", None
-    return [blocks.card(card, i) for i, card in enumerate(cards)], f"work {mode}", None
+      return blocks.message(error), f"work mode-{mode}", None
+    return [blocks.card(card, i) for i, card in enumerate(cards)], f"work mode-{mode}", None
 
   @page.callback(
     Output("file", "data"),

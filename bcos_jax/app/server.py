@@ -137,7 +137,7 @@ def _run(listener: socket.socket, networks, settings: Settings, say) -> None:
   server = waitress.create_server(
     page.server,
     sockets=[listener],
-    threads=4,
+    threads=8,  # explanations wait for each other, the page's files need not wait for them
     max_request_body_size=_largest_request(settings.limits),
     inbuf_overflow=_largest_request(settings.limits),  # in memory: pictures never touch the disk
     channel_timeout=60,

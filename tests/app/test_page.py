@@ -140,15 +140,27 @@ def test_a_picture_is_explained_class_by_class(page, picture, expected):
   assert "logit bias" in page.locator(".sum").inner_text()
 
 
+def point_at(page, readout, down, across):
+  """Moves the mouse about a place of the map, until it is noticed: the map may be redrawn."""
+  untouched = readout.inner_text()
+  for step in range(50):
+    plot = page.locator(".map .nsewdrag").first
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    x, y = box["x"] + box["width"] * across, box["y"] + box["height"] * down
+    page.mouse.move(x + step % 2, y)
+    page.wait_for_timeout(200)
+    if readout.inner_text() != untouched:
+      return
+
+
 def test_a_pixel_is_read_by_mouse_and_by_keyboard(page, picture, expected):
   _, ex = expected
   give(page, picture)
   page.locator("#classes label").filter(has_text="cat").click()
   explained(page, "cat")
-  plot = page.locator(".map .nsewdrag").first
-  box = plot.bounding_box()
-  page.mouse.move(box["x"] + box["width"] * 5.5 / 16, box["y"] + box["height"] * 9.5 / 16)
   readout = page.locator(".readout").first
+  point_at(page, readout, 9.5 / 16, 5.5 / 16)
   sync_api.expect(readout).to_have_text(re.compile(rf"Row 9, column 5: {NUMBER}"))
   assert "% of all contributions" in readout.inner_text()
   sync_api.expect(page.locator(".hoverlayer").first).to_contain_text("row 9, column 5")
@@ -167,7 +179,7 @@ def test_two_classes_are_compared(page, picture):
   explained(page, "ant")
   page.get_by_text("Compare classes").click()
   page.locator("#rival").click()
-  page.get_by_role("option", name="elk").click()
+  page.get_by_role("option", name="elk", exact=True).click()
   sync_api.expect(page.locator("article h2").nth(2)).to_have_text("ant rather than elk")
   assert page.locator("article").count() == 3
   assert "for elk" in page.locator(".scale").nth(2).inner_text()
