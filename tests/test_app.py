@@ -209,8 +209,12 @@ def test_the_figure_is_the_one_of_the_package(loaded, image, tmp_path):
 
 def test_comparisons_are_drawn_too(loaded, image):
   pair = [loaded["bcos"], loaded["plain"]]
-  for question in (Question(CLASSES, 0, 4), Question(NETWORKS, 0)):
-    drawn = Image.open(io.BytesIO(shown.draw(pair, [image, image], question)))
+  for asked, question in (
+    (pair, Question(CLASSES, 0, 4)),
+    (pair, Question(NETWORKS, 0)),
+    (pair[::-1], Question(NETWORKS, 0)),
+  ):
+    drawn = Image.open(io.BytesIO(shown.draw(asked, [image, image], question)))
     assert min(drawn.size) > 200
 
 

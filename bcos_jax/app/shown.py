@@ -269,13 +269,15 @@ def _draw_networks(
   path: pathlib.Path,
 ):
   first, second = networks
-  card = _two_networks(networks, images, question)[1]
+  cards = _two_networks(networks, images, question)
+  # The first network's own contributions are drawn in any case; a post-hoc map is another thing.
+  beside = cards if first.conventional else cards[1:]
   render.figures(
     first.explain(images[0], [question.target]),
     [0],
     first.labels,
     path,
-    baselines={f"{card.title}  ·  {card.caption.lower()}": card.values[None]},
+    baselines={f"{card.title}  ·  {card.caption.lower()}": card.values[None] for card in beside},
     title=f"{first.name} and {second.name}",
     options=first.options,
   )

@@ -168,8 +168,8 @@ def test_a_pixel_is_read_by_mouse_and_by_keyboard(page, picture, expected):
   assert value == pytest.approx(float(ex.contributions[2, 9, 5]), abs=6e-4)
 
   page.get_by_text("Read a pixel by its number").click()
-  page.get_by_label("row").fill("3")
-  page.get_by_label("column").fill("15")
+  page.get_by_role("spinbutton", name="row").fill("3")
+  page.get_by_role("spinbutton", name="column").fill("15")
   sync_api.expect(readout).to_have_text(re.compile("Row 3, column 15: "))
 
 
