@@ -49,6 +49,7 @@ def layout(networks: Sequence[Network], limits: Limits, examples) -> html.Div:
       ),
       dcc.Store(id="taken"),
       dcc.Store(id="picture"),
+      dcc.Store(id="target"),
       dcc.Store(
         id="limits",
         data={
@@ -168,9 +169,7 @@ def _classes(networks: Sequence[Network]) -> html.Div:
       if networks[0].options.probability == "sigmoid"
       else None,
       html.Div(
-        dcc.RadioItems(id="classes", className="classes"),
-        role="group",
-        **{"aria-labelledby": "classes-title"},
+        id="classes", className="classes", role="group", **{"aria-labelledby": "classes-title"}
       ),
       html.Div(
         dcc.Dropdown(
@@ -239,10 +238,16 @@ def preview(uri: str, name: str) -> html.Figure:
   )
 
 
-def class_options(classes: Sequence[tuple[int, str, float]]) -> list[dict]:
-  """The most probable classes to choose from, each with a bar."""
+def class_buttons(classes: Sequence[tuple[int, str, float]], target: int) -> list[html.Button]:
+  """The most probable classes to choose from, each with a bar; `target` is chosen."""
   return [
-    {"label": _class(name, probability), "value": number} for number, name, probability in classes
+    html.Button(
+      _class(name, probability),
+      id={"type": "class", "index": number},
+      type="button",
+      **{"aria-pressed": str(number == target).lower()},
+    )
+    for number, name, probability in classes
   ]
 
 
@@ -261,15 +266,17 @@ def _class(name: str, probability: float) -> html.Div:
   )
 
 
-def card(card: Card, index: int) -> html.Article:
-  """One explanation: pictures, the map with its scale and its values, and the sum."""
+def card(card: Card, index: int, listed: bool) -> html.Article:
+  """One explanation: pictures, the map with its scale and its values, classes, and the sum."""
   return html.Article(
     [
       html.H2(card.title),
       html.Div(
         [*(_panel(card, *panel) for panel in card.panels), _map(card, index)], className="panels"
       ),
-      html.Div([_class(name, p) for _, name, p in card.classes], className="listed"),
+      html.Div([_class(name, p) for _, name, p in card.classes], className="listed")
+      if listed
+      else None,
       html.P(card.sum, className="sum"),
       html.P(card.note, className="note") if card.note else None,
     ]

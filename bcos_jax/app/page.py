@@ -44,7 +44,7 @@ def make_page(networks: Sequence[Network], limits: Limits, examples: Examples) -
   )
   page.layout = blocks.layout(networks, limits, examples)
   _register_reading(page, networks, limits, examples)
-  _register_choosing(page, networks)
+  _register_choosing(page)
   _register_answering(page, networks)
   _register_hovering(page)
   return page
@@ -93,17 +93,15 @@ def _register_reading(
 
   @page.callback(
     Output("picture", "data"),
-    Output("classes", "options"),
-    Output("classes", "value"),
+    Output("target", "data"),
     Output("rival", "value"),
-    Output("other", "value"),
     Output("preview", "children"),
     Output("message", "children"),
     Input("taken", "data"),
     Input({"type": "example", "index": ALL}, "n_clicks"),
     prevent_initial_call=True,
   )
-  @_guarded(7)
+  @_guarded(5)
   def read(taken, clicks):
     asked = dash.ctx.triggered_id
     if isinstance(asked, dict):
@@ -119,10 +117,8 @@ def _register_reading(
     uris = [pictures.to_uri(image) for image in images]
     return (
       uris,
-      blocks.class_options(top),
       top[0][0],
       top[1][0] if len(top) > 1 else None,
-      None,
       blocks.preview(uris[0], name),
       None,
     )
@@ -136,49 +132,54 @@ def _images(networks: Sequence[Network], uris: Sequence[str]):
   ]
 
 
-def _register_choosing(page: dash.Dash, networks: Sequence[Network]) -> None:
+def _register_choosing(page: dash.Dash) -> None:
   @page.callback(
-    Output("classes", "options", allow_duplicate=True),
-    Output("classes", "value", allow_duplicate=True),
-    Output("message", "children", allow_duplicate=True),
+    Output("target", "data", allow_duplicate=True),
+    Output("other", "value"),
+    Input({"type": "class", "index": ALL}, "n_clicks"),
     Input("other", "value"),
-    State("picture", "data"),
     prevent_initial_call=True,
   )
-  @_guarded(3)
-  def choose(other, uris):
-    if other is None or not uris:
-      raise dash.exceptions.PreventUpdate
-    image = _images(networks, uris)[0]
-    top = shown.top_classes(networks[0], image, also=other)
-    return blocks.class_options(top), other, None
+  def choose(clicks, other):
+    asked = dash.ctx.triggered_id
+    if asked == "other" and other is not None:
+      return other, None  # emptied: the list shows the choice
+    # New buttons report themselves too, not clicked yet.
+    if isinstance(asked, dict) and dash.ctx.triggered[0]["value"]:
+      return asked["index"], no_update
+    raise dash.exceptions.PreventUpdate
 
 
 def _register_answering(page: dash.Dash, networks: Sequence[Network]) -> None:
   question = [
     Input("picture", "data"),
     Input("mode", "value"),
-    Input("classes", "value"),
+    Input("target", "data"),
     Input("rival", "value"),
   ]
 
   @page.callback(
     Output("answer", "children"),
+    Output("classes", "children"),
     Output("work", "className"),
     Output("message", "children", allow_duplicate=True),
     *question,
     prevent_initial_call=True,
   )
-  @_guarded(3)
+  @_guarded(4)
   def answer(uris, mode, target, rival):
     if not uris or target is None:
       raise dash.exceptions.PreventUpdate
+    images = _images(networks, uris)
     try:
-      cards = shown.answer(networks, _images(networks, uris), Question(mode, target, rival))
+      cards = shown.answer(networks, images, Question(mode, target, rival))
+      content = [blocks.card(card, i, mode == shown.NETWORKS) for i, card in enumerate(cards)]
+      top = cards[0].classes
     except InputError as error:
       # Said in the answer's place: an old answer beside a new question would mislead.
-      return blocks.message(error), f"work mode-{mode}", None
-    return [blocks.card(card, i) for i, card in enumerate(cards)], f"work mode-{mode}", None
+      content = blocks.message(error)
+      top = shown.top_classes(networks[0], images[0], also=target)
+    return content, blocks.class_buttons(top, target), f"work mode-{mode}", None
 
   @page.callback(
     Output("file", "data"),

@@ -49,7 +49,8 @@ class Card:
     unit: What a value of the map is.
     sum: The completeness line.
     note: What else must be said; may be empty.
-    classes: (class, name, probability), most probable first; () where they are shown elsewhere.
+    classes: (class, name, probability), most probable first; of the first card also the
+      explained class.
   """
 
   title: str
@@ -143,6 +144,7 @@ def _card(shown: render.View, title: str, picture: bool = True) -> Card:
     values=shown.contributions,
     cutoff=shown.cutoff,
     sum=completeness(shown),
+    classes=shown.classes,
   )
 
 
@@ -197,7 +199,7 @@ def _two_networks(
     target = top_classes(network, image)[0][0] if target is None else target
     shown = _view(network, network.explain(image, [target]))
     card = _card(shown, f"{network.name}  ·  {_title(shown)}", picture=False)
-    card = dataclasses.replace(card, note=note, classes=shown.classes)
+    card = dataclasses.replace(card, note=note)
     if network.conventional:
       card = _post_hoc(card, network, network.input_x_gradient(image, target), shown.value)
     cards.append(card)
