@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..errors import InputError
 from . import blocks, pictures, shown
+from .cards import card
 from .networks import Network
 from .pictures import Limits
 from .shown import Question
@@ -173,7 +174,7 @@ def _register_answering(page: dash.Dash, networks: Sequence[Network]) -> None:
     images = _images(networks, uris)
     try:
       cards = shown.answer(networks, images, Question(mode, target, rival))
-      content = [blocks.card(card, i, mode == shown.NETWORKS) for i, card in enumerate(cards)]
+      content = [card(each, i, mode == shown.NETWORKS) for i, each in enumerate(cards)]
       top = cards[0].classes
     except InputError as error:
       # Said in the answer's place: an old answer beside a new question would mislead.

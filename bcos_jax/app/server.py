@@ -120,7 +120,10 @@ def is_loopback(host: str) -> bool:
 def warm_up(network: networks_.Network) -> None:
   """Compiles a network's explanation, so that the first picture does not wait for it."""
   side = network.preprocess
-  network.explain(np.full((*side.size, side.colors), 0.5, np.float32), [0])
+  gray = np.full((*side.size, side.colors), 0.5, np.float32)
+  network.explain(gray, [0])
+  if network.conventional:
+    network.input_x_gradient(gray, 0)
 
 
 def _run(listener: socket.socket, networks, settings: Settings, say) -> None:

@@ -23,6 +23,7 @@ from bcos_jax.app import networks  # noqa: E402
 from ..common import ROOT, filled, photos, tiny  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+sync_api.expect.set_options(timeout=60_000)  # busy machines compile slowly
 LABELS = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
 NUMBER = r"[+−][\d.e−-]+"
 
