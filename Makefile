@@ -2,18 +2,23 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_VENV ?= .venv-torch
+APP_VENV ?= .venv-app
 PYTEST_ARGS ?= -n auto --maxprocesses 4
 
-.PHONY: quickstart test test-torch lint clean
+.PHONY: quickstart test test-torch test-app lint clean
 
 quickstart: $(VENV)/.installed
 	$(VENV)/bin/bcos-jax quickstart
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest -m "not torch" $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -m "not torch and not app" $(PYTEST_ARGS)
 
 test-torch: $(TORCH_VENV)/.installed
 	$(TORCH_VENV)/bin/python -m pytest -m torch $(PYTEST_ARGS)
+
+# The page in a real browser: needs chromium (Debian: apt-get install chromium).
+test-app: $(APP_VENV)/.installed
+	$(APP_VENV)/bin/python -m pytest tests/test_app.py tests/app
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
@@ -35,5 +40,10 @@ $(TORCH_VENV)/.installed: setup.py pyproject.toml
 	$(TORCH_VENV)/bin/python -m pip install --quiet -e ".[test,torch]"
 	touch $@
 
+$(APP_VENV)/.installed: setup.py pyproject.toml
+	$(PYTHON) -m venv $(APP_VENV)
+	$(APP_VENV)/bin/python -m pip install --quiet -e ".[test,app,browser]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) build dist *.egg-info
+	rm -rf $(VENV) $(TORCH_VENV) $(APP_VENV) build dist *.egg-info

@@ -19,6 +19,7 @@ setup(
   license="Apache-2.0",
   python_requires=">=3.11",
   packages=find_packages(include=["bcos_jax", "bcos_jax.*"]),
+  package_data={"bcos_jax.app": ["assets/*"]},
   install_requires=[
     "absl-py>=2.1",
     "array-record>=0.8",
@@ -40,6 +41,8 @@ setup(
     "transformers>=5.0,<6",
   ],
   extras_require={
+    "app": ["dash>=4.1,<5", "plotly>=6.1,<8", "waitress>=3.0"],
+    "browser": ["playwright>=1.50"],
     "test": ["pytest>=8.2", "pytest-xdist>=3.6", "ruff>=0.12"],
     "torch": ["captum>=0.9", "quantus>=0.6", "timm>=1.0", "torch==2.13.0", "torchvision==0.28.0"],
     "tpu": ["jax[tpu]>=0.10,<0.12"],

@@ -31,6 +31,7 @@ RANKS = {
   "convert": 9,
   "train": 10,
   "studies": 11,
+  "app": 11,
   "cli": 12,
 }
 OUTSIDE = ("train", "convert", "configs")  # folders of the repository's root, linked into bcos_jax

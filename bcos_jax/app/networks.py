@@ -1,0 +1,113 @@
+"""The networks of the page: loaded, named, and asked one picture at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import os
+import pathlib
+
+import jax
+import numpy as np
+
+from .. import attribution, pretrained, render
+from ..errors import InputError
+from ..explain import Explanation, explain
+from ..explain_pictures import render_options
+from ..inputs import Preprocess
+from ..ops import BcosOps
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """A network, and how it is shown.
+
+  Attributes:
+    name: As the page calls it.
+    bundle: The network; its variables are on the device.
+    labels: Names of its classes; numbers where they are not known.
+    options: How to draw its explanations.
+  """
+
+  name: str
+  bundle: pretrained.Bundle
+  labels: tuple[str, ...]
+  options: render.Options
+
+  @property
+  def conventional(self) -> bool:
+    """Whether it is no B-cos network."""
+    return not isinstance(self.bundle.model.ops, BcosOps)
+
+  @property
+  def preprocess(self) -> Preprocess:
+    """From a picture to what the network is given."""
+    return self.bundle.preprocess
+
+  def explain(self, image: np.ndarray, targets: Sequence[int]) -> Explanation:
+    """Explains classes `targets` [N] of one image [H, W, colors], as N explanations.
+
+    One at a time, so that one compiled program serves every question of the page.
+    """
+    self._check(targets)
+    images = np.repeat(image[None], len(targets), axis=0)
+    model, variables = self.bundle.model, self.bundle.variables
+    return explain(model, variables, images, np.asarray(targets, np.int32), batch_size=1)
+
+  def input_x_gradient(self, image: np.ndarray, target: int) -> np.ndarray:
+    """Returns the attribution [H, W] of one class of an image [H, W, colors]."""
+    self._check([target])
+    maps = attribution.input_x_gradient(
+      self.bundle.model, self.bundle.variables, image[None], np.asarray([target], np.int32)
+    )
+    return maps[0]
+
+  def _check(self, targets: Sequence[int]) -> None:
+    if not all(isinstance(t, int) and 0 <= t < len(self.labels) for t in targets):
+      raise InputError(
+        f"Class {list(targets)} does not exist, expected 0 to {len(self.labels) - 1}.",
+        "Choose a class of the list.",
+      )
+
+
+def load_networks(folders: Sequence[str | os.PathLike]) -> tuple[Network, ...]:
+  """Loads one or two bundles.
+
+  Raises:
+    InputError: A folder that is no bundle, or a network that does not classify images.
+  """
+  paths = [pathlib.Path(folder) for folder in folders]
+  if not 1 <= len(paths) <= 2:
+    raise InputError(f"Got {len(paths)} networks, expected one or two.", "Give one or two bundles.")
+  names = _names(paths)
+  return tuple(_load(path, name) for path, name in zip(paths, names, strict=True))
+
+
+def _load(path: pathlib.Path, name: str) -> Network:
+  bundle = pretrained.load(path)
+  classes = getattr(bundle.model, "num_classes", 0)
+  if bundle.preprocess is None or not classes:
+    raise InputError(
+      f"The network in {str(path)!r} does not classify images.", "Give a network with classes."
+    )
+  # Explanations are asked for again and again: the weights travel to the device once.
+  bundle = dataclasses.replace(bundle, variables=jax.device_put(bundle.variables))
+  return Network(
+    name=name,
+    bundle=bundle,
+    labels=bundle.labels or tuple(map(str, range(classes))),
+    options=render_options(bundle.model.ops, bundle.preprocess.size[0]),
+  )
+
+
+def _names(paths: Sequence[pathlib.Path]) -> list[str]:
+  """The folders' names, with as much of the path before them as tells two apart.
+
+  A training names its bundle `bundle`, which says nothing; the run's folder does.
+  """
+  full = [path.resolve().parts for path in paths]
+  for depth in (1, 2, 3):
+    names = ["/".join(parts[-depth:]) for parts in full]
+    if len(set(names)) == len(names) and "bundle" not in names:
+      return [name.removesuffix("/bundle") for name in names]
+  return [f"{name} ({i})" for i, name in enumerate(names, start=1)]

@@ -1,0 +1,186 @@
+"""The server of the page: what it may do, where it can be reached, and what it lets in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import errno
+import importlib.util
+import ipaddress
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError
+from . import networks as networks_
+from .examples import examples
+from .pictures import Limits
+
+if TYPE_CHECKING:
+  from flask import Flask
+
+_NEEDED = ("dash", "plotly", "waitress")
+_HEADERS = {
+  "X-Content-Type-Options": "nosniff",
+  "X-Frame-Options": "DENY",
+  "Referrer-Policy": "no-referrer",
+  "Cache-Control": "no-store",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How the page is served.
+
+  Attributes:
+    host: Name or address to listen on; a loopback one is reached from this machine only.
+    port: To listen on; 0 takes a free one.
+    limits: Of uploads.
+    examples: Whether to offer pictures to begin with.
+  """
+
+  host: str = "127.0.0.1"
+  port: int = 7860
+  limits: Limits = dataclasses.field(default_factory=Limits)
+  examples: bool = True
+
+
+def serve(
+  bundles: Sequence[str | os.PathLike],
+  settings: Settings | None = None,
+  say: Callable[[str], None] = print,
+) -> None:
+  """Serves the page for one or two saved networks, until it is interrupted.
+
+  Args:
+    bundles: Folders of saved networks.
+    settings: See `Settings`.
+    say: Prints a line.
+
+  Raises:
+    InputError: A missing package, a port in use, or a network that cannot be loaded.
+  """
+  settings = settings or Settings()
+  check_packages()
+  with listening(settings.host, settings.port) as listener:
+    if not is_loopback(settings.host):
+      say(
+        f"warning: listening on {settings.host!r}: whoever reaches this machine can use this page, "
+        "which has no password and no encryption. Leave out --host to keep it to yourself."
+      )
+    networks = networks_.load_networks(bundles)
+    say("Compiling, once per network ...")
+    for network in networks:
+      warm_up(network)
+    _run(listener, networks, settings, say)
+
+
+def check_packages() -> None:
+  """Refuses to start without the packages of the extra `app`."""
+  missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+  if missing:
+    raise InputError(
+      f"The page needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+      "installed.",
+      'Install them with: pip install "bcos_jax[app]", or in a checkout: pip install -e ".[app]".',
+    )
+
+
+def listening(host: str, port: int) -> socket.socket:
+  """Returns a socket that listens, before any work is done.
+
+  Raises:
+    InputError: The port is in use, or host and port cannot be listened on.
+  """
+  try:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
+  except (OSError, OverflowError, UnicodeError) as error:
+    if getattr(error, "errno", None) == errno.EADDRINUSE:
+      raise InputError(
+        f"Port {port} of {host} is in use.", f"Give another one, e.g. --port={port + 1}."
+      ) from None
+    raise InputError(
+      f"Cannot listen on {host!r}, port {port}: {getattr(error, 'strerror', None) or error}.",
+      "Leave out --host, and give a --port from 1024 to 65535.",
+    ) from None
+
+
+def is_loopback(host: str) -> bool:
+  """Whether a host is reached from this machine only."""
+  try:
+    return host == "localhost" or ipaddress.ip_address(host).is_loopback
+  except ValueError:
+    return False
+
+
+def warm_up(network: networks_.Network) -> None:
+  """Compiles a network's explanation, so that the first picture does not wait for it."""
+  side = network.preprocess
+  gray = np.full((*side.size, side.colors), 0.5, np.float32)
+  network.explain(gray, [0])
+  if network.conventional:
+    network.input_x_gradient(gray, 0)
+
+
+def _run(listener: socket.socket, networks, settings: Settings, say) -> None:
+  import waitress
+
+  from .page import make_page
+
+  pictures = examples(networks[0]) if settings.examples else ()
+  page = make_page(networks, settings.limits, pictures)
+  guard(page.server, settings, page.csp_hashes())
+  host, port = listener.getsockname()[:2]
+  # A page loads many files at once; that some wait a moment is no news.
+  logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+  server = waitress.create_server(
+    page.server,
+    sockets=[listener],
+    threads=8,  # explanations wait for each other, the page's files need not wait for them
+    max_request_body_size=_largest_request(settings.limits),
+    inbuf_overflow=_largest_request(settings.limits),  # in memory: pictures never touch the disk
+    channel_timeout=60,
+  )
+  say(f"Ready: http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C ends it)")
+  server.run()
+  say("Stopped.")
+
+
+def _largest_request(limits: Limits) -> int:
+  """Bytes of a picture in base64, and room for what the page sends beside it."""
+  return limits.bytes * 4 // 3 + 4_000_000
+
+
+def guard(server: Flask, settings: Settings, script_hashes: Sequence[str]) -> None:
+  """Bounds what a WSGI server takes, and keeps its page from reaching out.
+
+  Args:
+    server: Of the page.
+    settings: As served.
+    script_hashes: Of the page's own inline scripts, for its content security policy.
+  """
+  from flask import abort, request
+
+  server.config["MAX_CONTENT_LENGTH"] = _largest_request(settings.limits)
+  scripts = " ".join(f"'{one.strip(chr(39))}'" for one in script_hashes)
+  policy = (
+    "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
+    f"script-src 'self' {scripts}; frame-ancestors 'none'; form-action 'none'; base-uri 'none'"
+  )
+
+  @server.before_request
+  def known_host():
+    # A foreign page can point its own name at this machine and read what it finds there.
+    name = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
+    if is_loopback(settings.host) and not is_loopback(name.strip("[]")):
+      abort(403)
+
+  @server.after_request
+  def closed(response):
+    for name, value in {**_HEADERS, "Content-Security-Policy": policy}.items():
+      response.headers.setdefault(name, value)
+    return response

@@ -1,0 +1,273 @@
+"""The page as a person meets it: a real server, a real browser, no connection to the outside."""
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+
+pytest.importorskip("dash", reason="the page's framework is installed by `make test-app` only")
+sync_api = pytest.importorskip(
+  "playwright.sync_api", reason="playwright is installed by `make test-app` only"
+)
+
+import bcos_jax  # noqa: E402
+from bcos_jax import BcosOps, StandardOps, render  # noqa: E402
+from bcos_jax.app import networks  # noqa: E402
+
+from ..common import ROOT, filled, photos, tiny  # noqa: E402
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+sync_api.expect.set_options(timeout=60_000)  # busy machines compile slowly
+LABELS = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
+NUMBER = r"[+−][\d.e−-]+"
+
+pytestmark = [
+  pytest.mark.app,
+  pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium here (Debian: apt-get install chromium)"
+  ),
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+  root = tmp_path_factory.mktemp("networks")
+  made = []
+  for name, ops in (("bcos", BcosOps.v2()), ("plain", StandardOps())):
+    model = tiny("resnet_tiny", ops, num_classes=len(LABELS))
+    made.append(bcos_jax.save(root / name, model, filled(model), labels=LABELS))
+  return made
+
+
+@pytest.fixture(scope="module")
+def address(folders, tmp_path_factory):
+  """Starts the command on a free port, and ends it."""
+  command = [sys.executable, "-m", "bcos_jax.cli", "app", *map(str, folders)]
+  environment = {
+    **os.environ,
+    "PYTHONPATH": str(ROOT),
+    "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")),
+  }
+  log = tmp_path_factory.mktemp("log") / "errors.txt"
+  with log.open("w") as errors:
+    server = subprocess.Popen(
+      [*command, "--port=0", "--max_upload_mb=0.2"],
+      stdout=subprocess.PIPE,
+      stderr=errors,
+      text=True,
+      env=environment,
+      cwd=log.parent,
+    )
+  try:
+    ready = next((line for line in server.stdout if line.startswith("Ready")), "")
+    assert ready, log.read_text()
+    yield re.search(r"http://\S+", ready).group()
+    assert server.poll() is None, "the server ended by itself"
+    assert "Traceback" not in log.read_text()
+  finally:
+    server.terminate()
+    server.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def browser():
+  with sync_api.sync_playwright() as playwright:
+    chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    yield chromium
+    chromium.close()
+
+
+@pytest.fixture
+def page(browser, address):
+  """A fresh page; at the end, it must have asked nobody else and complained of nothing."""
+  view = browser.new_page(viewport={"width": 1280, "height": 900})
+  view.set_default_timeout(60_000)
+  outside, complaints = [], []
+  view.on("request", lambda asked: outside.append(asked.url))
+  view.on("pageerror", lambda error: complaints.append(str(error)))
+  view.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+  view.goto(address)
+  yield view
+  view.close()
+  own = (address, "data:", "blob:")
+  assert not [url for url in outside if not url.startswith(own)]
+  assert not complaints
+
+
+@pytest.fixture(scope="module")
+def picture():
+  pixels = Image.fromarray(np.uint8(255 * photos(1, 16)[0]))
+  buffer = io.BytesIO()
+  pixels.resize((48, 32)).save(buffer, format="PNG")
+  return {"name": "mine.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
+
+
+def give(page, file):
+  page.locator("#upload input[type=file]").set_input_files(file)
+
+
+def explained(page, title):
+  sync_api.expect(page.locator("article h2").first).to_have_text(re.compile(f"^{title}"))
+
+
+@pytest.fixture(scope="module")
+def expected(folders, picture):
+  """The first network, and its explanations of every class of the picture."""
+  network = networks.load_networks(folders[:1])[0]
+  image = network.preprocess(Image.open(io.BytesIO(picture["buffer"])))
+  return network, network.explain(image, list(range(len(LABELS))))
+
+
+def choose(page, name):
+  """Chooses a class, from the list of the most probable ones or from that of all."""
+  button = page.locator("#classes button").filter(has_text=name)
+  if not button.count():
+    page.locator("#other").click()
+    page.get_by_role("option", name=name, exact=True).click()
+  else:
+    button.click()
+  explained(page, name)
+  pressed = page.locator("#classes [aria-pressed=true]")
+  sync_api.expect(pressed).to_have_count(1)
+  sync_api.expect(pressed).to_contain_text(name)
+
+
+def test_a_picture_is_explained_class_by_class(page, picture, expected):
+  network, ex = expected
+  ex = bcos_jax.explain(network.bundle.model, network.bundle.variables, ex.images[:1])
+  top = [name for _, name, _ in render.view(ex, 0, LABELS, network.options).classes]
+  give(page, picture)
+  explained(page, top[0])
+  assert page.locator("#classes button .name").all_inner_texts() == top
+  for name in LABELS:
+    choose(page, name)
+  for image in page.locator("img").all():
+    assert image.get_attribute("alt")
+  assert "logit bias" in page.locator(".sum").inner_text()
+
+
+def point_at(page, readout, down, across):
+  """Moves the mouse about a place of the map, until it is noticed: the map may be redrawn."""
+  untouched = readout.inner_text()
+  for step in range(50):
+    plot = page.locator(".map .nsewdrag").first
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    x, y = box["x"] + box["width"] * across, box["y"] + box["height"] * down
+    page.mouse.move(x + step % 2, y)
+    page.wait_for_timeout(200)
+    if readout.inner_text() != untouched:
+      return
+
+
+def test_a_pixel_is_read_by_mouse_and_by_keyboard(page, picture, expected):
+  _, ex = expected
+  give(page, picture)
+  explained(page, "")
+  choose(page, "cat")
+  readout = page.locator(".readout").first
+  point_at(page, readout, 9.5 / 16, 5.5 / 16)
+  sync_api.expect(readout).to_have_text(re.compile(rf"Row 9, column 5: {NUMBER}"))
+  assert "% of all contributions" in readout.inner_text()
+  sync_api.expect(page.locator(".hoverlayer").first).to_contain_text("row 9, column 5")
+  value = float(re.search(rf": ({NUMBER})", readout.inner_text()).group(1).replace("−", "-"))
+  assert value == pytest.approx(float(ex.contributions[2, 9, 5]), abs=6e-4)
+
+  page.get_by_text("Read a pixel by its number").click()
+  page.get_by_role("spinbutton", name="row").fill("3")
+  page.get_by_role("spinbutton", name="column").fill("15")
+  sync_api.expect(readout).to_have_text(re.compile("Row 3, column 15: "))
+
+
+def test_two_classes_are_compared(page, picture):
+  give(page, picture)
+  explained(page, "")
+  choose(page, "ant")
+  page.get_by_text("Compare classes").click()
+  page.locator("#rival").click()
+  page.get_by_role("option", name="elk", exact=True).click()
+  sync_api.expect(page.locator("article h2").nth(2)).to_have_text("ant rather than elk")
+  assert page.locator("article").count() == 3
+  assert "for elk" in page.locator(".scale").nth(2).inner_text()
+  sums = [
+    float(text.split()[1].replace("−", "-")) for text in page.locator(".sum").all_inner_texts()[:2]
+  ]
+  between = page.locator(".sum").nth(2).inner_text()
+  shown = float(re.search(r"outputs (\S+)", between).group(1).replace("−", "-"))
+  assert shown == pytest.approx(sums[0] - sums[1], abs=2e-3)
+
+
+def test_two_networks_are_compared(page, picture):
+  give(page, picture)
+  page.get_by_text("Compare networks").click()
+  sync_api.expect(page.locator("article")).to_have_count(2)
+  assert "post hoc" in page.locator("article").nth(1).inner_text()
+
+
+@pytest.mark.parametrize("mode", ["Explain", "Compare classes", "Compare networks"])
+def test_the_figure_is_downloaded(page, picture, mode, tmp_path):
+  give(page, picture)
+  sync_api.expect(page.locator("article")).to_have_count(1)
+  page.locator(".modes").get_by_text(mode).click()
+  count = {"Explain": 1, "Compare classes": 3, "Compare networks": 2}[mode]
+  sync_api.expect(page.locator("article")).to_have_count(count)
+  with page.expect_download() as download:
+    page.get_by_role("button", name="Download figure").click()
+  assert download.value.suggested_filename.startswith("explanation-")
+  download.value.save_as(tmp_path / "figure.png")
+  with Image.open(tmp_path / "figure.png") as figure:
+    assert figure.format == "PNG" and min(figure.size) > 300
+
+
+def test_bad_uploads_get_a_message_and_the_page_goes_on(page, picture):
+  text = {"name": "text.png", "mimeType": "image/png", "buffer": b"no picture at all"}
+  give(page, text)
+  message = page.get_by_role("alert")
+  sync_api.expect(message).to_contain_text("no picture that can be read")
+  large = {"name": "large.png", "mimeType": "image/png", "buffer": os.urandom(300_000)}
+  give(page, large)
+  sync_api.expect(message).to_contain_text("larger than 0.2 MB")
+  buffer = io.BytesIO()
+  Image.new("1", (9000, 8000)).save(buffer, format="PNG")
+  give(page, {"name": "bomb.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
+  sync_api.expect(message).to_contain_text("9000 × 8000")
+  assert "Traceback" not in page.content()
+  give(page, picture)
+  sync_api.expect(page.locator("article")).to_have_count(1)
+  sync_api.expect(message).to_have_text("")
+
+
+def test_everything_is_reached_by_keyboard(page, picture):
+  page.locator("#upload input[type=file]").wait_for(state="attached")
+  page.locator(".drop").focus()
+  with page.expect_file_chooser() as chooser:
+    page.keyboard.press("Enter")
+  chooser.value.set_files(picture)
+  sync_api.expect(page.locator("article")).to_have_count(1)
+  page.locator("#classes button").first.focus()
+  before = page.locator("article h2").inner_text()
+  page.keyboard.press("Tab")
+  page.keyboard.press("Enter")
+  sync_api.expect(page.locator("article h2")).not_to_have_text(before)
+
+
+def test_an_example_is_explained(page):
+  page.locator(".thumbs button").first.click()
+  sync_api.expect(page.locator("article")).to_have_count(1)
+
+
+@pytest.mark.parametrize("width", [420, 1280])
+def test_nothing_sticks_out(page, picture, width):
+  page.set_viewport_size({"width": width, "height": 900})
+  give(page, picture)
+  for mode in ("Compare classes", "Compare networks", "Explain"):
+    page.get_by_text(mode, exact=True).click()
+    page.wait_for_timeout(500)
+    root = page.locator("html")
+    assert root.evaluate("e => e.scrollWidth") <= width
