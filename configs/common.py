@@ -41,6 +41,7 @@ def get_config() -> ConfigDict:
         "eval_batch_size": 256,
         "image_size": 224,  # of evaluation, and of training unless train_size is set
         "train_size": 0,  # side of training images; 0: image_size
+        "train_sizes": (),  # sides that each step draws one from, of pictures cut at the largest
         "resize": 256,  # shorter side before the central crop; 0: straight to image_size
         "interpolation": "bilinear",  # PIL's anti-aliased filter
         "damaged": "fail",  # pictures that cannot be read: fail, or skip and count them
@@ -52,6 +53,7 @@ def get_config() -> ConfigDict:
       "objective": {
         "name": "supervised",  # supervised (labels); align or clip (a teacher, without labels)
         "teacher": "",  # bundle of the frozen network; the student starts from it unless `init` is
+        "teacher_model": "",  # its architecture, for `bcos-jax compile`; "" for the student's
         "teacher_size": 0,  # side of its pictures, if not data.image_size
         "depths": "corrected",  # blocks whose tokens align compares: corrected, published, numbers
         "token_weight": 1.0,  # of align
@@ -139,8 +141,9 @@ def runlocal(name: str) -> Callable[[ConfigDict], None]:
   """
 
   def variant(config: ConfigDict) -> None:
-    config.model = ConfigDict({"name": name, "num_classes": 10})
-    config.init = ""
+    labelled = config.objective.name == "supervised"
+    config.model = ConfigDict({"name": name, "num_classes": 10 if labelled else 0})
+    config.init, config.redraw, config.objective.teacher_model = "", (), ""
     config.data.update(name="digits", test_split="test", workers=0, batch_size=64)
     config.data.update(image_size=32, train_size=0, resize=0)
     config.data.augment.update(scale=(0.6, 1.0), flip=0.0)
@@ -175,6 +178,7 @@ def optimizer() -> dict:
     # cosine (by step), cosine_epochs (by epoch), step_epochs (a tenth every 30 epochs) or constant
     "schedule": "cosine",
     "warmup_steps": 0,  # linear, from 0.01 x lr
+    "decay_steps": 0,  # of constant: half a cosine to 0 in the last steps
     "weight_decay": 0.0,
     "decay_rules": (),  # (regular expression, rate); the first that matches a path decides
     "bias_decay": 0.0,  # additional, of biases that the ops keep (use_bias=True)

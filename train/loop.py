@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import re
@@ -15,6 +16,7 @@ import flax.linen as nn
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
+import numpy as np
 
 from bcos_jax.errors import InputError, RunError, unknown_name
 from bcos_jax.inputs import Preprocess
@@ -122,6 +124,7 @@ def train(
   ):
     state, history = _begin(run, checkpoints, workdir)
     begin, damaged = int(state.step), 0
+    advance: dict[int, Callable] = {}  # By the side of the pictures.
     with (
       _writer(run, workdir, begin, progress) as writer,
       contextlib.closing(iter(run.batches(begin))) as batches,
@@ -133,11 +136,12 @@ def train(
       for step in range(begin + 1, last + 1):
         batch = next(batches)
         damaged += int(batch.pop("damaged").sum())
-        batch = sharding.put_batch(batch, run.mesh)
-        if step == begin + 1:
-          advance = run.plan.train_step.lower(state, batch, run.frozen).compile()
-          writer.flops_per_step = watch.flops(advance)
-        state, measured = advance(state, batch, run.frozen)
+        batch = run.sized(sharding.put_batch(batch, run.mesh), step)
+        side = batch["image"].shape[1]
+        if side not in advance:
+          advance[side] = run.plan.train_step.lower(state, batch, run.frozen).compile()
+          writer.flops_per_step = watch.flops(advance[side])
+        state, measured = advance[side](state, batch, run.frozen)
         writer.train(step, measured | {"damaged": damaged})
         stopping, result = stop(step), None
         if step == last or _due(step, run.config.eval_every):
@@ -210,6 +214,14 @@ class _Run:
       process_count=jax.process_count(),
     )
 
+  def sized(self, batch: dict[str, jax.Array], step: int) -> dict[str, jax.Array]:
+    """Returns a batch at the size that its step draws, bilinear and anti-aliased."""
+    sides = self.config.data.train_sizes
+    if not sides:
+      return batch
+    side = int(np.random.default_rng((self.config.seed, step)).choice(sides))
+    return batch | {"image": _resized(batch["image"], side)}
+
   def examples_of(self, step: int) -> list[int]:
     """Returns the numbers of the training examples in a step's batch, of all processes."""
     return pipeline.order(
@@ -240,13 +252,19 @@ class _Run:
     )
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def _resized(images: jax.Array, side: int) -> jax.Array:
+  shape = (len(images), side, side, images.shape[-1])
+  return jax.image.resize(images, shape, "linear", antialias=True)
+
+
 def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
   """Checks the recipe and builds what the loop needs; computes nothing on the devices."""
   mesh = sharding.make_mesh(config.mesh)
   _check_data(config, mesh)
   model, variables = start.network(config, init)
   preprocess = _preprocess(config.data, model)
-  side = config.data.train_size or config.data.image_size
+  side = max(config.data.train_sizes, default=config.data.train_size or config.data.image_size)
   splits = _open(config, model)
   augmentation = augment.from_config(
     config.data.augment,
@@ -431,6 +449,12 @@ def _check_data(config: ConfigDict, mesh: Mesh) -> None:
     raise InputError(
       f"data.batch_size={config.data.batch_size} does not split over {divisor} devices and parts.",
       f"Use a multiple of {divisor}, fewer devices, or another --config.accumulate.",
+    )
+  if config.data.train_sizes and config.data.train_size:
+    raise InputError(
+      f"data.train_size={config.data.train_size} beside data.train_sizes="
+      f"{tuple(config.data.train_sizes)}; expected one of them.",
+      "Leave one out.",
     )
   if config.data.damaged not in ("fail", "skip"):
     raise unknown_name("data.damaged", config.data.damaged, ("fail", "skip"))

@@ -208,7 +208,9 @@ class MetricWriter:
     means |= self._used(len(self._window) / seconds)
     self._window, self._window_start = [], time.perf_counter()
     self._write(step, {f"train/{name}": value for name, value in means.items()})
-    shown = {label: format(means[name], style) for label, (name, style) in SHOWN.items()}
+    shown = {
+      label: format(means[name], style) for label, (name, style) in SHOWN.items() if name in means
+    }
     self._show({"images/s": f"{means['images_per_second']:.0f}", **shown})
 
   def _used(self, steps_per_second: float) -> dict[str, float]:

@@ -75,6 +75,7 @@ def build(config: ConfigDict, *, steps: int, steps_per_epoch: int) -> Optimizer:
     config.lr,
     steps=steps,
     warmup=config.warmup_steps,
+    decay=config.decay_steps,
     steps_per_epoch=steps_per_epoch,
   )
   tx = optax.chain(
@@ -88,7 +89,7 @@ def build(config: ConfigDict, *, steps: int, steps_per_epoch: int) -> Optimizer:
 
 
 def schedule(
-  name: str, lr: float, *, steps: int, warmup: int = 0, steps_per_epoch: int = 1
+  name: str, lr: float, *, steps: int, warmup: int = 0, decay: int = 0, steps_per_epoch: int = 1
 ) -> Schedule:
   """Returns the learning rate by step.
 
@@ -98,6 +99,7 @@ def schedule(
     lr: Peak learning rate.
     steps: Steps of the whole run.
     warmup: Steps of linear warm-up from 0.01 x `lr`.
+    decay: Steps of half a cosine to 0 at the end of "constant".
     steps_per_epoch: Steps per epoch, for the schedules by epoch.
 
   Returns:
@@ -113,6 +115,8 @@ def schedule(
       factor = cosine(t, total=total, warmup=ramp)
     elif name == "step_epochs":
       factor = DROP ** (t // DROP_EPOCHS)
+    elif decay:
+      factor = cosine(jnp.maximum(t, total - decay), total=total, warmup=total - decay)
     return lr * jnp.where(t < ramp, WARMUP_START + (1 - WARMUP_START) * t / max(ramp, 1), factor)
 
   return learning_rate
@@ -216,12 +220,19 @@ def _check(config: ConfigDict) -> None:
     raise unknown_name("optimizer", config.name, DIRECTIONS)
   if config.schedule not in SCHEDULES:
     raise unknown_name("schedule", config.schedule, SCHEDULES)
-  for field in ("lr", "weight_decay", "bias_decay", "b_decay", "agc", "clip_norm", "warmup_steps"):
+  steps = ("warmup_steps", "decay_steps")
+  for field in ("lr", "weight_decay", "bias_decay", "b_decay", "agc", "clip_norm", *steps):
     if not 0 <= config[field] < math.inf:  # NaN as well is no number to train with.
       raise InputError(
         f"optimizer.{field}={config[field]}; expected a finite number >= 0.",
         "Use 0 to switch it off.",
       )
+  if config.decay_steps and config.schedule != "constant":
+    raise InputError(
+      f"optimizer.decay_steps={config.decay_steps} does nothing with the schedule "
+      f"{config.schedule!r}.",
+      "Set --config.optimizer.schedule=constant or --config.optimizer.decay_steps=0.",
+    )
   for field in ("b1", "b2", "momentum"):
     if not 0 <= config[field] < 1:
       raise InputError(

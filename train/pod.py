@@ -112,8 +112,7 @@ def compile_recipe(config: ConfigDict, topology: str, examples: int = IMAGENET_T
     MemoryError: The compiler found that the step does not fit; names the largest buffers.
   """
   mesh = sharding.make_mesh(config.mesh, devices(topology))
-  config = ConfigDict({**config.to_dict(), "init": ""}, type_safe=False)
-  model, _ = start.network(config)
+  model, _ = start.network(config, weights=False)
   objective, frozen = objectives.from_config(config, model, mesh, weights=False)
   steps_per_epoch = max(examples // config.data.batch_size, 1)
   made = plan.make(config, objective, None, frozen, mesh, steps_per_epoch)

@@ -20,12 +20,15 @@ from bcos_jax.errors import InputError, unknown_name
 Network = tuple[nn.Module, Any]
 
 
-def network(config: ConfigDict, init: Network | None = None) -> tuple[nn.Module, Any | None]:
+def network(
+  config: ConfigDict, init: Network | None = None, *, weights: bool = True
+) -> tuple[nn.Module, Any | None]:
   """Returns the module to train and its variables.
 
   Args:
     config: The recipe; its `model`, `ops` and `init` count.
     init: (model, variables) in memory, taken as they are in place of all three.
+    weights: Whether to read `init` or the teacher, which the network starts from.
 
   Returns:
     The module, and its variables or None if they are to be drawn at random.
@@ -36,7 +39,7 @@ def network(config: ConfigDict, init: Network | None = None) -> tuple[nn.Module,
   if init is not None:
     return init
   family = ops.from_dict(config.ops.to_dict())
-  if config.init or config.objective.teacher:
+  if weights and (config.init or config.objective.name != "supervised"):
     return _from_bundle(config, family)
   fields = {"image_size": config.data.image_size, **config.model.to_dict()}
   return bcos_jax.create(fields.pop("name"), ops=family, **fields), None
@@ -121,6 +124,26 @@ def new_head(model: nn.Module, variables: Any, num_classes: int, key: jax.Array)
 
   leaves = {path: given[path] for path in wanted.keys() - head} | jax.jit(draw)(key)
   return new, traverse_util.unflatten_dict(leaves, sep="/")
+
+
+def without_head(model: nn.Module, variables: Any) -> Network:
+  """Returns a network of features: as it is, or a classifier without its head.
+
+  Raises:
+    InputError: The architecture does not return features.
+  """
+  if not model.num_classes:
+    return model, variables
+  features = model.clone(num_classes=0)
+  wanted = traverse_util.flatten_dict(pretrained.abstract_variables(features), sep="/")
+  given = traverse_util.flatten_dict(variables, sep="/")
+  missing = sorted(wanted.keys() - given.keys())
+  if missing:
+    raise InputError(
+      f"{type(model).__name__} without classes has parameters that it lacks with them: {missing}.",
+      "Give a network that was trained to return features.",
+    )
+  return features, traverse_util.unflatten_dict({path: given[path] for path in wanted}, sep="/")
 
 
 def open_bundle(init: str) -> pretrained.Bundle:
@@ -232,12 +255,19 @@ def _check_encoding(config: ConfigDict, model: nn.Module, family: ops.Ops) -> No
 def _from_bundle(config: ConfigDict, family: ops.Ops) -> Network:
   """Loads `config.init`, or the teacher; becomes a B-cos network if the config's ops are."""
   source = config.init or config.objective.teacher
+  if not source:
+    raise InputError(
+      f"The objective {config.objective.name!r} has no teacher.",
+      "Set --config.objective.teacher to a bundle of the pretrained network.",
+    )
   config = ConfigDict({**config.to_dict(), "init": source}, type_safe=False)
   bundle = open_bundle(source)
   model, variables = bundle.model, bundle.variables
+  if config.objective.name != "supervised":
+    model, variables = without_head(model, variables)
   architecture = bundle.config["architecture"]
   if config.redraw:
-    model, variables = _inherited(config, bundle)
+    model, variables = _inherited(config, model, variables)
   elif architecture != config.model.name:
     raise InputError(
       f"The bundle {source!r} holds {architecture!r}, the config names {config.model.name!r}.",
@@ -256,8 +286,8 @@ def _from_bundle(config: ConfigDict, family: ops.Ops) -> Network:
   return model, variables
 
 
-def _inherited(config: ConfigDict, bundle: pretrained.Bundle) -> Network:
-  """Returns the config's network with the bundle's leaves; what `redraw` names is drawn anew.
+def _inherited(config: ConfigDict, source: nn.Module, variables: Any) -> Network:
+  """Returns the config's network with another's leaves; what `redraw` names is drawn anew.
 
   Students of ALOE have a convolutional stem that their teachers lack, and keep all the rest.
 
@@ -265,9 +295,9 @@ def _inherited(config: ConfigDict, bundle: pretrained.Bundle) -> Network:
     InputError: A leaf that `redraw` does not name is missing, left over or of another shape.
   """
   fields = {"image_size": config.data.image_size, **config.model.to_dict()}
-  model = bcos_jax.create(fields.pop("name"), ops=bundle.model.ops, **fields)
+  model = bcos_jax.create(fields.pop("name"), ops=source.ops, **fields)
   wanted = traverse_util.flatten_dict(pretrained.abstract_variables(model), sep="/")
-  given = traverse_util.flatten_dict(bundle.variables, sep="/")
+  given = traverse_util.flatten_dict(variables, sep="/")
   fresh = {
     path
     for path in wanted.keys() | given.keys()

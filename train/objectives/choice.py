@@ -8,6 +8,7 @@ import flax.linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+import bcos_jax
 from bcos_jax import StandardOps
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.inputs import Encoding, Preprocess
@@ -55,7 +56,7 @@ def from_config(
       f"The objective {options.name!r} has no labels to blend.",
       "Set --config.data.augment.mixup=0 and --config.data.augment.cutmix=0.",
     )
-  teacher, frozen = _read(config) if weights else _like(model)
+  teacher, frozen = _read(config) if weights else _like(config, model)
   teacher = Teacher(teacher, options.teacher_size)
   if options.name == "align":
     objective = _align(options, model, teacher)
@@ -117,7 +118,7 @@ def _read(config: ConfigDict) -> tuple[nn.Module, Any]:
   bundle = start.open_bundle(config.objective.teacher)
   if bundle.preprocess is not None:
     _check_pictures(config, bundle.preprocess)
-  return bundle.model, bundle.variables
+  return start.without_head(bundle.model, bundle.variables)
 
 
 def _check_pictures(config: ConfigDict, teacher: Preprocess) -> None:
@@ -136,7 +137,12 @@ def _check_pictures(config: ConfigDict, teacher: Preprocess) -> None:
       )
 
 
-def _like(model: nn.Module) -> tuple[nn.Module, Any]:
+def _like(config: ConfigDict, model: nn.Module) -> tuple[nn.Module, Any]:
+  """Returns the teacher by its architecture, and the shapes of its variables."""
   encoding = Encoding(model.ops.encoding.mean, model.ops.encoding.std)
-  twin = model.clone(ops=StandardOps(encoding=encoding, dtype=model.ops.dtype))
+  family = StandardOps(encoding=encoding, dtype=model.ops.dtype)
+  if config.objective.teacher_model:
+    twin = bcos_jax.create(config.objective.teacher_model, ops=family, num_classes=0)
+  else:
+    twin = model.clone(ops=family)
   return twin, abstract_variables(twin)

@@ -99,7 +99,7 @@ def check_features(model: nn.Module, role: str) -> None:
   if model.num_classes:
     raise InputError(
       f"The {role} has {model.num_classes} classes, expected features.",
-      "Set --config.model.num_classes=0, and convert the teacher with --num_classes=0.",
+      "Set --config.model.num_classes=0.",
     )
 
 
