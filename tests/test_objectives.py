@@ -267,7 +267,7 @@ def test_a_student_with_a_stem_of_its_own_keeps_the_rest(teacher, tmp_path):
   wanted = flat(start.open_bundle(str(teacher)).variables)
   leaves = flat(variables)
   np.testing.assert_array_equal(
-    leaves["params/encoder_0/mlp/linear1/kernel"], wanted["params/encoder_0/mlp/fc1/kernel"]
+    leaves["params/encoder_0/mlp/linear1/kernel"], wanted["params/encoder_0/mlp/linear1/kernel"]
   )
   assert leaves["params/embeddings/stem0_conv/kernel"].shape[-1] == 8
   with config.unlocked():

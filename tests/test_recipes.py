@@ -6,7 +6,16 @@ from bcos_jax import InputError
 from bcos_jax.train import config as configs
 from bcos_jax.train import start
 
-RECIPES = ("baseline", "bcos_scratch", "bcosify_cnn", "bcosify_vit", "digits")
+RECIPES = (
+  "align_vit",
+  "baseline",
+  "bcos_scratch",
+  "bcosify_clip",
+  "bcosify_cnn",
+  "bcosify_vit",
+  "digits",
+  "shape_scenes",
+)
 
 
 def variants():
@@ -25,7 +34,7 @@ def test_every_variant_names_a_network_that_exists(spec):
   config = configs.load_config(spec)
   printed = configs.format_config(config).splitlines()
   assert configs.load_config(spec, printed) == config
-  network, _ = start.network(configs.load_config(spec, ["--config.init="]))
+  network, _ = start.network(config, weights=False)
   assert network.num_classes == config.model.num_classes
 
 
@@ -46,6 +55,38 @@ def test_every_variant_names_a_network_that_exists(spec):
         "optimizer.weight_decay": 0.0,
         "loss.name": "uniform_off_label_bce",
         "init": "bundles/resnet50_v2",
+      },
+    ),
+    (
+      "align_vit:dinov3_l",
+      {
+        "model.name": "aloe_dinov3_vitl16",
+        "steps": 170_000,
+        "data.batch_size": 1024,
+        "optimizer.name": "adamw",
+        "optimizer.lr": 3e-4,
+        "optimizer.schedule": "constant",
+        "optimizer.warmup_steps": 5000,
+        "optimizer.decay_steps": 30_000,
+        "optimizer.weight_decay": 0.0,
+        "optimizer.clip_norm": 1.0,
+        "ops.family": "aloe",
+        "objective.teacher_model": "dinov3_vitl16",
+      },
+    ),
+    (
+      "bcosify_clip",
+      {
+        "model.name": "clip_resnet50",
+        "steps": "90 epochs",
+        "data.batch_size": 256,
+        "optimizer.name": "adam",
+        "optimizer.lr": 1e-4,
+        "optimizer.agc": 0.01,
+        "optimizer.schedule": "cosine_epochs",
+        "objective.scale": 10.0,
+        "objective.bias": -10.0,
+        "objective.learned": False,
       },
     ),
     (
