@@ -18,8 +18,8 @@ from .texts import TextTower
 from .zero_shot import Similarity, Towers
 from .zero_shot.classifier import probabilities
 
-_SIMILARITY = """Each column of a figure is one text. Its similarity is the cosine between what the \
-network makes of the picture and of the text{pooled}; the percentage is {kind}.
+_SIMILARITY = """Each column of a figure is one text. Its similarity is the cosine between what \
+the network makes of the picture and of the text{pooled}; the percentage is {kind}.
 
 """
 _SEEN = """What the network sees: its own computation for this text, turned back into colours; \

@@ -31,7 +31,7 @@ class Tokenizer:
     source: A tokenizer of transformers.
     length: Number of ids of every text; shorter texts are padded.
     casing: 'given' leaves texts to the tokenizer; 'lower' writes them in lower case (SigLIP 2);
-      'bare' also drops punctuation (SigLIP, and ALOE's class names).
+      'bare' also drops punctuation, as SigLIP's own tokenizer does.
     truncate: Cuts longer texts, their end token kept, instead of refusing them.
   """
 

@@ -1,5 +1,7 @@
 """Zero-shot classification and retrieval, on small random towers."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from bcos_jax import StandardOps, TextTower, pretrained, zero_shot
 from bcos_jax.errors import InputError
 
 from . import tokenizers
-from .common import applied, filled, photos, quick_compilation, rel
+from .common import ROOT, applied, filled, photos, quick_compilation, rel
 
 SIDE = 32
 IMAGES = photos(3, side=SIDE)
@@ -161,3 +163,18 @@ def test_towers_that_do_not_fit(image, text):
 def test_similarities_that_do_not_exist(fields, message):
   with pytest.raises(InputError, match=message):
     zero_shot.Similarity(**fields)
+
+
+def test_the_page_runs(image, tmp_path, monkeypatch, capsys):
+  model = bcos_jax.create("siglip_text_test", ops=StandardOps(), context_length=24)
+  variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 24), np.int32))
+  bcos_jax.save(tmp_path / "bundles" / "clip_text", model, variables)
+  bcos_jax.save(tmp_path / "bundles" / "clip_image", image.model, image.variables)
+  tokenizers.words(tmp_path / "tokenizers" / "clip")
+  page = (ROOT / "docs" / "zero_shot.md").read_text(encoding="utf-8")
+  blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+  assert len(blocks) == 3
+  monkeypatch.chdir(tmp_path)
+  exec(compile("\n".join(blocks), "zero_shot.md", "exec"), {"images": IMAGES[:2]})
+  assert (tmp_path / "texts.png").exists()
+  assert "(2, 2, 32, 32)" in capsys.readouterr().out
