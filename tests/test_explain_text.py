@@ -153,3 +153,15 @@ def test_networks_without_features():
   classes = bcos_jax.create("clip_test", ops=StandardOps())
   with pytest.raises(InputError, match="has 10 classes, expected features"):
     bcos_jax.explain_text(classes, {}, IMAGES, np.ones((1, 16)))
+
+
+def test_texts_share_one_forward_pass():
+  model, variables = bcosified("clip_resnet_test")
+  target = jax.tree_util.Partial(zero_shot.Similarity(hold=True), directions(4, 16))
+
+  def flops(function):
+    return jax.jit(function).lower(variables, IMAGES).compile().cost_analysis()["flops"]
+
+  forward = flops(lambda v, x: model.apply(v, model.ops.encoding(x)))
+  explained = flops(lambda v, x: bcos_jax.dynamic_linear(model, v, x, target))
+  assert explained <= 1.1 * (1 + 4) * forward
