@@ -10,6 +10,7 @@ from .errors import RunError as RunError
 from .explain import Explanation as Explanation
 from .explain import dynamic_linear as dynamic_linear
 from .explain import explain as explain
+from .explain_text import explain_text as explain_text
 from .inputs import Encoding as Encoding
 from .inputs import Preprocess as Preprocess
 from .models import create as create
@@ -20,6 +21,7 @@ from .ops import StandardOps as StandardOps
 from .pretrained import Bundle as Bundle
 from .pretrained import load as load
 from .pretrained import save as save
+from .texts import TextTower as TextTower
 
 if TYPE_CHECKING:
   from . import attribution as attribution
@@ -28,10 +30,11 @@ if TYPE_CHECKING:
   from . import metrics as metrics
   from . import render as render
   from . import train as train
+  from . import zero_shot as zero_shot
 
 __version__ = "0.1.0"
 
-_ON_DEMAND = ("attribution", "configs", "convert", "metrics", "render", "train")
+_ON_DEMAND = ("attribution", "configs", "convert", "metrics", "render", "train", "zero_shot")
 
 
 def __getattr__(name: str):

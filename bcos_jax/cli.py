@@ -447,7 +447,9 @@ def _add_explain(commands):
     "explain",
     _explain,
     "explain what a network sees in pictures",
-    "bcos-jax explain runs/quickstart/bcosified digit.png",
+    "bcos-jax explain runs/quickstart/bcosified digit.png; or for an image tower: bcos-jax explain "
+    'bundles/clip_image photo.jpg --text "a dog, a cat" --text_tower bundles/clip_text '
+    "--tokenizer tokenizers/clip",
   )
   command.add_argument("bundle", type=pathlib.Path, help="folder of a saved network")
   command.add_argument(
@@ -467,18 +469,53 @@ def _add_explain(commands):
     help="folder for one figure per picture, and report.html",
   )
   command.add_argument("--batch_size", type=int, default=16, help="pictures at a time")
+  command.add_argument(
+    "--text", help="texts to look for, separated by commas; for bundles of image towers"
+  )
+  command.add_argument("--text_tower", type=pathlib.Path, help="bundle of the text tower")
+  command.add_argument("--tokenizer", type=pathlib.Path, help="folder of its tokenizer")
+  command.add_argument(
+    "--unpooled", action="store_true", help="compare texts with every position of a CLIP ResNet"
+  )
+  command.add_argument(
+    "--power", type=float, help="of the cosines at these positions; 1 if not given"
+  )
 
 
 def _explain(options, _):
+  shared = {"output": options.output, "batch_size": options.batch_size}
+  if options.text is not None:
+    _check_text(options)
+    from .explain_prompts import explain_prompts
+
+    explain_prompts(
+      options.bundle,
+      options.pictures,
+      [text.strip() for text in options.text.split(",")],
+      text_bundle=options.text_tower,
+      tokenizer=options.tokenizer,
+      unpooled=options.unpooled,
+      power=1.0 if options.power is None else options.power,
+      **shared,
+    )
+    return
+  for name in ("text_tower", "tokenizer", "unpooled", "power"):
+    if getattr(options, name) not in (None, False):
+      raise InputError(f"--{name} is given without --text.", 'Add e.g. --text "a dog, a cat".')
   from .explain_pictures import explain_pictures
 
-  explain_pictures(
-    options.bundle,
-    options.pictures,
-    output=options.output,
-    target=options.target,
-    batch_size=options.batch_size,
-  )
+  explain_pictures(options.bundle, options.pictures, target=options.target, **shared)
+
+
+def _check_text(options):
+  for name in ("text_tower", "tokenizer"):
+    if getattr(options, name) is None:
+      raise InputError(
+        f"--text is given without --{name}.",
+        "Give --text_tower, a bundle, and --tokenizer, the folder of its tokenizer.",
+      )
+  if options.target is not None:
+    raise InputError("--target and --text are both given.", "Give a class or texts, not both.")
 
 
 def _add_study(commands):

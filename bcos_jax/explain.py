@@ -88,7 +88,8 @@ def explain(
     images: [N, H, W, colors] in [0, 1]; the network encodes them itself.
     target: What to explain: None, the predicted class; an int, that class for all; ints [N], one
       class per image; ints [N, K], K classes per image in one forward pass and K backward passes;
-      a function of the outputs that returns [N] or [N, K].
+      a function of the outputs that returns [N] or [N, K]. Each function is compiled for; arrays
+      that change from call to call are compiled for once as `jax.tree_util.Partial(f, arrays)`.
     batch_size: Images per device batch, to bound memory; None takes all at once. Compiled once.
 
   Returns:
@@ -106,6 +107,8 @@ def explain(
   if model.ops.dtype is not None:
     model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
   function, classes = split_target(target, len(images))
+  if function is not None and not isinstance(function, jax.tree_util.Partial):
+    function = jax.tree_util.Partial(function)
   size = min(batch_size or len(images), len(images))
   parts = []
   for start in range(0, len(images), size):
@@ -170,8 +173,9 @@ def dynamic_linear(
   )
 
 
-@jax.jit(static_argnums=(0, 1))
+@jax.jit(static_argnums=0)
 def _explain_jit(model, function, variables, images, classes):
+  # As a Partial, the function is static by its code and dynamic by its arrays.
   return dynamic_linear(model, variables, images, classes if function is None else function)
 
 

@@ -42,6 +42,11 @@ def explain_pictures(
   """
   output = pretrained.check_writable(output)
   network = pretrained.load(bundle)
+  if not getattr(network.model, "num_classes", 0):
+    raise InputError(
+      f"{network.config['architecture']} has features, no classes to explain.",
+      "Say what to look for with --text, or give a network with classes.",
+    )
   labels = network.labels or tuple(map(str, range(network.model.num_classes)))
   wanted = None if target is None else _class(target, labels)
   images = np.stack([network.preprocess(picture) for picture in pictures])
@@ -49,7 +54,7 @@ def explain_pictures(
   options = render_options(network.model.ops, images.shape[1])
   paths, entries = [], []
   for i, picture in enumerate(map(pathlib.Path, pictures)):
-    path = output / f"{_unique(picture.stem, paths)}.png"
+    path = output / f"{unique_name(picture.stem, paths)}.png"
     render.figure(ex, i, labels, path, options=options)
     paths.append(path)
     entries.append(render.Entry(ex, i, labels, title=picture.name))
@@ -88,7 +93,8 @@ def _class(target: str, labels: Sequence[str]) -> int:
   return int(target)
 
 
-def _unique(stem: str, taken: Sequence[pathlib.Path]) -> str:
+def unique_name(stem: str, taken: Sequence[pathlib.Path]) -> str:
+  """Returns a stem that no taken path has: the one given, or numbered."""
   used = {path.stem for path in taken}
   candidates = [stem, *(f"{stem}-{i}" for i in range(2, len(taken) + 3))]
   return next(name for name in candidates if name not in used)

@@ -13,6 +13,7 @@ from .color import contribution_map, cutoff_of, overlay, rgba, rgba_from
 from .comparison import comparison
 from .figure import figure, figures
 from .plots import Panel, bars, curves
+from .prompts import prompts
 from .report import Entry, report
 from .views import Options, View, view
 
@@ -29,6 +30,7 @@ __all__ = [
   "figure",
   "figures",
   "overlay",
+  "prompts",
   "report",
   "rgba",
   "rgba_from",

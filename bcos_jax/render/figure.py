@@ -197,7 +197,7 @@ def _draw_scale(ax: Axes, cutoff: float) -> None:
     cax=ax.inset_axes([1.04, 0, 0.05, 1]),
     ticks=[-cutoff, 0.0, cutoff] if cutoff else [0.0],
   )
-  bar.ax.set_yticklabels([_signed(tick) for tick in bar.get_ticks()], fontsize=9)
+  bar.ax.set_yticklabels([signed(tick) for tick in bar.get_ticks()], fontsize=9)
   for height, side, word, ink in (
     (1.035, "bottom", "supports", _SUPPORTS),
     (-0.035, "top", "opposes", _OPPOSES),
@@ -214,8 +214,12 @@ def _note_scale(ax: Axes, cutoff: float) -> None:
   )
 
 
-def draw_legend(ax: Axes, columns: int) -> None:
-  """One scale below all rows: every map has the same colours and its own full value."""
+def draw_legend(
+  ax: Axes,
+  columns: int,
+  words: tuple[str, str, str] = ("opposes the class", "no influence", "supports the class"),
+) -> None:
+  """One scale below all rows: every map has the same colours, from blue over white to red."""
   from matplotlib.cm import ScalarMappable
   from matplotlib.colors import Normalize
 
@@ -227,7 +231,7 @@ def draw_legend(ax: Axes, columns: int) -> None:
     cax=ax.inset_axes([0.5 - width / 2, 0, width, 1]),
     ticks=[-1, 0, 1],
   )
-  bar.ax.set_xticklabels(["opposes the class", "no influence", "supports the class"], fontsize=9.5)
+  bar.ax.set_xticklabels(words, fontsize=9.5)
   bar.outline.set_edgecolor(SOFT)
 
 
@@ -270,7 +274,7 @@ def _number(value: float) -> str:
   return (f"{value:.0e}" if tiny else f"{value:.3f}").replace("-", "−")
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
   return "0" if value == 0 else f"{value:+.2g}".replace("-", "−")
 
 

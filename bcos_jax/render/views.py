@@ -121,7 +121,7 @@ def view(
   picture = np.clip(np.asarray(ex.images[image], np.float32), 0, 1)
   return View(
     picture=np.broadcast_to(picture, (*picture.shape[:2], 3)),
-    colored=_colored(inputs, weights, options) if paired else None,
+    colored=colored(inputs, weights, options) if paired else None,
     contributions=contributions,
     cutoff=float(color.cutoff_of(contributions, options.percentile)),
     target=target,
@@ -145,7 +145,7 @@ def _position(ex, index: int | tuple[int, int]) -> tuple[int, ...]:
   return where
 
 
-def _colored(inputs, weights, options: Options) -> np.ndarray:
+def colored(inputs, weights, options: Options) -> np.ndarray:
   """The coloured explanation, opaque: transparency would show the page, dark for some readers."""
   rgba = np.asarray(color.rgba_from(inputs, weights, options.smooth, options.percentile))
   return rgba[..., 3:] * rgba[..., :3] + (1 - rgba[..., 3:]) * np.float32(options.background)

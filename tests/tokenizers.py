@@ -1,0 +1,40 @@
+"""Small tokenizers for tests, made here and saved as transformers saves them."""
+
+import pathlib
+
+WORDS = "a an photo of the dog cat car sky red green drawing ."
+CLIP_END, SIGLIP_END = 49, 1
+
+
+def clip(folder: pathlib.Path, size: int = 50, **options) -> pathlib.Path:
+  """Saves a CLIP tokenizer of whole words, and letters, without merges of its own alphabet."""
+  from transformers import CLIPTokenizer
+
+  letters = "abcdefghijklmnopqrstuvwxyz.,"
+  vocab = [*letters, *(f"{letter}</w>" for letter in letters)][: size - 2]
+  vocab += [f"<{i}>" for i in range(size - 2 - len(vocab))]
+  vocab += ["<|startoftext|>", "<|endoftext|>"]
+  tokenizer = CLIPTokenizer(vocab={word: i for i, word in enumerate(vocab)}, merges=[], **options)
+  tokenizer.save_pretrained(folder)
+  return folder
+
+
+def words(folder: pathlib.Path, size: int = 50, *, pad: str | None = "<pad>") -> pathlib.Path:
+  """Saves a tokenizer of whole words that ends texts with </s>, as SigLIP's does."""
+  from tokenizers import Tokenizer, models, pre_tokenizers, processors
+  from transformers import PreTrainedTokenizerFast
+
+  known = ["<pad>", "</s>", "<unk>", *WORDS.split()]
+  known += [f"<{i}>" for i in range(size - len(known))]
+  backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(known)}, unk_token="<unk>"))
+  backend.pre_tokenizer = pre_tokenizers.Sequence(
+    [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
+  )
+  backend.post_processor = processors.TemplateProcessing(
+    single="$A </s>", special_tokens=[("</s>", SIGLIP_END)]
+  )
+  tokenizer = PreTrainedTokenizerFast(
+    tokenizer_object=backend, eos_token="</s>", unk_token="<unk>", pad_token=pad
+  )
+  tokenizer.save_pretrained(folder)
+  return folder
