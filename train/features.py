@@ -193,6 +193,27 @@ def check(features: Features) -> None:
     )
 
 
+def check_pair(train: Features, test: Features) -> None:
+  """Checks what is trained on and what is tested on.
+
+  Raises:
+    InputError: See `check`; or they are of different networks or classes.
+  """
+  for features in (train, test):
+    check(features)
+  for key, first, second in (
+    ("network", train.about.get("network"), test.about.get("network")),
+    ("classes", train.label_names, test.label_names),
+    ("width", train.values.shape[1], test.values.shape[1]),
+  ):
+    if first != second:
+      raise InputError(
+        f"The features of {train.name} and {test.name} differ in their {key}: {first} and "
+        f"{second}.",
+        "Give two splits of one data set, by one network.",
+      )
+
+
 def _check_finite(values: np.ndarray, examples: np.ndarray, name: str) -> None:
   bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
   if len(bad):

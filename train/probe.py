@@ -8,29 +8,24 @@ one. And where PyTorch's OneCycleLR also moves AdamW's first beta, that of optax
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 import dataclasses
 import math
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
-import optax
 
 from bcos_jax import ops
 from bcos_jax.errors import InputError, unknown_name
 
-from . import heads, losses, optimizer, sharding
-from .features import Features, check
-from .state import new_key
+from . import heads, losses, sharding, sweep
+from .features import Features, check_pair, digest
 
 SELECTIONS = ("held_out", "test")
 CROSS_ENTROPY = "cross_entropy"
-_LEAST_CYCLE = 4  # steps; optax's cycle has no rising part in fewer
-PyTree = Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,23 +95,6 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rate:
-  """What one learning rate has reached.
-
-  Attributes:
-    rate: The learning rate.
-    epoch: The epoch with the best accuracy on what chooses; of equals the first.
-    selection: That accuracy.
-    test: Accuracy on the test set after that epoch.
-  """
-
-  rate: float
-  epoch: int
-  selection: float
-  test: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Probe:
   """A trained probe.
 
@@ -133,7 +111,7 @@ class Probe:
 
   head: heads.Head
   params: Mapping[str, Any]
-  rates: tuple[Rate, ...]
+  rates: tuple[sweep.Rate, ...]
   chosen: int
   selected_on: int
   options: Options
@@ -177,7 +155,7 @@ def fit(
       or classes; too few examples to hold any out.
   """
   options = options.resolved(model)
-  _check_pair(train, test)
+  check_pair(train, test)
   mesh = sharding.make_mesh({"data": -1, "fsdp": 1}) if mesh is None else mesh
   classes, width = len(train.label_names), train.values.shape[1]
   head = heads.make(
@@ -188,20 +166,58 @@ def fit(
     hidden=options.hidden or width,
     normalise=options.normalise,
   )
-  fitted, chosen_on = split(train, options)
+  fitted, held = split(train, options)
+  tested = sweep.Part(test, np.arange(len(test)))
+  selection = tested if held is None else sweep.Part(train, held)
   with jax.default_matmul_precision("highest"):
-    params, rows = _sweep(head, train, fitted, test, chosen_on, options, mesh)
-  chosen = max(range(len(rows)), key=lambda i: (rows[i].selection, -i))
+    params, rates = sweep.run(
+      head,
+      losses.from_config(options.loss, {"smoothing": 0.0, "off": -1.0}),
+      sweep.Part(train, fitted),
+      selection,
+      tested,
+      rates=options.rates,
+      epochs=options.epochs,
+      batch_size=options.batch_size,
+      weight_decay=options.weight_decay,
+      seed=options.seed,
+      mesh=mesh,
+    )
+  chosen = max(range(len(rates)), key=lambda i: (rates[i].selection, -i))
   return Probe(
     head=head,
     params=jax.tree.map(lambda leaf: np.asarray(leaf[chosen]), params),
-    rates=rows,
+    rates=rates,
     chosen=chosen,
-    selected_on=len(test) if chosen_on is None else len(chosen_on),
+    selected_on=len(selection.rows),
     options=options,
     label_names=train.label_names,
     network=train.about.get("network", ""),
   )
+
+
+def join(model: nn.Module, variables: Any, probe: Probe) -> tuple[nn.Module, Any]:
+  """Returns one network that ends in the probe: `explain`, `save` and all else take it as any.
+
+  Its logits are the probe's of the network's features, and it has as many classes. A B-cos
+  network applies it behind the pooling, in `pool_first` order.
+
+  Args:
+    model: The network whose features the probe was trained on.
+    variables: Its variables; not modified.
+    probe: See `fit`.
+
+  Raises:
+    InputError: The network is another one, or has no classifier of the probe's form; says what is
+      missing.
+  """
+  own = digest(model, variables)
+  if probe.network and own != probe.network:
+    raise InputError(
+      f"The probe was trained on features of the network {probe.network}, this one is {own}.",
+      "Give the network whose features these were.",
+    )
+  return heads.join(model, variables, probe.head, probe.params)
 
 
 def split(train: Features, options: Options) -> tuple[np.ndarray, np.ndarray | None]:
@@ -228,140 +244,3 @@ def split(train: Features, options: Options) -> tuple[np.ndarray, np.ndarray | N
       "Give a larger held_out, or select='test', which makes the test accuracy an optimistic one.",
     )
   return np.setdiff1d(rows, held), held
-
-
-def _check_pair(train: Features, test: Features) -> None:
-  for features in (train, test):
-    check(features)
-  for key, first, second in (
-    ("network", train.about.get("network"), test.about.get("network")),
-    ("classes", train.label_names, test.label_names),
-    ("width", train.values.shape[1], test.values.shape[1]),
-  ):
-    if first != second:
-      raise InputError(
-        f"The features of {train.name} and {test.name} differ in their {key}: {first} and "
-        f"{second}.",
-        "Give two splits of one data set, by one network.",
-      )
-
-
-def schedule(steps: int) -> Callable[[jax.Array], jax.Array]:
-  """Returns the factor of the learning rate by step: optax's cosine cycle, 1 at its peak.
-
-  Runs of fewer than 4 steps, in which it has no rising part, keep 1.
-  """
-  if steps < _LEAST_CYCLE:
-    return jnp.ones_like
-  return optax.cosine_onecycle_schedule(steps, 1.0)
-
-
-def make_step(head: heads.Head, options: Options, steps: int) -> tuple[Callable, Callable]:
-  """Returns two pure functions for one learning rate; `fit` maps them over all.
-
-  Args:
-    head: The head.
-    options: Resolved.
-    steps: Of the whole run.
-
-  Returns:
-    start(params) -> optimiser state; advance(rate, params, state, batch, step) -> (params, state).
-    A batch is {"features": float [n, D], "label": int [n], "mask": float [n]}.
-  """
-  loss = losses.from_config(options.loss, {"smoothing": 0.0, "off": -1.0})
-  # AdamW in its order: the decay joins the direction, then both are scaled by the rate.
-  tx = optax.chain(optax.scale_by_adam(), optimizer.decay(options.weight_decay))
-  factor = schedule(steps)
-
-  def objective(params, batch):
-    values = loss(head(params, batch["features"]), batch["label"])
-    return jnp.sum(values * batch["mask"]) / jnp.sum(batch["mask"])
-
-  def advance(rate, params, state, batch, step):
-    direction, state = tx.update(jax.grad(objective)(params, batch), state, params)
-    scale = -rate * factor(step)
-    return optax.apply_updates(params, jax.tree.map(lambda d: scale * d, direction)), state
-
-  return tx.init, advance
-
-
-def _sweep(
-  head: heads.Head,
-  train: Features,
-  fitted: np.ndarray,
-  test: Features,
-  chosen_on: np.ndarray | None,
-  options: Options,
-  mesh: Mesh,
-) -> tuple[PyTree, tuple[Rate, ...]]:
-  """Returns the best parameters of every rate, with a leading axis of rates, and what they reach.
-
-  Rows `fitted` of `train` are trained on, rows `chosen_on` (or all of `test`) choose.
-  """
-  size, test_rows = _batch_size(len(fitted), options, mesh), np.arange(len(test))
-  selection = (test, test_rows) if chosen_on is None else (train, chosen_on)
-  start, advance = make_step(head, options, options.epochs * -(-len(fitted) // size))
-  advance = jax.jit(jax.vmap(advance, in_axes=(0, 0, 0, None, None)), donate_argnums=(1, 2))
-  hits = jax.jit(jax.vmap(lambda params, batch: _hits(head, params, batch), in_axes=(0, None)))
-
-  def accuracy(params, features, rows):
-    batches = _batches(features, rows, size, mesh)
-    return np.sum([hits(params, batch) for batch in batches], axis=0) / len(rows)
-
-  count = len(options.rates)
-  params = head.init(new_key(options.seed), train.values.shape[1])
-  params = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], count, axis=0), params)
-  rates, params = sharding.replicate((np.float32(options.rates), params), mesh)
-  state, step = jax.vmap(start)(params), 0
-  best, reached, epochs = params, np.full(count, -1.0), np.zeros(count, int)
-  for epoch in range(1, options.epochs + 1):
-    order = np.random.default_rng([options.seed, epoch]).permutation(fitted)
-    for batch in _batches(train, order, size, mesh):
-      params, state = advance(rates, params, state, batch, step)
-      step += 1
-    found = accuracy(params, *selection)
-    better = found > reached
-    best = _where(better, params, best)
-    reached, epochs = np.where(better, found, reached), np.where(better, epoch, epochs)
-  tested = reached if chosen_on is None else accuracy(best, test, test_rows)
-  columns = (options.rates, epochs, reached, tested)
-  rows = zip(*(np.asarray(column).tolist() for column in columns), strict=True)
-  return best, tuple(Rate(rate=r, epoch=e, selection=s, test=t) for r, e, s, t in rows)
-
-
-@jax.jit
-def _where(better: jax.Array, new: PyTree, old: PyTree) -> PyTree:
-  """Returns the new leaves of the rates that are better; never a buffer of `new`, which goes."""
-  return jax.tree.map(
-    lambda n, o: jnp.where(better.reshape(-1, *[1] * (n.ndim - 1)), n, o), new, old
-  )
-
-
-def _hits(head: heads.Head, params: PyTree, batch: Mapping[str, jax.Array]) -> jax.Array:
-  """Returns how many are right; a logit that is not finite is never right."""
-  logits = head(params, batch["features"])
-  right = (jnp.argmax(logits, axis=-1) == batch["label"]) & jnp.isfinite(logits).all(axis=-1)
-  return jnp.sum(right * batch["mask"])
-
-
-def _batch_size(count: int, options: Options, mesh: Mesh) -> int:
-  divisor = math.lcm(sharding.batch_divisor(mesh), jax.process_count())
-  return -(-min(options.batch_size, count) // divisor) * divisor
-
-
-def _batches(
-  features: Features, rows: np.ndarray, size: int, mesh: Mesh
-) -> Iterator[dict[str, jax.Array]]:
-  """Yields the rows in batches of one shape; what fills up the last has the mask 0."""
-  for begin in range(0, len(rows), size):
-    # In the order of the file: the order within a batch changes rounding at most.
-    chosen = np.sort(rows[begin : begin + size])
-    mask = np.pad(np.ones(len(chosen), np.float32), (0, size - len(chosen)))
-    chosen = np.pad(chosen, (0, size - len(chosen)), mode="edge")
-    mine = slice(jax.process_index(), None, jax.process_count())
-    batch = {
-      "features": np.asarray(features.values[chosen[mine]]),
-      "label": features.labels[chosen[mine]],
-      "mask": mask[mine],
-    }
-    yield sharding.put_batch(batch, mesh)

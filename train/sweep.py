@@ -1,0 +1,204 @@
+"""One head at many learning rates: one program, mapped over the rates, trains them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+import numpy as np
+import optax
+
+from . import optimizer, sharding
+from .features import Features
+from .heads import Head
+from .losses import Loss
+from .state import new_key
+
+_LEAST_CYCLE = 4  # steps; in fewer, optax's cycle has no rising part
+PyTree = Any
+
+
+class Part(NamedTuple):
+  """Rows of features: int [n]."""
+
+  features: Features
+  rows: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rate:
+  """What one learning rate has reached.
+
+  Attributes:
+    rate: The learning rate.
+    epoch: The epoch with the best accuracy on what chooses; of equals the first.
+    selection: That accuracy.
+    test: Accuracy on the test set after that epoch.
+  """
+
+  rate: float
+  epoch: int
+  selection: float
+  test: float
+
+
+def schedule(steps: int) -> Callable[[jax.Array], jax.Array]:
+  """Returns the factor of the learning rate by step: optax's cosine cycle, 1 at its peak.
+
+  Runs of fewer than 4 steps, in which it has no rising part, keep 1.
+  """
+  if steps < _LEAST_CYCLE:
+    return lambda step: jnp.float32(1.0)
+  return optax.cosine_onecycle_schedule(steps, 1.0)
+
+
+def make_step(
+  head: Head, loss: Loss, weight_decay: float, steps: int
+) -> tuple[Callable[..., PyTree], Callable[..., tuple[PyTree, PyTree, jax.Array]]]:
+  """Returns two pure functions of a run at one learning rate; `run` maps them over all.
+
+  Args:
+    head: The head.
+    loss: Of each example; its mean is minimised.
+    weight_decay: Of AdamW, whose other numbers are PyTorch's and optax's defaults.
+    steps: Of the whole run.
+
+  Returns:
+    start(params) -> state of the optimiser, and advance(rate, params, state, batch, step) ->
+    (params, state, loss before the step). A batch is {"features": float [n, D], "label": int [n],
+    "mask": float [n]}.
+  """
+  # AdamW in its order: the decay joins the direction, then both are scaled by the rate.
+  tx = optax.chain(optax.scale_by_adam(), optimizer.decay(weight_decay))
+  factor = schedule(steps)
+
+  def objective(params, batch):
+    values = loss(head(params, batch["features"]), batch["label"])
+    return jnp.sum(values * batch["mask"]) / jnp.sum(batch["mask"])
+
+  def advance(rate, params, state, batch, step):
+    value, gradient = jax.value_and_grad(objective)(params, batch)
+    direction, state = tx.update(gradient, state, params)
+    scale = -rate * factor(step)
+    return optax.apply_updates(params, jax.tree.map(lambda d: scale * d, direction)), state, value
+
+  return tx.init, advance
+
+
+def run(
+  head: Head,
+  loss: Loss,
+  fitted: Part,
+  selection: Part,
+  test: Part,
+  *,
+  rates: Sequence[float],
+  epochs: int,
+  batch_size: int,
+  weight_decay: float,
+  seed: int,
+  mesh: Mesh,
+) -> tuple[PyTree, tuple[Rate, ...]]:
+  """Trains the head at every rate, and keeps each one's best epoch.
+
+  Args:
+    head: The head.
+    loss: Of each example.
+    fitted: What to train on.
+    selection: What chooses the epoch.
+    test: What is measured at the end.
+    rates: Learning rates [R] at the peak of the cycle.
+    epochs: Passes over the examples.
+    batch_size: See `probe.Options`.
+    weight_decay: Of AdamW.
+    seed: Of parameters and order.
+    mesh: Of the devices that share a batch.
+
+  Returns:
+    The best parameters of each rate, every leaf [R, ...], and what they reach.
+  """
+  size = _batch_size(len(fitted.rows), batch_size, mesh)
+  start, advance = make_step(head, loss, weight_decay, epochs * -(-len(fitted.rows) // size))
+  advance = jax.jit(jax.vmap(advance, in_axes=(0, 0, 0, None, None)), donate_argnums=(1, 2))
+  hits = jax.jit(jax.vmap(lambda params, batch: _hits(head, params, batch), in_axes=(0, None)))
+
+  @jax.jit
+  def begin(key):
+    params = head.init(key, fitted.features.values.shape[1])
+    params = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], len(rates), axis=0), params)
+    # Once more, since a step takes the buffers of its parameters.
+    return params, jax.vmap(start)(params), jax.tree.map(jnp.copy, params)
+
+  begun = (np.float32(rates), *begin(new_key(seed)))
+  peaks, params, state, best = sharding.replicate(begun, mesh)
+  reached, chosen = np.full(len(rates), -1.0), np.zeros(len(rates), int)
+  step = 0
+  for epoch in range(1, epochs + 1):
+    order = np.random.default_rng([seed, epoch]).permutation(fitted.rows)
+    before = None
+    for batch in _batches(Part(fitted.features, order), size, mesh):
+      params, state, value = advance(peaks, params, state, batch, step)
+      jax.block_until_ready(before)  # One step late: batches must not queue up without end.
+      before, step = value, step + 1
+    found = _accuracy(hits, params, selection, size, mesh)
+    better = found > reached
+    best = _where(better, params, best)
+    reached, chosen = np.where(better, found, reached), np.where(better, epoch, chosen)
+  tested = reached if selection is test else _accuracy(hits, best, test, size, mesh)
+  columns = (chosen.tolist(), reached.tolist(), tested.tolist())
+  return best, tuple(
+    Rate(rate=rate, epoch=epoch, selection=on, test=accuracy)
+    for rate, epoch, on, accuracy in zip(rates, *columns, strict=True)
+  )
+
+
+@jax.jit
+def _where(better: jax.Array, new: PyTree, old: PyTree) -> PyTree:
+  """Returns the new leaves of the rates that are better, the old ones of the others."""
+  return jax.tree.map(
+    lambda n, o: jnp.where(better.reshape(-1, *[1] * (n.ndim - 1)), n, o), new, old
+  )
+
+
+def _hits(head: Head, params: PyTree, batch: Mapping[str, jax.Array]) -> jax.Array:
+  """Returns how many are right; one whose logits are not finite never is."""
+  logits = head(params, batch["features"])
+  right = (jnp.argmax(logits, axis=-1) == batch["label"]) & jnp.isfinite(logits).all(axis=-1)
+  return jnp.sum(right * batch["mask"])
+
+
+def _accuracy(
+  hits: Callable[..., jax.Array], params: PyTree, part: Part, size: int, mesh: Mesh
+) -> np.ndarray:
+  """Returns the accuracy of each rate, float [R]."""
+  total, before = 0.0, 0.0
+  for batch in _batches(part, size, mesh):
+    now = hits(params, batch)
+    total, before = total + np.asarray(before, np.float64), now
+  return (total + np.asarray(before, np.float64)) / len(part.rows)
+
+
+def _batch_size(count: int, asked: int, mesh: Mesh) -> int:
+  divisor = math.lcm(sharding.batch_divisor(mesh), jax.process_count())
+  return -(-min(asked, count) // divisor) * divisor
+
+
+def _batches(part: Part, size: int, mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
+  """Yields the rows in batches of one shape; what fills up the last has the mask 0."""
+  for begin in range(0, len(part.rows), size):
+    # In the order of the file: the order within a batch changes rounding at most.
+    rows = np.sort(part.rows[begin : begin + size])
+    mask = np.pad(np.ones(len(rows), np.float32), (0, size - len(rows)))
+    rows = np.pad(rows, (0, size - len(rows)), mode="edge")
+    mine = slice(jax.process_index(), None, jax.process_count())
+    batch = {
+      "features": np.asarray(part.features.values[rows[mine]]),
+      "label": part.features.labels[rows[mine]],
+      "mask": mask[mine],
+    }
+    yield sharding.put_batch(batch, mesh)
