@@ -1,8 +1,4 @@
-"""Features of a data set by a frozen network: computed once, on any number of devices, and kept.
-
-What is kept is a folder per split: `values.npy`, `labels.npy`, `examples.npy`, and `about.json`
-that says what they are of. It is moved into place whole, so a folder that is there is complete.
-"""
+"""Features of a data set by a frozen network: computed once, on any number of devices, and kept."""
 
 from __future__ import annotations
 
@@ -13,8 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
-import tempfile
-from typing import Any, BinaryIO
+from typing import Any
 from urllib import parse
 
 from flax import traverse_util
@@ -28,13 +23,11 @@ from bcos_jax import models, ops
 from bcos_jax.errors import InputError
 from bcos_jax.pretrained import abstract_variables
 
-from . import hosts, sharding
+from . import feature_files, hosts, sharding
 from .data import pipeline
+from .feature_files import Rows
 
 FORMAT = 1
-_ABOUT = "about.json"
-_ARRAYS = ("values", "labels", "examples")
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # values, labels, examples
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,21 +159,23 @@ def extract(
     )
   mesh = sharding.make_mesh({"data": -1, "fsdp": 1}) if mesh is None else mesh
   about = _about(model, variables, examples)
-  place = None
+  names, place = examples.dataset.label_names, None
   if folder is not None:
     place = pathlib.Path(folder) / parse.quote(examples.dataset.name, safe=" :,=+[]")
     if place.exists():
-      return _read(place, about, examples.dataset.label_names)
+      return Features(label_names=names, about=about, **feature_files.read(place, about))
   rows = _rows(*headless(model, variables), examples, batch_size, workers, mesh)
   if place is None:
-    return _gathered(rows, about, examples.dataset.label_names)
+    arrays = map(np.concatenate, zip(*rows, strict=True))
+    arrays = dict(zip(feature_files.ARRAYS, arrays, strict=True))
+    return Features(label_names=names, about=about, **arrays)
   if jax.process_index() == 0:
-    _write(place, about, rows)
+    feature_files.write(place, about, rows)
   else:
     for _ in rows:  # Takes part in computing them.
       pass
   hosts.wait_for_all("the features")
-  return _read(place, about, examples.dataset.label_names)
+  return Features(label_names=names, about=about, **feature_files.read(place, about))
 
 
 def check(features: Features) -> None:
@@ -284,82 +279,3 @@ def _readable(batch: Mapping[str, jax.Array], name: str) -> Rows:
   values, labels, examples = (batch[key][order] for key in ("values", "label", "examples"))
   _check_finite(values, examples, name)
   return values.astype(np.float32), labels.astype(np.int32), examples.astype(np.int64)
-
-
-def _gathered(rows: Iterator[Rows], about: Mapping[str, Any], names: tuple[str, ...]) -> Features:
-  arrays = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-  arrays = dict(zip(_ARRAYS, arrays, strict=True))
-  return Features(label_names=names, about=about, **arrays)
-
-
-def _write(place: pathlib.Path, about: Mapping[str, Any], rows: Iterator[Rows]) -> None:
-  """Writes batch after batch, and moves the folder into place once all is there."""
-  try:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".features-") as temporary:
-      staged = pathlib.Path(temporary) / "whole"
-      staged.mkdir()
-      labels, examples, shape = [], [], (0, 0)
-      with open(staged / "values.npy", "wb") as file:
-        for values, *rest in rows:
-          if not labels:
-            _header(file, (0, values.shape[1]))
-          file.write(np.ascontiguousarray(values).data)
-          labels.append(rest[0])
-          examples.append(rest[1])
-          shape = (shape[0] + len(values), values.shape[1])
-        file.seek(0)
-        _header(file, shape)
-      np.save(staged / "labels.npy", np.concatenate(labels))
-      np.save(staged / "examples.npy", np.concatenate(examples))
-      kept = {**about, "shape": shape}
-      (staged / _ABOUT).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-      _move(staged, place)
-  except OSError as error:
-    raise InputError(
-      f"Cannot write features to {str(place)!r}: {error.strerror or error}.",
-      "Choose a folder that you may write to, on a disk with space.",
-    ) from error
-
-
-def _header(file: BinaryIO, shape: tuple[int, int]) -> None:
-  """Writes the header of an .npy file; NumPy leaves room in it for a longer first axis."""
-  np.lib.format.write_array_header_1_0(
-    file, {"descr": "<f4", "fortran_order": False, "shape": shape}
-  )
-
-
-def _move(staged: pathlib.Path, place: pathlib.Path) -> None:
-  try:
-    staged.rename(place)
-  except OSError:
-    if not place.is_dir():  # Else another program was first; `_read` compares what it wrote.
-      raise
-
-
-def _read(place: pathlib.Path, about: Mapping[str, Any], names: tuple[str, ...]) -> Features:
-  try:
-    kept = json.loads((place / _ABOUT).read_text(encoding="utf-8"))
-    shape = tuple(kept.pop("shape"))
-    arrays = {name: np.load(place / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    raise _no_features(place, f"{type(error).__name__}: {error}") from error
-  for key, wanted in about.items():
-    if kept.get(key) != wanted:
-      raise InputError(
-        f"{str(place)!r} holds other features: {key} is {kept.get(key)!r}, expected {wanted!r}.",
-        "Give another folder for features, or delete this one.",
-      )
-  lengths = {len(array) for array in arrays.values()}
-  if arrays["values"].shape != shape or lengths != {shape[0]}:
-    raise _no_features(place, f"arrays of {sorted(lengths)} rows, expected {shape[0]}")
-  # Small, and read again and again.
-  arrays |= {name: np.asarray(arrays[name]) for name in ("labels", "examples")}
-  return Features(label_names=names, about=about, **arrays)
-
-
-def _no_features(place: pathlib.Path, why: str) -> InputError:
-  return InputError(
-    f"{str(place)!r} holds no features that can be read: {' '.join(why.split())}.",
-    "Delete the folder to compute them anew, or give another one.",
-  )

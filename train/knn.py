@@ -77,14 +77,8 @@ def classify(
     InputError: An unknown metric; k below 1 or above the number of training examples; features
       that are not finite, or of different networks or classes.
   """
-  if metric not in METRICS:
-    raise unknown_name("metric", metric, METRICS)
-  if not 1 <= k <= len(train):
-    raise InputError(
-      f"k={k} neighbours of {len(train)} training examples; expected 1 to {len(train)}.",
-      "Choose another k.",
-    )
   check_pair(train, test)
+  check_k(k, len(train), metric)
   mesh = sharding.make_mesh({"data": -1, "fsdp": 1}) if mesh is None else mesh
   with jax.default_matmul_precision("highest"):
     _, rows = nearest(train.values, test.values, k=k, metric=metric, mesh=mesh)
@@ -97,6 +91,17 @@ def classify(
     k=k,
     metric=metric,
   )
+
+
+def check_k(k: int, count: int, metric: str) -> None:
+  """Raises InputError unless `count` training examples have k neighbours by a known metric."""
+  if metric not in METRICS:
+    raise unknown_name("metric", metric, METRICS)
+  if not 1 <= k <= count:
+    raise InputError(
+      f"k={k} neighbours of {count} training examples; expected 1 to {count}.",
+      "Choose another k.",
+    )
 
 
 def agreement(first: Neighbours, second: Neighbours) -> float:
@@ -119,10 +124,13 @@ def agreement(first: Neighbours, second: Neighbours) -> float:
 
 def majority(votes: np.ndarray, num_classes: int) -> np.ndarray:
   """Returns the most frequent class of each row, of equals the smallest: int32 [N] of [N, k]."""
-  rows = len(votes)
-  flat = votes + num_classes * np.arange(rows)[:, None]
-  counts = np.bincount(flat.reshape(-1), minlength=rows * num_classes)
-  return counts.reshape(rows, num_classes).argmax(axis=1).astype(np.int32)
+  winners = []
+  for begin in range(0, len(votes), QUERIES):
+    block = votes[begin : begin + QUERIES]
+    flat = block + num_classes * np.arange(len(block))[:, None]
+    counts = np.bincount(flat.reshape(-1), minlength=len(block) * num_classes)
+    winners.append(counts.reshape(len(block), num_classes).argmax(axis=1))
+  return np.concatenate(winners).astype(np.int32)
 
 
 def nearest(

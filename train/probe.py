@@ -1,7 +1,7 @@
 """Probes: a head trained on frozen features, at all learning rates of a sweep together.
 
-As in ALOE's evaluation: AdamW, one cycle of the learning rate, 50 epochs, rates 0.01, 0.003 and
-0.001. Unlike there, the rate and the epoch are chosen on examples held out of the training set;
+As in ALOE's evaluation: AdamW, one cycle of the learning rate, 50 epochs of batches of 8192, rates
+0.01, 0.003 and 0.001. Unlike there, the rate and the epoch are chosen on examples held out of the training set;
 `select="test"` chooses them on the test set as published, which makes its accuracy an optimistic
 one. And where PyTorch's OneCycleLR also moves AdamW's first beta, that of optax does not.
 """
@@ -41,7 +41,9 @@ class Options:
     rates: Learning rates, at the peak of the cycle.
     epochs: Passes over the examples.
     batch_size: Examples at a time on all devices together; at most all of them, and rounded up to
-      a multiple of the devices. The last batch of an epoch is smaller, not dropped.
+      a multiple of the devices. The last batch of an epoch is smaller, not dropped. 0 takes the
+      published 8192, but at most a sixth of the examples, as few as 64: data sets of under 50,000
+      would else see a step or two per epoch.
     weight_decay: Of AdamW.
     hidden: Features between the two maps of `bcos_mlp`; 0 takes as many as the network has.
     normalise: Whether features are scaled to unit length first (CLIP's linear probes).
@@ -54,7 +56,7 @@ class Options:
   loss: str = ""
   rates: tuple[float, ...] = (0.01, 0.003, 0.001)
   epochs: int = 50
-  batch_size: int = 8192
+  batch_size: int = 0
   weight_decay: float = 1e-4
   hidden: int = 0
   normalise: bool = False
@@ -84,7 +86,7 @@ class Options:
     for name, fits, expected in (
       ("rates", self.rates and all(0 < r < math.inf for r in self.rates), "positive numbers"),
       ("epochs", self.epochs >= 1, "at least 1"),
-      ("batch_size", self.batch_size >= 1, "at least 1"),
+      ("batch_size", self.batch_size >= 0, "at least 1, or 0 for one that fits the data"),
       ("weight_decay", 0 <= self.weight_decay < math.inf, "a finite number >= 0"),
       ("hidden", self.hidden >= 0, "at least 1, or 0 for as many as the network has"),
       ("held_out", 0 < self.held_out < 1, "a share between 0 and 1"),
@@ -178,7 +180,7 @@ def fit(
       tested,
       rates=options.rates,
       epochs=options.epochs,
-      batch_size=options.batch_size,
+      batch_size=options.batch_size or min(8192, max(64, len(fitted) // 6)),
       weight_decay=options.weight_decay,
       seed=options.seed,
       mesh=mesh,
