@@ -1,9 +1,9 @@
 """Probes: a head trained on frozen features, at all learning rates of a sweep together.
 
 As in ALOE's evaluation: AdamW, one cycle of the learning rate, 50 epochs of batches of 8192, rates
-0.01, 0.003 and 0.001. Unlike there, the rate and the epoch are chosen on examples held out of the training set;
-`select="test"` chooses them on the test set as published, which makes its accuracy an optimistic
-one. And where PyTorch's OneCycleLR also moves AdamW's first beta, that of optax does not.
+0.01, 0.003 and 0.001. Unlike there, rate and epoch are chosen on examples held out of the training
+set; `select="test"` chooses them on the test set as published, which makes its accuracy an
+optimistic one. And PyTorch's OneCycleLR also moves AdamW's first beta, optax's does not.
 """
 
 from __future__ import annotations
