@@ -507,13 +507,8 @@ def _add_probe(commands):
 def _probe(options, _):
   from .train import probe, probing
 
-  for name, least in (
-    ("batch_size", 1),
-    ("probe_batch", 1),
-    ("workers", 0),
-    ("knn", 0),
-    ("seed", 0),
-  ):
+  bounds = {"batch_size": 1, "probe_batch": 0, "workers": 0, "knn": 0, "seed": 0}
+  for name, least in bounds.items():
     if (value := getattr(options, name)) < least:
       raise InputError(f"--{name}={value}, expected at least {least}.", f"Change --{name}.")
   try:

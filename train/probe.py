@@ -104,7 +104,7 @@ class Probe:
     head: The function of parameters and features.
     params: Its parameters at the chosen rate and epoch; NumPy float32.
     rates: By learning rate, in the order of the options.
-    chosen: Position of the rate with the best `selection`; of equals the first.
+    chosen: Position of the rate with the best `selection`; of equals that of the least loss.
     selected_on: Number of examples that chose.
     options: With every choice named.
     label_names: Names of the classes.
@@ -185,7 +185,7 @@ def fit(
       seed=options.seed,
       mesh=mesh,
     )
-  chosen = max(range(len(rates)), key=lambda i: (rates[i].selection, -i))
+  chosen = max(range(len(rates)), key=lambda i: (rates[i].selection, -rates[i].loss))
   return Probe(
     head=head,
     params=jax.tree.map(lambda leaf: np.asarray(leaf[chosen]), params),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -36,14 +37,16 @@ class Rate:
 
   Attributes:
     rate: The learning rate.
-    epoch: The epoch with the best accuracy on what chooses; of equals the first.
+    epoch: The epoch with the best accuracy on what chooses; of equals that of the least loss.
     selection: That accuracy.
+    loss: The mean loss there.
     test: Accuracy on the test set after that epoch.
   """
 
   rate: float
   epoch: int
   selection: float
+  loss: float
   test: float
 
 
@@ -125,7 +128,7 @@ def run(
   size = _batch_size(len(fitted.rows), batch_size, mesh)
   start, advance = make_step(head, loss, weight_decay, epochs * -(-len(fitted.rows) // size))
   advance = jax.jit(jax.vmap(advance, in_axes=(0, 0, 0, None, None)), donate_argnums=(1, 2))
-  hits = jax.jit(jax.vmap(lambda params, batch: _hits(head, params, batch), in_axes=(0, None)))
+  sums = jax.jit(jax.vmap(functools.partial(_sums, head, loss), in_axes=(0, None)))
 
   @jax.jit
   def begin(key):
@@ -136,7 +139,7 @@ def run(
 
   begun = (np.float32(rates), *begin(new_key(seed)))
   peaks, params, state, best = sharding.replicate(begun, mesh)
-  reached, chosen = np.full(len(rates), -1.0), np.zeros(len(rates), int)
+  reached = np.full((3, len(rates)), -np.inf)  # Accuracy, minus the loss, epoch.
   step = 0
   for epoch in range(1, epochs + 1):
     order = np.random.default_rng([seed, epoch]).permutation(fitted.rows)
@@ -145,15 +148,16 @@ def run(
       params, state, value = advance(peaks, params, state, batch, step)
       jax.block_until_ready(before)  # One step late: batches must not queue up without end.
       before, step = value, step + 1
-    found = _accuracy(hits, params, selection, size, mesh)
-    better = found > reached
-    best = _where(better, params, best)
-    reached, chosen = np.where(better, found, reached), np.where(better, epoch, chosen)
-  tested = reached if selection is test else _accuracy(hits, best, test, size, mesh)
-  columns = (chosen.tolist(), reached.tolist(), tested.tolist())
+    accuracy, mean = _measured(sums, params, selection, size, mesh)
+    found = np.stack([accuracy, -mean, np.full(len(rates), epoch)])
+    better = (found[0] > reached[0]) | ((found[0] == reached[0]) & (found[1] > reached[1]))
+    best, reached = _where(better, params, best), np.where(better, found, reached)
+  tested = reached[0] if selection is test else _measured(sums, best, test, size, mesh)[0]
   return best, tuple(
-    Rate(rate=rate, epoch=epoch, selection=on, test=accuracy)
-    for rate, epoch, on, accuracy in zip(rates, *columns, strict=True)
+    Rate(rate=rate, epoch=int(epoch), selection=on, loss=-negative, test=accuracy)
+    for rate, (on, negative, epoch), accuracy in zip(
+      rates, reached.T.tolist(), tested.tolist(), strict=True
+    )
   )
 
 
@@ -165,22 +169,25 @@ def _where(better: jax.Array, new: PyTree, old: PyTree) -> PyTree:
   )
 
 
-def _hits(head: Head, params: PyTree, batch: Mapping[str, jax.Array]) -> jax.Array:
-  """Returns how many are right; one whose logits are not finite never is."""
-  logits = head(params, batch["features"])
-  right = (jnp.argmax(logits, axis=-1) == batch["label"]) & jnp.isfinite(logits).all(axis=-1)
-  return jnp.sum(right * batch["mask"])
+def _sums(head: Head, loss: Loss, params: PyTree, batch: Mapping[str, jax.Array]) -> jax.Array:
+  """Returns how many are right, and their losses; one with a logit that is not finite never is."""
+  logits, present = head(params, batch["features"]), batch["mask"] > 0
+  finite = jnp.isfinite(logits).all(axis=-1)
+  right = (jnp.argmax(logits, axis=-1) == batch["label"]) & finite
+  values = jnp.where(finite, loss(logits, batch["label"]), jnp.inf)
+  return jnp.stack([jnp.sum(right, where=present), jnp.sum(values, where=present)])
 
 
-def _accuracy(
-  hits: Callable[..., jax.Array], params: PyTree, part: Part, size: int, mesh: Mesh
-) -> np.ndarray:
-  """Returns the accuracy of each rate, float [R]."""
+def _measured(
+  sums: Callable[..., jax.Array], params: PyTree, part: Part, size: int, mesh: Mesh
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns accuracy and mean loss of each rate, each float [R]."""
   total, before = 0.0, 0.0
   for batch in _batches(part, size, mesh):
-    now = hits(params, batch)
+    now = sums(params, batch)
     total, before = total + np.asarray(before, np.float64), now
-  return (total + np.asarray(before, np.float64)) / len(part.rows)
+  accuracy, loss = ((total + np.asarray(before, np.float64)) / len(part.rows)).T
+  return accuracy, loss
 
 
 def _batch_size(count: int, asked: int, mesh: Mesh) -> int:
