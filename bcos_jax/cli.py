@@ -498,6 +498,9 @@ def _add_probe(commands):
   command.add_argument("--held_out", type=float, default=0.1, help="share that held_out takes")
   command.add_argument("--knn", type=int, default=20, help="neighbours; 0 for none")
   command.add_argument("--metric", default="euclidean", help="of the neighbours, or cosine")
+  command.add_argument(
+    "--teacher", type=pathlib.Path, help="bundle whose neighbours' predictions are compared"
+  )
   command.add_argument("--seed", type=int, default=0, help="seed of everything")
   command.add_argument(
     "--output", type=pathlib.Path, help="folder for network and probe as one bundle"
@@ -532,7 +535,7 @@ def _probe(options, _):
       name: getattr(options, name)
       for name in (
         *("dataset", "train_split", "test_split", "data_dir", "damaged"),
-        *("workers", "knn", "metric", "output"),
+        *("workers", "knn", "metric", "teacher", "output"),
       )
     },
   )

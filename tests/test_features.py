@@ -1,8 +1,13 @@
 """Features: every example once, kept once, and never taken for others'."""
 
+import contextlib
 import dataclasses
 import io
 import json
+import os
+import socket
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -13,9 +18,9 @@ import bcos_jax
 from bcos_jax import BcosOps, Encoding, InputError, StandardOps, pretrained
 from bcos_jax.inputs import Preprocess
 from bcos_jax.train import feature_files, features, sharding
-from bcos_jax.train.data import Dataset, Examples
+from bcos_jax.train.data import Dataset, Examples, open_dataset
 
-from .common import TINY, filled, rel, tiny
+from .common import ROOT, TINY, filled, rel, tiny
 
 GREY = Encoding((0.3,), (0.4,), "negated")
 SIDE = 8
@@ -68,6 +73,53 @@ def test_the_mesh_makes_no_difference(network):
     for mesh in meshes
   )
   assert rel(four, one) <= 1e-6
+
+
+TWO = """
+import argparse, sys
+import numpy as np
+import bcos_jax
+from bcos_jax.train import features, hosts
+from bcos_jax.train.data import Examples, open_dataset
+
+parser = argparse.ArgumentParser()
+hosts.add_arguments(parser)
+parser.add_argument("folder")
+options = parser.parse_args()
+hosts.join(options)
+bundle = bcos_jax.load(options.folder + "/bundle")
+examples = Examples(open_dataset("digits", "test[:13]", options.folder), bundle.preprocess)
+features.extract(
+  bundle.model, bundle.variables, examples, folder=options.folder + "/kept", batch_size=4
+)
+"""
+
+
+def test_two_processes_share_the_work(network, tmp_path):
+  bundle = bcos_jax.load(bcos_jax.save(tmp_path / "bundle", *network))
+  examples = Examples(open_dataset("digits", "test[:13]", str(tmp_path)), bundle.preprocess)
+  alone = features.extract(bundle.model, bundle.variables, examples)
+  with contextlib.closing(socket.socket()) as free:
+    free.bind(("localhost", 0))
+    port = free.getsockname()[1]
+  together = ("--num_processes=2", f"--coordinator=localhost:{port}")
+  environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+  processes = [
+    subprocess.Popen(
+      [sys.executable, "-c", TWO, str(tmp_path), *together, f"--process_id={number}"],
+      env=environment,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for number in range(2)
+  ]
+  for process in processes:
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+  kept = features.extract(bundle.model, bundle.variables, examples, folder=tmp_path / "kept")
+  assert isinstance(kept.values, np.memmap)
+  assert rel(kept.values, alone.values) <= 1e-6
+  np.testing.assert_array_equal(kept.labels, alone.labels)
 
 
 def test_pictures_that_cannot_be_read(network, tmp_path):

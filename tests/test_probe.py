@@ -304,6 +304,9 @@ def test_the_command(bundle, tmp_path, capsys):
   assert run(*asked, "--head=linear", "--select=test", "--knn=0", "--rates=0.01") == 0
   said = capsys.readouterr().out
   assert "optimistic" in said and "k-NN" not in said
+  # A network agrees with itself.
+  assert run(*asked, "--rates=0.01", f"--teacher={bundle}") == 0
+  assert "both predict the same for 100.00%" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -313,12 +316,14 @@ def test_the_command(bundle, tmp_path, capsys):
     (["--head=linear", "--output=never"], "B-cos map"),
     (["--knn=5000"], "k=5000 neighbours"),
     (["--knn=-1"], "--knn=-1"),
+    (["--knn=0", "--teacher=SELF"], "knn=0"),
     (["--metric=cosin"], "Did you mean 'cosine'?"),
     (["--rates=fast"], "--rates='fast'"),
     (["--batch_size=0"], "--batch_size=0"),
   ],
 )
 def test_the_command_names_what_is_wrong(bundle, arguments, problem, capsys):
+  arguments = [argument.replace("SELF", str(bundle)) for argument in arguments]
   assert run(bundle, "--dataset=digits", *arguments) == 2
   said = capsys.readouterr()
   assert problem in said.err and not said.out

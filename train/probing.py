@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import os
 import pathlib
 
 import bcos_jax
 from bcos_jax import pretrained
+from bcos_jax.errors import InputError
 
 from . import features, heads, knn, probe
-from .data import open_dataset, pipeline
+from .data import Dataset, open_dataset, pipeline
 from .features import Features
 
 Say = Callable[[str], None]
@@ -33,6 +34,7 @@ class Choices:
     options: Of the probe.
     knn: Number of neighbours; 0 for none.
     metric: Of the neighbours.
+    teacher: Folder of another network, whose neighbours' predictions are compared, or None.
     output: Folder of the joined network's bundle, or None.
   """
 
@@ -47,6 +49,7 @@ class Choices:
   options: probe.Options = dataclasses.field(default_factory=probe.Options)
   knn: int = 20
   metric: str = "euclidean"
+  teacher: pathlib.Path | None = None
   output: pathlib.Path | None = None
 
 
@@ -68,24 +71,9 @@ def run(bundle: str | os.PathLike, choices: Choices, say: Say = print) -> probe.
     open_dataset(choices.dataset, split, choices.data_dir)
     for split in (choices.train_split, choices.test_split)
   ]
-  features.headless(network.model, network.variables)
-  knn.check_k(choices.knn or 1, len(splits[0]), choices.metric)
-  if choices.output:
-    pretrained.check_replaceable(choices.output)
-    classes = len(splits[0].label_names)
-    head = heads.make(network.model, classes, options.head, hidden=1, normalise=options.normalise)
-    heads.joined_model(network.model, classes, head)
-  train, test = (
-    features.extract(
-      network.model,
-      network.variables,
-      pipeline.Examples(split, network.preprocess, skip_damaged=choices.damaged == "skip"),
-      folder=choices.folder,
-      batch_size=choices.image_batch,
-      workers=choices.workers,
-    )
-    for split in splits
-  )
+  teacher = bcos_jax.load(choices.teacher) if choices.teacher else None
+  _check(choices, options, network, teacher, splits)
+  train, test = _features(network, splits, choices, choices.folder)
   for part in (train, test):
     left_out = f", {part.damaged} damaged left out" if part.damaged else ""
     say(f"features: {len(part)} x {part.values.shape[1]} of {part.name}{left_out}")
@@ -93,12 +81,57 @@ def run(bundle: str | os.PathLike, choices: Choices, say: Say = print) -> probe.
   for line in table(found):
     say(line)
   if choices.knn:
-    neighbours = knn.classify(train, test, k=choices.knn, metric=choices.metric)
+    fields = {"k": choices.knn, "metric": choices.metric}
+    neighbours = knn.classify(train, test, **fields)
     say(f"k-NN, k={choices.knn}, {choices.metric}: {neighbours.accuracy:.2%} on {test.name}")
+  if teacher:
+    folder = choices.folder and choices.folder / "teacher"
+    other = knn.classify(*_features(teacher, splits, choices, folder), **fields)
+    say(f"k-NN of the teacher: {other.accuracy:.2%}")
+    say(f"both predict the same for {knn.agreement(other, neighbours):.2%}")
   if choices.output:
     _save(choices.output, network, found, train, test)
     say(f"Saved {choices.output}")
   return found
+
+
+def _check(
+  choices: Choices,
+  options: probe.Options,
+  network: pretrained.Bundle,
+  teacher: pretrained.Bundle | None,
+  splits: Sequence[Dataset],
+) -> None:
+  """Refuses what would fail only after the work."""
+  for bundle in (network, teacher) if teacher else (network,):
+    features.headless(bundle.model, bundle.variables)
+  knn.check_k(choices.knn or 1, len(splits[0]), choices.metric)
+  if teacher and not choices.knn:
+    raise InputError("A teacher is compared by neighbours, and knn=0.", "Set e.g. --knn=20.")
+  if choices.output:
+    pretrained.check_replaceable(choices.output)
+    classes = len(splits[0].label_names)
+    head = heads.make(network.model, classes, options.head, normalise=options.normalise)
+    heads.joined_model(network.model, classes, head)
+
+
+def _features(
+  network: pretrained.Bundle,
+  splits: Sequence[Dataset],
+  choices: Choices,
+  folder: pathlib.Path | None,
+) -> list[Features]:
+  return [
+    features.extract(
+      network.model,
+      network.variables,
+      pipeline.Examples(split, network.preprocess, skip_damaged=choices.damaged == "skip"),
+      folder=folder,
+      batch_size=choices.image_batch,
+      workers=choices.workers,
+    )
+    for split in splits
+  ]
 
 
 def table(found: probe.Probe) -> Iterator[str]:
