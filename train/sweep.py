@@ -126,28 +126,22 @@ def run(
     The best parameters of each rate, every leaf [R, ...], and what they reach.
   """
   size = _batch_size(len(fitted.rows), batch_size, mesh)
-  start, advance = make_step(head, loss, weight_decay, epochs * -(-len(fitted.rows) // size))
+  steps = -(-len(fitted.rows) // size)
+  start, advance = make_step(head, loss, weight_decay, epochs * steps)
   advance = jax.jit(jax.vmap(advance, in_axes=(0, 0, 0, None, None)), donate_argnums=(1, 2))
   sums = jax.jit(jax.vmap(functools.partial(_sums, head, loss), in_axes=(0, None)))
-
-  @jax.jit
-  def begin(key):
-    params = head.init(key, fitted.features.values.shape[1])
-    params = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], len(rates), axis=0), params)
-    # Once more, since a step takes the buffers of its parameters.
-    return params, jax.vmap(start)(params), jax.tree.map(jnp.copy, params)
-
-  begun = (np.float32(rates), *begin(new_key(seed)))
-  peaks, params, state, best = sharding.replicate(begun, mesh)
+  width = fitted.features.values.shape[1]
+  begin = jax.jit(_begin, static_argnums=(0, 1, 3, 4))
+  begun = begin(head.init, start, new_key(seed), width, len(rates))
+  peaks, params, state, best = sharding.replicate((np.float32(rates), *begun), mesh)
   reached = np.full((3, len(rates)), -np.inf)  # Accuracy, minus the loss, epoch.
-  step = 0
   for epoch in range(1, epochs + 1):
     order = np.random.default_rng([seed, epoch]).permutation(fitted.rows)
-    before = None
-    for batch in _batches(Part(fitted.features, order), size, mesh):
-      params, state, value = advance(peaks, params, state, batch, step)
+    first, before = (epoch - 1) * steps, None
+    for i, batch in enumerate(_batches(Part(fitted.features, order), size, mesh)):
+      params, state, value = advance(peaks, params, state, batch, first + i)
       jax.block_until_ready(before)  # One step late: batches must not queue up without end.
-      before, step = value, step + 1
+      before = value
     accuracy, mean = _measured(sums, params, selection, size, mesh)
     found = np.stack([accuracy, -mean, np.full(len(rates), epoch)])
     better = (found[0] > reached[0]) | ((found[0] == reached[0]) & (found[1] > reached[1]))
@@ -159,6 +153,20 @@ def run(
       rates, reached.T.tolist(), tested.tolist(), strict=True
     )
   )
+
+
+def _begin(
+  draw: Callable[..., PyTree],
+  start: Callable[..., PyTree],
+  key: jax.Array,
+  width: int,
+  count: int,
+) -> tuple[PyTree, PyTree, PyTree]:
+  """Returns parameters, states, and the best parameters so far, all with an axis of rates."""
+  params = draw(key, width)
+  params = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], count, axis=0), params)
+  # Once more, since a step takes the buffers of its parameters.
+  return params, jax.vmap(start)(params), jax.tree.map(jnp.copy, params)
 
 
 @jax.jit
