@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train,
     _add_compile,
     _add_evaluate,
+    _add_probe,
     _add_explain,
     _add_study,
     _add_app,
@@ -439,6 +440,107 @@ def _check_evaluation(options):
     if not fits or getattr(options, name) < 0:
       value = getattr(options, name)
       raise InputError(f"--{name}={value}, expected {expected}.", f"Change --{name}.")
+
+
+def _add_probe(commands):
+  command = _add(
+    commands,
+    "probe",
+    _probe,
+    "train a classifier on a network's features, and classify by nearest neighbours",
+    "bcos-jax probe runs/quickstart/bcosified --dataset=digits --features=runs/features "
+    "--output=runs/probed",
+  )
+  command.add_argument("bundle", type=pathlib.Path, help="folder of a saved network")
+  command.add_argument("--dataset", required=True, help="TFDS name, in array_record")
+  command.add_argument("--train_split", default="train", help="TFDS split to train on")
+  command.add_argument("--test_split", default="test", help="TFDS split to measure on")
+  command.add_argument("--data_dir", default="", help="folder of the data sets")
+  command.add_argument(
+    "--damaged", choices=["fail", "skip"], default="fail", help="pictures that cannot be read"
+  )
+  command.add_argument(
+    "--features", type=pathlib.Path, help="folder to keep features in, and to take them from"
+  )
+  command.add_argument("--batch_size", type=int, default=64, help="images at a time, for features")
+  command.add_argument("--workers", type=int, default=0, help="decoding processes")
+  command.add_argument(
+    "--head",
+    default="",
+    help="linear, bcos or bcos_mlp; if not given, what the network's family has",
+  )
+  command.add_argument(
+    "--loss",
+    default="",
+    help="uniform_off_label_bce, bce or cross_entropy; if not given, the first for B-cos heads and "
+    "the last for linear ones",
+  )
+  command.add_argument("--rates", default="0.01,0.003,0.001", help="learning rates to try together")
+  command.add_argument("--epochs", type=int, default=50, help="passes over the training set")
+  command.add_argument(
+    "--probe_batch",
+    type=int,
+    default=0,
+    help="examples at a time, for the probe; 0: 8192, or fewer for small data sets",
+  )
+  command.add_argument("--weight_decay", type=float, default=1e-4, help="of AdamW")
+  command.add_argument(
+    "--hidden", type=int, default=0, help="of bcos_mlp; 0: as many as the network has features"
+  )
+  command.add_argument(
+    "--normalise", action="store_true", help="scale features to unit length, for the probe"
+  )
+  command.add_argument(
+    "--select",
+    default="held_out",
+    help="what chooses rate and epoch: held_out examples of the training set or, as published and "
+    "optimistic, test",
+  )
+  command.add_argument("--held_out", type=float, default=0.1, help="share that held_out takes")
+  command.add_argument("--knn", type=int, default=20, help="neighbours; 0 for none")
+  command.add_argument("--metric", default="euclidean", help="of the neighbours, or cosine")
+  command.add_argument(
+    "--teacher", type=pathlib.Path, help="bundle whose neighbours' predictions are compared"
+  )
+  command.add_argument("--seed", type=int, default=0, help="seed of everything")
+  command.add_argument(
+    "--output", type=pathlib.Path, help="folder for network and probe as one bundle"
+  )
+
+
+def _probe(options, _):
+  from .train import probe, probing
+
+  bounds = {"batch_size": 1, "probe_batch": 0, "workers": 0, "knn": 0, "seed": 0}
+  for name, least in bounds.items():
+    if (value := getattr(options, name)) < least:
+      raise InputError(f"--{name}={value}, expected at least {least}.", f"Change --{name}.")
+  try:
+    rates = tuple(float(rate) for rate in options.rates.split(","))
+  except ValueError as error:
+    raise InputError(
+      f"--rates={options.rates!r}, expected numbers.", "Write e.g. --rates=0.01,0.003."
+    ) from error
+  shared = {"head", "loss", "epochs", "weight_decay", "hidden", "normalise", "select", "held_out"}
+  chosen = probe.Options(
+    rates=rates,
+    batch_size=options.probe_batch,
+    seed=options.seed,
+    **{name: getattr(options, name) for name in shared},
+  )
+  choices = probing.Choices(
+    folder=options.features,
+    image_batch=options.batch_size,
+    options=chosen,
+    **{
+      name: getattr(options, name)
+      for name in (
+        *("dataset", "train_split", "test_split", "data_dir", "damaged"),
+        *("workers", "knn", "metric", "teacher", "output"),
+      )
+    },
+  )
+  probing.run(options.bundle, choices)
 
 
 def _add_explain(commands):
