@@ -6,8 +6,8 @@
 The student has the teacher's blocks behind a convolutional stem, which starts at random; tokens
 behind three blocks and the pooled features are compared by their cosines. 170,000 steps of 1024
 pictures (YFCC15M there). Published is one block earlier each: --config.objective.depths=published.
-The authors call their method patent pending and their code non-commercial; this is an independent
-implementation. On one machine: `align_vit:runlocal` with the bundle of any small transformer.
+The authors call the method patent pending and license their code for non-commercial use; this is an
+independent implementation. On one machine: `align_vit:runlocal` with a small transformer's bundle.
 """
 
 from ml_collections import ConfigDict
