@@ -27,11 +27,12 @@ if TYPE_CHECKING:
   from . import convert as convert
   from . import metrics as metrics
   from . import render as render
+  from . import studies as studies
   from . import train as train
 
 __version__ = "0.1.0"
 
-_ON_DEMAND = ("attribution", "configs", "convert", "metrics", "render", "train")
+_ON_DEMAND = ("attribution", "configs", "convert", "metrics", "render", "studies", "train")
 
 
 def __getattr__(name: str):
