@@ -29,12 +29,22 @@ if TYPE_CHECKING:
   from . import convert as convert
   from . import metrics as metrics
   from . import render as render
+  from . import studies as studies
   from . import train as train
   from . import zero_shot as zero_shot
 
 __version__ = "0.1.0"
 
-_ON_DEMAND = ("attribution", "configs", "convert", "metrics", "render", "train", "zero_shot")
+_ON_DEMAND = (
+  "attribution",
+  "configs",
+  "convert",
+  "metrics",
+  "render",
+  "studies",
+  "train",
+  "zero_shot",
+)
 
 
 def __getattr__(name: str):

@@ -149,18 +149,19 @@ def test_evaluation_counts_every_example_once(data_dir, batch_size):
   _, labels = pipeline.to_arrays(test_set)
   weights = np.arange(1, 11) ** 2  # A sum that tells which labels were counted, and how often.
 
-  def step(variables, batch):
+  def step(variables, batch, frozen):
     present = np.asarray(batch["mask"])
     assert len(present) % 8 == 0
     return {
       "loss": np.sum(present * weights[np.asarray(batch["label"])]),
-      "correct": present.sum(),
+      "accuracy": present.sum(),
       "count": present.sum(),
     }
 
   result = evaluate.run(
     step,
     None,
+    {},
     test_set,
     batch_size=batch_size,
     workers=0,

@@ -293,7 +293,7 @@ def test_a_full_disk_stops_the_run_and_it_goes_on_when_there_is_room(tmp_path, p
 
 # ------------------------------------------------------------------------ kill -9
 # Forty steps give twenty kills.
-KILLED_STEPS = int(os.environ.get("BCOS_JAX_KILLED_STEPS", "8"))
+KILLED_STEPS = int(os.environ.get("BCOS_JAX_KILLED_STEPS", "6"))
 
 
 def run_until_killed(folder, environment, moment):

@@ -151,7 +151,7 @@ def bundle(tmp_path_factory):
 def test_regions_are_cut_like_pictures(folder, bundle):
   network = bcos_jax.load(bundle)
   examples = Examples(open_dataset("shape_scenes", "test", folder), network.preprocess)
-  regions = measure._regions(network, examples, range(12))
+  regions = measure.regions(network.preprocess, examples.dataset, range(12))
   for region, record in zip(regions, (examples.dataset.source[i] for i in range(12)), strict=True):
     scene = shape_scenes.drawn("test", record["label"])
     np.testing.assert_array_equal(region, (scene.mask == 1)[16:48, 16:48])

@@ -5,24 +5,35 @@ import csv
 import numpy as np
 import pytest
 
-from bcos_jax import studies
+import bcos_jax
+from bcos_jax import Encoding, StandardOps, studies
 from bcos_jax.cli import main
-from bcos_jax.studies import equivalence, lab, options, speedup
+from bcos_jax.configs import digits
+from bcos_jax.studies import equivalence, options, speedup
 from bcos_jax.studies.tables import Table
+from bcos_jax.train import config as configs
+from bcos_jax.train import start
 from bcos_jax.train.loop import TrainResult
 
+from .common import filled
 
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-  return tmp_path_factory.mktemp("studies")
+STANDARD = StandardOps(encoding=Encoding(digits.MEAN, digits.STD))
+KIND = "digits-resnet_tiny-seed0-short"
 
 
-def _run(name: str, workdir, **settings):
+def _run(name: str, workdir, network: str = "resnet_tiny"):
   said = []
   found = studies.run(
-    name, workdir=workdir, dataset="digits", short=True, progress=False, say=said.append, **settings
+    name,
+    workdir=workdir,
+    dataset="digits",
+    network=network,
+    short=True,
+    progress=False,
+    say=said.append,
   )
-  return found, workdir / "findings" / "digits-seed0-short" / name, "\n".join(said)
+  kind = KIND if network else "digits-seed0-short"
+  return found, workdir / "findings" / kind / name, "\n".join(said)
 
 
 def _rows(folder) -> list[dict[str, str]]:
@@ -32,7 +43,7 @@ def _rows(folder) -> list[dict[str, str]]:
 
 def test_equivalence_tells_the_same_function_from_another(tmp_path, monkeypatch):
   monkeypatch.setattr(equivalence, "NETWORKS", {"resnet_tiny": {}, "simple_vit_tiny": {}})
-  found, folder, _ = _run("equivalence", tmp_path)
+  found, folder, _ = _run("equivalence", tmp_path, network="")
   rows = _rows(folder)
   assert [row["network"] for row in rows] == ["resnet_tiny", "simple_vit_tiny"]
   for row in rows:
@@ -48,7 +59,8 @@ def test_a_difference_is_relative():
   assert equivalence.difference(np.zeros(2), np.array([3.0, 4.0])) == 5
 
 
-def test_speedup_and_b_sweep_share_the_pretrained_network(workdir):
+def test_studies_share_the_pretrained_network_and_leave_files(tmp_path, monkeypatch):
+  workdir = tmp_path
   found, folder, said = _run("speedup", workdir)
   assert {path.name for path in folder.iterdir()} == {
     "report.html",
@@ -57,18 +69,27 @@ def test_speedup_and_b_sweep_share_the_pretrained_network(workdir):
     "table.csv",
   }
   text = (folder / "study.md").read_text(encoding="utf-8")
-  assert "`bcos-jax study speedup --dataset=digits --short`" in text
+  command = "bcos-jax study speedup --dataset=digits --network=resnet_tiny --short"
+  assert f"`{command}`" in text
   assert found.answer[0] in text and found.answer[0] in said
   page = (folder / "report.html").read_text(encoding="utf-8")
   assert "data:image/png;base64," in page and "http" not in page.split("</style>")[1]
-  networks = workdir / "networks" / "digits-seed0-short"
+  networks = workdir / "networks" / KIND
   trained = (networks / "conventional" / "metrics.jsonl").read_text(encoding="utf-8")
   _run("b-sweep", workdir)
   again = (networks / "conventional" / "metrics.jsonl").read_text(encoding="utf-8")
   assert trained == again  # It was taken as it is, and not trained anew.
-  rows = _rows(workdir / "findings" / "digits-seed0-short" / "b-sweep")
+  rows = _rows(workdir / "findings" / KIND / "b-sweep")
   assert [float(row["B"]) for row in rows] == [1.0, 2.0]
   assert rows[0]["energy pointing"] == ""  # Digits have no masks.
+  few = {options.PUBLISHED: (), "biases kept": ("ops.use_bias=True",)}
+  monkeypatch.setattr(options, "options", lambda steps, colors: few)
+  _, folder, _ = _run("options", workdir)
+  rows = {row["variant"]: row for row in _rows(folder)}
+  # Without biases nothing but the logit bias is not a pixel's.
+  assert float(rows[options.PUBLISHED]["bias share"]) < 1e-5
+  assert float(rows["biases kept"]["bias share"]) > 1e-3
+  assert 0 <= float(rows["biases kept"]["accuracy before"]) <= 1
 
 
 def test_the_first_step_as_accurate():
@@ -79,39 +100,20 @@ def test_the_first_step_as_accurate():
   assert speedup.first_step(result, 0.7) is None
 
 
-def test_every_option_starts_from_the_pretrained_network(workdir):
-  """A variant that keeps the function is as accurate before fine-tuning as the network was."""
-  place = lab.Lab(
-    workdir=workdir / "networks" / "digits-seed0-short",
-    dataset="digits",
-    short=True,
-    progress=False,
-  )
-  place.bcosified()
-  variants = options.options(40, 1)
-  assert len(variants) == 12
-  accuracy = {
-    name: place.before_fine_tuning(*(f"--config.{change}" for change in changes))
-    for name, changes in variants.items()
-  }
-  assert all(0 <= value <= 1 for value in accuracy.values())
-  same = place.before_fine_tuning(
-    "--config.ops.b=1.0",
-    "--config.ops.use_bias=True",
-    "--config.ops.pool=max",
-    "--config.ops.head_order=pool_first",
-  )
-  assert same == pytest.approx(place.conventional().metrics["accuracy"])
-
-
-def test_options_are_compared(workdir, monkeypatch):
-  few = {options.PUBLISHED: (), "biases kept": ("ops.use_bias=True",)}
-  monkeypatch.setattr(options, "options", lambda steps, colors: few)
-  _, folder, _ = _run("options", workdir)
-  rows = {row["variant"]: row for row in _rows(folder)}
-  # Without biases nothing but the logit bias is not a pixel's.
-  assert float(rows[options.PUBLISHED]["bias share"]) < 1e-5
-  assert float(rows["biases kept"]["bias share"]) > 1e-3
+def test_every_option_changes_the_network_it_starts_from(tmp_path):
+  """All twelve are recipes that can be begun, and no two are the same."""
+  model = bcos_jax.create("resnet_tiny", ops=STANDARD, num_classes=10)
+  bcos_jax.save(tmp_path / "bundle", model, filled(model))
+  families = {}
+  for name, changes in options.options(40, 1).items():
+    overrides = [f"--config.{change}" for change in changes]
+    config = configs.load_config(
+      "digits:bcosify",
+      [f"--config.init={tmp_path / 'bundle'}", "--config.model.name=resnet_tiny", *overrides],
+    )
+    network, _ = start.network(config)
+    families[name] = (network.ops, config.optimizer.to_json())
+  assert len(families) == len(set(families.values())) == 12
 
 
 def test_a_table_is_written_in_full_and_readably():

@@ -23,7 +23,7 @@ def comparison(
   names: Sequence[str],
   path: str | os.PathLike | None = None,
   *,
-  columns: int = 6,
+  columns: int = 7,
   percentile: float = 99.5,
   title: str = "",
 ) -> Figure:
@@ -34,7 +34,7 @@ def comparison(
     maps: Method to signed maps [N, H, W]; each map is drawn on its own symmetric range.
     names: What is explained in each picture, N texts.
     path: File to write (.png, .pdf or .svg); None for none.
-    columns: Panels in a row, at least 2.
+    columns: Most panels in a row, at least 2; rows are about equally long.
     percentile: Of a map's absolute values, at which its colours are full.
     title: Above everything.
 
@@ -48,6 +48,7 @@ def comparison(
   pictures = np.asarray(pictures, np.float32)
   _check(pictures, maps, names, columns)
   rows = -(-(len(maps) + 1) // columns)
+  columns = -(-(len(maps) + 1) // rows)
   height, width = pictures.shape[1:3]
   size = (1.7 * columns, (1.7 * height / width + 0.34) * rows * len(pictures) + 1.0)
   with canvas.plain_style():
@@ -84,7 +85,7 @@ def _check(
   if columns < 2 or not maps:
     raise InputError(
       f"{len(maps)} methods in {columns} columns, expected a method and two columns at least.",
-      "Give maps, and e.g. columns=6.",
+      "Give maps, and e.g. columns=7.",
     )
   if len(names) != len(pictures):
     raise InputError(

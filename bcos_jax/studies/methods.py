@@ -17,6 +17,13 @@ from .tables import Table
 
 OWN = "B-cos (B-cosified network)"
 _DRAWN = 2
+_MOST_GRIDS = 12  # Methods that mask pictures take a minute for a few grids.
+# Lengths that are published for pictures of 224 pixels.
+_LENGTHS = {
+  "occlusion": {"window": 32, "stride": 32},
+  "lime": {"segments": 16},
+  "kernel_shap": {"segments": 16},
+}
 _DELETED = ("input_x_gradient", "integrated_gradients", "grad_cam")
 
 
@@ -41,9 +48,9 @@ def study(lab: Lab) -> Findings:
     title=f"Explanations of a B-cosified network and post-hoc methods, {lab.dataset}",
     question="A conventional network "
     f"({before.metrics['accuracy']:.1%}) is explained by every post-hoc method that applies to "
-    "it, with its default settings, and the B-cosified network "
+    "it, with its default settings, lengths scaled to the picture, and the B-cosified network "
     f"({tuned.metrics['accuracy']:.1%}) by itself. Grid pointing game: "
-    f"{setting.grid}x{setting.grid}, at most {setting.num_grids} grids, each network on the "
+    f"{setting.grid}x{setting.grid}, at most {_most_grids(lab)} grids, each network on the "
     "pictures that it classifies rightly, the surest first. Energy pointing game: "
     f"{setting.num_images} pictures, masks of the labelled object. Maps are averaged over "
     f"{setting.smooth}x{setting.smooth} pixels in both.",
@@ -71,7 +78,7 @@ def _post_hoc(lab: Lab, result: TrainResult) -> dict[str, tuple[TrainResult, Cal
   image, label = lab.pictures.images[:1], lab.pictures.labels[:1]
   found = {}
   for name in attribution.names():
-    explainer = attribution.attribute_with(name, result.model, variables)
+    explainer = _scaled(name, result.model, variables)
     try:
       explainer(image, label)
     except InputError as reason:
@@ -81,9 +88,24 @@ def _post_hoc(lab: Lab, result: TrainResult) -> dict[str, tuple[TrainResult, Cal
   return found
 
 
+def _scaled(name: str, model, variables) -> Callable:
+  """A method whose lengths follow the size of the pictures."""
+
+  def explain(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    share = images.shape[1] / 224
+    settings = {key: max(2, round(n * share)) for key, n in _LENGTHS.get(name, {}).items()}
+    return attribution.attribute_with(name, model, variables, **settings)(images, targets)
+
+  return explain
+
+
+def _most_grids(lab: Lab) -> int:
+  return min(_MOST_GRIDS, lab.setting.num_grids)
+
+
 def _score(lab: Lab, result: TrainResult, explainer: Callable, logits: np.ndarray) -> _Scored:
   some = lab.pictures.some(lab.setting.num_images)
-  pointing = lab.play(result, explainer, logits)
+  pointing = lab.play(result, explainer, logits, num_grids=_most_grids(lab))
   maps = np.concatenate(
     [
       np.asarray(explainer(some.images[i : i + 50], some.labels[i : i + 50]))
