@@ -21,6 +21,7 @@ import numpy as np
 
 from ..errors import InputError, unknown_name
 from .scores import Explainer, Maps, Scores, check_count, maps_of, random_maps, usable
+from .similarities import compared
 from .similarities import similarity as compare
 
 Variables = Mapping[str, Any]
@@ -249,16 +250,5 @@ def _compared(first: np.ndarray, second: np.ndarray, similarity: str, seed: int)
       f"The maps have shapes {first.shape} and {second.shape}, expected the same.",
       "Explain the same images with both.",
     )
-  scores = compare(similarity, first, second)
-  noise = compare(similarity, first, random_maps(seed, range(len(first)), first.shape[1:]))
-  undefined = ~(np.isfinite(scores) & np.isfinite(noise))
-  kept, excluded = usable({f"a map that {similarity} is not defined for": undefined})
-  return Scores(
-    scores=scores[kept],
-    random_scores=noise[kept],
-    oracle_scores=np.zeros(len(kept)),
-    higher_is_better=False,
-    images=kept,
-    num_images=len(first),
-    excluded=excluded,
-  )
+  scores = compared(similarity, first, second, seed)
+  return Scores(**scores, oracle_scores=np.zeros(len(scores["images"])), higher_is_better=False)

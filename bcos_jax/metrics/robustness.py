@@ -18,11 +18,8 @@ from .scores import (
   check_targets,
   logits_of,
   maps_of,
-  random_maps,
-  usable,
 )
-from .similarities import SIMILARITIES
-from .similarities import similarity as compare
+from .similarities import SIMILARITIES, compared
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,19 +168,12 @@ def robustness(
   check_targets(targets, len(images), before.shape[1])
   explainer = attribute_with(model, variables) if explainer is None else explainer
   first, second = (maps_of(explainer, x, targets, batch_size) for x in (images, changed))
-  scores = compare(similarity, first, second)
-  noise = compare(similarity, first, random_maps(seed, range(len(first)), first.shape[1:]))
-  undefined = ~(np.isfinite(scores) & np.isfinite(noise))
-  kept, excluded = usable({f"a map that {similarity} is not defined for": undefined})
+  scores = compared(similarity, first, second, seed)
   difference = (changed.astype(np.float64) - images).reshape(len(images), -1)
   return RobustnessScores(
-    scores=scores[kept],
-    random_scores=noise[kept],
-    oracle_scores=np.ones(len(kept)),
+    **scores,
+    oracle_scores=np.ones(len(scores["images"])),
     higher_is_better=True,
-    images=kept,
-    num_images=len(images),
-    excluded=excluded,
     targets=targets,
     predictions=before.argmax(axis=1),
     changed_predictions=after.argmax(axis=1),

@@ -5,10 +5,13 @@ Where a similarity is not defined (a flat map has no ranks, an empty one no dire
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy import ndimage, stats
 
 from ..errors import unknown_name
+from .scores import random_maps, usable
 
 _SSIM_WINDOW = 7
 
@@ -20,6 +23,27 @@ def similarity(name: str, first: np.ndarray, second: np.ndarray) -> np.ndarray:
   first, second = (np.asarray(maps, np.float64) for maps in (first, second))
   with np.errstate(invalid="ignore", divide="ignore"):
     return SIMILARITIES[name](first, second)
+
+
+def compared(name: str, first: np.ndarray, second: np.ndarray, seed: int) -> dict[str, Any]:
+  """Returns the fields of `Scores` that comparing maps gives, beside comparing them with noise.
+
+  Excluded are images with a map that the similarity is not defined for.
+
+  Raises:
+    InputError: An unknown similarity, or no image that can be scored.
+  """
+  scores = similarity(name, first, second)
+  noise = similarity(name, first, random_maps(seed, range(len(first)), first.shape[1:]))
+  undefined = ~(np.isfinite(scores) & np.isfinite(noise))
+  kept, excluded = usable({f"a map that {name} is not defined for": undefined})
+  return {
+    "scores": scores[kept],
+    "random_scores": noise[kept],
+    "images": kept,
+    "num_images": len(first),
+    "excluded": excluded,
+  }
 
 
 def _spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:

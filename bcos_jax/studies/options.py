@@ -5,7 +5,7 @@ Six differences, each switched alone, and ways to change B and the biases other 
 
 from __future__ import annotations
 
-from bcos_jax import render
+from bcos_jax import InputError, render
 
 from .lab import Lab, Measures
 from .study import Findings
@@ -45,10 +45,16 @@ def options(steps: int, colors: int) -> dict[str, tuple[str, ...]]:
 
 def study(lab: Lab) -> Findings:
   """B-cosifies one pretrained network with one option changed at a time, and fine-tunes each."""
-  setting, found = lab.setting, {}
+  setting, found, left_out = lab.setting, {}, {}
   for name, changes in options(setting.finetune, lab.pictures.images.shape[-1]).items():
     overrides = [f"--config.{change}" for change in changes]
-    result = lab.bcosified(*overrides)
+    try:
+      result = lab.bcosified(*overrides)
+    except InputError as refusal:  # Such as pooling, of a network that pools nowhere.
+      if name == PUBLISHED:
+        raise
+      left_out[name] = refusal.cause
+      continue
     found[name] = (lab.before_fine_tuning(*overrides), lab.measures(result))
     lab.say(f"  {name}: accuracy {found[name][1].accuracy:.1%}")
   own = found[PUBLISHED][1]
@@ -87,6 +93,7 @@ def study(lab: Lab) -> Findings:
       f"As published: accuracy {own.accuracy:.1%}, "
       f"{own.bias_share:.1%} of what adds up to an output is no pixel's.",
       *_against(own, {name: m for name, (_, m) in found.items() if name != PUBLISHED}),
+      *(f"Left out: {name}. {cause}" for name, cause in left_out.items()),
     ),
     plots=_plots({name: m for name, (_, m) in found.items()}, lab),
   )
