@@ -146,9 +146,7 @@ def test_negatives_of_one_part_and_absent_texts_do_not_count():
   ]
   np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-5)
   masked = batch | {"mask": np.array([1.0, 1.0, 0.0, 0.0])}
-  np.testing.assert_allclose(
-    evaluate(variables, masked, frozen)["loss"][:2], alone[0], rtol=1e-5
-  )
+  np.testing.assert_allclose(evaluate(variables, masked, frozen)["loss"][:2], alone[0], rtol=1e-5)
   assert losses.siglip(np.ones((2, 1)), np.ones((2, 1)))[0] == pytest.approx(
     np.log1p(np.exp(0.0)) + np.log1p(np.exp(0.0))
   )
