@@ -31,6 +31,7 @@ RANKS = {
   "zero_shot": 7,
   "attribution": 7,
   "metrics": 8,
+  "explain_patches": 8,
   "explain_text": 8,
   "explain_pictures": 9,
   "convert": 9,
