@@ -31,7 +31,8 @@ def get_config() -> ConfigDict:
   config = common.get_config()
   config.objective.name = "align"
   config.ops = ConfigDict({"family": "aloe", "dtype": "bfloat16"})
-  config.data.update(batch_size=1024, workers=16, held_out=0.01, damaged="skip")
+  config.data.update(batch_size=1024, workers=16, damaged="skip")
+  config.data.update(unlabelled=True, held_out=0.01)
   config.data.augment.update(crop="random_resized", flip=0.5)
   config.steps, config.log_every, config.eval_every = 170_000, 100, 1000
   config.checkpoint_every, config.keep_every, config.best = 1000, 20_000, True

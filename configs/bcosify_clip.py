@@ -2,7 +2,7 @@
 
   bcos-jax convert openai/clip-rn50.pt bundles/clip_resnet50 --architecture=clip_resnet50
   bcos-jax train --config=bcosify_clip --workdir=runs/clip
-  bcos-jax train --config=bcosify_clip --config.data.folder=cc3m --workdir=runs/clip_cc3m
+  bcos-jax train --config=bcosify_clip:pictures --config.data.folder=cc3m --workdir=runs/clip_cc3m
 
 The student, with six channels, B=2 and without biases, learns the teacher's embeddings from
 pictures alone: SigLIP's loss, in which the teacher's embeddings stand for texts. Negatives come
@@ -47,7 +47,13 @@ def _tower(config: ConfigDict, name: str) -> None:
   config.objective.teacher = f"bundles/{name}"
 
 
+def pictures(config: ConfigDict) -> None:
+  """Takes any pictures, such as CC3M's, as files or WebDataset shards below data.folder."""
+  config.data.update(name="", folder="pictures", unlabelled=True, held_out=0.01, damaged="skip")
+
+
 VARIANTS = {
+  "pictures": pictures,
   "resnet50": resnet50,
   "vit_b16": vit_b16,
   "runlocal": common.runlocal("clip_resnet_test"),

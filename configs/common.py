@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
         "name": "",  # TFDS name, unless there is a folder
         "folder": "",  # one's own pictures: DIR/class/..., or DIR/{train,val}/class/...
         "labels": "",  # table of the folder's files: name, one label or several separated by |
+        "unlabelled": False,  # the folder is any pictures and tar files of them, without classes
         "held_out": 0.2,  # share of the folder to evaluate on, where it is not split itself
         "balance": 0.0,  # 0 draws every picture of the folder equally often, 1 every class
         "label_noise": 0.0,  # share of the training labels drawn at random, for sanity checks

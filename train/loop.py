@@ -430,6 +430,11 @@ def _open(config: ConfigDict, model: nn.Module) -> tuple[Dataset, Dataset]:
   splits = with_label_noise(train_set, config.data.label_noise, config.seed), test_set
   for dataset in splits:
     classes = len(dataset.label_names)
+    if config.objective.name == "supervised" and not classes:
+      raise InputError(
+        f"The pictures of {dataset.name} have no labels, which this recipe learns.",
+        "Set --config.data.unlabelled=False and give a folder per class, or learn from a teacher.",
+      )
     if config.objective.name == "supervised" and model.num_classes != classes:
       raise InputError(
         f"The network has {model.num_classes} classes, {dataset.name} {classes}.",

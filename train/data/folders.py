@@ -19,7 +19,7 @@ from PIL import Image
 
 from bcos_jax.errors import InputError
 
-from .sources import Dataset, open_dataset
+from .sources import Dataset
 from .tables import read_table
 
 SUFFIXES = frozenset(
@@ -85,30 +85,6 @@ class Files(Sequence):
     }
 
 
-def open_splits(data: Any) -> tuple[Dataset, Dataset]:
-  """Opens the training and the evaluation split that the section `data` of a recipe names.
-
-  Raises:
-    InputError: See `read_folder` and `sources.open_dataset`; or options that do not fit together.
-  """
-  if data.folder:
-    pictures = read_folder(data.folder, labels=data.labels, held_out=data.held_out)
-    return pictures.dataset("train"), pictures.dataset("test")
-  if data.labels:
-    raise InputError(
-      f"data.labels={data.labels!r} goes with a folder of pictures.", "Set --config.data.folder."
-    )
-  if not data.name:
-    raise InputError(
-      "Neither folder nor name of the data is set.",
-      "Set --config.data.folder to your pictures, or --config.data.name to a TFDS name.",
-    )
-  train, test = (
-    open_dataset(data.name, split, data.data_dir) for split in (data.train_split, data.test_split)
-  )
-  return train, test
-
-
 def read_folder(
   folder: str | os.PathLike, *, labels: str | os.PathLike = "", held_out: float = 0.2
 ) -> Pictures:
@@ -140,10 +116,10 @@ def read_folder(
     raise InputError(
       f"data.held_out={held_out}; expected a share between 0 and 1.", "Use 0.2 for one in five."
     )
-  names, ignored = _find_pictures(folder)
+  names, others = find_pictures(folder)
   if not names:
     raise InputError(
-      f"{str(folder)!r} holds no pictures ({ignored} other files).",
+      f"{str(folder)!r} holds no pictures ({len(others)} other files).",
       f"Expected files such as {', '.join(sorted(SUFFIXES)[:4])}, in one folder per class.",
     )
   parts = _split_folders(names)
@@ -167,7 +143,7 @@ def read_folder(
     train=tuple(train),
     held_out=tuple(test),
     labels=numbers,
-    ignored=ignored,
+    ignored=len(others),
   )
 
 
@@ -184,7 +160,7 @@ def split(labels: dict[str, tuple[int, ...]], share: float) -> tuple[list[str], 
     on, so with several labels per picture a frequent class may get another share.
   """
   members: dict[int, list[str]] = {}
-  for name in sorted(labels, key=_hash):
+  for name in sorted(labels, key=name_hash):
     for label in labels[name] or (-1,):
       members.setdefault(label, []).append(name)
   side: dict[str, bool] = {}
@@ -217,25 +193,24 @@ def class_weights(labels: np.ndarray, power: float) -> np.ndarray:
   return np.where(table, table.sum(axis=0), np.inf).min(axis=1) ** -power
 
 
-def _hash(name: str) -> bytes:
+def name_hash(name: str) -> bytes:
+  """Returns eight bytes that depend on nothing but a picture's name."""
   # Names may hold bytes that are no text; surrogateescape keeps them.
   return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
 
-def _find_pictures(folder: pathlib.Path) -> tuple[list[str], int]:
-  """Returns the sorted names of all pictures below, with /, and the number of other files."""
-  names, ignored = [], 0
+def find_pictures(folder: pathlib.Path) -> tuple[list[str], list[str]]:
+  """Returns the sorted names, with /, of all pictures below a folder, and of other files."""
+  names, others = [], []
   for place, folders, files in os.walk(folder, followlinks=True):
     folders[:] = sorted(name for name in folders if not name.startswith("."))
     for file in files:
       path = pathlib.Path(place, file)
       if file.startswith(".") or not path.is_file():
         continue
-      if _is_picture(path):
-        names.append(path.relative_to(folder).as_posix())
-      else:
-        ignored += 1
-  return sorted(names), ignored
+      kind = names if _is_picture(path) else others
+      kind.append(path.relative_to(folder).as_posix())
+  return sorted(names), sorted(others)
 
 
 def _is_picture(path: pathlib.Path) -> bool:
