@@ -32,7 +32,9 @@ COLORS = {
 }
 """Names of colours, each the nearest to what it names (red, green and blue in [0, 1])."""
 
-_SHARE = 0.5  # of captions that tell each detail
+SHARE = 0.2
+"""Of captions that tell a detail: mostly the object of the class, or colours would be all that is
+learned from them."""
 
 
 def noun(name: str) -> str:
@@ -46,13 +48,16 @@ def words() -> tuple[str, ...]:
   return tuple(sorted({*own, *COLORS, *(word for name in FORMS for word in name.split())}))
 
 
-def captions(dataset: Dataset, count: int, *, seed: int = 0) -> list[list[str]]:
+def captions(
+  dataset: Dataset, count: int, *, seed: int = 0, share: float = SHARE
+) -> list[list[str]]:
   """Returns captions of every example.
 
   Args:
     dataset: ShapeScenes, or other records with `image`, `mask` and `objects` as it has them.
     count: Captions per example.
     seed: Of what is told.
+    share: Chance of each detail to be told; 1 tells all.
 
   Returns:
     One list of `count` texts per example; that of an example depends on its number and the seed.
@@ -70,7 +75,7 @@ def captions(dataset: Dataset, count: int, *, seed: int = 0) -> list[list[str]]:
       )
     names, paints, ground = _seen(record)
     rng = np.random.default_rng((seed, index))
-    found.append([_caption(rng, names, paints, ground) for _ in range(count)])
+    found.append([_caption(rng, names, paints, ground, share) for _ in range(count)])
   return found
 
 
@@ -89,12 +94,14 @@ def _color(pixels: np.ndarray) -> str:
   return min(COLORS, key=lambda name: float(np.sum(np.square(mean - COLORS[name]))))
 
 
-def _caption(rng: np.random.Generator, names: list[str], paints: list[str], ground: str) -> str:
+def _caption(
+  rng: np.random.Generator, names: list[str], paints: list[str], ground: str, share: float
+) -> str:
   def thing(i: int) -> str:
-    return noun(f"{paints[i]} {names[i]}" if rng.random() < _SHARE else names[i])
+    return noun(f"{paints[i]} {names[i]}" if rng.random() < share else names[i])
 
   text = thing(0)
-  others = [thing(i) for i in range(1, len(names)) if rng.random() < _SHARE]
+  others = [thing(i) for i in range(1, len(names)) if rng.random() < share]
   if others:
     text += f" with {' and '.join(others)}"
-  return f"{text} on {noun(ground)} ground" if rng.random() < _SHARE else text
+  return f"{text} on {noun(ground)} ground" if rng.random() < share else text

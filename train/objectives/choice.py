@@ -23,7 +23,7 @@ from .contrast import Contrast
 from .objective import Objective
 from .pairs import Pairs
 from .supervised import Supervised
-from .teacher import Teacher
+from .teacher import Teacher, blocks_of
 
 NAMES = ("supervised", "align", "clip", "pairs")
 _NEGATIVES = ("global", "device")
@@ -110,7 +110,7 @@ def _pairs(config: ConfigDict, model: nn.Module) -> Pairs:
 
 
 def _align(options: ConfigDict, model: nn.Module, teacher: Teacher) -> Alignment:
-  blocks = getattr(model, "depth", 0)
+  blocks = len(blocks_of(model))
   return Alignment(
     model,
     teacher,
