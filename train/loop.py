@@ -161,9 +161,7 @@ def train(
     if run.config.best:
       state = _best(run, checkpoints, history, state)
   labels, preprocess = run.train_set.dataset.label_names, run.test_set.prepare
-  return TrainResult(
-    run.model, state, tuple(history), labels, preprocess, run.plan.objective
-  )
+  return TrainResult(run.model, state, tuple(history), labels, preprocess, run.plan.objective)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -167,9 +167,7 @@ def abstract_batch(
   if data.augment.mixup or data.augment.cutmix:
     label = ((data.batch_size, model.num_classes), jnp.float32)
   image = ((data.batch_size, side, side, model.ops.encoding.colors), jnp.float32)
-  more = {
-    name: ((data.batch_size, *one.shape), one.dtype) for name, one in (inputs or {}).items()
-  }
+  more = {name: ((data.batch_size, *one.shape), one.dtype) for name, one in (inputs or {}).items()}
   return {
     name: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
     for name, (shape, dtype) in {"image": image, "label": label, **more}.items()

@@ -66,9 +66,7 @@ def _maps(
 ) -> dict[str, np.ndarray]:
   """Returns maps [N, H, W] of the labelled classes, by network or by method on the teacher."""
   joined = {name: probe.join(*networks[name], worth[name].probe) for name in networks}
-  own = {
-    name: _explained(joined[name], pictures) for name in (BEGUN, STUDENT)
-  }
+  own = {name: _explained(joined[name], pictures) for name in (BEGUN, STUDENT)}
   return {**own, **frozen.post_hoc(lab, *joined[TEACHER], pictures)}
 
 

@@ -24,7 +24,7 @@ from .lab import Lab, Pictures
 from .study import Findings
 from .tables import Table
 
-STEPS, STUDENT_STEPS, SHORT_STEPS = 1200, 600, 6
+STEPS, STUDENT_STEPS, SHORT_STEPS = 500, 600, 6
 FIGURE_PROMPTS = 5
 _KS = (5,)
 _BATCH = 50
@@ -68,7 +68,8 @@ def study(lab: Lab) -> Findings:
 def _trained(lab: Lab) -> tuple[TrainResult, TextTower, dict[str, Network]]:
   """Returns the conventional pair's result, its text tower, and the image towers by name."""
   first, second = (SHORT_STEPS,) * 2 if lab.short else (STEPS, STUDENT_STEPS)
-  result = lab.trained("pair", "shape_captions", first)
+  begin = lab.bundle("conventional", lab.conventional())
+  result = lab.trained("pair", "shape_captions", first, f"--config.init={begin}")
   result.objective.save(lab.workdir / "pair", jax.device_get(result.state.params))
   text = TextTower.load(lab.workdir / "pair" / pairs.TEXT, lab.workdir / "pair" / pairs.TOKENIZER)
   bundle = lab.bundle("pair", result)
@@ -131,7 +132,8 @@ def _question(lab: Lab) -> str:
   steps, more = (SHORT_STEPS,) * 2 if lab.short else (STEPS, STUDENT_STEPS)
   return (
     f"An image tower and a text tower learn for {steps} steps from captions such as 'a red star "
-    "with a bar', by CLIP's loss. The B-cos twin of the image tower (B=2, no biases) learns for "
+    "with a bar', by CLIP's loss. The image tower begins as the classifier of the other studies, "
+    "without its head (trained with labels); the text tower begins at random. The B-cos twin of the image tower (B=2, no biases) learns for "
     f"{more} steps, from pictures alone, the embeddings of the conventional one; the text tower "
     "stays. Zero-shot: the 12 classes by prompts such as 'a star'. Retrieval among all test "
     "pictures and their captions with every detail, the right one among the 5 best. Probes and 20 "
@@ -143,9 +145,7 @@ def _question(lab: Lab) -> str:
   )
 
 
-def _table(
-  seen: dict[str, Seen], worth: dict[str, Worth], scores: Mapping[str, Any]
-) -> Table:
+def _table(seen: dict[str, Seen], worth: dict[str, Worth], scores: Mapping[str, Any]) -> Table:
   rows = []
   for name, found in seen.items():
     own = scores.get(name)

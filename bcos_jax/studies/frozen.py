@@ -85,9 +85,7 @@ def _worth(model: Any, train: Features, test: Features, lab: Lab) -> Worth:
   return Worth(probe=probe.fit(model, train, test, options), neighbours=knn.classify(train, test))
 
 
-def post_hoc(
-  lab: Lab, model: Any, variables: Any, pictures: Pictures
-) -> dict[str, np.ndarray]:
+def post_hoc(lab: Lab, model: Any, variables: Any, pictures: Pictures) -> dict[str, np.ndarray]:
   """Returns the maps [N, H, W] of the pictures' classes by every method that applies.
 
   Args:

@@ -32,7 +32,7 @@ COLORS = {
 }
 """Names of colours, each the nearest to what it names (red, green and blue in [0, 1])."""
 
-SHARE = 0.2
+SHARE = 0.3
 """Of captions that tell a detail: mostly the object of the class, or colours would be all that is
 learned from them."""
 

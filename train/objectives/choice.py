@@ -98,11 +98,12 @@ def _pairs(config: ConfigDict, model: nn.Module) -> Pairs:
       "Leave the teacher out, and set e.g. --config.objective.captions=8.",
     )
   fields = {"vocab_size": len(words) + 3, **config.text.to_dict()}
-  text = bcos_jax.create(fields.pop("name"), ops=StandardOps(dtype=model.ops.dtype), **fields)
-  if not isinstance(text, TextTransformer):
+  name, family = fields.pop("name"), StandardOps(dtype=model.ops.dtype)
+  if not isinstance(bcos_jax.create(name, ops=family), TextTransformer):
     raise InputError(
-      f"text.name={config.text.name!r} reads no text.", "Set e.g. --config.text.name=clip_text_test."
+      f"text.name={name!r} reads no text.", "Set e.g. --config.text.name=clip_text_test."
     )
+  text = bcos_jax.create(name, ops=family, **fields)
   tokenizer = word_tokenizer(words, text.context_length)
   pairs = Pairs(model, text, tokenizer, captions=options.captions, seed=config.seed)
   pairs.check(config.data.image_size)
