@@ -7,7 +7,8 @@
   bcos-jax train --config=shape_scenes:align --workdir=runs/shapes/aligned
 
 `conventional` is a standard network, `bcosify` fine-tunes its B-cos twin (B=2, no biases;
-arXiv 2411.00715) and `scratch` trains the same B-cos network from random weights. `align` teaches the B-cos twin without labels.
+arXiv 2411.00715) and `scratch` trains the same B-cos network from random weights. `align` teaches
+the B-cos twin without labels.
 """
 
 from ml_collections import ConfigDict

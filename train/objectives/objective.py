@@ -78,6 +78,7 @@ class Objective(abc.ABC):
       folder: Where to.
       params: As `train` takes them, on the host.
     """
+    del folder, params
 
   def own_parameters(self) -> PyTree:
     """Returns the parameters that the objective itself learns, at their start; {} for none."""
