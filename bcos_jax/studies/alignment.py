@@ -71,11 +71,7 @@ def _maps(
 
 
 def _explained(network: Network, pictures: Pictures) -> np.ndarray:
-  explain = metrics.attribute_with(*network)
-  parts = [slice(i, i + 50) for i in range(0, len(pictures.images), 50)]
-  return np.concatenate(
-    [np.asarray(explain(pictures.images[part], pictures.labels[part])) for part in parts]
-  )
+  return frozen.maps(metrics.attribute_with(*network), pictures)
 
 
 def _table(worth: dict[str, Worth], scores: dict[str, metrics.Scores]) -> Table:

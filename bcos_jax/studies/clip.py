@@ -133,9 +133,10 @@ def _question(lab: Lab) -> str:
   return (
     f"An image tower and a text tower learn for {steps} steps from captions such as 'a red star "
     "with a bar', by CLIP's loss. The image tower begins as the classifier of the other studies, "
-    "without its head (trained with labels); the text tower begins at random. The "
-    f"B-cos twin of the image tower (B=2, no biases) learns for {more} steps, from pictures alone, the embeddings of the conventional one; the text tower "
-    "stays. Zero-shot: the 12 classes by prompts such as 'a star'. Retrieval among all test "
+    "without its head (trained with labels); the text tower begins at random. The B-cos twin of "
+    f"the image tower (B=2, no biases) learns for {more} steps, from pictures alone, the "
+    "embeddings of the conventional one; the text tower stays. Zero-shot: the 12 "
+    "classes by prompts such as 'a star'. Retrieval among all test "
     "pictures and their captions with every detail, the right one among the 5 best. Probes and 20 "
     "nearest neighbours on frozen features. Energy pointing game: the prompt of the labelled class "
     f"in {lab.setting.num_images} pictures, masks of its object, maps averaged over "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from bcos_jax import InputError, attribution, metrics
 from bcos_jax.inputs import Preprocess
+from bcos_jax.metrics.scores import maps_of
 from bcos_jax.train import features, knn, probe
 from bcos_jax.train.data import open_dataset, pipeline
 from bcos_jax.train.features import Features
@@ -30,7 +31,6 @@ METHODS = (
 """Post-hoc methods of gradients, and one that masks; the study `methods` has all of them."""
 
 _WINDOW = 32  # Of occlusion, published for pictures of 224 pixels.
-_STEPS = {"integrated_gradients": {"steps": 25}, "smooth_grad": {"samples": 15}}
 _BATCH = 50
 
 
@@ -96,21 +96,21 @@ def post_hoc(lab: Lab, model: Any, variables: Any, pictures: Pictures) -> dict[s
   """
   side, found = pictures.images.shape[1], {}
   length = max(2, round(_WINDOW * side / 224))
-  settings = {"occlusion": {"window": length, "stride": length}, **_STEPS}
+  settings = {"occlusion": {"window": length, "stride": length}}
   for name in METHODS[:3] if lab.short else METHODS:
     method = attribution.attribute_with(name, model, variables, **settings.get(name, {}))
     try:
-      maps = [
-        np.asarray(method(pictures.images[i : i + _BATCH], pictures.labels[i : i + _BATCH]))
-        for i in range(0, len(pictures.images), _BATCH)
-      ]
+      found[name.replace("_", " ")] = maps(method, pictures)
     except InputError as reason:
       lab.say(f"  {name} does not apply: {reason.cause}")
-      continue
-    found[name.replace("_", " ")] = np.concatenate(maps)
   return found
 
 
-def localised(lab: Lab, maps: np.ndarray, pictures: Pictures) -> metrics.Scores:
+def maps(explainer: Callable[..., np.ndarray], pictures: Pictures) -> np.ndarray:
+  """Returns an explainer's maps [N, H, W] of the pictures' classes."""
+  return maps_of(explainer, pictures.images, pictures.labels, _BATCH)
+
+
+def localised(lab: Lab, found: np.ndarray, pictures: Pictures) -> metrics.Scores:
   """Plays the energy pointing game with the data set's window."""
-  return metrics.energy_pointing_game(maps, pictures.regions, smooth=lab.setting.smooth)
+  return metrics.energy_pointing_game(found, pictures.regions, smooth=lab.setting.smooth)
