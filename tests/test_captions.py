@@ -81,7 +81,7 @@ def test_words_have_ids_and_texts_an_end():
 
 
 def test_a_pair_learns_and_its_text_tower_can_be_read(tmp_path):
-  main("shape_captions", [*SMALL, "--config.init=", "--config.steps=4"], tmp_path, progress=False)
+  main("shape_captions", [*SMALL, "--config.init=", "--config.steps=2"], tmp_path, progress=False)
   text = TextTower.load(tmp_path / "text", tmp_path / "tokenizer")
   towers = zero_shot.Towers.of(bcos_jax.load(tmp_path / "bundle"), text)
   assert 10 < towers.scale < 20 and not towers.sigmoid  # CLIP's first is 14.3.
