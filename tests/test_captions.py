@@ -109,9 +109,13 @@ def test_pairs_that_cannot_be_are_refused(override, part, tmp_path):
 
 def test_positions_of_maps_are_tokens():
   model = tiny("resnet_tiny", bcos_jax.StandardOps(), num_classes=0)
-  images = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
-  variables = model.init(jax.random.key(0), images)
+  images = jax.ShapeDtypeStruct((2, 32, 32, 3), np.float32)
   assert teacher.blocks_of(model) == ("layer1_0", "layer2_0")
-  _, tokens = objectives.Teacher(model).states(variables, images, (1, 2))
+
+  def states(images):
+    variables = model.init(jax.random.key(0), model.ops.encoding(images))
+    return objectives.Teacher(model).states(variables, images, (1, 2))
+
+  _, tokens = jax.eval_shape(states, images)
   assert [t.ndim for t in tokens] == [3, 3]
   assert tokens[0].shape[1] == 4 * tokens[1].shape[1]
