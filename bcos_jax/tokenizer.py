@@ -125,6 +125,42 @@ def load_tokenizer(
   return tokenizer
 
 
+END = "</s>"
+
+
+def word_tokenizer(words: Sequence[str], length: int) -> Tokenizer:
+  """Returns a tokenizer of whole words, for texts that have few different ones.
+
+  Args:
+    words: In the order of their ids, which begin behind those of padding, the end of a text
+      (`END`, id 1) and unknown words.
+    length: Number of ids of every text.
+
+  Raises:
+    InputError: No words, a word twice, or one that is no single word.
+  """
+  known = ("<pad>", END, "<unk>", *words)
+  if not words or len(set(known)) < len(known) or any(len(word.split()) != 1 for word in words):
+    raise InputError(
+      f"The words of a tokenizer are {words!r:.80}, expected different single words.",
+      "Give e.g. ['a', 'red', 'star'].",
+    )
+  from tokenizers import Tokenizer as Backend
+  from tokenizers import models, pre_tokenizers, processors
+  from transformers import PreTrainedTokenizerFast
+
+  ids = {word: i for i, word in enumerate(known)}
+  backend = Backend(models.WordLevel(ids, unk_token="<unk>"))
+  backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+  backend.post_processor = processors.TemplateProcessing(
+    single=f"$A {END}", special_tokens=[(END, ids[END])]
+  )
+  source = PreTrainedTokenizerFast(
+    tokenizer_object=backend, eos_token=END, unk_token="<unk>", pad_token="<pad>"
+  )
+  return Tokenizer(source=source, length=length)
+
+
 def _read(folder: str | os.PathLike) -> Any:
   if not pathlib.Path(folder).is_dir():
     raise InputError(

@@ -19,6 +19,9 @@ def get_config() -> ConfigDict:
         "name": "",
         "num_classes": 0,
       },
+      "text": {  # the text tower of pairs, which stays conventional: arguments of bcos_jax.create
+        "name": "",
+      },
       "ops": {  # layer family and any of its fields
         "family": "standard",
       },
@@ -52,7 +55,8 @@ def get_config() -> ConfigDict:
       },
       "steps": 0,
       "objective": {
-        "name": "supervised",  # supervised (labels); align or clip (a teacher, without labels)
+        # supervised (labels); align or clip (a teacher, without labels); pairs (captions)
+        "name": "supervised",
         "teacher": "",  # bundle of the frozen network; the student starts from it unless `init` is
         "teacher_model": "",  # its architecture, for `bcos-jax compile`; "" for the student's
         "teacher_size": 0,  # side of its pictures, if not data.image_size
@@ -63,6 +67,7 @@ def get_config() -> ConfigDict:
         "scale": 10.0,  # of clip
         "bias": -10.0,  # of clip
         "learned": False,  # scale and bias of clip
+        "captions": 8,  # of pairs: different ones of a picture, a step draws one
         "negatives": "global",  # of clip: global, or device as published
       },
       "loss": {

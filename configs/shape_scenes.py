@@ -4,9 +4,11 @@
   bcos-jax train --config=shape_scenes:bcosify \
     --config.init=runs/shapes/conventional/bundle --workdir=runs/shapes/bcosified
   bcos-jax train --config=shape_scenes:scratch --workdir=runs/shapes/scratch
+  bcos-jax train --config=shape_scenes:align --workdir=runs/shapes/aligned
 
 `conventional` is a standard network, `bcosify` fine-tunes its B-cos twin (B=2, no biases;
-arXiv 2411.00715) and `scratch` trains the same B-cos network from random weights.
+arXiv 2411.00715) and `scratch` trains the same B-cos network from random weights. `align` teaches
+the B-cos twin without labels.
 """
 
 from ml_collections import ConfigDict
@@ -55,6 +57,15 @@ def bcosify(config: ConfigDict) -> None:
   config.init = "runs/shapes/conventional/bundle"
 
 
+def align(config: ConfigDict) -> None:
+  """Teaches the B-cos twin, without labels, what a conventional network sees at all its depths."""
+  bcosify(config)
+  config.model.num_classes = 0
+  config.init = ""
+  config.objective.update(name="align", teacher="runs/shapes/conventional/bundle")
+  config.steps = 600
+
+
 def runlocal(config: ConfigDict) -> None:
   """Trains the conventional network for a minute at most."""
   config.update(steps=100, eval_every=50)
@@ -64,5 +75,6 @@ VARIANTS = {
   "conventional": conventional,
   "bcosify": bcosify,
   "scratch": scratch,
+  "align": align,
   "runlocal": runlocal,
 }

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import bcos_jax
-from bcos_jax import Encoding, StandardOps, studies
+from bcos_jax import Encoding, StandardOps, metrics, studies
 from bcos_jax.cli import main
 from bcos_jax.configs import digits
-from bcos_jax.studies import equivalence, options, speedup
+from bcos_jax.studies import alignment, equivalence, options, speedup
 from bcos_jax.studies.tables import Table
 from bcos_jax.train import config as configs
 from bcos_jax.train import start
@@ -114,6 +114,39 @@ def test_every_option_changes_the_network_it_starts_from(tmp_path):
     network, _ = start.network(config)
     families[name] = (network.ops, config.optimizer.to_json())
   assert len(families) == len(set(families.values())) == 12
+
+
+def _scores(mean: float) -> metrics.Scores:
+  values = np.full(4, mean)
+  return metrics.Scores(
+    scores=values,
+    random_scores=np.full(4, 0.1),
+    oracle_scores=np.ones(4),
+    higher_is_better=True,
+    images=np.arange(4),
+    num_images=4,
+    excluded={},
+  )
+
+
+def test_a_student_that_points_no_better_is_said_to():
+  found = {alignment.BEGUN: _scores(0.9), alignment.STUDENT: _scores(0.3)}
+  better = alignment.pointing(
+    found | {"saliency": _scores(0.2)}, alignment.STUDENT, (alignment.BEGUN,)
+  )
+  assert "0.300, ahead of" in better and "saliency (0.200)" in better
+  worse = alignment.pointing(
+    found | {"saliency": _scores(0.4)}, alignment.STUDENT, (alignment.BEGUN,)
+  )
+  assert "not ahead of" in worse
+  assert alignment.points(0.80, 0.835) == "3.5 points below"
+  assert alignment.points(0.85, 0.84) == "1.0 points above"
+
+
+@pytest.mark.parametrize("name", ["alignment", "clip"])
+def test_studies_of_masks_refuse_data_without(name, tmp_path):
+  with pytest.raises(bcos_jax.InputError, match="neither masks nor captions"):
+    _run(name, tmp_path)
 
 
 def test_a_table_is_written_in_full_and_readably():

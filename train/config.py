@@ -30,8 +30,8 @@ DURATIONS = frozenset(
     "optimizer.b_schedule.steps",
   }
 )
-# Sections that take any key: bcos_jax.create and the layer family know theirs.
-OPEN_SECTIONS = ("model", "ops", "ops.encoding")
+# Sections that take any key: bcos_jax.create and the layer families know theirs.
+OPEN_SECTIONS = ("model", "ops", "ops.encoding", "text")
 POSITIVE = (
   "data.batch_size",
   "data.eval_batch_size",

@@ -27,6 +27,7 @@ from .config import flatten
 from .data import Dataset, augment, open_splits, pipeline, with_label_noise
 from .data.mix import Mix
 from .interrupt import stop_requests
+from .objectives import OWN
 from .state import TrainState
 
 Hook = Callable[[int, TrainState], None]
@@ -63,6 +64,7 @@ class TrainResult:
     history: The evaluations, oldest first: {"step", "accuracy", "loss", "count"} each.
     labels: Names of the classes.
     preprocess: From a picture to what the network was evaluated on.
+    objective: What was minimised; None for a result that no run has left.
   """
 
   model: nn.Module
@@ -70,6 +72,7 @@ class TrainResult:
   history: tuple[dict[str, float], ...]
   labels: tuple[str, ...]
   preprocess: Preprocess
+  objective: objectives.Objective | None = None
 
   @property
   def variables(self) -> dict[str, Any]:
@@ -158,7 +161,7 @@ def train(
     if run.config.best:
       state = _best(run, checkpoints, history, state)
   labels, preprocess = run.train_set.dataset.label_names, run.test_set.prepare
-  return TrainResult(run.model, state, tuple(history), labels, preprocess)
+  return TrainResult(run.model, state, tuple(history), labels, preprocess, run.plan.objective)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -235,16 +238,18 @@ class _Run:
 
   def evaluate(self, state: TrainState) -> dict[str, float]:
     """Returns accuracy, loss and count on the evaluation examples; `ema_...` of the average."""
-    result = self._evaluate(state.variables)
+    own = {OWN: state.params[OWN]} if OWN in state.params else {}
+    result = self._evaluate(state.variables, own)
     if state.average:
-      result |= {f"ema_{name}": value for name, value in self._evaluate(state.average).items()}
+      averaged = self._evaluate(state.average, own)
+      result |= {f"ema_{name}": value for name, value in averaged.items()}
     return result
 
-  def _evaluate(self, variables: Any) -> dict[str, float]:
+  def _evaluate(self, variables: Any, own: dict[str, Any]) -> dict[str, float]:
     return evaluate.run(
       self.plan.eval_step,
       variables,
-      self.frozen,
+      {**self.frozen, **own},
       self.test_set,
       batch_size=self.config.data.eval_batch_size,
       workers=self.config.data.workers,
@@ -272,15 +277,19 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
     if side == config.data.image_size
     else dataclasses.replace(preprocess, size=(side,) * 2, resize=0),
   )
+  objective, frozen = objectives.from_config(config, model, mesh, multi_label=splits[0].multi_label)
   train_set, test_set = (
     pipeline.Examples(
-      dataset, prepare, keep=config.data.cache, skip_damaged=config.data.damaged == "skip"
+      dataset,
+      prepare,
+      keep=config.data.cache,
+      skip_damaged=config.data.damaged == "skip",
+      extras=objective.inputs_of(dataset),
     )
     for dataset, prepare in zip(splits, (augmentation.prepare, preprocess), strict=True)
   )
   steps_per_epoch = max(len(train_set) // config.data.batch_size, 1)
   about = checkpoint.about_run(flatten(config), start.describe(model), [])
-  objective, frozen = objectives.from_config(config, model, mesh, multi_label=splits[0].multi_label)
   made = plan.make(config, objective, variables, frozen, mesh, steps_per_epoch)
   return _Run(
     about=about,

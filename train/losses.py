@@ -80,6 +80,37 @@ def siglip(
   return -jnp.sum(likelihoods, axis=-1, where=True if present is None else present)
 
 
+def clip(
+  image: jax.Array,
+  text: jax.Array,
+  scale: jax.Array | float,
+  same: jax.Array,
+  present: jax.Array | None = None,
+) -> jax.Array:
+  """CLIP's loss (arXiv 2103.00020, figure 3): cross-entropy over a batch's texts, and its images.
+
+  Texts may be equal. An image's target is shared by all that equal its own, or it would be told
+  that its very caption is wrong.
+
+  Args:
+    image: Unit-norm embeddings float [N, D].
+    text: Unit-norm embeddings float [N, D]; row i belongs to row i of `image`.
+    scale: Factor of the cosine.
+    same: Bool [N, N], which texts are equal; symmetric, True on the diagonal.
+    present: Bool [N], which pairs count; None for all.
+
+  Returns:
+    Losses float [N], the mean of both directions.
+  """
+  logits = scale * jnp.matmul(_at_least_float32(image), text.T)
+  present = jnp.ones(len(image), bool) if present is None else present
+  logits = jnp.where(present[:, None] & present, logits, -1e9)
+  shared = (same & present).astype(logits.dtype)
+  shared /= jnp.maximum(jnp.sum(shared, axis=-1, keepdims=True), 1)
+  ways = (optax.softmax_cross_entropy(part, shared) for part in (logits, logits.T))
+  return sum(ways) / 2
+
+
 def targets(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """Returns soft targets [N, C] from class numbers [N] or soft targets [N, C]."""
   if labels.ndim == logits.ndim:

@@ -44,6 +44,7 @@ def main(
     config, init = finetune.resolve(config)
   result = loop.train(config, workdir=workdir, init=init, progress=progress)
   folder, variables = pathlib.Path(workdir) / "bundle", hosts.to_host(result.variables)
+  own = hosts.to_host(result.state.params)  # With what an objective learns beside the network.
   if jax.process_index() == 0:
     bcos_jax.save(
       folder,
@@ -54,6 +55,7 @@ def main(
       labels=result.labels if result.model.num_classes else (),
       provenance={"recipe": spec, "overrides": list(overrides), "metrics": result.metrics},
     )
+    result.objective.save(pathlib.Path(workdir), own)
     if config.finetune:
       finetune.conclude(result, config, pathlib.Path(workdir))
   hosts.wait_for_all("the bundle")

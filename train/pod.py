@@ -7,7 +7,7 @@ estimates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import math
 import os
@@ -118,7 +118,7 @@ def compile_recipe(config: ConfigDict, topology: str, examples: int = IMAGENET_T
   made = plan.make(config, objective, None, frozen, mesh, steps_per_epoch)
   begin = time.perf_counter()
   try:
-    batch = abstract_batch(config, model, mesh)
+    batch = abstract_batch(config, model, mesh, objective.inputs)
     compiled = made.train_step.lower(made.layout, batch, made.frozen).compile()
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
@@ -154,17 +154,23 @@ def devices(topology: str) -> Sequence[Any]:
     ) from error
 
 
-def abstract_batch(config: ConfigDict, model: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-  """Returns the shapes of a training batch, split over the mesh."""
+def abstract_batch(
+  config: ConfigDict,
+  model: Any,
+  mesh: Mesh,
+  inputs: Mapping[str, jax.ShapeDtypeStruct] | None = None,
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns the shapes of a training batch, split over the mesh; `inputs` as of an `Objective`."""
   data, place = config.data, sharding.batch_sharding(mesh)
   side = data.train_size or data.image_size
   label = ((data.batch_size,), jnp.int32)
   if data.augment.mixup or data.augment.cutmix:
     label = ((data.batch_size, model.num_classes), jnp.float32)
   image = ((data.batch_size, side, side, model.ops.encoding.colors), jnp.float32)
+  more = {name: ((data.batch_size, *one.shape), one.dtype) for name, one in (inputs or {}).items()}
   return {
     name: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-    for name, (shape, dtype) in {"image": image, "label": label}.items()
+    for name, (shape, dtype) in {"image": image, "label": label, **more}.items()
   }
 
 

@@ -19,6 +19,9 @@ from bcos_jax.errors import InputError, unknown_name
 
 Network = tuple[nn.Module, Any]
 
+TAUGHT = ("align", "clip")
+"""Objectives with a teacher, which the student starts from."""
+
 
 def network(
   config: ConfigDict, init: Network | None = None, *, weights: bool = True
@@ -39,7 +42,7 @@ def network(
   if init is not None:
     return init
   family = ops.from_dict(config.ops.to_dict())
-  if weights and (config.init or config.objective.name != "supervised"):
+  if weights and (config.init or config.objective.name in TAUGHT):
     return _from_bundle(config, family)
   fields = {"image_size": config.data.image_size, **config.model.to_dict()}
   return bcos_jax.create(fields.pop("name"), ops=family, **fields), None

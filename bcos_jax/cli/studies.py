@@ -16,7 +16,8 @@ def add_study(commands):
     "bcos-jax study b-sweep --dataset=digits",
   )
   command.add_argument(
-    "study", help="equivalence, speedup, b-sweep, options, methods, sanity or robustness"
+    "study",
+    help="equivalence, speedup, b-sweep, options, methods, sanity, robustness, alignment or clip",
   )
   command.add_argument("--dataset", default="shape_scenes", help="shape_scenes or digits")
   command.add_argument(

@@ -1,6 +1,7 @@
 """Studies of B-cosification that run offline in minutes, with small networks.
 
-  bcos-jax study equivalence | speedup | b-sweep | options | methods | sanity | robustness
+  bcos-jax study equivalence | speedup | b-sweep | options | methods | sanity | robustness |
+    alignment | clip
 
 Each trains what it needs, measures it, and leaves a table, plots and a report. Every sentence of
 an answer is written from the numbers of its table.
@@ -17,7 +18,17 @@ import time
 from bcos_jax.errors import unknown_name
 from bcos_jax.pretrained import check_writable
 
-from . import b_sweep, equivalence, methods, options, robustness, sanity, speedup
+from . import (
+  alignment,
+  b_sweep,
+  clip,
+  equivalence,
+  methods,
+  options,
+  robustness,
+  sanity,
+  speedup,
+)
 from .lab import SETTINGS, Lab
 from .study import Findings
 
@@ -29,6 +40,8 @@ STUDIES: dict[str, Callable[..., Findings]] = {
   "methods": methods.study,
   "sanity": sanity.study,
   "robustness": robustness.study,
+  "alignment": alignment.study,
+  "clip": clip.study,
 }
 """Every study by name."""
 

@@ -20,6 +20,7 @@ import numpy as np
 import bcos_jax
 from bcos_jax import metrics
 from bcos_jax.errors import unknown_name
+from bcos_jax.inputs import Preprocess
 from bcos_jax.train import measure, start
 from bcos_jax.train.config import PREFIX, load_config
 from bcos_jax.train.data import open_dataset, pipeline
@@ -145,7 +146,7 @@ class Lab:
 
   def conventional(self) -> TrainResult:
     """The pretrained network that the study starts from."""
-    return self._train("conventional", "conventional", self.setting.pretrain)
+    return self.trained("conventional", f"{self.dataset}:conventional", self.setting.pretrain)
 
   def bcosified(self, *overrides: str) -> TrainResult:
     """B-cosifies the pretrained network and fine-tunes it.
@@ -153,46 +154,67 @@ class Lab:
     Args:
       *overrides: Of the recipe, e.g. "--config.ops.b=1.5".
     """
-    source = self.conventional()
-    bundle = self.workdir / "conventional.bundle"
-    if not bundle.exists():
-      bcos_jax.save(
-        bundle,
-        source.model,
-        jax.device_get(source.variables),
-        preprocess=source.preprocess,
-        labels=source.labels,
-      )
+    bundle = self.bundle("conventional", self.conventional())
     name = "-".join(["bcosified", *(text.removeprefix(PREFIX) for text in overrides)])
-    return self._train(
+    return self.trained(
       re.sub(r"[^\w=.-]", "", name),
-      "bcosify",
+      f"{self.dataset}:bcosify",
       self.setting.finetune,
       f"{PREFIX}init={bundle}",
       *overrides,
     )
 
+  def bundle(self, name: str, result: TrainResult) -> pathlib.Path:
+    """Returns the folder of a trained network's bundle, written once."""
+    folder = self.workdir / f"{name}.bundle"
+    if not folder.exists():
+      bcos_jax.save(
+        folder,
+        result.model,
+        jax.device_get(result.variables),
+        preprocess=result.preprocess,
+        labels=result.labels if result.model.num_classes else (),
+      )
+    return folder
+
+  def taught(
+    self, name: str, recipe: str, steps: int, teacher: pathlib.Path, *overrides: str
+  ) -> tuple[start.Network, TrainResult]:
+    """Teaches the B-cos twin of a teacher; returns what it started from, and the student.
+
+    Args:
+      name: Of its folder.
+      recipe: With the objective "align" or "clip".
+      steps: Of training.
+      teacher: Its bundle.
+      *overrides: Of the recipe.
+    """
+    overrides = (f"{PREFIX}objective.teacher={teacher}", *overrides)
+    begun = start.network(self._config(recipe, steps, *overrides))
+    return begun, self.trained(name, recipe, steps, *overrides)
+
   def before_fine_tuning(self, *overrides: str) -> float:
     """Returns the test accuracy of what `bcosified` starts from with the same overrides."""
     bundle = self.workdir / "conventional.bundle"
-    config = self._config("bcosify", 1, f"{PREFIX}init={bundle}", *overrides)
+    config = self._config(f"{self.dataset}:bcosify", 1, f"{PREFIX}init={bundle}", *overrides)
     logits = _logits(*start.network(config), self.pictures.images)
     return float(np.mean(logits.argmax(-1) == self.pictures.labels))
 
   def scratch(self) -> TrainResult:
     """The B-cos network that is trained from random weights."""
-    return self._train("scratch", "scratch", self.setting.finetune)
+    return self.trained("scratch", f"{self.dataset}:scratch", self.setting.finetune)
 
-  def _train(self, name: str, variant: str, steps: int, *overrides: str) -> TrainResult:
+  def trained(self, name: str, recipe: str, steps: int, *overrides: str) -> TrainResult:
+    """Trains a recipe such as "digits:scratch" in the folder `name`, or takes it from there."""
     self.say(f"Training {name}: {steps} steps")
-    config = self._config(variant, steps, *overrides)
+    config = self._config(recipe, steps, *overrides)
     return train(config, workdir=self.workdir / name, progress=self.progress)
 
-  def _config(self, variant: str, steps: int, *overrides: str) -> ConfigDict:
+  def _config(self, recipe: str, steps: int, *overrides: str) -> ConfigDict:
     if self.network:
       overrides = (f"--config.model.name={self.network}", *overrides)
     return load_config(
-      f"{self.dataset}:{variant}",
+      recipe,
       [
         f"--config.steps={steps}",
         f"--config.eval_every={self.setting.eval_every}",
@@ -205,7 +227,10 @@ class Lab:
   @functools.cached_property
   def pictures(self) -> Pictures:
     """The test pictures, as every network of the study reads them."""
-    prepare = self.conventional().preprocess
+    return self.pictures_of(self.conventional().preprocess)
+
+  def pictures_of(self, prepare: Preprocess) -> Pictures:
+    """The test pictures, as a network with this preprocessing reads them."""
     examples = pipeline.Examples(open_dataset(self.dataset, "test"), prepare)
     images, labels = pipeline.to_arrays(examples)
     dataset = examples.dataset

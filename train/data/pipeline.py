@@ -6,7 +6,7 @@ starting at i = step * batch_size, on any number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import io
 import sys
 from typing import Any
@@ -43,6 +43,7 @@ class Examples:
     prepare: From a PIL picture to the image; a `Preprocess` (float32 [H, W, C] in [0, 1]) or the
       first half of an augmentation.
     keep: Whether to keep decoded examples in memory; for small data sets.
+    extras: What else each example has, by key: arrays [N, ...], such as its captions' token ids.
     skip_damaged: What to do where a picture cannot be read: put the next readable example in its
       place, mark it as damaged and warn once, or raise InputError. Where the file itself cannot
       be reached it is RunError in either case.
@@ -55,11 +56,13 @@ class Examples:
     *,
     keep: bool = False,
     skip_damaged: bool = False,
+    extras: Mapping[str, np.ndarray] | None = None,
   ):
     self.dataset = dataset
     self.prepare = prepare
     self.keep = keep
     self.skip_damaged = skip_damaged
+    self.extras = dict(extras or {})
     self._kept: dict[int, Example] = {}
 
   def __len__(self) -> int:
@@ -108,7 +111,8 @@ class Examples:
         "Prepare the data set anew, or leave such examples out with --config.data.damaged=skip.",
       ) from error
     kind = np.float32 if self.dataset.multi_label else np.int32
-    return {"image": image, "label": kind(record["label"])}
+    extras = {key: array[index] for key, array in self.extras.items()}
+    return {"image": image, "label": kind(record["label"]), **extras}
 
 
 def train_batches(
@@ -278,6 +282,7 @@ def eval_batches(
     "image": np.zeros(shape, np.float32),
     "label": np.zeros(classes, np.float32) if examples.dataset.multi_label else np.int32(0),
     "damaged": np.int32(0),
+    **{key: np.zeros_like(array[0]) for key, array in examples.extras.items()},
   }
 
   def load(index: int) -> Example:

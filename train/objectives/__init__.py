@@ -1,9 +1,10 @@
-"""What training minimises: labels, or what a frozen teacher sees."""
+"""What training minimises: labels, captions, or what a frozen teacher sees."""
 
 from .alignment import Alignment as Alignment
 from .choice import from_config as from_config
 from .contrast import Contrast as Contrast
 from .objective import OWN as OWN
 from .objective import Objective as Objective
+from .pairs import Pairs as Pairs
 from .supervised import Supervised as Supervised
 from .teacher import Teacher as Teacher

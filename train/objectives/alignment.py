@@ -1,5 +1,7 @@
 """Learning a teacher's features without labels: cosines of tokens at some depths, and of the pool.
 
+Blocks are those of transformers and of ResNets, where the positions of a map are its tokens.
+
 The objective of ALOE: the sum over depths of the mean over tokens of 1 - cosine, and 1 - cosine of
 the pooled features. Its published code has no weights other than 1.
 """
@@ -17,7 +19,15 @@ import jax.numpy as jnp
 from bcos_jax.errors import InputError, unknown_name
 
 from .objective import Objective
-from .teacher import Teacher, capture, check_features, check_width, cosine, tokens_of
+from .teacher import (
+  Teacher,
+  blocks_of,
+  capture,
+  check_features,
+  check_width,
+  cosine,
+  tokens_of,
+)
 
 PyTree = Any
 PICKERS = ("published", "corrected")
@@ -48,7 +58,7 @@ class Alignment(Objective):
 
   def train(self, params, stats, batch, frozen, rng):
     (features, state) = self.apply_training(
-      params, stats, batch["image"], rng, capture_intermediates=capture(self.depths)
+      params, stats, batch["image"], rng, capture_intermediates=capture(self.model, self.depths)
     )
     tokens = tokens_of(self.model, state, self.depths)
     measures = self._compared(features, tokens, batch, frozen)
@@ -99,7 +109,7 @@ class Alignment(Objective):
 
 
 def pick_depths(picker: str, depth: int) -> tuple[int, ...]:
-  """Returns the blocks to compare in a transformer of so many.
+  """Returns the blocks to compare in a network of so many.
 
   Args:
     picker: "published": ALOE's code, int(L/3) - 1, int(2L/3) - 1 and L - 1, one block early, so
@@ -123,7 +133,7 @@ def pick_depths(picker: str, depth: int) -> tuple[int, ...]:
 
 
 def _check_depths(model, depths: tuple[int, ...], role: str) -> None:
-  blocks = getattr(model, "depth", 0)
+  blocks = len(blocks_of(model))
   wrong = [depth for depth in depths if not 1 <= depth <= blocks]
   if wrong:
     raise InputError(

@@ -12,16 +12,20 @@ import bcos_jax
 from bcos_jax import StandardOps
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.inputs import Encoding, Preprocess
+from bcos_jax.models import TextTransformer
 from bcos_jax.pretrained import abstract_variables
+from bcos_jax.tokenizer import word_tokenizer
 
 from .. import losses, sharding, start
+from ..data import captions
 from .alignment import Alignment, pick_depths
 from .contrast import Contrast
 from .objective import Objective
+from .pairs import Pairs
 from .supervised import Supervised
-from .teacher import Teacher
+from .teacher import Teacher, blocks_of
 
-NAMES = ("supervised", "align", "clip")
+NAMES = ("supervised", "align", "clip", "pairs")
 _NEGATIVES = ("global", "device")
 
 
@@ -56,6 +60,8 @@ def from_config(
       f"The objective {options.name!r} has no labels to blend.",
       "Set --config.data.augment.mixup=0 and --config.data.augment.cutmix=0.",
     )
+  if options.name == "pairs":
+    return _pairs(config, model), {}
   teacher, frozen = _read(config) if weights else _like(config, model)
   teacher = Teacher(teacher, options.teacher_size)
   if options.name == "align":
@@ -83,8 +89,29 @@ def _supervised(config: ConfigDict, model: nn.Module, multi_label: bool) -> Supe
   return Supervised(model, loss, eval_loss, multi_label)
 
 
+def _pairs(config: ConfigDict, model: nn.Module) -> Pairs:
+  options, words = config.objective, captions.words()
+  if options.teacher or options.captions < 1:
+    raise InputError(
+      f"objective.teacher={options.teacher!r}, objective.captions={options.captions}: pairs have "
+      "no teacher, and at least one caption for each picture.",
+      "Leave the teacher out, and set e.g. --config.objective.captions=8.",
+    )
+  fields = {"vocab_size": len(words) + 3, **config.text.to_dict()}
+  name, family = fields.pop("name"), StandardOps(dtype=model.ops.dtype)
+  if not isinstance(bcos_jax.create(name, ops=family), TextTransformer):
+    raise InputError(
+      f"text.name={name!r} reads no text.", "Set e.g. --config.text.name=clip_text_test."
+    )
+  text = bcos_jax.create(name, ops=family, **fields)
+  tokenizer = word_tokenizer(words, text.context_length)
+  pairs = Pairs(model, text, tokenizer, captions=options.captions, seed=config.seed)
+  pairs.check(config.data.image_size)
+  return pairs
+
+
 def _align(options: ConfigDict, model: nn.Module, teacher: Teacher) -> Alignment:
-  blocks = getattr(model, "depth", 0)
+  blocks = len(blocks_of(model))
   return Alignment(
     model,
     teacher,

@@ -5,10 +5,14 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 import dataclasses
+import pathlib
 from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
+
+from ..data import Dataset
 
 PyTree = Any
 Batch = Mapping[str, jax.Array]
@@ -37,8 +41,10 @@ class Objective(abc.ABC):
     Args:
       params: Of the network, and the objective's own under `OWN` if it has any.
       stats: Running statistics of the network's norms, {} for none.
-      batch: {"image": float [N, H, W, C] in [0, 1], "label": int [N] or float [N, C]}.
-      frozen: Variables that are not trained, see `plan.Plan`.
+      batch: {"image": float [N, H, W, C] in [0, 1], "label": int [N] or float [N, C]}, and
+        `inputs`.
+      frozen: Variables that are not trained, see `plan.Plan`. In evaluations, what the objective
+        itself has learned is there as well, under `OWN`.
       rng: Key of this step.
     """
 
@@ -50,6 +56,29 @@ class Objective(abc.ABC):
   @abc.abstractmethod
   def measure(self) -> str:
     """The measure that tells which evaluation is the best; high is good."""
+
+  @property
+  def inputs(self) -> Mapping[str, jax.ShapeDtypeStruct]:
+    """What a step needs of each example beside picture and label; {} for nothing."""
+    return {}
+
+  def inputs_of(self, dataset: Dataset) -> dict[str, np.ndarray]:
+    """Returns `inputs` for the N examples of a data set, arrays [N, ...].
+
+    Raises:
+      InputError: The data set does not have them.
+    """
+    del dataset
+    return {}
+
+  def save(self, folder: pathlib.Path, params: PyTree) -> None:
+    """Writes what else was learned beside the network, into a folder of the run; mostly nothing.
+
+    Args:
+      folder: Where to.
+      params: As `train` takes them, on the host.
+    """
+    del folder, params
 
   def own_parameters(self) -> PyTree:
     """Returns the parameters that the objective itself learns, at their start; {} for none."""

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from bcos_jax.errors import InputError
+from bcos_jax.models import ClipResNet, ResNet
 
 PyTree = Any
 
@@ -43,7 +44,7 @@ class Teacher:
       self._encoded(images),
       train=False,
       mutable=["intermediates"],
-      capture_intermediates=capture(depths),
+      capture_intermediates=capture(self.model, depths),
     )
     return features, tokens_of(self.model, state, depths)
 
@@ -54,31 +55,37 @@ class Teacher:
     return self.model.ops.encoding(images)
 
 
-def capture(depths: Sequence[int]):
+def blocks_of(model: nn.Module) -> tuple[str, ...]:
+  """Returns the names of a network's blocks from the input on; () for other architectures."""
+  if isinstance(model, ResNet | ClipResNet):
+    return tuple(f"layer{i + 1}_{j}" for i, n in enumerate(model.stages) for j in range(n))
+  return tuple(f"encoder_{i}" for i in range(getattr(model, "depth", 0)))
+
+
+def capture(model: nn.Module, depths: Sequence[int]):
   """Returns the filter for `capture_intermediates` that keeps what some blocks return.
 
   Args:
+    model: The network.
     depths: Numbers of blocks, the first is 1.
   """
-  kept = {(_block(depth),) for depth in depths}
+  blocks = blocks_of(model)
+  kept = {(blocks[depth - 1],) for depth in depths}
   return lambda module, method: method == "__call__" and module.path in kept
 
 
 def tokens_of(model: nn.Module, state: PyTree, depths: Sequence[int]) -> list[jax.Array]:
-  """Returns the captured tokens [N, T, W] of a transformer, without its register tokens."""
+  """Returns what was captured as tokens [N, T, W]: without registers, or the positions of maps."""
   first = getattr(model, "class_token", False) + getattr(model, "distillation_token", False)
   registers = getattr(model, "registers", 0)
-  found = []
+  found, blocks = [], blocks_of(model)
   for depth in depths:
-    tokens = state["intermediates"][_block(depth)]["__call__"][0]
+    tokens = state["intermediates"][blocks[depth - 1]]["__call__"][0]
+    tokens = tokens.reshape(len(tokens), -1, tokens.shape[-1])
     if registers:
       tokens = jnp.concatenate([tokens[:, :first], tokens[:, first + registers :]], axis=1)
     found.append(tokens)
   return found
-
-
-def _block(depth: int) -> str:
-  return f"encoder_{depth - 1}"
 
 
 def cosine(first: jax.Array, second: jax.Array) -> jax.Array:
