@@ -95,8 +95,9 @@ class TokenEmbeddings(nn.Module):
     index = {"word": tokens, "position": places}
     index["token_type"] = jnp.zeros_like(tokens) if types is None else types
     # An id beyond a table would read some other row without a word: NaN instead.
+    outside = {"mode": "fill", "fill_value": jnp.nan, "wrap_negative_indices": False}
     return {
-      name: table.at[index[name]].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+      name: jnp.asarray(table).at[index[name]].get(**outside)
       for name, table in self.tables.items()
     }
 
@@ -139,9 +140,7 @@ class LanguageModel(nn.Module):
     """Returns the embedding module's output for the sum of its parts, [N, L, D]."""
     return self.embeddings.combine(total)
 
-  def embed(
-    self, tokens: Array, *, mask: Array | None = None, types: Array | None = None
-  ) -> Array:
+  def embed(self, tokens: Array, *, mask: Array | None = None, types: Array | None = None) -> Array:
     """Returns the embedding module's output, [N, L, D]: what `__call__` takes as `embeddings`."""
     return self.embeddings(tokens, self.places(tokens, mask), types)
 
@@ -207,9 +206,7 @@ def at_places(x: Array, at: Array | None) -> Array:
   return jnp.take_along_axis(x, at[:, None, None], axis=1)[:, 0]
 
 
-def logits_of_vocabulary(
-  model: LanguageModel, x: Array, *, tied: bool, use_bias: bool
-) -> Array:
+def logits_of_vocabulary(model: LanguageModel, x: Array, *, tied: bool, use_bias: bool) -> Array:
   """Returns logits of each token of the vocabulary, [..., vocab_size], float32 at least."""
   head = model.ops.vocabulary(model.vocab_size, use_bias=use_bias, name="vocabulary")
   table = model.embeddings.word.T.astype(x.dtype) if tied else None
