@@ -21,6 +21,9 @@ RANKS = {
   "ops": 3,
   "models": 4,
   "targets": 4,
+  "words": 1,
+  "text_explanation": 2,
+  "explain_tokens": 4.5,  # after what it explains, before `explain`, which hands texts over
   "tokenizer": 5,
   "batches": 5,
   "bcosify": 5,

@@ -97,8 +97,7 @@ class TokenEmbeddings(nn.Module):
     # An id beyond a table would read some other row without a word: NaN instead.
     outside = {"mode": "fill", "fill_value": jnp.nan, "wrap_negative_indices": False}
     return {
-      name: jnp.asarray(table).at[index[name]].get(**outside)
-      for name, table in self.tables.items()
+      name: jnp.asarray(table).at[index[name]].get(**outside) for name, table in self.tables.items()
     }
 
   def combine(self, total: Array) -> Array:
