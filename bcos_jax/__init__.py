@@ -24,6 +24,7 @@ from .pretrained import load as load
 from .pretrained import save as save
 from .text_explanation import Contrast as Contrast
 from .text_explanation import TextExplanation as TextExplanation
+from .text_reader import TextReader as TextReader
 from .texts import TextTower as TextTower
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ RANKS = {
   "pretrained": 5,
   "render": 6,
   "texts": 6,
+  "text_reader": 6,
   "zero_shot": 7,
   "attribution": 7,
   "metrics": 8,
