@@ -43,6 +43,8 @@ _TOKENS = (
   "position",
   "probe",
   "relative_position_bias",
+  "word",
+  "token_type",
 )
 
 
