@@ -193,6 +193,13 @@ class TextReader:
     return self.labels[index] if self.labels else str(int(index))
 
   @property
+  def _special(self) -> list[int]:
+    """Ids that are no text even where a text spells them; the unknown word is one."""
+    words = {self.tokenizer.mask_token_id, self.tokenizer.unk_token_id}
+    ends = {self.tokenizer.eos_token_id, self.tokenizer.bos_token_id, self.tokenizer.sep_token_id}
+    return sorted(set(self.tokenizer.all_special_ids) - (words - ends))
+
+  @property
   def _predicts_tokens(self) -> bool:
     return isinstance(self.model, TextDecoder) or self.model.task == "masked_lm"
 
@@ -226,7 +233,8 @@ class TextReader:
     for i, own in enumerate(rows["input_ids"]):
       size = len(own)
       ids[i, :size], mask[i, :size] = own, 1
-      special[i, :size] = np.asarray(rows["special_tokens_mask"][i], bool)
+      added = np.asarray(rows["special_tokens_mask"][i], bool)
+      special[i, :size] = added | np.isin(own, self._special)
       spans[i, :size] = np.where(special[i, :size, None], 0, rows["offset_mapping"][i])
     tokens = tuple(tuple(self.tokenizer.convert_ids_to_tokens(own)) for own in rows["input_ids"])
     return TextBatch(

@@ -60,7 +60,7 @@ def explained():
 
 @pytest.mark.parametrize("name", CASES)
 def test_complete_in_named_parts_and_padding_is_zero(name, explained):
-  model, variables, ex = explained(name)
+  model, _, ex = explained(name)
   _, mask = texts()
   biased = name not in ("bert_lm", "llama")
   assert ex.contributions.shape == mask.shape and ex.weights.shape == (3, LENGTH, model.width)

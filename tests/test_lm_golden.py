@@ -31,7 +31,11 @@ def _fields(family, config):
   fields = {names[key]: value for key, value in config.items() if key in names}
   padding = config.get("pad_token_id", 0) + 1 if family == "roberta" else 0
   # RobertaConfig's own default; published RoBERTa has 1e-5.
-  return {**fields, "norm_eps": 1e-12, "context_length": config["max_position_embeddings"] - padding}
+  return {
+    **fields,
+    "norm_eps": 1e-12,
+    "context_length": config["max_position_embeddings"] - padding,
+  }
 
 
 def _bundle(case, dtype):
