@@ -102,3 +102,23 @@ def merged(batch: TextBatch, index: int, scores: np.ndarray) -> list[Word]:
     total = float(np.sum(scores[places], dtype=np.float64))
     result.append(Word(shown, None if special else span, total, tuple(places)))
   return result
+
+
+def telling(
+  texts: Sequence[Sequence[Word]], *, count: int = 20, least: int = 2
+) -> list[tuple[str, float, int]]:
+  """Returns the words with the largest mean contributions over many texts.
+
+  Args:
+    texts: The words of each text.
+    count: How many words.
+    least: How often a word must occur, in whatever case.
+
+  Returns:
+    Word, mean contribution and number of occurrences, by falling size of the mean.
+  """
+  found: dict[str, list[float]] = {}
+  for word in (word for words in texts for word in words if word.span is not None):
+    found.setdefault(word.text.lower(), []).append(word.contribution)
+  rows = [(word, float(np.mean(v)), len(v)) for word, v in found.items() if len(v) >= least]
+  return sorted(rows, key=lambda row: -abs(row[1]))[:count]
