@@ -277,9 +277,9 @@ def load_language_tokenizer(
       path = pathlib.Path(temporary)
       pretrained.write_files(path, bundle.tokenizer)
       # Says which class of tokenizer it is, where the tokenizer's own files do not.
-      kind = bundle.config["provenance"].get("source_config", {}).get("model_type")
-      if kind is not None:
-        (path / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
+      source = bundle.config["provenance"].get("source_config", {})
+      kind = source.get("model_type", bundle.config["architecture"].partition("_")[0])
+      (path / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
       source = read_tokenizer(path)
   else:
     raise InputError(
