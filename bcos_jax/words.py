@@ -47,7 +47,7 @@ class Word:
 
   Attributes:
     text: The word, or the special token.
-    span: Its first and past-the-last character; None for a special token.
+    span: Its first and past-the-last character; None for a special token, which has no text.
     contribution: The sum over its tokens.
     tokens: Their places.
   """
@@ -86,22 +86,34 @@ def merged(batch: TextBatch, index: int, scores: np.ndarray) -> list[Word]:
     scores: [L], one per token.
 
   Returns:
-    Words; special tokens are words of their own, as are tokens that cover no word.
+    Words; special tokens are words of their own. Tokens of white space belong to the word behind
+    them, at the end of a text to the one before.
   """
   text, count = batch.texts[index], int(batch.mask[index].sum())
   spans = [(int(start), int(end)) for start, end in batch.spans[index, :count]]
+  special = batch.special[index, :count]
   words = word_spans(text)
-  groups: dict[tuple[str, int], list[int]] = {}
-  for place, word in enumerate(words_of_tokens(spans, words)):
-    groups.setdefault(("token", place) if word < 0 else ("word", word), []).append(place)
+  owners = words_of_tokens(spans, words)
+  owners = _joined(_joined(owners[::-1], special[::-1])[::-1], special)
+  groups: dict[tuple[bool, int], list[int]] = {}
+  for place, word in enumerate(owners):
+    groups.setdefault((True, place) if word < 0 else (False, word), []).append(place)
   result = []
-  for (kind, key), places in groups.items():
-    span = words[key] if kind == "word" else spans[key]
-    special = kind == "token" and bool(batch.special[index, key])
-    shown = batch.tokens[index][key] if kind == "token" else text[slice(*span)]
+  for (alone, key), places in groups.items():
+    span = None if alone else words[key]
+    shown = batch.tokens[index][key] if alone else text[slice(*span)]
     total = float(np.sum(scores[places], dtype=np.float64))
-    result.append(Word(shown, None if special else span, total, tuple(places)))
+    result.append(Word(shown, span, total, tuple(places)))
   return result
+
+
+def _joined(owners: Sequence[int], special: np.ndarray) -> list[int]:
+  """Gives tokens without a word, unless they are special, that of the token before them."""
+  found: list[int] = []
+  for owner, alone in zip(owners, special, strict=True):
+    free = owner < 0 and not alone and found
+    found.append(found[-1] if free else owner)
+  return found
 
 
 def telling(

@@ -393,3 +393,19 @@ def test_words_are_coloured_everywhere():
   assert 'class="special"' in render.words_in_html("100% a_b", words)
   again = [Word("A_b", (0, 3), 0.5, (0,))]
   assert telling([words, again]) == [("a_b", 0.25, 2)]
+
+
+def test_decoders_explain_the_next_token_of_texts(tmp_path):
+  files = tokenizers.letters(tmp_path / "tokenizer")
+  model, variables = network("gpt2_tiny", BcosOps.lm_decoder(), vocab_size=261)
+  reader = TextReader.load(pretrained.make_bundle(model, variables), files)
+  ex = reader.explain(["it is", "né are"], Contrast(" is", "are"))
+  assert ex.mask.sum(1).tolist() == [3, 5] and ex.at.tolist() == [2, 4]
+  assert [word.text for word in ex.words(0)] == ["it", "is"]
+  assert [word.tokens for word in ex.words(1)] == [(0, 1, 2), (3, 4)]  # with its space
+  assert ex.completeness_error.max() <= 2e-6
+  assert reader.name_of(reader.class_of(" is")) == " is"
+  with pytest.raises(InputError, match=r"' it' has 3 tokens, expected one"):
+    reader.explain(["it is"], " it")
+  with pytest.raises(InputError, match="special tokens only"):
+    reader.read(["<|endoftext|>"])

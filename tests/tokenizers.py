@@ -53,3 +53,22 @@ def wordpieces(folder: pathlib.Path, size: int = 60) -> pathlib.Path:
   tokenizer.save_pretrained(folder)
   (folder / "vocab.txt").unlink()
   return folder
+
+
+def letters(folder: pathlib.Path) -> pathlib.Path:
+  """Saves a tokenizer of bytes and a few words, without padding token, as GPT-2's; 261 ids."""
+  from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+  from transformers import PreTrainedTokenizerFast
+
+  known = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "is", "Ġis", "ar", "are", "<|endoftext|>"]
+  merges = [("i", "s"), ("Ġ", "is"), ("a", "r"), ("ar", "e")]
+  vocab = {word: i for i, word in enumerate(known)}
+  backend = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+  backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  backend.decoder = decoders.ByteLevel()
+  end = "<|endoftext|>"
+  tokenizer = PreTrainedTokenizerFast(
+    tokenizer_object=backend, eos_token=end, bos_token=end, unk_token=end
+  )
+  tokenizer.save_pretrained(folder)
+  return folder
