@@ -71,8 +71,9 @@ def check_batch_size(batch_size: int | None) -> int | None:
 @functools.lru_cache(maxsize=64)
 def _shapes(model: nn.Module, side: tuple[int, int]) -> tuple[dict[str, tuple[int, ...]], Any]:
   """Returns the shapes of a network's variables by path, and of its outputs for one image."""
-  example = model.input_spec
-  if jnp.issubdtype(example.dtype, jnp.floating):
+  if getattr(model, "reads", "images") == "text":
+    example = model.input_spec
+  else:
     example = jax.ShapeDtypeStruct((1, *side, model.ops.encoding.channels), jnp.float32)
   outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), example)
   leaves = traverse_util.flatten_dict(variables, sep="/")
