@@ -293,11 +293,11 @@ _ONLY = {
   "is_decoder": (False,),
   "add_cross_attention": (False,),
   "position_embedding_type": ("absolute",),
-  "output_past": (True, False),
 }
 _POOLER = "transformers does not use it"
 _IGNORED = {
   **GENERATION,
+  "output_past": "form of the outputs",
   **dict.fromkeys(("directionality", "gradient_checkpointing"), _POOLER),
   **dict.fromkeys(
     (
