@@ -25,11 +25,13 @@ Variables = Mapping[str, Any]
 Target = None | int | Array | np.ndarray | Callable[[Any], Array]
 
 
-def split_target(target: Target, count: int) -> tuple[Callable | None, Array | None]:
+def split_target(
+  target: Target, count: int, kind: str = "images"
+) -> tuple[Callable | None, Array | None]:
   """Returns a target as (function, None), (None, classes [N] or [N, K]) or, undecided, two None.
 
   Raises:
-    InputError: Classes that are no integers, or not of `count` images.
+    InputError: Classes that are no integers, or not of `count` images, or whatever else `kind` is.
   """
   if target is None:
     return None, None
@@ -45,8 +47,8 @@ def split_target(target: Target, count: int) -> tuple[Callable | None, Array | N
     classes = classes.reshape(1).repeat(count)
   if classes.ndim > 2 or len(classes) != count or not classes.size:
     raise InputError(
-      f"target has shape {classes.shape} for {count} images, expected ({count},) or ({count}, K).",
-      "Give one class, or K classes, per image.",
+      f"target has shape {classes.shape} for {count} {kind}, expected ({count},) or ({count}, K).",
+      f"Give one class, or K classes, for each of the {kind}.",
     )
   return None, classes
 
@@ -69,8 +71,11 @@ def check_batch_size(batch_size: int | None) -> int | None:
 @functools.lru_cache(maxsize=64)
 def _shapes(model: nn.Module, side: tuple[int, int]) -> tuple[dict[str, tuple[int, ...]], Any]:
   """Returns the shapes of a network's variables by path, and of its outputs for one image."""
-  image = jax.ShapeDtypeStruct((1, *side, model.ops.encoding.channels), jnp.float32)
-  outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+  if getattr(model, "reads", "images") == "text":
+    example = model.input_spec
+  else:
+    example = jax.ShapeDtypeStruct((1, *side, model.ops.encoding.channels), jnp.float32)
+  outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), example)
   leaves = traverse_util.flatten_dict(variables, sep="/")
   # Parameters first, which say most about what network it is.
   paths = sorted(leaves, key=lambda path: not path.startswith("params/"))
@@ -166,9 +171,9 @@ def select(
     value = function(outputs)
     if value.ndim not in (1, 2) or len(value) != count:
       raise InputError(
-        f"The target function returned shape {value.shape} for {count} images, "
+        f"The target function returned shape {value.shape} for a batch of {count}, "
         f"expected ({count},) or ({count}, K).",
-        "Return one scalar, or K scalars, per image.",
+        "Return one scalar, or K scalars, for each.",
       )
     return value, (outputs, None)
   _check_logits(outputs)

@@ -51,7 +51,7 @@ class Tokenizer:
       for i, ids in enumerate(self.source(cleaned)["input_ids"]):
         if len(ids) > self.length:
           raise InputError(
-            f"Text {i} ({_short(texts[i])}) has {len(ids)} tokens, expected at most {self.length}.",
+            f"Text {i} ({short(texts[i])}) has {len(ids)} tokens, expected at most {self.length}.",
             "Shorten it, or set truncate=True to have its end cut off.",
           )
     padded = self.source(
@@ -69,7 +69,7 @@ class Tokenizer:
     for i, text in enumerate(cleaned):
       if not text:
         raise InputError(
-          f"Text {i} ({_short(texts[i])}) is empty, expected words.",
+          f"Text {i} ({short(texts[i])}) is empty, expected words.",
           "Leave it out, or write what to look for.",
         )
     return cleaned
@@ -118,8 +118,9 @@ def load_tokenizer(
       f"length is {length}, expected 1 to {model.context_length}, the tower's context.",
       "Leave it out to take the whole context.",
     )
-  source = _read(folder)
-  _check_vocabulary(source, model)
+  source = read_tokenizer(folder)
+  check_vocabulary(source, model.vocab_size, "text tower")
+  _check_padding(source)
   tokenizer = Tokenizer(source=source, length=length, casing=casing, truncate=truncate)
   _check_end(tokenizer, model)
   return tokenizer
@@ -161,7 +162,12 @@ def word_tokenizer(words: Sequence[str], length: int) -> Tokenizer:
   return Tokenizer(source=source, length=length)
 
 
-def _read(folder: str | os.PathLike) -> Any:
+def read_tokenizer(folder: str | os.PathLike) -> Any:
+  """Returns the tokenizer of transformers that a folder holds; nothing is downloaded.
+
+  Raises:
+    InputError: There is no folder, or no tokenizer in it.
+  """
   if not pathlib.Path(folder).is_dir():
     raise InputError(
       f"No folder at {os.fspath(folder)!r}, expected one with a tokenizer.",
@@ -180,13 +186,17 @@ def _read(folder: str | os.PathLike) -> Any:
     ) from error
 
 
-def _check_vocabulary(source: Any, model: TextTransformer) -> None:
+def check_vocabulary(source: Any, vocab_size: int, whose: str) -> None:
+  """Raises InputError unless a tokenizer has about as many ids as a network, and none more."""
   highest = max(source.get_vocab().values(), default=-1)
-  if highest >= model.vocab_size or highest + 1 < _LEAST_SHARE * model.vocab_size:
+  if highest >= vocab_size or highest + 1 < _LEAST_SHARE * vocab_size:
     raise InputError(
-      f"The tokenizer has {highest + 1} ids, the text tower {model.vocab_size}.",
-      "Give the tokenizer that lies beside the tower's checkpoint.",
+      f"The tokenizer has {highest + 1} ids, the {whose} {vocab_size}.",
+      f"Give the tokenizer that lies beside the {whose.rpartition(' ')[2]}'s checkpoint.",
     )
+
+
+def _check_padding(source: Any) -> None:
   if source.pad_token_id is None:
     raise InputError(
       "The tokenizer has no padding token, expected one that fills short texts.",
@@ -210,5 +220,6 @@ def _check_end(tokenizer: Tokenizer, model: TextTransformer) -> None:
     )
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+  """Returns the beginning of a text, quoted, for messages."""
   return repr(text if len(text) <= 40 else f"{text[:39]}…")

@@ -38,3 +38,37 @@ def words(folder: pathlib.Path, size: int = 50, *, pad: str | None = "<pad>") ->
   )
   tokenizer.save_pretrained(folder)
   return folder
+
+
+def wordpieces(folder: pathlib.Path, size: int = 60) -> pathlib.Path:
+  """Saves a tokenizer of lower-case word pieces with BERT's special tokens, ids 0 to 4."""
+  from transformers import BertTokenizerFast
+
+  known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *". , ! ? ' - ##s ##ing ##ny".split()]
+  known += "a an the film movie was is not very fun good bad watch don t and but it".split()
+  known += [f"<{i}>" for i in range(size - len(known))]
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / "vocab.txt").write_text("\n".join(known), encoding="utf-8")
+  tokenizer = BertTokenizerFast(vocab=str(folder / "vocab.txt"))
+  tokenizer.save_pretrained(folder)
+  (folder / "vocab.txt").unlink()
+  return folder
+
+
+def letters(folder: pathlib.Path) -> pathlib.Path:
+  """Saves a tokenizer of bytes and a few words, without padding token, as GPT-2's; 261 ids."""
+  from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+  from transformers import PreTrainedTokenizerFast
+
+  known = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "is", "Ġis", "ar", "are", "<|endoftext|>"]
+  merges = [("i", "s"), ("Ġ", "is"), ("a", "r"), ("ar", "e")]
+  vocab = {word: i for i, word in enumerate(known)}
+  backend = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+  backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  backend.decoder = decoders.ByteLevel()
+  end = "<|endoftext|>"
+  tokenizer = PreTrainedTokenizerFast(
+    tokenizer_object=backend, eos_token=end, bos_token=end, unk_token=end
+  )
+  tokenizer.save_pretrained(folder)
+  return folder

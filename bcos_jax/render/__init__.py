@@ -15,6 +15,7 @@ from .figure import figure, figures
 from .plots import Panel, bars, curves
 from .prompts import prompts
 from .report import Entry, report
+from .texts import text_report, words_in_html, words_in_latex, words_in_terminal
 from .views import Options, View, view
 
 __all__ = [
@@ -34,5 +35,9 @@ __all__ = [
   "report",
   "rgba",
   "rgba_from",
+  "text_report",
   "view",
+  "words_in_html",
+  "words_in_latex",
+  "words_in_terminal",
 ]

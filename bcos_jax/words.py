@@ -1,0 +1,136 @@
+"""From tokens back to words: what belongs together in the text that a person wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import re
+
+import numpy as np
+
+_WORD = re.compile(r"\w+(?:[’'\-]\w+)*|[^\w\s]")
+
+Span = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextBatch:
+  """Texts as a tokenizer read them: right-padded to one length.
+
+  Attributes:
+    texts: N texts.
+    ids: Token ids, int32 [N, L].
+    mask: 1 for tokens, 0 for padding, int32 [N, L].
+    special: Whether a token is no part of the text, such as [CLS] and [SEP], bool [N, L]; padding
+      is special, too.
+    spans: First and past-the-last character of each token, int32 [N, L, 2]; equal for special
+      ones.
+    tokens: The tokens as strings, N tuples of their own lengths.
+    dropped: Tokens that truncation cut off, int [N].
+  """
+
+  texts: tuple[str, ...]
+  ids: np.ndarray
+  mask: np.ndarray
+  special: np.ndarray
+  spans: np.ndarray
+  tokens: tuple[tuple[str, ...], ...]
+  dropped: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.texts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Word:
+  """What a word of a text contributed.
+
+  Attributes:
+    text: The word, or the special token.
+    span: Its first and past-the-last character; None for a special token, which has no text.
+    contribution: The sum over its tokens.
+    tokens: Their places.
+  """
+
+  text: str
+  span: Span | None
+  contribution: float
+  tokens: tuple[int, ...]
+
+
+def word_spans(text: str) -> list[Span]:
+  """Returns where the words of a text are; punctuation marks are words of their own."""
+  return [match.span() for match in _WORD.finditer(text)]
+
+
+def words_of_tokens(spans: Sequence[Span], words: Sequence[Span]) -> list[int]:
+  """Returns the index of each token's word; -1 for tokens that cover none, as special ones.
+
+  A token that covers several belongs to the one with which it shares most characters, the first
+  of equal ones.
+  """
+  found = []
+  for start, end in spans:
+    shared = [min(end, stop) - max(start, begin) for begin, stop in words]
+    best = max(range(len(words)), key=lambda k: (shared[k], -k), default=-1)
+    found.append(best if best >= 0 and shared[best] > 0 else -1)
+  return found
+
+
+def merged(batch: TextBatch, index: int, scores: np.ndarray) -> list[Word]:
+  """Sums the scores of a text's tokens over its words, in reading order.
+
+  Args:
+    batch: The texts.
+    index: Which of them.
+    scores: [L], one per token.
+
+  Returns:
+    Words; special tokens are words of their own. Tokens of white space belong to the word behind
+    them, at the end of a text to the one before.
+  """
+  text, count = batch.texts[index], int(batch.mask[index].sum())
+  spans = [(int(start), int(end)) for start, end in batch.spans[index, :count]]
+  special = batch.special[index, :count]
+  words = word_spans(text)
+  owners = words_of_tokens(spans, words)
+  owners = _joined(_joined(owners[::-1], special[::-1])[::-1], special)
+  groups: dict[tuple[bool, int], list[int]] = {}
+  for place, word in enumerate(owners):
+    groups.setdefault((True, place) if word < 0 else (False, word), []).append(place)
+  result = []
+  for (alone, key), places in groups.items():
+    span = None if alone else words[key]
+    shown = batch.tokens[index][key] if alone else text[slice(*span)]
+    total = float(np.sum(scores[places], dtype=np.float64))
+    result.append(Word(shown, span, total, tuple(places)))
+  return result
+
+
+def _joined(owners: Sequence[int], special: np.ndarray) -> list[int]:
+  """Gives tokens without a word, unless they are special, that of the token before them."""
+  found: list[int] = []
+  for owner, alone in zip(owners, special, strict=True):
+    free = owner < 0 and not alone and found
+    found.append(found[-1] if free else owner)
+  return found
+
+
+def telling(
+  texts: Sequence[Sequence[Word]], *, count: int = 20, least: int = 2
+) -> list[tuple[str, float, int]]:
+  """Returns the words with the largest mean contributions over many texts.
+
+  Args:
+    texts: The words of each text.
+    count: How many words.
+    least: How often a word must occur, in whatever case.
+
+  Returns:
+    Word, mean contribution and number of occurrences, by falling size of the mean.
+  """
+  found: dict[str, list[float]] = {}
+  for word in (word for words in texts for word in words if word.span is not None):
+    found.setdefault(word.text.lower(), []).append(word.contribution)
+  rows = [(word, float(np.mean(v)), len(v)) for word, v in found.items() if len(v) >= least]
+  return sorted(rows, key=lambda row: -abs(row[1]))[:count]
