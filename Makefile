@@ -5,13 +5,21 @@ TORCH_VENV ?= .venv-torch
 APP_VENV ?= .venv-app
 PYTEST_ARGS ?= -n auto --maxprocesses 4
 
-.PHONY: quickstart test test-torch test-app lint clean
+.PHONY: quickstart install-test test test-slow install-torch test-torch test-app lint clean
 
 quickstart: $(VENV)/.installed
 	$(VENV)/bin/bcos-jax quickstart
 
+install-test: $(VENV)/.installed-test
+
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest -m "not torch and not app" $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -m "not torch and not app and not slow" $(PYTEST_ARGS)
+
+# What a change rarely breaks and takes long to see: large golden networks, several processes.
+test-slow: $(VENV)/.installed-test
+	$(VENV)/bin/python -m pytest -m "slow and not torch and not app" $(PYTEST_ARGS)
+
+install-torch: $(TORCH_VENV)/.installed
 
 test-torch: $(TORCH_VENV)/.installed
 	$(TORCH_VENV)/bin/python -m pytest -m torch $(PYTEST_ARGS)

@@ -49,7 +49,7 @@ def _assert_explains(ex, data, deviations):
   "name, source",
   [
     ("resnet18", "torchvision"),
-    ("densenet121", "torchvision"),
+    pytest.param("densenet121", "torchvision", marks=pytest.mark.slow),
     ("simple_vit_ti_patch16_224", "bcos_v2"),
     ("vitc_ti_patch1_14", "bcos_v2"),
   ],
@@ -87,10 +87,10 @@ def test_conventional_and_bcosified(name, source):
   "name",
   [
     "resnet18",
-    "resnext50_32x4d",
-    "densenet121",
-    "vgg11_bnu",
-    "convnext_tiny",
+    pytest.param("resnext50_32x4d", marks=pytest.mark.slow),
+    pytest.param("densenet121", marks=pytest.mark.slow),
+    pytest.param("vgg11_bnu", marks=pytest.mark.slow),
+    pytest.param("convnext_tiny", marks=pytest.mark.slow),
     "simple_vit_ti_patch16_224",
   ],
 )
