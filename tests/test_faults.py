@@ -328,6 +328,7 @@ def last_step(lines):
   )
 
 
+@pytest.mark.slow
 def test_a_run_survives_kill_9(tmp_path):
   """A checkpoint after every step, so that many of the moments are in the middle of saving."""
   environment = dict(os.environ) | {

@@ -95,6 +95,7 @@ features.extract(
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(network, tmp_path):
   bundle = bcos_jax.load(bcos_jax.save(tmp_path / "bundle", *network))
   examples = Examples(open_dataset("digits", "test[:13]", str(tmp_path)), bundle.preprocess)

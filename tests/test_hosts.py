@@ -103,6 +103,7 @@ def story(tmp_path_factory):
   return folder, told
 
 
+@pytest.mark.slow
 def test_asked_to_stop_all_stop_after_the_same_step(story):
   _, told = story
   stops = [
@@ -112,6 +113,7 @@ def test_asked_to_stop_all_stop_after_the_same_step(story):
   assert len(stops) == 2 and len(set(stops)) == 1
 
 
+@pytest.mark.slow
 def test_a_dead_process_ends_the_others_within_a_minute(story):
   _, told = story
   code, said = told["killed"][0]
@@ -119,6 +121,7 @@ def test_a_dead_process_ends_the_others_within_a_minute(story):
   assert "process 0 of 2 lost another one" in said and "run the same command" in said
 
 
+@pytest.mark.slow
 def test_two_processes_reach_what_one_reaches(story):
   """The gradient of a batch is summed in another order, and 150 steps carry that on."""
   folder, told = story

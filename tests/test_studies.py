@@ -59,6 +59,7 @@ def test_a_difference_is_relative():
   assert equivalence.difference(np.zeros(2), np.array([3.0, 4.0])) == 5
 
 
+@pytest.mark.slow
 def test_studies_share_the_pretrained_network_and_leave_files(tmp_path, monkeypatch):
   workdir = tmp_path
   found, folder, said = _run("speedup", workdir)
