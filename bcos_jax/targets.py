@@ -25,11 +25,13 @@ Variables = Mapping[str, Any]
 Target = None | int | Array | np.ndarray | Callable[[Any], Array]
 
 
-def split_target(target: Target, count: int) -> tuple[Callable | None, Array | None]:
+def split_target(
+  target: Target, count: int, things: str = "images"
+) -> tuple[Callable | None, Array | None]:
   """Returns a target as (function, None), (None, classes [N] or [N, K]) or, undecided, two None.
 
   Raises:
-    InputError: Classes that are no integers, or not of `count` images.
+    InputError: Classes that are no integers, or not of `count` things.
   """
   if target is None:
     return None, None
@@ -45,8 +47,9 @@ def split_target(target: Target, count: int) -> tuple[Callable | None, Array | N
     classes = classes.reshape(1).repeat(count)
   if classes.ndim > 2 or len(classes) != count or not classes.size:
     raise InputError(
-      f"target has shape {classes.shape} for {count} images, expected ({count},) or ({count}, K).",
-      "Give one class, or K classes, per image.",
+      f"target has shape {classes.shape} for {count} {things}, expected ({count},) or "
+      f"({count}, K).",
+      f"Give one class, or K classes, for each of the {things}.",
     )
   return None, classes
 
