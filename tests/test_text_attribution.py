@@ -25,24 +25,24 @@ EXACT = (
   "shapley_sampling",
   "kernel_shap",
 )
-QUICK = {
+FEW = {
   "lime": {"samples": 60},
   "kernel_shap": {"samples": 40},
-  "shapley_sampling": {"samples": 2},
+  "shapley_sampling": {"samples": 5},
+  "integrated_gradients": {"steps": 3},
+  "sequential_integrated_gradients": {"steps": 3},
 }
 
 
-def quick(name, task, targets=None, **settings):
-  few = {"samples": 5} if name == "shapley_sampling" else QUICK.get(name, {})
-  few = {"steps": 3} if name.endswith("integrated_gradients") else few
-  return methods.METHODS[name](task, IDS, MASK, targets, **{**few, **settings})
+def quick(name, task, targets=None, texts=(IDS, MASK), **settings):
+  return methods.METHODS[name](task, *texts, targets, **{**FEW.get(name, {}), **settings})
 
 
 @pytest.mark.parametrize("name", EXACT)
 def test_a_linear_network_has_one_right_answer(name):
   task, table = toys.linear()
   expected = np.where(SPECIAL, 0, table[IDS, TARGETS[:, None]])
-  found = quick(name, task, TARGETS, batch_size=7)
+  found = quick(name, task, TARGETS, batch_size=7 if name == "occlusion" else 64)
   assert found.dtype == np.float32 and found.shape == IDS.shape
   np.testing.assert_allclose(np.where(SPECIAL, 0, found), expected, atol=2e-5)
   if name in ("input_x_gradient", "attn_lrp"):  # special tokens are part of the sum
@@ -56,17 +56,14 @@ def test_a_linear_network_has_one_right_answer(name):
 def test_targets_padding_and_lengths(name):
   task = toys.attending()
   both = quick(name, task, np.stack([TARGETS, (TARGETS + 1) % 3], axis=1))
-  assert both.shape == (3, 2, 9) and not both[:, :, :][~np.stack([MASK] * 2, 1)].any()
+  assert both.shape == (3, 2, 16) and not both[~np.stack([MASK] * 2, 1)].any()
   np.testing.assert_allclose(both[:, 0], quick(name, task, TARGETS), atol=1e-5)
   predicted = np.argmax(task.predict(IDS, MASK), axis=1)
   np.testing.assert_allclose(quick(name, task), quick(name, task, predicted), atol=1e-6)
   wide = [np.pad(array, ((0, 0), (0, 30))) for array in (IDS, MASK)]
-  settings = {"steps": 3} if name.endswith("integrated_gradients") else QUICK.get(name, {})
-  if name == "shapley_sampling":
-    settings = {"samples": 5}
-  alone = methods.METHODS[name](task, *wide, TARGETS, **settings)
-  np.testing.assert_allclose(alone[:, :9], both[:, 0], atol=1e-5)
-  assert not alone[:, 9:].any()
+  alone = quick(name, task, TARGETS, texts=wide)
+  np.testing.assert_allclose(alone[:, :16], both[:, 0], atol=1e-5)
+  assert not alone[:, 16:].any()
 
 
 def test_contrast_and_functions_are_targets():
@@ -79,7 +76,7 @@ def test_contrast_and_functions_are_targets():
   function = quick("occlusion", task, lambda logits: logits[:, 0] - logits[:, 2])
   expected = np.where(SPECIAL, 0, table[IDS, 0] - table[IDS, 2])
   np.testing.assert_allclose(function, expected, atol=1e-5)
-  assert quick("occlusion", task, lambda logits: logits).shape == (3, 3, 9)
+  assert quick("occlusion", task, lambda logits: logits).shape == (3, 3, 16)
 
 
 def test_saliency_is_the_gradients_size():
@@ -131,7 +128,7 @@ def exact_shapley(task, ids, mask, players, target):
 
 def test_shapley_values_of_all_coalitions():
   task = toys.attending()
-  players = np.where(SPECIAL[0], -1, np.arange(9) - 1)
+  players = np.where(SPECIAL[0], -1, np.arange(16) - 1)
   exact = exact_shapley(task, IDS[0], MASK[0], players, 1)
   found = methods.kernel_shap(task, IDS[:1], MASK[:1], 1)[0]
   np.testing.assert_allclose(found[~SPECIAL[0]], exact, atol=1e-5)
@@ -144,11 +141,9 @@ def test_shapley_values_of_all_coalitions():
 @pytest.mark.parametrize("name", ["occlusion", "shapley_sampling", "kernel_shap", "lime"])
 def test_words_come_and_go_whole(name):
   task, table = toys.linear()
-  words = np.array(
-    [[-1, 0, 1, 1, 2, -1, -1, -1, -1], [-1, 5, 5, 5, 7, 7, 8, 9, -1, -1], [0] * 9][:1]
-  )
+  words = np.array([[-1, 0, 1, 1, 2, *[-1] * 11]])
   ids, mask = IDS[:1], MASK[:1]
-  settings = QUICK.get(name, {}) | ({"ridge": 1e-6, "score": "logit"} if name == "lime" else {})
+  settings = FEW.get(name, {}) | ({"ridge": 1e-6, "score": "logit"} if name == "lime" else {})
   found = methods.METHODS[name](task, ids, mask, 1, words=words, **settings)[0]
   single = table[ids[0], 1]
   expected = np.where(words[0] >= 0, single, 0)
@@ -217,7 +212,7 @@ def test_bad_input():
   task, _ = toys.linear()
   refused = [
     (lambda: methods.occlusion(task, IDS[0], MASK[0]), "expected integers [N, L]"),
-    (lambda: methods.occlusion(task, IDS, MASK[:2]), "The mask is bool (2, 9)"),
+    (lambda: methods.occlusion(task, IDS, MASK[:2]), "The mask is bool (2, 16)"),
     (lambda: methods.occlusion(task, IDS, MASK * 2), "The mask is int64"),
     (lambda: methods.occlusion(task, -IDS, MASK), "ids go down to"),
     (lambda: methods.occlusion(task, IDS, MASK & False), "Text 0 has no tokens"),

@@ -95,22 +95,6 @@ class Scores(Scored):
     return {"num_images": self.num_images}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TextScores(Scored):
-  """Scores of explanations, text by text.
-
-  Attributes:
-    texts: [M] ints, which of the given texts (or pairs of texts) these are.
-    num_texts: Number of texts (or pairs) given.
-  """
-
-  texts: np.ndarray
-  num_texts: int
-
-  def _given(self) -> dict[str, float]:
-    return {"num_texts": self.num_texts}
-
-
 def usable(
   reasons: Mapping[str, np.ndarray], things: str = "images"
 ) -> tuple[np.ndarray, dict[str, int]]:
