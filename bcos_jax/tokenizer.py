@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import os
-import pathlib
 import string
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from .errors import InputError, unknown_name
 from .models import TextTransformer
+from .tokens import check_filled, check_list, read_tokenizer, short
 
 CASINGS = ("given", "lower", "bare")
 _LEAST_SHARE = 0.9  # of a tower's rows that have tokens; some tables are padded to round sizes
@@ -51,7 +51,7 @@ class Tokenizer:
       for i, ids in enumerate(self.source(cleaned)["input_ids"]):
         if len(ids) > self.length:
           raise InputError(
-            f"Text {i} ({_short(texts[i])}) has {len(ids)} tokens, expected at most {self.length}.",
+            f"Text {i} ({short(texts[i])}) has {len(ids)} tokens, expected at most {self.length}.",
             "Shorten it, or set truncate=True to have its end cut off.",
           )
     padded = self.source(
@@ -60,18 +60,9 @@ class Tokenizer:
     return np.asarray(padded["input_ids"], np.int32)
 
   def _cleaned(self, texts: Sequence[str]) -> list[str]:
-    if isinstance(texts, str) or not len(texts) or not all(isinstance(t, str) for t in texts):
-      raise InputError(
-        f"The texts are {texts!r:.80}, expected a list of at least one text.",
-        "Give a list of strings, also for a single text.",
-      )
+    check_list(texts)
     cleaned = [clean(text, self.casing) for text in texts]
-    for i, text in enumerate(cleaned):
-      if not text:
-        raise InputError(
-          f"Text {i} ({_short(texts[i])}) is empty, expected words.",
-          "Leave it out, or write what to look for.",
-        )
+    check_filled(cleaned, texts)
     return cleaned
 
 
@@ -118,30 +109,11 @@ def load_tokenizer(
       f"length is {length}, expected 1 to {model.context_length}, the tower's context.",
       "Leave it out to take the whole context.",
     )
-  source = _read(folder)
+  source = read_tokenizer(folder)
   _check_vocabulary(source, model)
   tokenizer = Tokenizer(source=source, length=length, casing=casing, truncate=truncate)
   _check_end(tokenizer, model)
   return tokenizer
-
-
-def _read(folder: str | os.PathLike) -> Any:
-  if not pathlib.Path(folder).is_dir():
-    raise InputError(
-      f"No folder at {os.fspath(folder)!r}, expected one with a tokenizer.",
-      "Give the folder that has tokenizer.json, or the tokenizer's other files.",
-    )
-  from transformers import AutoTokenizer
-
-  try:
-    return AutoTokenizer.from_pretrained(os.fspath(folder), local_files_only=True)
-  except Exception as error:  # whatever damaged files and missing packages make of it
-    raise InputError(
-      f"{os.fspath(folder)!r} holds no tokenizer that transformers can read: "
-      f"{' '.join(str(error).split())[:200]}",
-      "Give the folder that has tokenizer.json; tokenizers of SentencePiece files (spiece.model) "
-      "also need `pip install sentencepiece`.",
-    ) from error
 
 
 def _check_vocabulary(source: Any, model: TextTransformer) -> None:
@@ -172,7 +144,3 @@ def _check_end(tokenizer: Tokenizer, model: TextTransformer) -> None:
       f"{source.eos_token_id}), the text tower expects {end}.",
       "Give the tokenizer that lies beside the tower's checkpoint.",
     )
-
-
-def _short(text: str) -> str:
-  return repr(text if len(text) <= 40 else f"{text[:39]}…")

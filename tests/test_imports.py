@@ -15,6 +15,7 @@ RANKS = {
   "errors": 0,
   "cache": 0,
   "tensor_files": 1,
+  "tokens": 1,
   "functional": 1,
   "inputs": 1,
   "layers": 2,

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...errors import unknown_name
+from ...tokens import padded_length
 from ..task import Array, Chosen, Progress
 from .task import TextTask
 
 BASELINES = ("mask", "zero")
 Method = Callable[..., Array]
-_LEAST_LENGTH = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,8 +153,7 @@ def batches(texts: Texts, rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
   size = min(texts.batch_size, len(rows))
   for start in texts.progress(range(0, len(rows), size)):
     places = order[np.minimum(np.arange(start, start + size), len(rows) - 1)]
-    needed = max(int(ends[rows[places]].max()), _LEAST_LENGTH)
-    yield places, min(1 << (needed - 1).bit_length(), longest)
+    yield places, padded_length(int(ends[rows[places]].max()), longest)
 
 
 def replaced_values(
