@@ -16,6 +16,7 @@ RANKS = {
   "cache": 0,
   "tensor_files": 1,
   "tokens": 1,
+  "telling_words": 1,
   "functional": 1,
   "inputs": 1,
   "layers": 2,

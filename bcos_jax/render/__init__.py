@@ -15,12 +15,14 @@ from .figure import figure, figures
 from .plots import Panel, bars, curves
 from .prompts import prompts
 from .report import Entry, report
+from .texts import TextHeat, text_heat, text_html, text_latex, text_report, text_terminal
 from .views import Options, View, view
 
 __all__ = [
   "Entry",
   "Options",
   "Panel",
+  "TextHeat",
   "View",
   "bars",
   "comparison",
@@ -34,5 +36,10 @@ __all__ = [
   "report",
   "rgba",
   "rgba_from",
+  "text_heat",
+  "text_html",
+  "text_latex",
+  "text_report",
+  "text_terminal",
   "view",
 ]

@@ -150,7 +150,7 @@ def vocabulary() -> tuple[str, ...]:
     words.update(group)
   for group in (NEGATIONS, INTENSIFIERS, PARTS, OTHERS, DAYS, PEOPLE):
     words.update(group)
-  for template in (*FILLERS, *SPURIOUS_SENTENCES, "the was i found a were"):
+  for template in (*FILLERS, *SPURIOUS_SENTENCES, "the was i found a"):
     words.update(word for word in template.split() if "{" not in word)
   return tuple(sorted(words))
 

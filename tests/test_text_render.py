@@ -1,0 +1,184 @@
+"""Texts as heat-maps: what is shown, what is escaped; words from tokens; the most telling words."""
+
+import html.parser
+import re
+
+import numpy as np
+import pytest
+
+from bcos_jax import render, tokens
+from bcos_jax.errors import InputError
+from bcos_jax.render import TextHeat
+from bcos_jax.telling_words import telling_words
+from bcos_jax.train.data import vocabularies
+
+EVIL = "<script>alert('1')</script> & \x1b[31m \\{$50_%}^~ \u202eright"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+  texts = ["unbelievable believing unbelief belief able", "don't be late, be able"] * 20
+  return vocabularies.train_pieces(tmp_path_factory.mktemp("pieces"), texts, 34)
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+  return vocabularies.save_words(tmp_path_factory.mktemp("words"), ["a", "lovely", "film", "."])
+
+
+# Tokens and words.
+
+
+def test_rows_masks_words_and_offsets(words):
+  read = tokens.tokenize(words, ["a lovely film.", "Unseen  film"])
+  assert read.ids.tolist() == [[2, 5, 6, 7, 8, 3], [2, 1, 7, 3, 0, 0]]
+  assert read.mask.sum(1).tolist() == [6, 4] and read.truncated == 0
+  assert read.words.tolist() == [[-1, 0, 1, 2, 3, -1], [-1, 0, 1, -1, -1, -1]]
+  assert read.offsets[1, 1:3].tolist() == [[0, 6], [8, 12]] and not read.offsets[1, 3:].any()
+  assert read.spelled() == [["a", "lovely", "film", "."], ["Unseen", "film"]]
+  spaced = tokens.tokenize(words, ["a lovely film. a", " film"], words="space")
+  assert spaced.words[0].tolist() == [-1, 0, 1, 2, 2, 3, -1]
+  assert spaced.spelled() == [["a", "lovely", "film.", "a"], ["film"]]
+
+
+def test_pieces_add_up_to_words(source):
+  read = tokens.tokenize(source, ["unbelievable, don't be", "belief"])
+  assert (np.bincount(read.words[0][read.words[0] >= 0]) > 1).any()
+  scores = np.random.default_rng(0).standard_normal(read.ids.shape)
+  merged = tokens.merge_words(scores, read.words)
+  assert [len(row) for row in merged] == [len(row) for row in read.spelled()]
+  for i, row in enumerate(merged):
+    np.testing.assert_allclose(row.sum(), scores[i][read.words[i] >= 0].sum())
+  assert read.spelled()[0] == ["unbelievable", ",", "don", "'", "t", "be"]
+
+
+def test_saved_tokenizers_are_read(tmp_path, words):
+  vocabularies.save_words(tmp_path / "decoder", ["a", "b"], kind="decoder", lower=False)
+  read = tokens.read_tokenizer(tmp_path / "decoder")
+  assert (read.eos_token_id, read.pad_token_id, read.mask_token) == (2, 0, None)
+  assert tokens.tokenize(read, ["b a A"]).ids.tolist() == [[4, 3, 1]]
+  assert words.mask_token_id == 4 and len(words) == 9
+
+
+def test_marked_characters_mark_tokens(source):
+  text = "not unbelievable at all"
+  read = tokens.tokenize(source, [text, "able"])
+  marked = tokens.marked_tokens(read, [np.array([[4, 16]]), np.zeros((0, 2))])
+  assert not marked[1].any() and not marked[0][read.words[0] != 1].any()
+  assert marked[0][read.words[0] == 1].all()
+
+
+def test_long_texts_are_cut_only_if_asked(words):
+  texts = ["a film", "a lovely lovely film"]
+  with pytest.raises(InputError, match=r"Text 1 .* has 6 tokens, expected at most 4.*truncate"):
+    tokens.tokenize(words, texts, length=4)
+  cut = tokens.tokenize(words, texts, length=4, truncate=True)
+  assert cut.truncated == 1 and cut.ids.tolist() == [[2, 5, 7, 3], [2, 5, 6, 3]]
+
+
+@pytest.mark.parametrize(
+  ("call", "message"),
+  [
+    (lambda s: tokens.tokenize(s, []), "expected a list"),
+    (lambda s: tokens.tokenize(s, "a film"), "expected a list"),
+    (lambda s: tokens.tokenize(s, ["a", " \n"]), "Text 1 .* is empty"),
+    (lambda s: tokens.tokenize(s, ["a"], length=0), "length=0"),
+    (lambda s: tokens.tokenize(s, ["a"], words="letters"), "Unknown kind of words"),
+    (lambda s: tokens.tokenize(object(), ["a"]), "tokenizer.json"),
+    (lambda s: tokens.read_tokenizer("/no/such"), "No folder"),
+    (lambda s: tokens.merge_words(np.ones(3), np.ones(3, int)), "expected the same"),
+    (lambda s: tokens.marked_tokens(tokens.tokenize(s, ["a"]), []), "0 sets of spans for 1"),
+    (lambda s: tokens.marked_tokens(tokens.tokenize(s, ["a"]), [[[0, 2]]]), "Span .0, 2."),
+    (lambda s: vocabularies.save_words("x", ["a", "a"]), "expected distinct"),
+    (lambda s: vocabularies.save_words("x", []), "0 words"),
+    (lambda s: vocabularies.save_words("x", ["a"], kind="both"), "Unknown kind"),
+    (lambda s: vocabularies.train_pieces("x", ["a"], 5), "size=5"),
+  ],
+)
+def test_texts_and_tokenizers_that_cannot_be_used(words, call, message):
+  with pytest.raises(InputError, match=message) as caught:
+    call(words)
+  assert caught.value.fix
+
+
+# The most telling words.
+
+
+def test_telling_words():
+  rows = [["Good", "film"], ["good", "bad", "film"], ["bad", "film"], ["once"]]
+  values = [[2.0, 0], [1, -1, 0.5], [-3, -0.5], [9]]
+  found = telling_words(rows, values, least=2)
+  assert [(w.word, w.mean, w.count, w.texts) for w in found] == [
+    ("good", 1.5, 2, 2), ("film", 0.0, 3, 3), ("bad", -2.0, 2, 2)
+  ]  # fmt: skip
+  assert found[0].spread == 0.5
+  assert [w.word for w in telling_words(rows, values, least=2, order="against", top=1)] == ["bad"]
+  assert telling_words(rows, values, least=1, order="both")[0].word == "once"
+  assert len(telling_words(rows, values, least=1, lower=False)) == 5
+  for bad in (values[:3], [[1.0], *values[1:]], [[np.nan, 0], *values[1:]]):
+    with pytest.raises(InputError):
+      telling_words(rows, bad)
+
+
+# Heat-maps.
+
+
+def heat(text="A lovely,\nlovely film", scores=(9, 1, -2, 0.5, 1, 0, 4)):
+  words = np.array([-1, 0, 1, 2, 3, 4, -1])
+  offsets = np.array([[0, 0], [0, 1], [2, 8], [8, 9], [10, 16], [17, 21], [0, 0]])
+  return render.text_heat(text, words, offsets, np.array(scores, float), title="for x", value=13.5)
+
+
+def test_a_heat_map_keeps_the_text():
+  made = heat()
+  assert "".join(made.pieces) == "A lovely,\nlovely film"
+  assert made.scores == (1, None, -2, 0.5, None, 1, None, 0)
+  assert made.parts == {"special tokens": 13} and made.cutoff == 2
+
+
+def test_html_shows_words_and_escapes_everything(tmp_path):
+  evil = TextHeat(pieces=(EVIL,), scores=(1.0,), title=EVIL, note=EVIL, parts={EVIL: 1.0})
+  rows = telling_words([[EVIL] * 3], [[1.0] * 3])
+  render.text_report(
+    tmp_path / "a" / "t.html", EVIL, [heat(), evil], intro=EVIL, telling={EVIL: rows}
+  )
+  text = (tmp_path / "a" / "t.html").read_text(encoding="utf-8")
+  assert "<script" not in text and "\x1b" not in text and "\u202e" not in text
+  tags = []
+  parser = html.parser.HTMLParser()
+  parser.handle_starttag = lambda tag, attributes: tags.append(tag)
+  parser.feed(text)
+  assert set(tags) <= set(
+    "html head meta title style body header h1 h2 main article section p span i div table thead"
+    " tbody tr th td".split()
+  )
+  assert re.search(r'background:#0000ff;color:#ffffff" title="−2">lovely<', text)
+  assert 'background:#ff7f7f;color:#000000" title="+1">lovely' in text.replace("ff8080", "ff7f7f")
+  assert "words +0.5, special tokens +13; together +13.5; output +13.5" in text
+
+
+def test_the_terminal_gets_colours_or_numbers():
+  shown = render.text_terminal(heat())
+  assert "\x1b[48;2;0;0;255;38;2;255;255;255mlovely\x1b[0m" in shown
+  assert "−2 opposes" in shown and "supports +2" in shown
+  plain = render.text_terminal(heat(), colors=False)
+  assert "A [+1] lovely [−2], [+0.5] lovely [+1] film" in plain and "\x1b" not in plain
+  evil = TextHeat(pieces=(EVIL,), scores=(0.0,), title=EVIL)
+  assert "\x1b[31m" not in render.text_terminal(evil)
+
+
+def test_latex_is_escaped():
+  made = render.text_latex([TextHeat(pieces=(EVIL, " "), scores=(1.0, None), title="a_b")])
+  assert r"\textbackslash{}\{\$50\_\%\}\textasciicircum{}\textasciitilde{}" in made
+  assert r"\colorbox[rgb]{1.000,0.000,0.000}" in made and r"\textbf{a\_b}" in made
+  assert made.count("{") - made.count(r"\{") == made.count("}") - made.count(r"\}")
+
+
+def test_one_scale_and_nothing_at_all():
+  assert "background:#ffe6e6" in render.text_html(heat(), cutoff=10.0)  # 1 of 10
+  empty = TextHeat(pieces=("a",), scores=(0.0,))
+  assert "background:#ffffff" in render.text_html(empty)
+  with pytest.raises(InputError, match="one finite number"):
+    TextHeat(pieces=("a",), scores=(np.nan,))
+  with pytest.raises(InputError, match="expected"):
+    render.text_heat("a", np.zeros(2, int), np.zeros((1, 2), int), np.zeros(2))
