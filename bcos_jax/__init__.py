@@ -11,6 +11,7 @@ from .explain import Explanation as Explanation
 from .explain import dynamic_linear as dynamic_linear
 from .explain import explain as explain
 from .explain_text import explain_text as explain_text
+from .explain_tokens import explain_tokens as explain_tokens
 from .inputs import Encoding as Encoding
 from .inputs import Preprocess as Preprocess
 from .models import create as create
@@ -21,6 +22,9 @@ from .ops import StandardOps as StandardOps
 from .pretrained import Bundle as Bundle
 from .pretrained import load as load
 from .pretrained import save as save
+from .text_explanation import Contrast as Contrast
+from .text_explanation import TextExplanation as TextExplanation
+from .text_reader import TextReader as TextReader
 from .texts import TextTower as TextTower
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from .errors import InputError
+from .models import LanguageModel
 from .ops import BcosOps, StandardOps
 
 Array = jax.Array
@@ -39,6 +40,8 @@ class Edit:
 
 
 def _is_input(path: str, leaf: Array | None, shape: tuple[int, ...], model: nn.Module) -> bool:
+  if isinstance(model, LanguageModel):  # which has no colours
+    return False
   encoding = model.ops.encoding
   return (
     path == f"params/{model.input_map}/kernel"
@@ -102,7 +105,9 @@ def bcosify(
   """Turns a conventional network into a B-cos network that starts from the same weights.
 
   Args:
-    model: A network made with `StandardOps`.
+    model: A network made with `StandardOps`, language models included; for these the presets are
+      `BcosOps.lm()`, as published, `BcosOps.lm_decoder()`, and `BcosOps.lm_plain()`, which keeps
+      the function of the original (arXiv 2502.12992).
     variables: Its variables, `params` and `batch_stats`.
     ops: The B-cos family and the options of the study (arXiv 2411.00715, section 3): B fixed or
       learned, biases, norms, activations, pooling, head order. If its encoding is `negated` (or
@@ -159,7 +164,8 @@ def _check(model: nn.Module, ops: BcosOps):
   if not isinstance(ops, BcosOps):
     raise InputError(f"ops is {type(ops).__name__}, expected BcosOps.", "Give e.g. BcosOps(b=2).")
   spec = getattr(model, "input_spec", None)
-  if spec is not None and not jnp.issubdtype(spec.dtype, jnp.floating):
+  reads_ids = spec is not None and not jnp.issubdtype(spec.dtype, jnp.floating)
+  if reads_ids and not isinstance(model, LanguageModel):
     raise InputError(
       f"{type(model).__name__} reads token ids, which have no colours to widen.",
       "Leave text towers as they are (arXiv 2411.00715, section 5): B-cosify the image tower.",

@@ -19,8 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .errors import InputError
+from .explain_tokens import explain_tokens
 from .inputs import check_images
 from .layers import sources
+from .models import LanguageModel
 from .targets import (
   Target,
   Variables,
@@ -30,6 +33,7 @@ from .targets import (
   select,
   split_target,
 )
+from .text_explanation import Contrast, TextExplanation
 
 Array = jax.Array
 
@@ -77,20 +81,24 @@ def explain(
   model: nn.Module,
   variables: Variables,
   images: Array | np.ndarray,
-  target: Target = None,
+  target: Target | Contrast = None,
   batch_size: int | None = None,
-) -> Explanation:
-  """Explains a scalar output for each image of a batch.
+  **text: Any,
+) -> Explanation | TextExplanation:
+  """Explains a scalar output for each image, or text, of a batch.
 
   Args:
     model: A network made by `create` or `bcosify`. Its mode is not touched.
     variables: Its variables.
-    images: [N, H, W, colors] in [0, 1]; the network encodes them itself.
+    images: [N, H, W, colors] in [0, 1]; the network encodes them itself. For a language model
+      token ids [N, L].
     target: What to explain: None, the predicted class; an int, that class for all; ints [N], one
       class per image; ints [N, K], K classes per image in one forward pass and K backward passes;
       a function of the outputs that returns [N] or [N, K]. Each function is compiled for; arrays
       that change from call to call are compiled for once as `jax.tree_util.Partial(f, arrays)`.
     batch_size: Images per device batch, to bound memory; None takes all at once. Compiled once.
+    **text: For language models: mask, types, at and buckets, see `explain_tokens`, which explains
+      them.
 
   Returns:
     The explanation, as NumPy arrays. Computed in float32, at the highest matmul precision,
@@ -102,6 +110,13 @@ def explain(
     InputError: Images outside [0, 1] or of the wrong shape, a target out of range, a bad size, or
       variables that are not those of the model.
   """
+  if isinstance(model, LanguageModel):
+    return explain_tokens(model, variables, images, target, batch_size, **text)
+  if text:
+    raise InputError(
+      f"{next(iter(text))} is for language models, this is a {type(model).__name__}.",
+      "Leave it out.",
+    )
   images = check_images(images, model.ops.encoding)
   batch_size = check_batch_size(batch_size)
   if model.ops.dtype is not None:

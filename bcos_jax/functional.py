@@ -68,6 +68,11 @@ DENSE_GUARD = Guard(eps=1e-12, inside=False)
 """B-cos v2, B-cosification and ALOE, linear maps."""
 
 
+def widened(x: Array) -> Array:
+  """Returns `x` in float32 at least: sums of squares lose digits in anything smaller."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def check_b(b: float) -> float:
   """Returns `b` if it is a usable exponent, else raises InputError."""
   if not (isinstance(b, numbers.Real) and math.isfinite(b) and b >= 1):
@@ -121,7 +126,7 @@ def bcos_scale(
     return y
   if fixed and b == 2 and not detach:
     return _square_scale(y, sq_norm, guard)
-  wide = y.astype(jnp.float32)
+  wide = widened(y)
   response = hold(wide) if detach else wide
   norm = guard.norm(hold(sq_norm) if detach else sq_norm)
   cos = jnp.abs(response) / _per_channel(norm, y.shape[-1])
@@ -136,7 +141,7 @@ def square_scale(y: Array, norm: Array) -> Array:
     y: Responses, [..., G*K].
     norm: Guarded norms, float32 [..., G].
   """
-  wide = y.astype(jnp.float32)
+  wide = widened(y)
   return (wide * jnp.abs(wide) / _per_channel(norm, y.shape[-1])).astype(y.dtype)
 
 
@@ -146,7 +151,7 @@ def square_scale_gradient(out: Array, norm: Array, cotangent: Array) -> Array:
   The response can be recovered from the result, |y| = sqrt(|out| norm), so a backward pass keeps
   the result, which the next layer keeps anyway, and never stores the response.
   """
-  wide, g = out.astype(jnp.float32), cotangent.astype(jnp.float32)
+  wide, g = widened(out), widened(cotangent)
   square = jnp.abs(wide) / _per_channel(norm, out.shape[-1])
   # Safe at zero in the second derivative as well.
   root = jnp.where(square == 0, 0.0, jnp.sqrt(jnp.where(square == 0, 1.0, square)))
@@ -166,7 +171,7 @@ def _square_scale_fwd(y, sq_norm, guard):
 
 def _square_scale_bwd(guard, residuals, cotangent):
   out, norm = residuals
-  products = group_sum(cotangent.astype(jnp.float32) * out.astype(jnp.float32), norm.shape[-1])
+  products = group_sum(widened(cotangent) * widened(out), norm.shape[-1])
   return square_scale_gradient(out, norm, cotangent), guard.sq_norm_gradient(norm, products)
 
 
@@ -188,7 +193,7 @@ def group_sum(x: Array, groups: int = 1) -> Array:
 
 def sq_norm(x: Array, groups: int = 1) -> Array:
   """Returns the float32 squared norm over the channels of each group, [..., C] -> [..., groups]."""
-  return group_sum(jnp.square(x.astype(jnp.float32)), groups)
+  return group_sum(jnp.square(widened(x)), groups)
 
 
 def patch_sq_norm(
@@ -279,7 +284,8 @@ def attention_weights(
   q: Array, k: Array, *, bias: Array | None = None, scale: float | None = None
 ) -> Array:
   """Returns the weights of softmax attention, float32 [..., heads, Q, T]; see `attend`."""
-  logits = jnp.einsum("...qhd,...khd->...hqk", q, k, preferred_element_type=jnp.float32)
+  wide = jnp.promote_types(q.dtype, jnp.float32)
+  logits = jnp.einsum("...qhd,...khd->...hqk", q, k, preferred_element_type=wide)
   logits = logits * (q.shape[-1] ** -0.5 if scale is None else scale)
   return jax.nn.softmax(logits if bias is None else logits + bias, axis=-1)
 
@@ -296,6 +302,7 @@ def attend(
   *,
   bias: Array | None = None,
   scale: float | None = None,
+  keep: Array | None = None,
   detach: bool = False,
 ) -> Array:
   """Softmax attention.
@@ -307,6 +314,7 @@ def attend(
     bias: Added to the scaled products, broadcastable against [..., heads, Q, T]: what depends on
       no input, such as relative positions or a mask of large negative numbers.
     scale: Multiplies the products; None takes head_dim^-0.5.
+    keep: Multiplies the weights, likewise broadcastable (dropout while training).
     detach: Stops the gradient through the attention weights (queries and keys), so that the
       result is linear in `v`.
 
@@ -315,7 +323,8 @@ def attend(
   """
   if detach:
     q, k = hold(q), hold(k)
-  return mix(attention_weights(q, k, bias=bias, scale=scale), v)
+  weights = attention_weights(q, k, bias=bias, scale=scale)
+  return mix(weights if keep is None else weights * keep, v)
 
 
 def unit_length(x: Array, *, eps: float = 1e-12, detach: bool = False) -> Array:
@@ -340,13 +349,14 @@ def rotate(x: Array, cos: Array, sin: Array) -> Array:
 
   Args:
     x: [N, T, heads, head_dim]; the last P tokens have positions, those before are left alone.
-    cos: Cosines of the angles, [P, head_dim].
+    cos: Cosines of the angles, [P, head_dim], or [N, P, head_dim] where texts differ.
     sin: Sines, likewise.
 
   Returns:
     The same shape and dtype as `x`.
   """
-  prefix, placed = jnp.split(x, [x.shape[1] - cos.shape[0]], axis=1)
+  prefix, placed = jnp.split(x, [x.shape[1] - cos.shape[-2]], axis=1)
   low, high = jnp.split(placed, 2, axis=-1)
-  turned = placed * cos[:, None] + jnp.concatenate([-high, low], axis=-1) * sin[:, None]
+  cos, sin = cos[..., None, :], sin[..., None, :]
+  turned = placed * cos + jnp.concatenate([-high, low], axis=-1) * sin
   return jnp.concatenate([prefix, turned.astype(x.dtype)], axis=1)

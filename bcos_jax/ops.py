@@ -201,6 +201,26 @@ class Ops(abc.ABC):
       self, num_heads, use_bias=use_bias, key_bias=key_bias, detach=self.detach, name=name
     )
 
+  def masked_attention(self, num_heads: int, **fields: Any) -> nn.Module:
+    """Self-attention of language models; see `layers.MaskedAttention` for the other fields."""
+    return layers.MaskedAttention(self, num_heads, detach=self.detach, **fields)
+
+  def rms_norm(self, *, name: str, eps: float = 1e-6) -> nn.Module:
+    """The norm of tokens that subtracts no mean and has no bias (Llama)."""
+    return layers.RMSNorm(eps=eps, detach=self.detach, name=name, **self._dtypes())
+
+  def vocabulary(self, features: int, *, use_bias: bool, name: str) -> nn.Module:
+    """The map to one logit per token of a vocabulary; called as `map(x, tied kernel or None)`."""
+    return layers.BcosDense(features, b=1.0, use_bias=use_bias, name=name, **self._dtypes())
+
+  def head_act(self, x: Array, kind: str) -> Array:
+    """Activation between the two maps of a text classifier."""
+    return self.gated(x, kind)
+
+  def at_layer(self, index: int, depth: int) -> Self:
+    """Returns the family of one of `depth` blocks of a language model."""
+    return self
+
   def layer_scale(self, initial: float, *, name: str) -> nn.Module:
     """A learned multiplier for each channel."""
     return layers.LayerScale(initial, param_dtype=self.param_dtype, name=name)
@@ -297,7 +317,7 @@ class StandardOps(Ops):
     return lambda x: conv(layers.adaptive_avg_pool(x, window))
 
   def average(self, head, x, *, tokens=False):
-    return head(layers.global_avg_pool(x)).astype("float32")
+    return F.widened(head(layers.global_avg_pool(x)))
 
   def readout(self, head, x, *, tokens=False):
     return self.average(head, x, tokens=tokens)
@@ -330,6 +350,14 @@ class BcosOps(Ops):
     logit_temperature: Divisor of the logits.
     fan_in_gain: Divides convolutions and the classifier by sqrt(inputs of a patch) / 100 (B-cos
       v1).
+    keep_head_activation: Keeps the activation between the two maps of a text classifier.
+    vocabulary_map: The map to the logits of a vocabulary: 'linear', as it was, its bias
+      included; or 'bcos'.
+    b_per_layer: The exponent of each block of a language model, in place of `b`, which then is
+      that of the maps outside of blocks; () for the same everywhere.
+    hold_gated_factor: Whether the activated factor of gated linear units is a dynamic weight in
+      explanation mode. Without, both factors are differentiated and what they make is counted
+      twice, as by the published code of B-cos LM.
     conv_guard: Epsilons of convolutions.
     dense_guard: Epsilons of dense maps.
   """
@@ -354,12 +382,18 @@ class BcosOps(Ops):
   logit_bias: float | None = None
   logit_temperature: float = 1.0
   fan_in_gain: bool = False
+  keep_head_activation: bool = True
+  vocabulary_map: str = "linear"
+  b_per_layer: tuple[float, ...] = ()
+  hold_gated_factor: bool = True
   conv_guard: F.Guard = F.CONV_GUARD
   dense_guard: F.Guard = F.DENSE_GUARD
 
   def __post_init__(self):
     super().__post_init__()
-    F.check_b(self.b)
+    object.__setattr__(self, "b_per_layer", tuple(self.b_per_layer))
+    for b in (self.b, *self.b_per_layer):
+      F.check_b(b)
     if not (isinstance(self.logit_temperature, numbers.Real) and 0 < self.logit_temperature):
       raise InputError(
         f"logit_temperature is {self.logit_temperature!r}, expected a number above 0.",
@@ -371,6 +405,7 @@ class BcosOps(Ops):
       ("norm", self.norm, norms),
       ("head_order", self.head_order, _ORDERS),
       ("token_head_order", self.token_head_order, _ORDERS),
+      ("vocabulary_map", self.vocabulary_map, ("linear", "bcos")),
     ):
       if value not in known:
         raise unknown_name(kind, value, known)
@@ -417,8 +452,27 @@ class BcosOps(Ops):
 
   @classmethod
   def lm(cls, **fields) -> Self:
-    """B-cos LM (arXiv 2502.12992): unit-norm rows, activations kept, epsilon under the root."""
-    return cls(**{"unit_norm": True, "dense_guard": F.CONV_GUARD, "logit_bias": 0.0} | fields)
+    """B-cos LM (arXiv 2502.12992): unit-norm rows, no biases, heads without tanh and ReLU.
+
+    GELU is kept, layer norms stay centred, epsilon stands under the root. Published encoders were
+    trained with B=2 and 1.5, decoders with 1.1.
+    """
+    published = {"unit_norm": True, "dense_guard": F.CONV_GUARD, "logit_bias": 0.0}
+    return cls(**published | {"keep_head_activation": False} | fields)
+
+  @classmethod
+  def lm_decoder(cls, **fields) -> Self:
+    """B-cos LM with the exponent of its published decoders, 1.1."""
+    return cls.lm(**{"b": 1.1} | fields)
+
+  @classmethod
+  def lm_plain(cls, **fields) -> Self:
+    """B-cosification that keeps the function of a language model: everything as it was, B=1.
+
+    Raise `b` from there: weights keep their lengths and biases stay unless `use_bias=False`.
+    """
+    kept = {"b": 1.0, "use_bias": True, "dense_guard": F.CONV_GUARD, "logit_bias": 0.0}
+    return cls(**kept | fields)
 
   @classmethod
   def aloe(cls, *, implementation: int = 2, **fields) -> Self:
@@ -511,6 +565,33 @@ class BcosOps(Ops):
     keep = self.keep_activations or (last and self.keep_last_activation)
     return self.gated(x, kind) if keep else x
 
+  def head_act(self, x, kind):
+    return self.gated(x, kind) if self.keep_head_activation else x
+
+  def rms_norm(self, *, name, eps=1e-6):
+    fields = {"use_scale": self.norm_scale, "detach": self.detach, **self._dtypes()}
+    return layers.RMSNorm(eps=eps, name=name, **fields)
+
+  def vocabulary(self, features, *, use_bias, name):
+    if self.vocabulary_map == "linear":
+      return super().vocabulary(features, use_bias=use_bias, name=name)
+    # One logit per token: the tied table has no further units.
+    fields = {**self._map(), "max_out": 1, "guard": self.dense_guard}
+    return layers.BcosDense(features, use_bias=self._bias(use_bias), name=name, **fields)
+
+  def at_layer(self, index, depth):
+    if not self.b_per_layer:
+      return self
+    if len(self.b_per_layer) != depth:
+      raise InputError(
+        f"b_per_layer has {len(self.b_per_layer)} exponents for {depth} blocks.",
+        "Give one per block, or none.",
+      )
+    return dataclasses.replace(self, b=self.b_per_layer[index], b_per_layer=())
+
+  def weigh(self, x, weight):
+    return super().weigh(x, weight) if self.hold_gated_factor else x * weight
+
   def spatial_pool(self, x, window=3, strides=2, padding=1):
     pool = self.max_pool if self.pool == "max" else _POOLS[self.pool]
     return pool(x, window, strides, padding)
@@ -525,8 +606,8 @@ class BcosOps(Ops):
     order = self.token_head_order if tokens else self.head_order
     if order == "head_first":
       # Float32 before the mean: bfloat16 sums over positions would lose the logits' last digits.
-      return layers.global_avg_pool(head(x).astype("float32"))
-    return head(layers.global_avg_pool(x)).astype("float32")
+      return layers.global_avg_pool(F.widened(head(x)))
+    return F.widened(head(layers.global_avg_pool(x)))
 
   def readout(self, head, x, *, tokens=False):
     x = self.average(head, x, tokens=tokens)
@@ -591,8 +672,8 @@ def to_dict(ops: Ops) -> dict[str, Any]:
 def from_dict(fields: Mapping[str, Any]) -> Ops:
   """Returns the family that `to_dict` wrote; absent fields take their defaults.
 
-  A `family` may name a preset: 'standard', 'bcos', 'bcos_v1', 'bcos_v2', 'bcos_lm', 'aloe' (which
-  takes `implementation` too).
+  A `family` may name a preset: 'standard', 'bcos', 'bcos_v1', 'bcos_v2', 'bcos_lm',
+  'bcos_lm_decoder', 'bcos_lm_plain', 'aloe' (which takes `implementation` too).
 
   Raises:
     InputError: Unknown family or field, with the nearest name.
@@ -603,6 +684,8 @@ def from_dict(fields: Mapping[str, Any]) -> Ops:
     "bcos_v1": BcosOps.v1,
     "bcos_v2": BcosOps.v2,
     "bcos_lm": BcosOps.lm,
+    "bcos_lm_decoder": BcosOps.lm_decoder,
+    "bcos_lm_plain": BcosOps.lm_plain,
     "aloe": BcosOps.aloe,
   }
   family = fields.pop("family", None)

@@ -28,7 +28,7 @@ from .inputs import Preprocess
 from .tensor_files import FileTensor, read_safetensors, write_safetensors
 
 FORMAT = 1
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+_WEIGHTS, _CONFIG, _TOKENIZER = "model.safetensors", "config.json", "tokenizer"
 _SHOWN = 5  # problems in a message; a wrong network has hundreds
 
 
@@ -45,6 +45,7 @@ class Bundle:
     config: Format, architecture, fields, ops, preprocess and provenance, as plain values.
     extras: Tensors of the source checkpoint that the network has no use for, by source key; kept
       so that converting back gives the very same file.
+    tokenizer: Files of the tokenizer of a language model, by name; empty where there is none.
   """
 
   model: nn.Module
@@ -53,6 +54,7 @@ class Bundle:
   labels: tuple[str, ...] = ()
   config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  tokenizer: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 def make_bundle(
@@ -63,6 +65,7 @@ def make_bundle(
   labels: Sequence[str] = (),
   provenance: Mapping[str, Any] | None = None,
   extras: Mapping[str, np.ndarray] | None = None,
+  tokenizer: Mapping[str, bytes] | None = None,
 ) -> Bundle:
   """Returns a bundle in memory; arguments as for `save`.
 
@@ -93,6 +96,7 @@ def make_bundle(
     labels=labels,
     config=config,
     extras=dict(extras or {}),
+    tokenizer=dict(tokenizer or {}),
   )
 
 
@@ -120,6 +124,7 @@ def save(
   labels: Sequence[str] = (),
   provenance: Mapping[str, Any] | None = None,
   extras: Mapping[str, np.ndarray] | None = None,
+  tokenizer: Mapping[str, bytes] | None = None,
 ) -> pathlib.Path:
   """Writes a bundle: the folder is complete or it is not there.
 
@@ -132,6 +137,7 @@ def save(
     labels: Names of the classes, in order.
     provenance: Plain values that say where the network came from.
     extras: See `Bundle`.
+    tokenizer: See `Bundle`.
 
   Returns:
     The folder.
@@ -140,7 +146,13 @@ def save(
     InputError: The folder cannot be written or holds something else; bad labels or variables.
   """
   bundle = make_bundle(
-    model, variables, preprocess=preprocess, labels=labels, provenance=provenance, extras=extras
+    model,
+    variables,
+    preprocess=preprocess,
+    labels=labels,
+    provenance=provenance,
+    extras=extras,
+    tokenizer=tokenizer,
   )
   folder = check_replaceable(folder)
   leaves = traverse_util.flatten_dict(bundle.variables, sep="/")
@@ -153,6 +165,7 @@ def save(
       write_safetensors(staged / _WEIGHTS, leaves)
       config = {**bundle.config, "labels": list(bundle.labels)}
       (staged / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+      write_files(staged / _TOKENIZER, bundle.tokenizer)
       _replace(folder, staged, pathlib.Path(temporary) / "replaced")
   except OSError as error:
     raise InputError(
@@ -160,6 +173,13 @@ def save(
       "Choose a folder that you may write to, on a disk with space.",
     ) from error
   return folder
+
+
+def write_files(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
+  """Writes files by name into a folder, which is made if there are any."""
+  for name, content in files.items():
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content)
 
 
 def check_replaceable(folder: str | os.PathLike) -> pathlib.Path:
@@ -176,7 +196,9 @@ def check_replaceable(folder: str | os.PathLike) -> pathlib.Path:
 
 def is_bundle(folder: pathlib.Path) -> bool:
   """Whether a folder holds a bundle and nothing else, so that nothing of the user's is lost."""
-  if not folder.is_dir() or {path.name for path in folder.iterdir()} != {_WEIGHTS, _CONFIG}:
+  if not folder.is_dir():
+    return False
+  if {path.name for path in folder.iterdir()} - {_TOKENIZER} != {_WEIGHTS, _CONFIG}:
     return False
   # Repositories of the Hugging Face hub have files of the same names.
   try:
@@ -258,7 +280,14 @@ def load(folder: str | os.PathLike, *, sharding: Placement | None = None) -> Bun
     labels=labels,
     config=config,
     extras=extras,
+    tokenizer=_read_files(folder / _TOKENIZER),
   )
+
+
+def _read_files(folder: pathlib.Path) -> dict[str, bytes]:
+  if not folder.is_dir():
+    return {}
+  return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def _placed(path: str, tensor: FileTensor, sharding: Placement | None) -> np.ndarray | jax.Array:

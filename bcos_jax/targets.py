@@ -26,12 +26,12 @@ Target = None | int | Array | np.ndarray | Callable[[Any], Array]
 
 
 def split_target(
-  target: Target, count: int, things: str = "images"
+  target: Target, count: int, kind: str = "images"
 ) -> tuple[Callable | None, Array | None]:
   """Returns a target as (function, None), (None, classes [N] or [N, K]) or, undecided, two None.
 
   Raises:
-    InputError: Classes that are no integers, or not of `count` things.
+    InputError: Classes that are no integers, or not of `count` images, or whatever else `kind` is.
   """
   if target is None:
     return None, None
@@ -47,9 +47,8 @@ def split_target(
     classes = classes.reshape(1).repeat(count)
   if classes.ndim > 2 or len(classes) != count or not classes.size:
     raise InputError(
-      f"target has shape {classes.shape} for {count} {things}, expected ({count},) or "
-      f"({count}, K).",
-      f"Give one class, or K classes, for each of the {things}.",
+      f"target has shape {classes.shape} for {count} {kind}, expected ({count},) or ({count}, K).",
+      f"Give one class, or K classes, for each of the {kind}.",
     )
   return None, classes
 
@@ -72,8 +71,10 @@ def check_batch_size(batch_size: int | None) -> int | None:
 @functools.lru_cache(maxsize=64)
 def _shapes(model: nn.Module, side: tuple[int, int]) -> tuple[dict[str, tuple[int, ...]], Any]:
   """Returns the shapes of a network's variables by path, and of its outputs for one image."""
-  image = jax.ShapeDtypeStruct((1, *side, model.ops.encoding.channels), jnp.float32)
-  outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+  example = model.input_spec
+  if jnp.issubdtype(example.dtype, jnp.floating):
+    example = jax.ShapeDtypeStruct((1, *side, model.ops.encoding.channels), jnp.float32)
+  outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), example)
   leaves = traverse_util.flatten_dict(variables, sep="/")
   # Parameters first, which say most about what network it is.
   paths = sorted(leaves, key=lambda path: not path.startswith("params/"))
@@ -165,9 +166,9 @@ def select(
     value = function(outputs)
     if value.ndim not in (1, 2) or len(value) != count:
       raise InputError(
-        f"The target function returned shape {value.shape} for {count} images, "
+        f"The target function returned shape {value.shape} for a batch of {count}, "
         f"expected ({count},) or ({count}, K).",
-        "Return one scalar, or K scalars, per image.",
+        "Return one scalar, or K scalars, for each.",
       )
     return value, (outputs, None)
   _check_logits(outputs)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 import dataclasses
+import math
 
 import numpy as np
 
 from .errors import InputError, unknown_name
+from .words import Word
 
 ORDERS = ("for", "against", "both")
 
@@ -32,8 +34,7 @@ class TellingWord:
 
 
 def telling_words(
-  words: Sequence[Sequence[str]],
-  contributions: Sequence[np.ndarray],
+  texts: Iterable[Iterable[Word]],
   *,
   top: int = 20,
   least: int = 3,
@@ -43,34 +44,31 @@ def telling_words(
   """Returns the words with the largest mean contributions.
 
   Args:
-    words: The words of each text, as `Tokens.spelled` gives them.
-    contributions: For each text, one number per word, as `merge_words` gives them. All for one
-      class, or each for its own text's predicted class.
+    texts: The words of each text with their contributions, as `TextExplanation.words` gives them,
+      all for one class or each for its own predicted class. Special tokens are left out.
     top: Most words to return.
     least: Occurrences that a word needs; a word seen once tells about one text only.
     order: 'for', the largest means first; 'against', the least; 'both', by size.
     lower: Whether words that differ in case only count as one.
 
   Raises:
-    InputError: Words and contributions that do not fit, or with NaN.
+    InputError: An unknown order, or a contribution that is NaN or infinite.
   """
   if order not in ORDERS:
     raise unknown_name("order", order, ORDERS)
-  if len(words) != len(contributions):
-    raise InputError(
-      f"Words of {len(words)} texts, contributions of {len(contributions)}.", "Give both of each."
-    )
   seen: dict[str, list[tuple[float, int]]] = {}
-  for number, (own, values) in enumerate(zip(words, contributions, strict=True)):
-    values = np.asarray(values, np.float64)
-    if values.shape != (len(own),) or not np.isfinite(values).all():
-      raise InputError(
-        f"Text {number} has {len(own)} words and contributions of shape {values.shape}, expected "
-        "one finite number per word.",
-        "Merge the tokens' contributions with merge_words.",
-      )
-    for word, value in zip(own, values.tolist(), strict=True):
-      seen.setdefault(word.lower() if lower else word, []).append((value, number))
+  for number, words in enumerate(texts):
+    for word in words:
+      if word.span is None:
+        continue
+      if not math.isfinite(word.contribution):
+        raise InputError(
+          f"Word {word.text!r} of text {number} contributes {word.contribution}, expected a finite"
+          " number.",
+          "Look for NaN among the network's weights.",
+        )
+      key = word.text.lower() if lower else word.text
+      seen.setdefault(key, []).append((word.contribution, number))
   rows = [_row(word, found) for word, found in seen.items() if len(found) >= least]
   keys = {"for": lambda r: -r.mean, "against": lambda r: r.mean, "both": lambda r: -abs(r.mean)}
   return sorted(rows, key=lambda row: (keys[order](row), row.word))[:top]

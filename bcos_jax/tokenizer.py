@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import os
+import pathlib
 import string
 from typing import Any
 
@@ -16,7 +17,6 @@ import numpy as np
 
 from .errors import InputError, unknown_name
 from .models import TextTransformer
-from .tokens import check_filled, check_list, read_tokenizer, short
 
 CASINGS = ("given", "lower", "bare")
 _LEAST_SHARE = 0.9  # of a tower's rows that have tokens; some tables are padded to round sizes
@@ -60,9 +60,18 @@ class Tokenizer:
     return np.asarray(padded["input_ids"], np.int32)
 
   def _cleaned(self, texts: Sequence[str]) -> list[str]:
-    check_list(texts)
+    if isinstance(texts, str) or not len(texts) or not all(isinstance(t, str) for t in texts):
+      raise InputError(
+        f"The texts are {texts!r:.80}, expected a list of at least one text.",
+        "Give a list of strings, also for a single text.",
+      )
     cleaned = [clean(text, self.casing) for text in texts]
-    check_filled(cleaned, texts)
+    for i, text in enumerate(cleaned):
+      if not text:
+        raise InputError(
+          f"Text {i} ({short(texts[i])}) is empty, expected words.",
+          "Leave it out, or write what to look for.",
+        )
     return cleaned
 
 
@@ -110,19 +119,48 @@ def load_tokenizer(
       "Leave it out to take the whole context.",
     )
   source = read_tokenizer(folder)
-  _check_vocabulary(source, model)
+  check_vocabulary(source, model.vocab_size, "text tower")
+  _check_padding(source)
   tokenizer = Tokenizer(source=source, length=length, casing=casing, truncate=truncate)
   _check_end(tokenizer, model)
   return tokenizer
 
 
-def _check_vocabulary(source: Any, model: TextTransformer) -> None:
-  highest = max(source.get_vocab().values(), default=-1)
-  if highest >= model.vocab_size or highest + 1 < _LEAST_SHARE * model.vocab_size:
+def read_tokenizer(folder: str | os.PathLike) -> Any:
+  """Returns the tokenizer of transformers that a folder holds; nothing is downloaded.
+
+  Raises:
+    InputError: There is no folder, or no tokenizer in it.
+  """
+  if not pathlib.Path(folder).is_dir():
     raise InputError(
-      f"The tokenizer has {highest + 1} ids, the text tower {model.vocab_size}.",
-      "Give the tokenizer that lies beside the tower's checkpoint.",
+      f"No folder at {os.fspath(folder)!r}, expected one with a tokenizer.",
+      "Give the folder that has tokenizer.json, or the tokenizer's other files.",
     )
+  from transformers import AutoTokenizer
+
+  try:
+    return AutoTokenizer.from_pretrained(os.fspath(folder), local_files_only=True)
+  except Exception as error:  # whatever damaged files and missing packages make of it
+    raise InputError(
+      f"{os.fspath(folder)!r} holds no tokenizer that transformers can read: "
+      f"{' '.join(str(error).split())[:200]}",
+      "Give the folder that has tokenizer.json; tokenizers of SentencePiece files (spiece.model) "
+      "also need `pip install sentencepiece`.",
+    ) from error
+
+
+def check_vocabulary(source: Any, vocab_size: int, whose: str) -> None:
+  """Raises InputError unless a tokenizer has about as many ids as a network, and none more."""
+  highest = max(source.get_vocab().values(), default=-1)
+  if highest >= vocab_size or highest + 1 < _LEAST_SHARE * vocab_size:
+    raise InputError(
+      f"The tokenizer has {highest + 1} ids, the {whose} {vocab_size}.",
+      f"Give the tokenizer that lies beside the {whose.rpartition(' ')[2]}'s checkpoint.",
+    )
+
+
+def _check_padding(source: Any) -> None:
   if source.pad_token_id is None:
     raise InputError(
       "The tokenizer has no padding token, expected one that fills short texts.",
@@ -144,3 +182,8 @@ def _check_end(tokenizer: Tokenizer, model: TextTransformer) -> None:
       f"{source.eos_token_id}), the text tower expects {end}.",
       "Give the tokenizer that lies beside the tower's checkpoint.",
     )
+
+
+def short(text: str) -> str:
+  """Returns the beginning of a text, quoted, for messages."""
+  return repr(text if len(text) <= 40 else f"{text[:39]}…")

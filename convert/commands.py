@@ -12,13 +12,14 @@ import numpy as np
 import tqdm
 
 import bcos_jax
-from bcos_jax import ops, pretrained
+from bcos_jax import models, ops, pretrained
 from bcos_jax.errors import InputError
 
 from . import original, report, targets, verify
 from .convert import Plan, plan
 
 Say = Callable[[str], object]
+_VERIFIED_TOKENS = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -199,8 +200,11 @@ def _inputs(bundle: pretrained.Bundle, pictures: Sequence) -> list[tuple[str, np
   spec, rng = bundle.model.input_spec, np.random.default_rng(0)
   if not np.issubdtype(spec.dtype, np.floating):
     if pictures:
-      raise InputError("A text tower reads no pictures.", "Leave out --verify_images.")
-    tokens = rng.integers(0, bundle.model.vocab_size, (2, *spec.shape[1:]))
+      raise InputError("The network reads no pictures.", "Leave out --verify_images.")
+    length = spec.shape[1]
+    if isinstance(bundle.model, models.LanguageModel):  # whose contexts may be very long
+      length = min(length, _VERIFIED_TOKENS)
+    tokens = rng.integers(0, bundle.model.vocab_size, (2, length))
     return [("random tokens", tokens.astype(np.int32))]
   encode, colors = bundle.model.ops.encoding, bundle.model.ops.encoding.colors
   images = rng.random((2, *spec.shape[1:3], colors), np.float32)
@@ -248,6 +252,7 @@ def bcosify(
     variables,
     preprocess=bundle.preprocess,
     labels=bundle.labels,
+    tokenizer=bundle.tokenizer,
     provenance={
       "source": "bcosification",
       "bcosified": {"from": bundle.config["provenance"], "fold_mean": fold_mean},

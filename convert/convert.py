@@ -22,11 +22,11 @@ from bcos_jax.ops import Ops, StandardOps
 from bcos_jax.pretrained import Bundle, abstract_variables, make_bundle
 from bcos_jax.tensor_files import LazyTensor
 
-from . import open_clip
+from . import open_clip, text_heads
 from .keys import Keys
 from .readers import Described, describe
 from .rules import Rule, fitted, lazy_port, parse, port, render
-from .sources import Checkpoint, Tensors, open_checkpoint
+from .sources import Checkpoint, Tensors, open_checkpoint, tokenizer_files
 from .state_dict import KEYS, explained, fit, keys_of, num_classes
 
 DTYPES = ("float32", "bfloat16", "float16", "source")
@@ -124,7 +124,13 @@ class Plan:
       labels=self._labels(),
       provenance=self._provenance(),
       extras=extras,
+      tokenizer=self._tokenizer(),
     )
+
+  def _tokenizer(self) -> dict[str, bytes]:
+    if not isinstance(self.model, models.LanguageModel):
+      return {}
+    return tokenizer_files(self.checkpoint.folder)
 
   def _labels(self) -> tuple[str, ...]:
     labels = self.described.labels
@@ -218,13 +224,13 @@ def plan(
     state = _unprefixed(state, keys_of(like, source))
   if len(next(iter(state))) != len(next(iter(checkpoint.tensors))):
     notes.append("without the prefix 'model.'")
-  fields = _fields(name, described)
+  fields = text_heads.asked_for(_class(name), _fields(name, described), num_classes)
   keys, model = fit(state, name, source, fields=fields)
   described, about = _read_as(described, keys, model, checkpoint, default_preprocess)
   notes += about
   model = model.clone(ops=_ops(keys, described, dtype))
-  model, state, dropped = _headed(state, keys, model, described, num_classes)
-  rows = _rows(checkpoint, state, keys, model, dropped)
+  model, state, dropped, anew = _headed(state, keys, model, described, num_classes)
+  rows = _rows(checkpoint, state, keys, model, dropped, anew)
   notes += _dtype_notes(state, model, dtype)
   return Plan(
     checkpoint, state, keys, model, described, rows, tuple(notes), keep_dtypes=dtype == "source"
@@ -362,18 +368,23 @@ def _ops(keys: Keys, described: Described, dtype: str | None) -> Ops:
 
 def _headed(
   state: Tensors, keys: Keys, model: nn.Module, described: Described, classes: int | None
-) -> tuple[nn.Module, Tensors, dict[str, str]]:
-  """Settles the number of classes: the source's own, or a new head where one is asked for."""
+) -> tuple[nn.Module, Tensors, dict[str, str], tuple[str, ...]]:
+  """Settles the number of classes: the source's own, or a new head where one is asked for.
+
+  Returns:
+    The network, the keys that it uses, those that a new head replaces and why, and the beginnings
+    of the paths that start anew.
+  """
   if "num_classes" not in {field.name for field in dataclasses.fields(model)}:
     if classes is not None:
-      raise InputError("A text tower has no classes.", "Leave out --num_classes.")
-    return model, state, {}
+      raise InputError(f"A {type(model).__name__} has no classes.", "Leave out --num_classes.")
+    return model, state, {}, ()
   head = f"params/{model.head}/"
   rules = [r for r in keys.table if isinstance(r, Rule) and r.targets[0].startswith(head)]
   templates = [template for rule in rules for template in rule.sources if template is not None]
   held = [key for key in state if any(parse(t, key) is not None for t in templates)]
   if classes is None and not held and (not rules or _is_headless(described)):
-    return model.clone(num_classes=0), state, {}
+    return model.clone(num_classes=0), state, {}, ()
   rows = num_classes(state, keys.table, model.head).get("num_classes")
   if classes is None:
     if None not in (rows, described.num_labels) and rows != described.num_labels:
@@ -381,16 +392,17 @@ def _headed(
         f"The head has {rows} classes, the configuration names {described.num_labels}.",
         f"Give --num_classes {described.num_labels} for a new head, or correct config.json.",
       )
-    return model, state, {}
+    return model, state, {}, ()
   if classes == rows:
-    return model, state, {}
+    return model, state, {}, ()
   if classes < 1:
     raise InputError(
       f"num_classes is {classes}, expected at least 1.", "Give your classes' number."
     )
   reason = f"the head starts anew with {classes} classes"
   kept = {key: tensor for key, tensor in state.items() if key not in held}
-  return model.clone(num_classes=classes), kept, dict.fromkeys(held, reason)
+  anew = text_heads.anew(model, kept, keys) or ((head,) if held else ())
+  return model.clone(num_classes=classes), kept, dict.fromkeys(held, reason), anew
 
 
 def _is_headless(described: Described) -> bool:
@@ -399,7 +411,12 @@ def _is_headless(described: Described) -> bool:
 
 
 def _rows(
-  checkpoint: Checkpoint, state: Tensors, keys: Keys, model: nn.Module, dropped: dict[str, str]
+  checkpoint: Checkpoint,
+  state: Tensors,
+  keys: Keys,
+  model: nn.Module,
+  dropped: dict[str, str],
+  anew: tuple[str, ...],
 ) -> tuple[Row, ...]:
   """Returns what happens to every key, once everything is sure to fit.
 
@@ -407,8 +424,7 @@ def _rows(
     InputError: Something does not: all problems in one message.
   """
   leaves = wanted(model)
-  head = f"params/{model.head}/"
-  expected = {p: leaf for p, leaf in leaves.items() if not (dropped and p.startswith(head))}
+  expected = {path: leaf for path, leaf in leaves.items() if not path.startswith(anew)}
   groups, skipped = fitted(state, keys.table, expected)
   rows = []
   for (rule, numbers), names in groups.items():
@@ -483,11 +499,12 @@ def _initial(model: nn.Module, paths: set[str], seed: int) -> dict[str, np.ndarr
   """Returns initial values of some leaves; what the others need is not computed."""
   if not paths:
     return {}
-  side = model.image_size
 
   @jax.jit
   def some(key):
-    inputs = jnp.zeros((1, side, side, model.ops.encoding.channels))
+    inputs = jnp.zeros(model.input_spec.shape, model.input_spec.dtype)
+    if isinstance(model, models.LanguageModel):  # whose parameters do not depend on lengths
+      inputs = inputs[:, :1]
     leaves = traverse_util.flatten_dict(model.init(key, inputs), sep="/")
     return {path: leaves[path] for path in paths}
 

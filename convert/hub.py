@@ -21,6 +21,18 @@ WEIGHTS = (
 """Where a repository may hold its weights, best first: safetensors are read without pickle."""
 CONFIGS = ("config.json", "open_clip_config.json")
 PREPROCESSOR = "preprocessor_config.json"
+TOKENIZER = (
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "vocab.txt",
+  "vocab.json",
+  "merges.txt",
+  "tokenizer.model",
+  "sentencepiece.bpe.model",
+)
+"""What the tokenizer of a language model may consist of."""
 
 
 def is_id(name: str) -> bool:
@@ -46,6 +58,9 @@ def snapshot(name: str, *, download: bool = False) -> pathlib.Path:
     if (path := get(repository, config, revision or None)) is not None:
       folder = path.parent
       get(repository, PREPROCESSOR, revision or None)
+      if b'"vocab_size"' in path.read_bytes():
+        for file in TOKENIZER:
+          get(repository, file, revision or None)
       break
   if folder is None:
     raise _missing(name, " or ".join(CONFIGS), download)

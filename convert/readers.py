@@ -18,13 +18,25 @@ from . import (
   simple_vit,
   swin,
   text,
+  text_decoder,
+  text_encoder,
   vision_transformer,
 )
 from .hf_config import Config, ConfigReader
 from .preprocessing import Reading, of_timm, of_transformers
 from .sources import Checkpoint
 
-FAMILIES = (clip_resnet, convnext, resnet, simple_vit, swin, text, vision_transformer)
+FAMILIES = (
+  clip_resnet,
+  convnext,
+  resnet,
+  simple_vit,
+  swin,
+  text,
+  text_decoder,
+  text_encoder,
+  vision_transformer,
+)
 """The modules with key tables; those of Hugging Face families also have `READERS`."""
 
 READERS: dict[str, ConfigReader] = {

@@ -28,18 +28,21 @@ class Rule:
   """Tensors of the source are leaves of the Flax tree: one each, or several fused.
 
   Several sources are the parts of one matrix, such as queries, keys and values, in equal shares
-  along PyTorch's first axis; several targets share that axis as their own shapes say.
+  along one of PyTorch's axes, the first if not said; several targets share that axis as their own
+  shapes say.
 
   Attributes:
     source: Template of the source key, or of each part. None is a part that the source does not
       have and that counts as zero (a bias of keys, which attention cannot see).
     target: Template of the Flax path, `collection/module/.../leaf`, or of each part.
     layout: How the numbers are laid out.
+    axis: Axis of the source tensors along which parts follow each other.
   """
 
   source: str | tuple[str | None, ...]
   target: str | tuple[str, ...]
   layout: Layout = AS_IS
+  axis: int = 0
 
   @property
   def sources(self) -> tuple[str | None, ...]:
@@ -56,7 +59,9 @@ class Rule:
     laid = [self.layout.to_torch(np.broadcast_to(np.float32(0), s)).shape for s in shapes]
     if len(self.sources) == len(laid) == 1:
       return laid[0]
-    return (sum(shape[0] for shape in laid) // len(self.sources), *laid[0][1:])
+    whole = list(laid[0])
+    whole[self.axis] = sum(shape[self.axis] for shape in laid) // len(self.sources)
+    return tuple(whole)
 
   def to_flax(
     self, parts: Sequence[np.ndarray | None], shapes: Sequence[tuple[int, ...]]
@@ -66,10 +71,12 @@ class Rule:
       return [contiguous(self.layout.to_flax(np.asarray(parts[0])))]
     like = np.asarray(next(part for part in parts if part is not None))
     whole = np.concatenate(
-      [np.zeros_like(like) if part is None else np.asarray(part) for part in parts]
+      [np.zeros_like(like) if part is None else np.asarray(part) for part in parts],
+      axis=self.axis,
     )
-    rows = [self.layout.to_torch(np.broadcast_to(np.float32(0), s)).shape[0] for s in shapes]
-    pieces = np.split(whole, np.cumsum(rows)[:-1])
+    laid = [self.layout.to_torch(np.broadcast_to(np.float32(0), s)).shape for s in shapes]
+    rows = [shape[self.axis] for shape in laid]
+    pieces = np.split(whole, np.cumsum(rows)[:-1], axis=self.axis)
     return [contiguous(self.layout.to_flax(piece)) for piece in pieces]
 
   def to_torch(self, leaves: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -77,7 +84,7 @@ class Rule:
     laid = [self.layout.to_torch(leaf) for leaf in leaves]
     if len(self.sources) == len(laid) == 1:
       return [contiguous(laid[0])]
-    parts = np.split(np.concatenate(laid), len(self.sources))
+    parts = np.split(np.concatenate(laid, axis=self.axis), len(self.sources), axis=self.axis)
     return [contiguous(part) for part in parts]
 
 

@@ -98,6 +98,14 @@ def _of_folder(folder: pathlib.Path, origin: str, ema: bool) -> Checkpoint:
   return _unwrapped(checkpoint, ema)
 
 
+def tokenizer_files(folder: pathlib.Path | None) -> dict[str, bytes]:
+  """Returns the files of the tokenizer beside the weights, by name; empty if there are none."""
+  if folder is None:
+    return {}
+  found = {name: folder / name for name in hub.TOKENIZER}
+  return {name: path.read_bytes() for name, path in found.items() if path.is_file()}
+
+
 def read_json(path: pathlib.Path) -> Mapping[str, Any]:
   """Reads a JSON object.
 

@@ -25,6 +25,8 @@ from . import (
   simple_vit,
   swin,
   text,
+  text_decoder,
+  text_encoder,
   vgg,
   vision_transformer,
 )
@@ -41,6 +43,8 @@ KEYS: dict[type[nn.Module], tuple[Keys, ...]] = {
   models.ClipResNet: clip_resnet.KEYS,
   models.VisionTransformer: vision_transformer.KEYS,
   models.TextTransformer: text.KEYS,
+  models.TextEncoder: text_encoder.KEYS,
+  models.TextDecoder: text_decoder.KEYS,
 }
 """Per architecture; where several fit, the one that explains most keys is taken."""
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
 import json
 import os
 import pathlib
 import tempfile
+from typing import Any
 
 import jax
 
-from bcos_jax import pretrained
+from bcos_jax import models, pretrained
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.pretrained import Bundle
 from bcos_jax.tensor_files import write_safetensors
@@ -72,6 +73,7 @@ def write(bundle: Bundle, destination: str | os.PathLike, to: str = BUNDLE) -> p
       labels=bundle.labels,
       provenance=bundle.config["provenance"],
       extras=bundle.extras,
+      tokenizer=bundle.tokenizer,
     )
   with _staged(path) as staged:
     if to == ORBAX:
@@ -94,7 +96,20 @@ def _write_layout(bundle: Bundle, staged: pathlib.Path, to: str, as_file: bool):
   if to == bundle.config["provenance"].get("source") and config is not None:
     names = dict(enumerate(bundle.labels))
     labels = {"id2label": names, "label2id": {n: i for i, n in names.items()}} if names else {}
-    _write_json(staged / _CONFIG, {**config, **labels})
+    named = _architecture(bundle, config)
+    _write_json(staged / _CONFIG, {**config, **named, **labels})
+    pretrained.write_files(staged, bundle.tokenizer)
+
+
+def _architecture(bundle: Bundle, config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the class that reads a text classifier whose source was another network."""
+  model, names = bundle.model, config.get("architectures") or [""]
+  if not isinstance(model, models.TextEncoder) or model.task != "classify":
+    return {}
+  if not model.num_classes or names[0].endswith("ForSequenceClassification"):
+    return {}
+  family = names[0].removesuffix("Model").partition("For")[0]
+  return {"architectures": [f"{family}ForSequenceClassification"]}
 
 
 def _write_orbax(bundle: Bundle, staged: pathlib.Path):

@@ -11,7 +11,6 @@ import types
 import numpy as np
 import pytest
 
-from bcos_jax import tokens
 from bcos_jax.errors import InputError
 from bcos_jax.train.data import (
   debian,
@@ -426,4 +425,3 @@ def test_long_texts_say_where_they_are(tokenizer):
     text_pipeline.TextExamples(dataset, tokenizer, length=5)
   cut = text_pipeline.TextExamples(dataset, tokenizer, length=5, truncate=True)
   assert cut.truncated == 1 and cut.longest == 5 and "label" not in cut.batch(np.arange(2))
-  assert isinstance(tokens.tokenize(tokenizer, dataset.texts), tokens.Tokens)

@@ -10,7 +10,10 @@ from bcos_jax import render, tokens
 from bcos_jax.errors import InputError
 from bcos_jax.render import TextHeat
 from bcos_jax.telling_words import telling_words
+from bcos_jax.tokenizer import read_tokenizer
 from bcos_jax.train.data import vocabularies
+from bcos_jax.words import Word
+from bcos_jax.words import merged as words_of
 
 EVIL = "<script>alert('1')</script> & \x1b[31m \\{$50_%}^~ \u202eright"
 
@@ -29,43 +32,41 @@ def words(tmp_path_factory):
 # Tokens and words.
 
 
-def test_rows_masks_words_and_offsets(words):
-  read = tokens.tokenize(words, ["a lovely film.", "Unseen  film"])
-  assert read.ids.tolist() == [[2, 5, 6, 7, 8, 3], [2, 1, 7, 3, 0, 0]]
-  assert read.mask.sum(1).tolist() == [6, 4] and read.truncated == 0
-  assert read.words.tolist() == [[-1, 0, 1, 2, 3, -1], [-1, 0, 1, -1, -1, -1]]
-  assert read.offsets[1, 1:3].tolist() == [[0, 6], [8, 12]] and not read.offsets[1, 3:].any()
-  assert read.spelled() == [["a", "lovely", "film", "."], ["Unseen", "film"]]
-  spaced = tokens.tokenize(words, ["a lovely film. a", " film"], words="space")
-  assert spaced.words[0].tolist() == [-1, 0, 1, 2, 2, 3, -1]
-  assert spaced.spelled() == [["a", "lovely", "film.", "a"], ["film"]]
+def test_rows_masks_and_spans(words):
+  batch = tokens.tokenize(words, ["a lovely film.", "Unseen  film"])
+  assert batch.ids.tolist() == [[2, 5, 6, 7, 8, 3], [2, 1, 7, 3, 0, 0]]
+  assert batch.mask.sum(1).tolist() == [6, 4] and not batch.dropped.any()
+  assert batch.special[1].tolist() == [True, False, False, True, True, True]
+  assert batch.spans[1, 1:3].tolist() == [[0, 6], [8, 12]] and not batch.spans[1, 3:].any()
+  assert tokens.word_numbers(batch).tolist() == [[-1, 0, 1, 2, 3, -1], [-1, 0, 1, -1, -1, -1]]
+  assert batch.tokens[1] == ("[CLS]", "[UNK]", "film", "[SEP]")
+  assert tokens.tokenize(words, ["a", "a film"], pad=9).ids.tolist() == [[2, 5, 3, 9], [2, 5, 7, 3]]
 
 
-def test_pieces_add_up_to_words(source):
-  read = tokens.tokenize(source, ["unbelievable, don't be", "belief"])
-  assert (np.bincount(read.words[0][read.words[0] >= 0]) > 1).any()
-  scores = np.random.default_rng(0).standard_normal(read.ids.shape)
-  merged = tokens.merge_words(scores, read.words)
-  assert [len(row) for row in merged] == [len(row) for row in read.spelled()]
-  for i, row in enumerate(merged):
-    np.testing.assert_allclose(row.sum(), scores[i][read.words[i] >= 0].sum())
-  assert read.spelled()[0] == ["unbelievable", ",", "don", "'", "t", "be"]
+def test_pieces_belong_to_words(source):
+  batch = tokens.tokenize(source, ["unbelievable, don't be", "belief"])
+  numbers = tokens.word_numbers(batch)
+  assert (np.bincount(numbers[0][numbers[0] >= 0]) > 1).any()
+  scores = np.random.default_rng(0).standard_normal(batch.ids.shape[1])
+  merged = [word for word in words_of(batch, 0, scores) if word.span]
+  assert [word.text for word in merged] == ["unbelievable", ",", "don't", "be"]
+  for i, word in enumerate(merged):
+    np.testing.assert_allclose(word.contribution, scores[numbers[0] == i].sum())
 
 
 def test_saved_tokenizers_are_read(tmp_path, words):
   vocabularies.save_words(tmp_path / "decoder", ["a", "b"], kind="decoder", lower=False)
-  read = tokens.read_tokenizer(tmp_path / "decoder")
+  read = read_tokenizer(tmp_path / "decoder")
   assert (read.eos_token_id, read.pad_token_id, read.mask_token) == (2, 0, None)
   assert tokens.tokenize(read, ["b a A"]).ids.tolist() == [[4, 3, 1]]
   assert words.mask_token_id == 4 and len(words) == 9
 
 
 def test_marked_characters_mark_tokens(source):
-  text = "not unbelievable at all"
-  read = tokens.tokenize(source, [text, "able"])
-  marked = tokens.marked_tokens(read, [np.array([[4, 16]]), np.zeros((0, 2))])
-  assert not marked[1].any() and not marked[0][read.words[0] != 1].any()
-  assert marked[0][read.words[0] == 1].all()
+  batch = tokens.tokenize(source, ["not unbelievable at all", "able"])
+  numbers = tokens.word_numbers(batch)
+  marked = tokens.marked_tokens(batch, [np.array([[4, 16]]), np.zeros((0, 2))])
+  assert not marked[1].any() and np.array_equal(marked[0], numbers[0] == 1)
 
 
 def test_long_texts_are_cut_only_if_asked(words):
@@ -73,7 +74,7 @@ def test_long_texts_are_cut_only_if_asked(words):
   with pytest.raises(InputError, match=r"Text 1 .* has 6 tokens, expected at most 4.*truncate"):
     tokens.tokenize(words, texts, length=4)
   cut = tokens.tokenize(words, texts, length=4, truncate=True)
-  assert cut.truncated == 1 and cut.ids.tolist() == [[2, 5, 7, 3], [2, 5, 6, 3]]
+  assert cut.dropped.tolist() == [0, 2] and cut.ids.tolist() == [[2, 5, 7, 3], [2, 5, 6, 3]]
 
 
 @pytest.mark.parametrize(
@@ -82,11 +83,9 @@ def test_long_texts_are_cut_only_if_asked(words):
     (lambda s: tokens.tokenize(s, []), "expected a list"),
     (lambda s: tokens.tokenize(s, "a film"), "expected a list"),
     (lambda s: tokens.tokenize(s, ["a", " \n"]), "Text 1 .* is empty"),
-    (lambda s: tokens.tokenize(s, ["a"], length=0), "length=0"),
-    (lambda s: tokens.tokenize(s, ["a"], words="letters"), "Unknown kind of words"),
+    (lambda s: tokens.tokenize(s, ["a"], length=0), "length is 0"),
+    (lambda s: tokens.tokenize(s, ["a", "[SEP]"]), "Text 1 .* special tokens only"),
     (lambda s: tokens.tokenize(object(), ["a"]), "tokenizer.json"),
-    (lambda s: tokens.read_tokenizer("/no/such"), "No folder"),
-    (lambda s: tokens.merge_words(np.ones(3), np.ones(3, int)), "expected the same"),
     (lambda s: tokens.marked_tokens(tokens.tokenize(s, ["a"]), []), "0 sets of spans for 1"),
     (lambda s: tokens.marked_tokens(tokens.tokenize(s, ["a"]), [[[0, 2]]]), "Span .0, 2."),
     (lambda s: vocabularies.save_words("x", ["a", "a"]), "expected distinct"),
@@ -104,29 +103,42 @@ def test_texts_and_tokenizers_that_cannot_be_used(words, call, message):
 # The most telling words.
 
 
+def said(*pairs):
+  return [Word(word, (0, 1), value, (0,)) for word, value in pairs]
+
+
 def test_telling_words():
-  rows = [["Good", "film"], ["good", "bad", "film"], ["bad", "film"], ["once"]]
-  values = [[2.0, 0], [1, -1, 0.5], [-3, -0.5], [9]]
-  found = telling_words(rows, values, least=2)
+  texts = [
+    [*said(("Good", 2.0), ("film", 0.0)), Word("[SEP]", None, 99.0, (3,))],
+    said(("good", 1.0), ("bad", -1.0), ("film", 0.5)),
+    said(("bad", -3.0), ("film", -0.5)),
+    said(("once", 9.0)),
+  ]
+  found = telling_words(texts, least=2)
   assert [(w.word, w.mean, w.count, w.texts) for w in found] == [
     ("good", 1.5, 2, 2), ("film", 0.0, 3, 3), ("bad", -2.0, 2, 2)
   ]  # fmt: skip
   assert found[0].spread == 0.5
-  assert [w.word for w in telling_words(rows, values, least=2, order="against", top=1)] == ["bad"]
-  assert telling_words(rows, values, least=1, order="both")[0].word == "once"
-  assert len(telling_words(rows, values, least=1, lower=False)) == 5
-  for bad in (values[:3], [[1.0], *values[1:]], [[np.nan, 0], *values[1:]]):
-    with pytest.raises(InputError):
-      telling_words(rows, bad)
+  assert [w.word for w in telling_words(texts, least=2, order="against", top=1)] == ["bad"]
+  assert telling_words(texts, least=1, order="both")[0].word == "once"
+  assert len(telling_words(texts, least=1, lower=False)) == 5
+  with pytest.raises(InputError, match="Word 'a' of text 0 contributes nan"):
+    telling_words([said(("a", np.nan))])
+  with pytest.raises(InputError, match="Unknown order"):
+    telling_words(texts, order="up")
 
 
 # Heat-maps.
 
 
-def heat(text="A lovely,\nlovely film", scores=(9, 1, -2, 0.5, 1, 0, 4)):
-  words = np.array([-1, 0, 1, 2, 3, 4, -1])
-  offsets = np.array([[0, 0], [0, 1], [2, 8], [8, 9], [10, 16], [17, 21], [0, 0]])
-  return render.text_heat(text, words, offsets, np.array(scores, float), title="for x", value=13.5)
+def heat(text="A lovely,\nlovely film"):
+  spans = [None, (0, 1), (2, 8), (8, 9), (10, 16), (17, 21), None]
+  scores = (9, 1, -2, 0.5, 1, 0, 4)
+  words = [
+    Word("[CLS]" if span is None else text[slice(*span)], span, float(score), (i,))
+    for i, (span, score) in enumerate(zip(spans, scores, strict=True))
+  ]
+  return render.text_heat(text, words, title="for x", value=13.5)
 
 
 def test_a_heat_map_keeps_the_text():
@@ -138,7 +150,7 @@ def test_a_heat_map_keeps_the_text():
 
 def test_html_shows_words_and_escapes_everything(tmp_path):
   evil = TextHeat(pieces=(EVIL,), scores=(1.0,), title=EVIL, note=EVIL, parts={EVIL: 1.0})
-  rows = telling_words([[EVIL] * 3], [[1.0] * 3])
+  rows = telling_words([said((EVIL, 1.0))] * 3)
   render.text_report(
     tmp_path / "a" / "t.html", EVIL, [heat(), evil], intro=EVIL, telling={EVIL: rows}
   )
@@ -180,5 +192,3 @@ def test_one_scale_and_nothing_at_all():
   assert "background:#ffffff" in render.text_html(empty)
   with pytest.raises(InputError, match="one finite number"):
     TextHeat(pieces=("a",), scores=(np.nan,))
-  with pytest.raises(InputError, match="expected"):
-    render.text_heat("a", np.zeros(2, int), np.zeros((1, 2), int), np.zeros(2))

@@ -1,10 +1,12 @@
 """Flax Linen layers: exact twins of the published PyTorch modules, usable on their own."""
 
 from .attention import Attention as Attention
+from .attention import MaskedAttention as MaskedAttention
 from .attention import SelfAttention as SelfAttention
 from .attention import check_heads as check_heads
 from .drop_path import drop_path as drop_path
 from .drop_path import drop_rates as drop_rates
+from .dropout import dropout as dropout
 from .linear import BcosConv as BcosConv
 from .linear import BcosDense as BcosDense
 from .logits import LogitLayer as LogitLayer
@@ -12,6 +14,7 @@ from .norms import BatchNorm as BatchNorm
 from .norms import GroupNorm as GroupNorm
 from .norms import LayerNorm as LayerNorm
 from .norms import ResponseNorm as ResponseNorm
+from .norms import RMSNorm as RMSNorm
 from .pool import adaptive_avg_pool as adaptive_avg_pool
 from .pool import avg_pool as avg_pool
 from .pool import blur_pool as blur_pool

@@ -6,9 +6,11 @@ from typing import Any
 
 from flax import linen as nn
 import jax
+import jax.numpy as jnp
 
 from .. import functional as F
 from ..errors import InputError
+from .dropout import dropout
 
 
 class SelfAttention(nn.Module):
@@ -96,6 +98,87 @@ class Attention(nn.Module):
       q, k = F.rotate(q, *rotary), F.rotate(k, *rotary)
     y = self.ops.attend(q, k, v, detach=self.detach).reshape(asking.shape)
     return self.ops.dense(width, name="out")(y)
+
+
+class MaskedAttention(nn.Module):
+  """Multi-head self-attention of language models, in which tokens may be hidden from each other.
+
+  Queries, keys and values are plain linear maps in every family, the output projection is a
+  `dense` map of the family, as in `SelfAttention` (B-cos LM, arXiv 2502.12992).
+
+  Attributes:
+    ops: The layer family.
+    num_heads: Number of heads of queries.
+    kv_heads: Number of heads of keys and values, each of which several heads of queries share
+      (grouped queries, arXiv 2305.13245); 0 for one each.
+    head_dim: Channels of a head; 0 shares the width among the heads.
+    use_bias: Whether queries, keys and values have biases, where the family keeps biases.
+    out_bias: Whether the output projection has one.
+    dropout: Rate at which attention weights are dropped while training.
+    detach: Explanation mode: the attention weights are constants.
+
+  Parameters: `query` [width, num_heads * head_dim], `key`, `value` [width, kv_heads * head_dim],
+  `out`.
+  """
+
+  ops: Any
+  num_heads: int
+  kv_heads: int = 0
+  head_dim: int = 0
+  use_bias: bool = True
+  out_bias: bool = True
+  dropout: float = 0.0
+  detach: bool = False
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    train: bool = False,
+    bias: jax.Array | None = None,
+    rotary: tuple[jax.Array, jax.Array] | None = None,
+  ) -> jax.Array:
+    """Lets tokens look at each other.
+
+    Args:
+      x: [N, T, width].
+      train: Whether attention weights are dropped.
+      bias: Large negative numbers where a token must not look, broadcastable to [N, heads, T, T].
+      rotary: Cosines and sines by which queries and keys are turned, see `functional.rotate`.
+
+    Returns:
+      [N, T, width].
+    """
+    width, heads = x.shape[-1], self.num_heads
+    kv_heads = self.kv_heads or heads
+    head_dim = self.head_dim or width // heads
+    if not self.head_dim:
+      check_heads(width, heads)
+    check_groups(heads, kv_heads)
+
+    def project(count, name):
+      y = self.ops.linear(count * head_dim, use_bias=self.use_bias, name=name)(x)
+      return y.reshape(*x.shape[:-1], count, head_dim)
+
+    q, k, v = project(heads, "query"), project(kv_heads, "key"), project(kv_heads, "value")
+    if rotary is not None:
+      q, k = F.rotate(q, *rotary), F.rotate(k, *rotary)
+    k, v = (jnp.repeat(part, heads // kv_heads, axis=-2) for part in (k, v))
+    fields = {"bias": bias, "detach": self.detach}
+    if train and self.dropout:
+      ones = jnp.ones((len(x), heads, x.shape[1], x.shape[1]))
+      fields["keep"] = dropout(self, ones, self.dropout, train)
+    y = self.ops.attend(q, k, v, **fields).reshape(*x.shape[:-1], -1)
+    return self.ops.dense(width, use_bias=self.out_bias, name="out")(y)
+
+
+def check_groups(heads: int, kv_heads: int):
+  """Raises InputError unless heads of queries share those of keys and values evenly."""
+  if kv_heads < 1 or heads % kv_heads:
+    raise InputError(
+      f"{heads} heads of queries cannot share {kv_heads} heads of keys and values.",
+      "Choose kv_heads that divide num_heads.",
+    )
 
 
 def check_heads(width: int, num_heads: int):

@@ -50,14 +50,18 @@ class _BcosLinear(nn.Module):
     b = self.param("b", nn.initializers.constant(self.b), (), jnp.float32)
     return jnp.maximum(b, 1.0)
 
-  def _kernel(self, shape: tuple[int, ...]) -> tuple[Array, Array | None]:
+  def _kernel(
+    self, shape: tuple[int, ...], tied: Array | None = None
+  ) -> tuple[Array, Array | None]:
     if self.cosine_of_weights and self.max_out > 1:
       raise InputError(
         f"cosine_of_weights and max_out={self.max_out} do not go together: each unit has a length "
         "of its own.",
         "Use one of them.",
       )
-    kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+    kernel = tied
+    if kernel is None:
+      kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
     if not (self.unit_norm or self.cosine_of_weights):
       return kernel, None
     kernel, norm = F.unit_kernel(kernel)
@@ -137,10 +141,15 @@ class BcosDense(_BcosLinear):
   kernel_init: Initializer = dense_init
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """Maps [..., inputs] to [..., features]."""
+  def __call__(self, x: Array, tied: Array | None = None) -> Array:
+    """Maps [..., inputs] to [..., features].
+
+    Args:
+      x: The input.
+      tied: Kernel of another layer, [inputs, features * max_out], in place of one of its own.
+    """
     self._check_sizes()
-    kernel, weight_norm = self._kernel((x.shape[-1], self.features * self.max_out))
+    kernel, weight_norm = self._kernel((x.shape[-1], self.features * self.max_out), tied)
     x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
     return self._gain(self._transform(Matmul(), x, kernel, weight_norm), kernel)
 

@@ -6,6 +6,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from ..functional import widened
 from .sources import add_constant
 
 
@@ -24,7 +25,7 @@ class LogitLayer(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [N, classes] to float32 [N, classes]."""
-    x = x.astype(jnp.float32)
+    x = widened(x)
     if self.temperature != 1.0:
       x = x / self.temperature
-    return add_constant(self, x, jnp.float32(self.bias), "logit_bias") if self.bias else x
+    return add_constant(self, x, jnp.asarray(self.bias, x.dtype), "logit_bias") if self.bias else x

@@ -157,10 +157,10 @@ def _square_map_bwd(linear, guard, gate, residuals, cotangent):
     return jnp.zeros_like(x), pullback(d_y)[1]
   if linear.pointwise and x.shape[-1] < out.shape[-1]:
     d_x, d_kernel = pullback(d_y)
-    products = 0.5 * F.group_sum(d_x.astype(jnp.float32) * x.astype(jnp.float32))
+    products = 0.5 * F.group_sum(F.widened(d_x) * F.widened(x))
     d_sq_norm = guard.sq_norm_gradient(norm, products)
   else:
-    products = F.group_sum(cotangent.astype(jnp.float32) * out.astype(jnp.float32), norm.shape[-1])
+    products = F.group_sum(F.widened(cotangent) * F.widened(out), norm.shape[-1])
     d_sq_norm = guard.sq_norm_gradient(norm, products)
     if linear.shared_gradient:
       d_y = lax.optimization_barrier(d_y)

@@ -25,7 +25,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from ..errors import InputError
-from ..functional import hold
+from ..functional import hold, widened
 from .sources import add_constant
 
 Array = jax.Array
@@ -184,6 +184,33 @@ class LayerNorm(_Norm):
     return self._affine(y, x.shape[-1], self.dtype or x.dtype)
 
 
+class RMSNorm(_Norm):
+  """Divides each position by the root of its mean square (arXiv 1910.07467); no mean, no bias.
+
+  In explanation mode the divisor is a constant (B-cos LM, arXiv 2502.12992).
+
+  Attributes:
+    eps, use_scale, detach, dtype, param_dtype: As for `BatchNorm`.
+
+  Parameters: `scale` [C].
+  """
+
+  eps: float = 1e-6
+  use_scale: bool = True
+  detach: bool = False
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+
+  use_bias = False
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Normalises [..., C]."""
+    wide = widened(x)
+    y = wide * self._divisor(jnp.mean(jnp.square(wide), -1, keepdims=True))
+    return self._affine(y, x.shape[-1], self.dtype or x.dtype)
+
+
 class ResponseNorm(_Norm):
   """Global response normalisation: x + scale * (x * response) + bias (arXiv 2301.00808, eq. 1-3).
 
@@ -224,7 +251,7 @@ class ResponseNorm(_Norm):
 def _standardize(norm: GroupNorm | LayerNorm, x: Array, axes: tuple[int, ...]) -> Array:
   if not norm.detach:
     return _standardized(x, axes, norm.centered, norm.eps)
-  wide = x.astype(jnp.float32)
+  wide = widened(x)
   deviation = wide - jnp.mean(wide, axes, keepdims=True)
   var = jnp.mean(jnp.square(deviation), axes, keepdims=True)
   return (deviation if norm.centered else wide) * norm._divisor(var)
@@ -238,7 +265,7 @@ def _standardized(x: Array, axes: tuple[int, ...], centered: bool, eps: float) -
 
 
 def _standardized_fwd(x, axes, centered, eps):
-  wide = x.astype(jnp.float32)
+  wide = widened(x)
   mean = jnp.mean(wide, axes, keepdims=True)
   deviation = wide - mean
   inverse = lax.rsqrt(jnp.mean(jnp.square(deviation), axes, keepdims=True) + eps)
@@ -247,7 +274,7 @@ def _standardized_fwd(x, axes, centered, eps):
 
 def _standardized_bwd(axes, centered, eps, residuals, cotangent):
   x, mean, inverse = residuals
-  wide = x.astype(jnp.float32)
+  wide = widened(x)
   deviation = (wide - mean) * inverse
   along = jnp.mean(cotangent * (deviation if centered else wide * inverse), axes, keepdims=True)
   d_x = cotangent - deviation * along

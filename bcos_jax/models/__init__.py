@@ -18,16 +18,21 @@ from . import (
   simple_vit,
   swin,
   text,
+  text_decoder,
+  text_encoder,
   vgg,
   vision_transformers,
 )
 from .clip_resnet import ClipResNet as ClipResNet
 from .convnext import ConvNeXt as ConvNeXt
 from .densenet import DenseNet as DenseNet
+from .language_model import LanguageModel as LanguageModel
 from .resnet import ResNet as ResNet
 from .simple_vit import SimpleViT as SimpleViT
 from .swin import Swin as Swin
 from .text import TextTransformer as TextTransformer
+from .text_decoder import TextDecoder as TextDecoder
+from .text_encoder import TextEncoder as TextEncoder
 from .vgg import VGG as VGG
 from .vision_transformer import VisionTransformer as VisionTransformer
 
@@ -40,6 +45,8 @@ _VARIANTS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
   **{name: (ClipResNet, fields) for name, fields in clip_resnet.VARIANTS.items()},
   **{name: (Swin, fields) for name, fields in swin.VARIANTS.items()},
   **{name: (TextTransformer, fields) for name, fields in text.VARIANTS.items()},
+  **{name: (TextEncoder, fields) for name, fields in text_encoder.VARIANTS.items()},
+  **{name: (TextDecoder, fields) for name, fields in text_decoder.VARIANTS.items()},
   **{name: (VisionTransformer, fields) for name, fields in vision_transformers.VARIANTS.items()},
 }
 

@@ -12,10 +12,12 @@ render.report("report.html", "My network", [render.Entry(ex, 0, labels)])
 from .color import contribution_map, cutoff_of, overlay, rgba, rgba_from
 from .comparison import comparison
 from .figure import figure, figures
+from .heats import TextHeat, explained_text, text_heat
+from .plain_texts import text_latex, text_terminal
 from .plots import Panel, bars, curves
 from .prompts import prompts
 from .report import Entry, report
-from .texts import TextHeat, text_heat, text_html, text_latex, text_report, text_terminal
+from .texts import text_html, text_report
 from .views import Options, View, view
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
   "contribution_map",
   "curves",
   "cutoff_of",
+  "explained_text",
   "figure",
   "figures",
   "overlay",

@@ -64,8 +64,8 @@ class TextExamples:
       except InputError as error:
         where = f"{dataset.name}, texts from {start} on: {error.cause}"
         raise InputError(where, error.fix) from error
-      rows += [ids[mask] for ids, mask in zip(read_in.ids, read_in.mask, strict=True)]
-      self.truncated += read_in.truncated
+      rows += [ids[mask > 0] for ids, mask in zip(read_in.ids, read_in.mask, strict=True)]
+      self.truncated += int((read_in.dropped > 0).sum())
     self.lengths = np.array([len(row) for row in rows])
     self.longest = int(self.lengths.max())
     self._starts = np.cumsum([0, *self.lengths])

@@ -8,7 +8,7 @@ All methods have one signature,
     ids         Token ids, ints [N, L].
     mask        bool [N, L], False on padding, which is at the end.
     targets     What to explain: None, the predicted class of each text; an int; ints [N] or
-                [N, K]; a `Contrast` of classes and foils; or a function of the outputs to [N] or
+                [N, K]; a `Contrast` of target and foil; or a function of the outputs to [N] or
                 [N, K], each row by itself.
     batch_size  Texts on the device at once, those with replaced tokens included; bounds memory.
     progress    Wraps the loop over batches, e.g. `tqdm.tqdm`.
@@ -24,6 +24,7 @@ All raise InputError for what cannot be used, and where the task lacks a functio
 from collections.abc import Callable
 from typing import Any
 
+from ...text_explanation import Contrast
 from ..task import checked_method
 from .attention import attention_flow, attention_mean, attention_rollout
 from .gradients import (
@@ -35,7 +36,7 @@ from .gradients import (
 )
 from .perturbation import kernel_shap, lime, occlusion, shapley_sampling
 from .running import logits_of
-from .task import Contrast, TextTask
+from .task import TextTask
 
 METHODS: dict[str, Callable[..., Any]] = {
   method.__name__: method

@@ -9,11 +9,12 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from ...targets import Target
+from ...text_explanation import Contrast
 from ..attention import rolled_out
 from ..task import Array, Progress, check_share
 from .given import prepare
 from .running import TextBatch, batches, summed
-from .task import Contrast, TextTask
+from .task import TextTask
 
 _UNIT = 1 << 20  # Flows are computed in whole numbers; this is a flow of 1.
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from ...errors import InputError, unknown_name
 from ...targets import Target, check_batch_size, check_range, split_target
+from ...text_explanation import Contrast
 from ..task import SCORES, Chosen, Progress
-from .running import Texts, logits_of
-from .task import Contrast, TextTask
+from .running import MEAN, Texts, logits_of
+from .task import TextTask
 
 
 def prepare(
@@ -46,8 +47,8 @@ def prepare(
       )
   foils = None
   if isinstance(targets, Contrast):
-    targets, foils = targets.classes, targets.foils
-    _, foils = split_target(foils, len(ids), "texts")
+    foils = split_target(targets.foil, len(ids), "texts")[1]
+    targets, foils = targets.target, MEAN if foils is None else foils
   function, classes = split_target(targets, len(ids), "texts")
   texts = Texts(task, ids, mask, Chosen(function, score), None, None, 1, True, size, progress)
   outputs = jax.eval_shape(task.predict, ids[:1], mask[:1])
@@ -61,9 +62,11 @@ def prepare(
 
 
 def _with_classes(texts: Texts, classes: np.ndarray, foils: Any, outputs: Any) -> Texts:
-  for given in (classes, foils):
-    if given is not None:
-      check_range(given, outputs)
+  if foils is MEAN:
+    foils = np.full(classes.shape, MEAN)
+  elif foils is not None:
+    check_range(foils, outputs)
+  check_range(classes, outputs)
   if foils is not None and np.shape(foils) != classes.shape:
     raise InputError(
       f"The classes have shape {classes.shape}, the foils {np.shape(foils)}; expected the same.",

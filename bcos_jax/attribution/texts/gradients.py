@@ -12,12 +12,13 @@ import numpy as np
 
 from ...errors import unknown_name
 from ...targets import Target
+from ...text_explanation import Contrast
 from .. import gradients as pixels
 from ..task import Array, Progress
 from ..task import gradients as gradients_of
 from .given import prepare
 from .running import BASELINES, TextBatch, Texts, summed
-from .task import Contrast, TextTask
+from .task import TextTask
 
 _NEEDS = ("embed", "forward")
 _STEPS = 50

@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from ...targets import Target
+from ...text_explanation import Contrast
 from .. import surrogates
 from ..task import Progress, check_count
 from .given import prepare
 from .players import solve_players
-from .task import Contrast, TextTask
+from .task import TextTask
 
 
 def occlusion(

@@ -17,10 +17,11 @@ import numpy as np
 
 from ...errors import unknown_name
 from ...tokens import padded_length
-from ..task import Array, Chosen, Progress
+from ..task import SCORES, Array, Chosen, Progress
 from .task import TextTask
 
 BASELINES = ("mask", "zero")
+MEAN = -1  # the foil that is the mean of all classes
 Method = Callable[..., Array]
 
 
@@ -34,7 +35,7 @@ class Texts:
     mask: bool [N, L].
     chosen: What of the outputs is explained.
     classes: int32 [N, K]; None if a function is explained.
-    foils: Likewise; None without contrast.
+    foils: Likewise, `MEAN` for the mean of all classes; None without contrast.
     count: K, the targets per text.
     single: Whether there is one target per text, so that scores have no axis K.
     batch_size: Rows per device batch.
@@ -88,7 +89,11 @@ class TextBatch:
   def select(self, outputs: Any) -> Array:
     """Returns what is explained of the outputs, [B, K]."""
     values = self.chosen.select(outputs, self.classes)
-    return values if self.foils is None else values - self.chosen.select(outputs, self.foils)
+    if self.foils is None:
+      return values
+    means = jnp.mean(SCORES[self.chosen.score](outputs), axis=-1, keepdims=True)
+    foils = self.chosen.select(outputs, jnp.maximum(self.foils, 0))
+    return values - jnp.where(self.foils == MEAN, means, foils)
 
   def score(self, inputs: Array) -> Array:
     """Returns the explained scalars of other embeddings of this batch, [B, K]."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -80,15 +79,3 @@ class TextTask:
 jax.tree_util.register_dataclass(
   TextTask, _FUNCTIONS, ["mask_id", "special_ids", "pad_id", "reads"]
 )
-
-
-class Contrast(NamedTuple):
-  """A target: the score of one class less that of another, per text.
-
-  Attributes:
-    classes: int [N] or [N, K].
-    foils: Of the same shape.
-  """
-
-  classes: np.ndarray
-  foils: np.ndarray
