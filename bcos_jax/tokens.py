@@ -135,10 +135,13 @@ def _padded(
   ids = np.full(shape, pad, np.int32)
   mask, special = np.zeros(shape, np.int32), np.ones(shape, bool)
   spans = np.zeros((*shape, 2), np.int32)
+  # Also where a text spells them out. An unknown word, or a hidden one, is part of it.
+  roles = ("cls_token_id", "sep_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
+  marks = [number for role in roles if (number := getattr(source, role, None)) is not None]
   for i, own in enumerate(rows["input_ids"]):
     size = len(own)
     ids[i, :size], mask[i, :size] = own, 1
-    special[i, :size] = np.asarray(rows["special_tokens_mask"][i], bool)
+    special[i, :size] = np.asarray(rows["special_tokens_mask"][i], bool) | np.isin(own, marks)
     spans[i, :size] = np.where(special[i, :size, None], 0, rows["offset_mapping"][i])
   tokens = tuple(tuple(source.convert_ids_to_tokens(own)) for own in rows["input_ids"])
   return TextBatch(

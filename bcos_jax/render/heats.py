@@ -134,12 +134,10 @@ def _controls(sign: str) -> bool:
 def sum_in_words(heat: TextHeat) -> str:
   """What words and other parts add up to, in words."""
   words = sum(score for score in heat.scores if score is not None)
-  parts = [
-    f"words {signed_number(words)}",
-    *(f"{k} {signed_number(v)}" for k, v in heat.parts.items()),
-  ]
+  named = {"words": words, **heat.parts}
+  parts = [f"{name} {signed_number(value)}" for name, value in named.items()]
   if heat.parts:
-    parts[-1] += f"; together {signed_number(words + sum(heat.parts.values()))}"
+    parts[-1] += f"; together {signed_number(sum(named.values()))}"
   if heat.value is not None:
     parts[-1] += f"; output {signed_number(heat.value)}"
   return ", ".join(parts)

@@ -63,13 +63,13 @@ def _latex(heat: TextHeat, cutoff: float | None) -> str:
   lines.append(r"{\setlength{\fboxsep}{1pt}%")
   lines.append("".join(words) + r"\par}")
   scale = "".join(_tex_box(r"\phantom{x}", share, 1.0) for share in np.linspace(-1, 1, 9))
+  ends = _tex(signed_number(-full)), _tex(signed_number(full))
   lines.append(
-    rf"{{\footnotesize opposes, {_tex(signed_number(-full))} {{\setlength{{\fboxsep}}{{1pt}}{scale}}} "
-    rf"{_tex(signed_number(full))}, supports\par}}"
+    rf"{{\footnotesize opposes, {ends[0]} {{\setlength{{\fboxsep}}{{1pt}}{scale}}} "
+    rf"{ends[1]}, supports\par}}"
   )
-  lines += [
-    rf"{{\footnotesize {_tex(line)}\par}}" for line in (sum_in_words(heat), heat.note) if line
-  ]
+  notes = sum_in_words(heat), heat.note
+  lines += [rf"{{\footnotesize {_tex(line)}\par}}" for line in notes if line]
   return "\n".join(lines)
 
 
