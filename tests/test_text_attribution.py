@@ -3,10 +3,13 @@
 import dataclasses
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import bcos_jax
+from bcos_jax import BcosOps, StandardOps
 from bcos_jax.attribution import texts as methods
 from bcos_jax.attribution.texts import Contrast
 from bcos_jax.errors import InputError
@@ -25,6 +28,7 @@ EXACT = (
   "shapley_sampling",
   "kernel_shap",
 )
+PREDICTED = np.argmax(methods.logits_of(toys.attending(), IDS, MASK), axis=1)
 FEW = {
   "lime": {"samples": 60},
   "kernel_shap": {"samples": 40},
@@ -55,15 +59,26 @@ def test_a_linear_network_has_one_right_answer(name):
 @pytest.mark.parametrize("name", methods.names())
 def test_targets_padding_and_lengths(name):
   task = toys.attending()
-  both = quick(name, task, np.stack([TARGETS, (TARGETS + 1) % 3], axis=1))
-  assert both.shape == (3, 2, 16) and not both[~np.stack([MASK] * 2, 1)].any()
-  np.testing.assert_allclose(both[:, 0], quick(name, task, TARGETS), atol=1e-5)
-  predicted = np.argmax(task.predict(IDS, MASK), axis=1)
-  np.testing.assert_allclose(quick(name, task), quick(name, task, predicted), atol=1e-6)
+  found = quick(name, task, PREDICTED)
+  assert found.shape == (3, 16) and not found[~MASK].any() and found[MASK].any()
+  np.testing.assert_allclose(quick(name, task), found, atol=1e-6)
   wide = [np.pad(array, ((0, 0), (0, 30))) for array in (IDS, MASK)]
-  alone = quick(name, task, TARGETS, texts=wide)
-  np.testing.assert_allclose(alone[:, :16], both[:, 0], atol=1e-5)
+  alone = quick(name, task, PREDICTED, texts=wide)
+  np.testing.assert_allclose(alone[:, :16], found, atol=1e-5)
   assert not alone[:, 16:].any()
+
+
+@pytest.mark.parametrize("name", ["attention_mean", "attention_flow", "saliency", "lime"])
+def test_several_targets_are_explained_at_once(name):
+  task, _ = toys.linear(**({"attentions": uniform} if "attention" in name else {}))
+  both = quick(name, task, np.stack([TARGETS, (TARGETS + 1) % 3], axis=1))
+  assert both.shape == (3, 2, 16)
+  np.testing.assert_allclose(both[:, 0], quick(name, task, TARGETS), atol=1e-5)
+
+
+def uniform(ids, mask):
+  share = mask / mask.sum(1, keepdims=True)
+  return jnp.broadcast_to(share[:, None, None, None], (len(ids), 2, 1, ids.shape[1], ids.shape[1]))
 
 
 def test_contrast_and_functions_are_targets():
@@ -196,6 +211,59 @@ def test_flow_is_bounded_by_the_narrowest_layer():
   )
   # To token 0: min(.1, .5) + min(.6, .2) + min(.3, 0); and so on for the others.
   np.testing.assert_allclose(found, [[0.3, 0.1 + 0.3 + 0.3, 0.5 + 0.3]], atol=1e-5)
+
+
+# Language models.
+
+
+def language(name, ops, **fields):
+  classes = {"num_classes": 3} if "bert" in name else {}
+  model = bcos_jax.create(name, ops=ops, depth=1, **classes)
+  ids = np.where(MASK, np.maximum(IDS, 4), 1)
+  random = np.random.default_rng(0)
+  variables = jax.tree.map(
+    lambda leaf: (random.standard_normal(leaf.shape) / leaf.shape[0] ** 0.5).astype("f"),
+    jax.eval_shape(model.init, jax.random.key(0), ids[:1]),
+  )
+  special = (4,) if "bert" in name else ()
+  task = methods.language_task(model, variables, mask_id=5, special_ids=special, pad_id=1, **fields)
+  return model, variables, ids, task
+
+
+@pytest.mark.parametrize("name", ["roberta_tiny", "llama_tiny"])
+def test_language_models_are_tasks(name):
+  model, variables, ids, task = language(name, StandardOps())
+  last = MASK.sum(1) - 1
+
+  @jax.jit
+  def look(task, variables):
+    at = {} if "bert" in name else {"at": last}
+    embedded = task.embed(ids, MASK)
+    return (
+      model.apply(variables, ids, mask=MASK, **at),
+      (task.predict(ids, MASK), task.forward(embedded, MASK), task.lrp(embedded, MASK)),
+      task.attentions(ids, MASK),
+      task.read_out(MASK),
+    )
+
+  expected, found, weights, read = jax.device_get(look(task, variables))
+  for logits in found:
+    np.testing.assert_allclose(logits, expected, atol=2e-5)
+  assert weights.shape == (3, model.depth, 4, 16, 16)
+  np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
+  assert read.argmax(1).tolist() == ([0] * 3 if "bert" in name else last.tolist())
+  assert "bert" in name or np.abs(np.triu(weights[0, 0, 0], 1)).max() == 0
+  rolled = methods.attention_rollout(task, ids, MASK, 0)
+  np.testing.assert_allclose(rolled.sum(1), 1, atol=1e-5)
+
+
+def test_own_explanations_are_cp_lrp():
+  model, variables, ids, task = language("bert_tiny", BcosOps.lm(), rule="cp_lrp")
+  own = methods.explain_with(model, variables)(ids, MASK, TARGETS)
+  assert own.shape == (3, 16)
+  np.testing.assert_allclose(methods.attn_lrp(task, ids, MASK, TARGETS), own, atol=1e-5)
+  with pytest.raises(InputError, match="no logits of a whole text"):
+    methods.language_task(model.clone(task="masked_lm"), variables, mask_id=5)
 
 
 def test_texts_of_special_tokens_get_zeros():

@@ -240,7 +240,7 @@ def _check_attention(task: Task, method: str) -> None:
     )
 
 
-def _in_order(tree: Any) -> list[tuple[tuple[str, ...], Array]]:
+def in_order(tree: Any) -> list[tuple[tuple[str, ...], Array]]:
   """Returns (path, leaf) in the order of the network's layers: numbers in names count."""
   leaves = traverse_util.flatten_dict(tree)
 
@@ -253,7 +253,7 @@ def _in_order(tree: Any) -> list[tuple[tuple[str, ...], Array]]:
 def _weights(batch: Batch) -> list[Array]:
   """Returns the attention weights of each layer, [B, heads, Q, T]."""
   shown = batch.explained.model.apply(batch.variables, batch.inputs, mutable=[SEEN])[1]
-  return [leaf for _, leaf in _in_order(shown[SEEN])]
+  return [leaf for _, leaf in in_order(shown[SEEN])]
 
 
 def _weights_and_gradients(
@@ -262,7 +262,7 @@ def _weights_and_gradients(
   """Returns attention weights [B, heads, Q, T] and their gradients [B, K, heads, Q, T]."""
   apply: Callable[..., Any] = batch.explained.model.apply
   shapes = jax.eval_shape(lambda x: apply(batch.variables, x, mutable=[SEEN])[1], batch.inputs)
-  layers = _in_order(shapes[SEEN])[-1 if last_only else 0 :]
+  layers = in_order(shapes[SEEN])[-1 if last_only else 0 :]
   taps = {path: jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in layers}
 
   def score(taps):
@@ -271,5 +271,5 @@ def _weights_and_gradients(
     return batch.explained.select(outputs, batch.classes), shown[SEEN]
 
   found, seen = gradients(score, taps, has_aux=True)
-  seen = dict(_in_order(seen))
+  seen = dict(in_order(seen))
   return [seen[path] for path in taps], [found[path] for path in taps]

@@ -5,6 +5,7 @@ All methods have one signature,
     scores = texts.occlusion(task, ids, mask, targets, batch_size=64, **settings)
 
     task        A `TextTask`: the network as functions of arrays, and its special tokens.
+                `language_task` and `reader_task` make that of a language model.
     ids         Token ids, ints [N, L].
     mask        bool [N, L], False on padding, which is at the end.
     targets     What to explain: None, the predicted class of each text; an int; ints [N] or
@@ -34,6 +35,7 @@ from .gradients import (
   saliency,
   sequential_integrated_gradients,
 )
+from .networks import explain_with, language_task, reader_task
 from .perturbation import kernel_shap, lime, occlusion, shapley_sampling
 from .running import logits_of
 from .task import TextTask
@@ -91,13 +93,16 @@ __all__ = [
   "attention_rollout",
   "attn_lrp",
   "attribute_with",
+  "explain_with",
   "input_x_gradient",
   "integrated_gradients",
   "kernel_shap",
+  "language_task",
   "lime",
   "logits_of",
   "names",
   "occlusion",
+  "reader_task",
   "saliency",
   "sequential_integrated_gradients",
   "shapley_sampling",
