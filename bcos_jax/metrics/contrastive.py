@@ -11,7 +11,7 @@ from scipy import special
 
 from ..errors import InputError
 from .scores import check_targets, random_maps, usable
-from .text_scores import TextScores, check_scores, check_tokens
+from .text_scores import TextScores, check_counted, check_tokens
 
 
 def contrastive_ranks(
@@ -34,11 +34,7 @@ def contrastive_ranks(
   Raises:
     InputError: Shapes that do not fit, NaN, or no text that can be scored.
   """
-  scores = np.asarray(scores, np.float64)
-  if scores.ndim != 2 or not scores.size:
-    raise InputError(f"The scores have shape {scores.shape}, expected [N, L].", "One per token.")
-  check_scores(scores, scores.shape)
-  counted = check_tokens("counted tokens", counted, scores.shape)
+  scores, counted = check_counted(scores, counted)
   evidence = check_tokens("evidence tokens", evidence, scores.shape) & counted
   kept, excluded = usable({"no evidence": ~evidence.any(axis=1)}, "texts")
   noise = random_maps(seed, range(len(scores)), scores.shape[1:])

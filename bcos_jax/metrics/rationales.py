@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from .scores import random_maps, usable
-from .text_scores import TextScores, check_scores, check_tokens, ranks_of
+from .text_scores import TextScores, check_counted, check_tokens, ranks_of
 
 Measure = Callable[[np.ndarray, np.ndarray], float]
 
@@ -104,11 +104,7 @@ def spans_of(chosen: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _agreement(measure: Measure, scores, rationales, counted, seed, share="scores") -> TextScores:
-  scores = np.asarray(scores, np.float64)
-  if scores.ndim != 2 or not scores.size:
-    raise InputError(f"The scores have shape {scores.shape}, expected [N, L].", "One per token.")
-  check_scores(scores, scores.shape)
-  counted = check_tokens("counted tokens", counted, scores.shape)
+  scores, counted = check_counted(scores, counted)
   marked = check_tokens("rationales", rationales, scores.shape) & counted
   kept, excluded = usable({"no marked token": ~marked.any(axis=1)}, "texts")
   noise = random_maps(seed, range(len(scores)), scores.shape[1:])

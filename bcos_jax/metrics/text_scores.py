@@ -69,6 +69,17 @@ def check_scores(scores: np.ndarray, expected: tuple[int, ...]) -> None:
     )
 
 
+def check_counted(scores: np.ndarray, counted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns scores float64 [N, L] and which tokens count, bool [N, L], or raises InputError."""
+  scores = np.asarray(scores, np.float64)
+  if scores.ndim != 2 or not scores.size:
+    raise InputError(
+      f"The scores have shape {scores.shape}, expected [N, L].", "Give one score per token."
+    )
+  check_scores(scores, scores.shape)
+  return scores, check_tokens("counted tokens", counted, scores.shape)
+
+
 def check_tokens(name: str, tokens: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   """Returns a choice of tokens as bool of a shape, or raises InputError."""
   tokens = np.asarray(tokens)
