@@ -29,6 +29,7 @@ EXACT = (
   "kernel_shap",
 )
 PREDICTED = np.argmax(methods.logits_of(toys.attending(), IDS, MASK), axis=1)
+PREDICTED_LINEAR = np.argmax(methods.logits_of(toys.linear()[0], IDS, MASK), axis=1)
 FEW = {
   "lime": {"samples": 60},
   "kernel_shap": {"samples": 40},
@@ -88,6 +89,9 @@ def test_contrast_and_functions_are_targets():
     MASK, table[IDS, TARGETS[:, None]] - table[IDS, (TARGETS[:, None] + 1) % 3], 0
   )
   np.testing.assert_allclose(contrast, expected, atol=1e-5)
+  mean = quick("input_x_gradient", task, Contrast(None, None))
+  expected = np.where(MASK, (table.T - table.mean(1)).T[IDS, PREDICTED_LINEAR[:, None]], 0)
+  np.testing.assert_allclose(mean, expected, atol=1e-5)
   function = quick("occlusion", task, lambda logits: logits[:, 0] - logits[:, 2])
   expected = np.where(SPECIAL, 0, table[IDS, 0] - table[IDS, 2])
   np.testing.assert_allclose(function, expected, atol=1e-5)
@@ -278,6 +282,7 @@ def test_texts_of_special_tokens_get_zeros():
 
 def test_bad_input():
   task, _ = toys.linear()
+  small = dataclasses.replace(task, vocabulary=int(IDS.max()))
   refused = [
     (lambda: methods.occlusion(task, IDS[0], MASK[0]), "expected integers [N, L]"),
     (lambda: methods.occlusion(task, IDS, MASK[:2]), "The mask is bool (2, 16)"),
@@ -287,6 +292,8 @@ def test_bad_input():
     (lambda: methods.occlusion(task, IDS, MASK, 3), "expected 0 to 2"),
     (lambda: methods.occlusion(task, IDS, MASK, [0]), "for 3 texts"),
     (lambda: methods.occlusion(task, IDS, MASK, Contrast(TARGETS, 3 - TARGETS)), "expected 0 to 2"),
+    (lambda: methods.occlusion(task, IDS, MASK, Contrast(0, -1)), "foils go down to -1"),
+    (lambda: methods.occlusion(small, IDS, MASK, 0), f"expected at most {IDS.max() - 1}"),
     (lambda: methods.occlusion(task, IDS, MASK, score="odds"), "Unknown score"),
     (lambda: methods.occlusion(task, IDS, MASK, words=IDS[:1]), "The words are"),
     (lambda: methods.attention_mean(task, IDS, MASK), "no 'attentions'"),

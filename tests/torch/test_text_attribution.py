@@ -81,7 +81,9 @@ def test_gradient_methods_are_captums():
   ids, masked, real, targets = tensors()
   arguments = {"target": targets, "additional_forward_args": (real,)}
   found = Saliency(forward).attribute(embedded(ids), **arguments)
-  assert rel(methods.saliency(task(), IDS, REAL, TARGETS), found.mean(-1).detach().numpy() * REAL) < 1e-5
+  assert (
+    rel(methods.saliency(task(), IDS, REAL, TARGETS), found.mean(-1).detach().numpy() * REAL) < 1e-5
+  )
   found = methods.saliency(task(), IDS, REAL, TARGETS, size="l2")
   signed = Saliency(forward).attribute(embedded(ids), abs=False, **arguments)
   assert rel(found, signed.norm(dim=-1).detach()) < 1e-5

@@ -36,6 +36,7 @@ def prepare(
     InputError: Ids, mask, targets, score or batch size that cannot be used, or a function missing.
   """
   ids, mask = check_texts(ids, mask)
+  check_vocabulary(task, ids)
   size = check_batch_size(batch_size) or len(ids)
   if score not in SCORES:
     raise unknown_name("score", score, SCORES)
@@ -48,7 +49,8 @@ def prepare(
   foils = None
   if isinstance(targets, Contrast):
     foils = split_target(targets.foil, len(ids), "texts")[1]
-    targets, foils = targets.target, MEAN if foils is None else foils
+    foils = np.array(MEAN) if foils is None else check_foils(np.asarray(foils))
+    targets = targets.target
   function, classes = split_target(targets, len(ids), "texts")
   texts = Texts(task, ids, mask, Chosen(function, score), None, None, 1, True, size, progress)
   outputs = jax.eval_shape(task.predict, ids[:1], mask[:1])
@@ -61,17 +63,18 @@ def prepare(
   return _with_classes(texts, np.asarray(classes), foils, outputs)
 
 
-def _with_classes(texts: Texts, classes: np.ndarray, foils: Any, outputs: Any) -> Texts:
-  if foils is MEAN:
-    foils = np.full(classes.shape, MEAN)
-  elif foils is not None:
-    check_range(foils, outputs)
+def _with_classes(
+  texts: Texts, classes: np.ndarray, foils: np.ndarray | None, outputs: Any
+) -> Texts:
   check_range(classes, outputs)
-  if foils is not None and np.shape(foils) != classes.shape:
-    raise InputError(
-      f"The classes have shape {classes.shape}, the foils {np.shape(foils)}; expected the same.",
-      "Give one foil per class.",
-    )
+  if foils is not None:
+    check_range(np.maximum(foils, 0), outputs)
+    if foils.shape not in ((), classes.shape):
+      raise InputError(
+        f"The classes have shape {classes.shape}, the foils {foils.shape}; expected the same.",
+        "Give one foil per class.",
+      )
+    foils = np.broadcast_to(foils, classes.shape)
   columns = np.int32(classes).reshape(len(classes), -1)
   return dataclasses.replace(
     texts,
@@ -80,6 +83,27 @@ def _with_classes(texts: Texts, classes: np.ndarray, foils: Any, outputs: Any) -
     count=columns.shape[1],
     single=classes.ndim == 1,
   )
+
+
+def check_foils(foils: np.ndarray) -> np.ndarray:
+  """Returns foils, or raises InputError if one is negative, which would be none."""
+  if foils.min() < 0:
+    raise InputError(
+      f"The foils go down to {foils.min()}, expected classes from 0 on.",
+      "Leave the foil out for the mean.",
+    )
+  return foils
+
+
+def check_vocabulary(task: TextTask, ids: np.ndarray) -> None:
+  """Raises InputError if an id is outside the vocabulary; a compiled network cannot say so."""
+  highest = max(int(ids.max()), task.mask_id, task.pad_id)
+  if task.vocabulary is not None and highest >= task.vocabulary:
+    raise InputError(
+      f"The ids, that of the mask token included, go up to {highest}, expected at most "
+      f"{task.vocabulary - 1}.",
+      "Give the tokenizer that lies beside the network's checkpoint.",
+    )
 
 
 def check_texts(ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

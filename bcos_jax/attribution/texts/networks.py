@@ -82,6 +82,7 @@ def language_task(
     mask_id=mask_id,
     special_ids=special_ids,
     pad_id=pad_id,
+    vocabulary=model.vocab_size,
     reads="last" if decoder else "first",
   )
 

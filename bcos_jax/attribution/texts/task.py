@@ -39,6 +39,7 @@ class TextTask:
       their end of text.
     special_ids: Ids that are never replaced and never counted, such as [CLS], [SEP] and [PAD].
     pad_id: Fills texts up where tokens are deleted.
+    vocabulary: Number of ids, for the check that all are known; None for no check.
     reads: Where the head reads the last layer: 'first' token, 'last' real token, or their 'mean'.
   """
 
@@ -50,6 +51,7 @@ class TextTask:
   mask_id: int
   special_ids: tuple[int, ...] = ()
   pad_id: int = 0
+  vocabulary: int | None = None
   reads: str = "first"
 
   def __post_init__(self):
@@ -77,5 +79,5 @@ class TextTask:
 
 
 jax.tree_util.register_dataclass(
-  TextTask, _FUNCTIONS, ["mask_id", "special_ids", "pad_id", "reads"]
+  TextTask, _FUNCTIONS, ["mask_id", "special_ids", "pad_id", "vocabulary", "reads"]
 )
