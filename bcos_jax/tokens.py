@@ -78,6 +78,16 @@ def check_texts(texts: Sequence[str]) -> None:
       raise InputError(f"Text {index} ({short(text)}) is empty, expected words.", "Leave it out.")
 
 
+def special_ids(source: Any) -> list[int]:
+  """Returns the ids that are no text even where a text spells them.
+
+  A hidden word and an unknown one are part of a text, unless the same id ends texts.
+  """
+  words = {source.mask_token_id, source.unk_token_id}
+  ends = {source.eos_token_id, source.bos_token_id, source.sep_token_id}
+  return sorted(set(source.all_special_ids) - (words - ends))
+
+
 def word_numbers(batch: TextBatch) -> np.ndarray:
   """Returns the number of each token's word in its text, int32 [N, L].
 
@@ -135,9 +145,7 @@ def _padded(
   ids = np.full(shape, pad, np.int32)
   mask, special = np.zeros(shape, np.int32), np.ones(shape, bool)
   spans = np.zeros((*shape, 2), np.int32)
-  # Also where a text spells them out. An unknown word, or a hidden one, is part of it.
-  roles = ("cls_token_id", "sep_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
-  marks = [number for role in roles if (number := getattr(source, role, None)) is not None]
+  marks = special_ids(source)
   for i, own in enumerate(rows["input_ids"]):
     size = len(own)
     ids[i, :size], mask[i, :size] = own, 1

@@ -86,6 +86,10 @@ def _timm(plan: Plan) -> tuple[Any | None, str]:
   return _filled(network, plan), f"timm {timm.__version__}"
 
 
+_WITH_HEAD = {"GPT2Model": "GPT2LMHeadModel"}
+"""Networks whose tied head needs no weights of its own: ours always have it."""
+
+
 def _huggingface(plan: Plan) -> tuple[Any | None, str]:
   import torch
   import transformers
@@ -94,7 +98,7 @@ def _huggingface(plan: Plan) -> tuple[Any | None, str]:
   if folder is None:
     return None, "the checkpoint came without config.json"
   named = (plan.checkpoint.config.get("architectures") or [None])[0]
-  cls = getattr(transformers, named or "", None)
+  cls = getattr(transformers, _WITH_HEAD.get(named, named or ""), None)
   if cls is None:
     return None, f"transformers has no class {named!r}"
   # transformers itself maps the keys of files to those of its current modules.
@@ -112,12 +116,23 @@ def _huggingface(plan: Plan) -> tuple[Any | None, str]:
 
 def _tower(network: Any, plan: Plan) -> Any:
   """Lets a network be called with what our network reads: pictures, or tokens."""
+  if isinstance(plan.model, models.LanguageModel):
+    return _language_model(network, plan)
   reads = "text" if isinstance(plan.model, models.TextTransformer) else "image"
   # Only networks of two towers have these.
   forward = getattr(network, f"get_{reads}_features", network.forward)
   if reads == "image" and type(network).__name__.startswith("Siglip2"):
     forward = functools.partial(_as_patches, forward, plan.model.patch_size)
   network.forward = forward
+  return network
+
+
+def _language_model(network: Any, plan: Plan) -> Any:
+  """Lets a network without head return its hidden states, where transformers pools them too."""
+  if not plan.keys.layout.startswith("hidden"):
+    return network
+  forward = network.forward
+  network.forward = lambda tokens: forward(tokens).last_hidden_state
   return network
 
 

@@ -109,7 +109,12 @@ def _architecture(bundle: Bundle, config: Mapping[str, Any]) -> dict[str, Any]:
   if not model.num_classes or names[0].endswith("ForSequenceClassification"):
     return {}
   family = names[0].removesuffix("Model").partition("For")[0]
-  return {"architectures": [f"{family}ForSequenceClassification"]}
+  labels = bundle.labels or [f"LABEL_{i}" for i in range(model.num_classes)]
+  return {
+    "architectures": [f"{family}ForSequenceClassification"],
+    "id2label": dict(enumerate(labels)),
+    "label2id": {label: i for i, label in enumerate(labels)},
+  }
 
 
 def _write_orbax(bundle: Bundle, staged: pathlib.Path):

@@ -16,12 +16,13 @@ from .parts import norm, scale
 from .rules import Rule, Skip, Table
 
 _BLOCK = "decoder_{i}"
+_IN_BLOCK = f"params/{_BLOCK}/norm1/scale"
 _QKV = tuple(f"params/{_BLOCK}/attn/{part}" for part in ("query", "key", "value"))
 _TABLE = "params/embeddings/word"
 
 
-def _unused(source: str, reason: str) -> Skip:
-  return Skip(source, reason, beside=_TABLE, optional=True)
+def _unused(source: str, reason: str, beside: str = _TABLE) -> Skip:
+  return Skip(source, reason, beside=beside, optional=True)
 
 
 def _head(tied: bool) -> Rule | Skip:
@@ -52,8 +53,8 @@ def _gpt2(prefix: str, tied: bool) -> Table:
     *conv("mlp.c_proj", "mlp/linear2"),
     *norm(f"{prefix}ln_f", "norm"),
     _head(tied),
-    _unused(f"{layer}.attn.bias", "the causal mask"),
-    _unused(f"{layer}.attn.masked_bias", "the causal mask"),
+    _unused(f"{layer}.attn.bias", "the causal mask", _IN_BLOCK),
+    _unused(f"{layer}.attn.masked_bias", "the causal mask", _IN_BLOCK),
   )
 
 
@@ -83,7 +84,7 @@ def _llama(biased: tuple[bool, bool], tied: bool) -> Table:
     *maps,
     scale("model.norm", "norm"),
     _head(tied),
-    _unused(f"{layer}.self_attn.rotary_emb.inv_freq", "the rotary frequencies"),
+    _unused(f"{layer}.self_attn.rotary_emb.inv_freq", "the rotary frequencies", _IN_BLOCK),
   )
 
 

@@ -104,7 +104,7 @@ class Layout:
   """One way in which a source writes a network.
 
   Attributes:
-    task: 'classify', 'masked_lm' or 'bare'.
+    task: 'classify', 'masked_lm' or 'hidden', which has no head.
     prefixed: Whether the encoder's keys have the family's prefix.
     bcos: The names of B-cos LM: maps are inside a module `linear`, and there are no biases.
     norm: Names of scale and bias of a norm; the first BERT files have gamma and beta.
@@ -122,7 +122,7 @@ class Layout:
     """The plainest one is the layout of networks that come from nowhere."""
     parts = [self.task] * (self.task != "classify") + ["bare"] * (not self.prefixed)
     parts += ["gamma"] * (self.norm[0] == "gamma") + ["untied"] * (not self.tied)
-    return "_".join(dict.fromkeys(parts))
+    return "_".join(parts)
 
 
 def _unused(source: str, reason: str) -> Skip:
@@ -173,17 +173,17 @@ def _heads(names, layout: Layout, prefix: str, dense, norm) -> Iterator[Rule | S
   elif pooler:  # part of the encoder, whatever the head is
     yield _unused(first.removesuffix(".dense") + ".{rest*}", _OTHER_HEAD)
   if layout.task == "masked_lm":
-    yield from [
-      *dense(names.transform[0], "transform"),
-      *norm(names.transform[1], "transform_norm"),
-      Rule(bias, "params/vocabulary/bias"),
-    ]
+    yield from dense(names.transform[0], "transform")
+    yield from norm(names.transform[1], "transform_norm")
+    # Not tied, transformers leaves the bias outside of the map without use.
+    used, other = (bias, f"{decoder}.bias") if layout.tied else (f"{decoder}.bias", bias)
+    yield Rule(used, "params/vocabulary/bias")
+    if used != other:
+      yield _unused(other, f"not used: {used} is")
     if layout.tied:
       yield _unused(f"{decoder}.weight", "is the table of tokens")
     else:
       yield Rule(f"{decoder}.weight", "params/vocabulary/kernel", DENSE)
-    if bias != f"{decoder}.bias":
-      yield _unused(f"{decoder}.bias", f"is {bias}")
   else:
     modules = (*names.transform, decoder)
     for root in dict.fromkeys(module.partition(".")[0] for module in modules):
@@ -222,7 +222,9 @@ def _keys(family: str, layout: Layout) -> Keys:
   names = FAMILIES[family]
 
   def fits(model: TextEncoder) -> bool:
-    task = "masked_lm" if model.task == "masked_lm" else "classify" if model.num_classes else "bare"
+    task = (
+      "masked_lm" if model.task == "masked_lm" else "classify" if model.num_classes else "hidden"
+    )
     tied = layout.tied == model.tied or task != "masked_lm"
     return _family(model) == family and layout.task == task and tied
 
@@ -244,8 +246,8 @@ LAYOUTS: tuple[Layout, ...] = (
   Layout("masked_lm"),
   Layout("masked_lm", tied=False),
   Layout("masked_lm", norm=_GAMMA),
-  Layout("bare", prefixed=False),
-  Layout("bare"),
+  Layout("hidden", prefixed=False),
+  Layout("hidden"),
   Layout("classify", bcos=True),
   Layout("masked_lm", bcos=True),
 )

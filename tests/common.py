@@ -43,6 +43,8 @@ _TOKENS = (
   "position",
   "probe",
   "relative_position_bias",
+  "word",
+  "token_type",
 )
 
 
@@ -160,3 +162,9 @@ def quick_compilation() -> Iterator[None]:
     yield
   finally:
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@functools.cache
+def applied_to_texts(model) -> Callable[..., jax.Array]:
+  """Returns the compiled function (variables, ids, mask) -> outputs of a language model."""
+  return jax.jit(lambda variables, ids, mask: model.apply(variables, ids, mask=mask))

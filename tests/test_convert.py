@@ -342,6 +342,8 @@ def test_tables_name_every_leaf_once():
     conventional = bcos_jax.create(name, ops=StandardOps())
     if getattr(conventional, "image_size", 0) > 32 or name in ("resnet32", "resnet44", "resnet56"):
       continue  # These are deeper, and no other.
+    if getattr(conventional, "reads", "") == "text" and conventional.width > 32:
+      continue
     has_classes = any(field.name == "num_classes" for field in dataclasses.fields(conventional))
     served = []
     for keys in KEYS[type(conventional)]:

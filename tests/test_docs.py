@@ -78,7 +78,7 @@ def test_model_types_are_those_that_are_read():
   section = PAGES["converting.md"].read_text(encoding="utf-8")
   listed = re.search(r"Model types: (.*?)\. timm", section).group(1)
   own = {kind for kind in READERS if kind.startswith("aloe_")}
-  assert set(re.findall(r"`(\w+)`", listed)) == READERS.keys() - own
+  assert set(re.findall(r"`([\w-]+)`", listed)) == READERS.keys() - own
 
 
 def _module(name, block):

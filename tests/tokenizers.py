@@ -38,3 +38,18 @@ def words(folder: pathlib.Path, size: int = 50, *, pad: str | None = "<pad>") ->
   )
   tokenizer.save_pretrained(folder)
   return folder
+
+
+def wordpieces(folder: pathlib.Path, size: int = 60) -> pathlib.Path:
+  """Saves a tokenizer of lower-case word pieces with BERT's special tokens, ids 0 to 4."""
+  from transformers import BertTokenizerFast
+
+  known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *". , ! ? ' - ##s ##ing ##ny".split()]
+  known += "a an the film movie was is not very fun good bad watch don t and but it".split()
+  known += [f"<{i}>" for i in range(size - len(known))]
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / "vocab.txt").write_text("\n".join(known), encoding="utf-8")
+  tokenizer = BertTokenizerFast(vocab=str(folder / "vocab.txt"))
+  tokenizer.save_pretrained(folder)
+  (folder / "vocab.txt").unlink()
+  return folder

@@ -17,12 +17,11 @@ from ...explain_tokens import explain_tokens
 from ...models import LanguageModel, TextDecoder
 from ...targets import Variables
 from ...text_reader import TextReader, pad_id
+from ...tokens import special_ids
 from ..attention import in_order, lrp_ops
 from ..families import SEEN, SeenAttention, replaced
 from ..task import Array
 from .task import TextTask
-
-_ROLES = ("cls", "sep", "bos", "eos", "pad")
 
 
 def reader_task(reader: TextReader, *, rule: str = "attn_lrp") -> TextTask:
@@ -35,13 +34,12 @@ def reader_task(reader: TextReader, *, rule: str = "attn_lrp") -> TextTask:
     InputError: As `language_task`.
   """
   source = reader.tokenizer
-  special = [getattr(source, f"{role}_token_id", None) for role in _ROLES]
   stand_ins = (source.mask_token_id, source.unk_token_id, source.eos_token_id, 0)
   return language_task(
     reader.model,
     reader.variables,
     mask_id=next(number for number in stand_ins if number is not None),
-    special_ids=tuple(sorted({number for number in special if number is not None})),
+    special_ids=tuple(special_ids(source)),
     pad_id=pad_id(reader.model, source),
     rule=rule,
   )
