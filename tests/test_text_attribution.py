@@ -13,6 +13,8 @@ from bcos_jax import BcosOps, StandardOps
 from bcos_jax.attribution import texts as methods
 from bcos_jax.attribution.texts import Contrast
 from bcos_jax.errors import InputError
+from bcos_jax.text_reader import TextReader
+from bcos_jax.train.data import vocabularies
 
 from . import text_tasks as toys
 
@@ -266,6 +268,16 @@ def test_own_explanations_are_cp_lrp():
   np.testing.assert_allclose(methods.attn_lrp(task, ids, MASK, TARGETS), own, atol=1e-5)
   with pytest.raises(InputError, match="no logits of a whole text"):
     methods.language_task(model.clone(task="masked_lm"), variables, mask_id=5)
+
+
+def test_readers_are_tasks(tmp_path):
+  model, variables, _, _ = language("llama_tiny", StandardOps())
+  for kind, special, mask_id in (("encoder", (0, 2, 3), 4), ("decoder", (0, 2), 1)):
+    tokenizer = vocabularies.save_words(tmp_path / kind, ["good", "bad"], kind=kind)
+    reader = TextReader(model=model, variables=variables, tokenizer=tokenizer, length=8)
+    task = methods.reader_task(reader)
+    assert (task.special_ids, task.mask_id, task.reads) == (special, mask_id, "last")
+    assert task.vocabulary == model.vocab_size
 
 
 def test_texts_of_special_tokens_get_zeros():
