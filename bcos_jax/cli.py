@@ -548,15 +548,16 @@ def _add_explain(commands):
     commands,
     "explain",
     _explain,
-    "explain what a network sees in pictures",
+    "explain what a network sees in pictures, or which words decided",
     "bcos-jax explain runs/quickstart/bcosified digit.png; or for an image tower: bcos-jax explain "
     'bundles/clip_image photo.jpg --text "a dog, a cat" --text_tower bundles/clip_text '
-    "--tokenizer tokenizers/clip",
+    "--tokenizer tokenizers/clip; or for a language model: bcos-jax explain bundles/reviews "
+    '--text "not funny at all"',
   )
   command.add_argument("bundle", type=pathlib.Path, help="folder of a saved network")
   command.add_argument(
     "pictures",
-    nargs="+",
+    nargs="*",
     metavar="picture",
     type=pathlib.Path,
     help="PNG, JPEG, WebP, ...: any size and kind",
@@ -572,8 +573,15 @@ def _add_explain(commands):
   )
   command.add_argument("--batch_size", type=int, default=16, help="pictures at a time")
   command.add_argument(
-    "--text", help="texts to look for, separated by commas; for bundles of image towers"
+    "--text",
+    help="texts to look for, separated by commas, for bundles of image towers; the text to explain "
+    "for those of language models",
   )
+  command.add_argument(
+    "--text_file", "--text-file", type=pathlib.Path, help="texts to explain, one per line"
+  )
+  command.add_argument("--foil", help="class or token that the target is compared with, for texts")
+  command.add_argument("--truncate", action="store_true", help="cut texts that are too long")
   command.add_argument("--text_tower", type=pathlib.Path, help="bundle of the text tower")
   command.add_argument("--tokenizer", type=pathlib.Path, help="folder of its tokenizer")
   command.add_argument(
@@ -585,6 +593,16 @@ def _add_explain(commands):
 
 
 def _explain(options, _):
+  from .explain_sentences import is_language_bundle
+
+  if is_language_bundle(options.bundle):
+    _explain_sentences(options)
+    return
+  for name in ("text_file", "foil", "truncate"):
+    if getattr(options, name):
+      raise InputError(f"--{name} is for language models, the bundle is of none.", "Leave it out.")
+  if not options.pictures:
+    raise InputError("No pictures are given.", "Name picture files after the bundle.")
   shared = {"output": options.output, "batch_size": options.batch_size}
   if options.text is not None:
     _check_text(options)
@@ -607,6 +625,29 @@ def _explain(options, _):
   from .explain_pictures import explain_pictures
 
   explain_pictures(options.bundle, options.pictures, target=options.target, **shared)
+
+
+def _explain_sentences(options):
+  from .explain_sentences import explain_sentences, read_lines
+
+  for name in ("pictures", "text_tower", "unpooled", "power"):
+    if getattr(options, name) not in (None, False, []):
+      raise InputError(f"{name} is given, the network reads texts.", "Leave it out.")
+  if (options.text is None) == (options.text_file is None):
+    raise InputError(
+      "Neither or both of --text and --text_file are given.", 'Give one, e.g. --text "so funny".'
+    )
+  texts = [options.text] if options.text_file is None else read_lines(options.text_file)
+  explain_sentences(
+    options.bundle,
+    texts,
+    tokenizer=options.tokenizer,
+    target=options.target,
+    foil=options.foil,
+    truncate=options.truncate,
+    output=options.output,
+    batch_size=options.batch_size,
+  )
 
 
 def _check_text(options):

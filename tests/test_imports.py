@@ -39,6 +39,7 @@ RANKS = {
   "metrics": 8,
   "explain_text": 8,
   "explain_pictures": 9,
+  "explain_sentences": 9,
   "convert": 9,
   "explain_prompts": 10,
   "train": 10,
