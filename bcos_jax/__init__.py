@@ -10,6 +10,8 @@ from .errors import RunError as RunError
 from .explain import Explanation as Explanation
 from .explain import dynamic_linear as dynamic_linear
 from .explain import explain as explain
+from .explain_patches import backbone as backbone
+from .explain_patches import explain_patches as explain_patches
 from .explain_text import explain_text as explain_text
 from .explain_tokens import explain_tokens as explain_tokens
 from .inputs import Encoding as Encoding

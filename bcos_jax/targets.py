@@ -81,6 +81,11 @@ def _shapes(model: nn.Module, side: tuple[int, int]) -> tuple[dict[str, tuple[in
   return {path: leaves[path].shape for path in paths}, outputs
 
 
+def output_shapes(model: nn.Module, side: tuple[int, int]) -> Any:
+  """Returns the shapes of a network's outputs for one image of `side` pixels; computes nothing."""
+  return _shapes(model, side)[1]
+
+
 def check_variables(model: nn.Module, variables: Variables, side: tuple[int, int]) -> None:
   """Raises InputError unless a network finds its variables, for images of `side` pixels."""
   wanted, _ = _shapes(model, side)
@@ -125,8 +130,7 @@ def blaming_variables(
 
 def check_classes(model: nn.Module, side: tuple[int, int], classes: Array | np.ndarray) -> None:
   """Raises InputError unless a network has logits [N, C] and every class is one of them."""
-  _, outputs = _shapes(model, side)
-  check_range(classes, outputs)
+  check_range(classes, output_shapes(model, side))
 
 
 def check_range(classes: Array | np.ndarray, outputs: Any) -> None:

@@ -332,6 +332,13 @@ def test_scalars_stay_scalars():
   assert rules.export(leaves, table, {})["b"].shape == ()
 
 
+def _shallow(model):
+  """Returns a network with one block, or one a stage: tables number blocks, they do not count."""
+  fields = {name: getattr(model, name, None) for name in ("depth", "stages", "blocks", "depths")}
+  ones = {n: (1,) * len(v) if isinstance(v, tuple) else 1 for n, v in fields.items() if v}
+  return model.clone(**ones)
+
+
 def test_tables_name_every_leaf_once():
   """Every leaf of every family that a table serves is written by exactly one rule.
 
@@ -344,12 +351,13 @@ def test_tables_name_every_leaf_once():
       continue  # These are deeper, and no other.
     if getattr(conventional, "reads", "") == "text" and conventional.width > 32:
       continue
+    conventional = _shallow(conventional)
     has_classes = any(field.name == "num_classes" for field in dataclasses.fields(conventional))
     served = []
     for keys in KEYS[type(conventional)]:
       bare = has_classes and (keys.layout or keys.source == "aloe")
       classes = {"num_classes": 0} if bare else {}
-      model = bcos_jax.create(name, ops=keys.ops, **classes)
+      model = _shallow(bcos_jax.create(name, ops=keys.ops, **classes))
       if not keys.fits(model):
         continue
       targets = [t for e in keys.table if isinstance(e, convert.Rule) for t in e.targets]

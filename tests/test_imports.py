@@ -37,6 +37,7 @@ RANKS = {
   "zero_shot": 7,
   "attribution": 7,
   "metrics": 8,
+  "explain_patches": 8,
   "explain_text": 8,
   "explain_pictures": 9,
   "explain_sentences": 9,

@@ -15,9 +15,10 @@ from bcos_jax.train import config as configs
 from bcos_jax.train import loop, losses, objectives, optimizer, sharding, start, state, step
 from bcos_jax.train.objectives import alignment
 
-from .common import filled, flat, photos, rel, tiny
+from .common import applied, filled, flat, photos, rel, tiny
 
 
+@functools.cache
 def pair(name: str = "dinov3_test", **fields):
   """A conventional network of features, and its B-cos twin, with their variables."""
   model = tiny(name, StandardOps(), **{"num_classes": 0, "depth": 3} | fields)
@@ -31,6 +32,11 @@ def cosines(first, second) -> np.ndarray:
   return (first * second).sum(-1) / norms
 
 
+def features(model, variables, images):
+  return applied(model)(variables, images)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def blocks(model, variables, images):
   """What every block returns, in order, by capturing everything."""
   _, seen = model.apply(
@@ -49,17 +55,14 @@ def test_alignment_is_the_sum_of_the_published_terms():
   goal = objectives.Alignment(
     student, objectives.Teacher(teacher), (1, 3), token_weight=0.5, pooled_weight=2.0
   )
-  found = goal.evaluate(variables, {"image": images}, frozen)
+  found = jax.jit(goal.evaluate)(variables, {"image": images}, frozen)
   own, other = blocks(student, variables, images), blocks(teacher, frozen, images)
   tokens = {}
   for depth in (1, 3):
     keep = np.r_[0, 1 + teacher.registers : own[0].shape[1]]
     tokens[depth] = cosines(own[depth - 1][:, keep], other[depth - 1][:, keep]).mean(-1)
     np.testing.assert_allclose(found[f"similarity_{depth}"], tokens[depth], rtol=1e-5)
-  features = [
-    m.apply(v, m.ops.encoding(images)) for m, v in ((student, variables), (teacher, frozen))
-  ]
-  pooled = cosines(*features)
+  pooled = cosines(features(student, variables, images), features(teacher, frozen, images))
   np.testing.assert_allclose(found["similarity"], pooled, rtol=1e-5)
   loss = 2.0 * (1 - pooled) + 0.5 * sum(1 - tokens[depth] for depth in (1, 3))
   np.testing.assert_allclose(found["loss"], loss, rtol=1e-5)
@@ -73,7 +76,7 @@ def test_a_student_that_is_the_teacher_has_nothing_to_learn():
   def loss(params):
     return goal.train(params, {}, {"image": photos(2)}, frozen, jax.random.key(0))[0]
 
-  value, gradient = jax.value_and_grad(loss)(params)
+  value, gradient = jax.jit(jax.value_and_grad(loss))(params)
   assert abs(value) < 1e-5
   assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) < 1e-4
 
@@ -112,9 +115,13 @@ def test_contrast_is_siglip_of_unit_embeddings(learned):
   params = variables["params"]
   if learned:
     params = {**params, objectives.OWN: goal.own_parameters()}
-  loss, (_, metrics) = goal.train(params, {}, {"image": images}, frozen, jax.random.key(0))
+
+  def train(params):
+    return goal.train(params, {}, {"image": images}, frozen, jax.random.key(0))
+
+  (loss, (_, metrics)), gradient = jax.jit(jax.value_and_grad(train, has_aux=True))(params)
   own, other = (
-    np.asarray(m.apply(v, m.ops.encoding(images)), np.float64)
+    np.asarray(features(m, v, images), np.float64)
     for m, v in ((student, variables), (teacher, frozen))
   )
   near = cosines(own[:, None], other[None])
@@ -123,10 +130,7 @@ def test_contrast_is_siglip_of_unit_embeddings(learned):
   assert loss == pytest.approx(expected, rel=1e-5)
   assert metrics["similarity"] == pytest.approx(np.diag(near).mean(), rel=1e-5)
   if learned:
-    gradient = jax.grad(
-      lambda p: goal.train(p, {}, {"image": images}, frozen, jax.random.key(0))[0]
-    )(params)[objectives.OWN]
-    assert all(float(jnp.abs(leaf)) > 0 for leaf in gradient.values())
+    assert all(float(jnp.abs(leaf)) > 0 for leaf in gradient[objectives.OWN].values())
 
 
 def test_negatives_of_one_part_and_absent_texts_do_not_count():
@@ -134,16 +138,15 @@ def test_negatives_of_one_part_and_absent_texts_do_not_count():
   batch = {"image": photos(4)}
   whole = objectives.Contrast(student, objectives.Teacher(teacher), groups=2)
   parts = objectives.Contrast(student, objectives.Teacher(teacher))
-  together = whole.evaluate(variables, batch, frozen)["loss"]
+  evaluate = jax.jit(parts.evaluate)
+  together = jax.jit(whole.evaluate)(variables, batch, frozen)["loss"]
   alone = [
-    parts.evaluate(variables, {"image": batch["image"][rows]}, frozen)["loss"]
+    evaluate(variables, {"image": batch["image"][rows]}, frozen)["loss"]
     for rows in (slice(0, 2), slice(2, 4))
   ]
   np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-5)
   masked = batch | {"mask": np.array([1.0, 1.0, 0.0, 0.0])}
-  np.testing.assert_allclose(
-    parts.evaluate(variables, masked, frozen)["loss"][:2], alone[0], rtol=1e-5
-  )
+  np.testing.assert_allclose(evaluate(variables, masked, frozen)["loss"][:2], alone[0], rtol=1e-5)
   assert losses.siglip(np.ones((2, 1)), np.ones((2, 1)))[0] == pytest.approx(
     np.log1p(np.exp(0.0)) + np.log1p(np.exp(0.0))
   )
@@ -153,8 +156,8 @@ def test_the_teacher_gets_its_own_size_of_the_same_picture():
   (teacher, frozen), _ = pair()
   images = photos(2, 32)
   small = jax.image.resize(images, (2, 16, 16, 3), "linear", antialias=True)
-  resized = objectives.Teacher(teacher, size=16).features(frozen, images)
-  assert rel(resized, objectives.Teacher(teacher).features(frozen, small)) < 1e-6
+  resized = jax.jit(objectives.Teacher(teacher, size=16).features)(frozen, images)
+  assert rel(resized, jax.jit(objectives.Teacher(teacher).features)(frozen, small)) < 1e-6
 
 
 @pytest.mark.parametrize("kind", ["align", "clip"])

@@ -21,7 +21,7 @@ from .simple_vit import patchify
 
 Array = jax.Array
 
-POOLS = ("cls", "mean", "cls_mean", "map")
+POOLS = ("cls", "mean", "cls_mean", "map", "none")
 POSITIONS = ("learned", "rotary")
 
 _token_init = nn.initializers.normal(0.02)
@@ -210,8 +210,9 @@ class VisionTransformer(ImageModel):
     rope_theta: Base of the rotary frequencies.
     pre_norm: A norm between embeddings and blocks (CLIP).
     final_norm: A norm behind the blocks.
-    pool: 'cls', the class token; 'mean' of the patches; 'cls_mean', both side by side; or 'map',
-      attention with a learned probe.
+    pool: 'cls', the class token; 'mean' of the patches; 'cls_mean', both side by side; 'map',
+      attention with a learned probe; or 'none', for networks without classes: the features of
+      each patch, see `bcos_jax.explain_patches`.
     pooler: Features of a dense map with tanh behind the pooling (bare Hugging Face ViTs); 0 for
       none.
     projection: Features of a projection without bias behind the pooling (CLIP); 0 for none.
@@ -259,11 +260,15 @@ class VisionTransformer(ImageModel):
 
   @nn.compact
   def __call__(self, x: Array, train: bool = False) -> Array:
-    """Maps encoded images [N, H, W, channels] to float32 logits, or features, [N, D]."""
+    """Maps encoded images [N, H, W, channels] to float32 logits, or features, [N, D].
+
+    With pool='none', to the features of patches [N, h, w, D].
+    """
     ops = self.ops
     ops.check_encoded(x)
     self._check()
-    rotary = self._rotary(self._grid(x))
+    grid = self._grid(x)
+    rotary = self._rotary(grid)
     x = self._embeddings()(x)
     if self.pre_norm:
       x = ops.layer_norm(eps=self.norm_eps, name="pre_norm")(x)
@@ -272,6 +277,8 @@ class VisionTransformer(ImageModel):
     if self.final_norm:
       x = ops.layer_norm(eps=self.norm_eps, name="norm")(x)
     x = self._pooled(x)
+    if self.pool == "none":
+      return x.reshape(len(x), *grid, -1).astype("float32")
     if not self.num_classes:
       return global_avg_pool(x).astype("float32")
     return ops.readout(self._head(), x, tokens=True)
@@ -284,7 +291,7 @@ class VisionTransformer(ImageModel):
       x = AttentionPool(
         ops, self.num_heads, self.mlp_dim, self.activation, self.norm_eps, name="pool"
       )(x)
-    elif self.pool == "mean":
+    elif self.pool in ("mean", "none"):
       x = patches
     elif self.pool == "cls_mean":
       x = jnp.concatenate([x[:, 0], global_avg_pool(patches)], axis=-1)
@@ -292,7 +299,7 @@ class VisionTransformer(ImageModel):
       x = jnp.concatenate([x[:, 0], x[:, 1]], axis=-1)
     else:
       x = x[:, 0]
-    if self.pooler:
+    if self.pooler and self.pool != "none":
       x = ops.act(ops.dense(self.pooler, name="pooler")(x), "tanh")
     if self.projection:
       x = ops.dense(self.projection, use_bias=False, name="projection")(x)
@@ -324,6 +331,11 @@ class VisionTransformer(ImageModel):
         f"class_token is {self.class_token}, distillation_token {token}, distillation_head {head} "
         f"and pool {self.pool!r}.",
         "Distillation (DeiT) goes with a class token, its head with both tokens and pool='cls'.",
+      )
+    if self.pool == "none" and self.num_classes:
+      raise InputError(
+        f"pool is 'none' with {self.num_classes} classes.",
+        "Use num_classes=0, and read the features of patches out with `bcos_jax.explain_patches`.",
       )
     if not self.class_token and self.pool in ("cls", "cls_mean"):
       raise InputError(

@@ -1,0 +1,7 @@
+"""Runs the command with `python -m bcos_jax.cli`."""
+
+import sys
+
+from . import main
+
+sys.exit(main())

@@ -1,0 +1,40 @@
+"""The command `app`."""
+
+from __future__ import annotations
+
+import pathlib
+
+from .command import add_command
+
+
+def add_app(commands):
+  command = add_command(
+    commands,
+    "app",
+    _app,
+    "explain pictures on a page in the browser, on this machine",
+    "bcos-jax app runs/quickstart/bcosified",
+  )
+  command.set_defaults(after_stop="run the same command again.")
+  command.add_argument(
+    "bundles",
+    nargs="+",
+    metavar="bundle",
+    type=pathlib.Path,
+    help="folder of a saved network; two to compare them",
+  )
+  command.add_argument("--host", default="127.0.0.1", help="address to listen on")
+  command.add_argument("--port", type=int, default=7860, help="port to listen on; 0: a free one")
+  command.add_argument("--max_upload_mb", type=float, default=10.0, help="largest picture file")
+  command.add_argument(
+    "--max_megapixels", type=float, default=50.0, help="largest picture, in million pixels"
+  )
+  command.add_argument("--no_examples", action="store_true", help="offer no pictures to begin with")
+
+
+def _app(options, _):
+  from .. import app
+
+  limits = app.Limits(options.max_upload_mb, options.max_megapixels)
+  settings = app.Settings(options.host, options.port, limits, not options.no_examples)
+  app.serve(options.bundles, settings, say=lambda line: print(line, flush=True))

@@ -1,0 +1,109 @@
+"""The commands that list, convert and B-cosify networks."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import pathlib
+
+from ..errors import InputError
+from .command import add_command
+
+
+def add_models(commands):
+  command = add_command(
+    commands,
+    "models",
+    _models,
+    "list the networks, what they come from and what was published",
+    "bcos-jax models vit",
+  )
+  command.add_argument("pattern", nargs="?", default="", help="part of a name")
+
+
+def _models(options, _):
+  from ..convert import catalogue
+
+  catalogue.show(options.pattern)
+
+
+def add_convert(commands):
+  command = add_command(
+    commands,
+    "convert",
+    _convert,
+    "convert a PyTorch or Hugging Face checkpoint to a bundle, or a bundle back",
+    "bcos-jax convert resnet50.pth bundles/resnet50 --architecture=resnet50",
+  )
+  command.add_argument("source", help="file, folder, hub id owner/name, or bundle")
+  command.add_argument("destination", type=pathlib.Path, help="what to write")
+  command.add_argument("--architecture", help="see `bcos-jax models`; found out if not given")
+  command.add_argument("--source", dest="layout", help="whose keys these are, e.g. torchvision")
+  command.add_argument("--dtype", help="float32 (default), bfloat16, float16, or source")
+  command.add_argument("--num_classes", type=int, help="puts a new head of so many classes")
+  command.add_argument("--to", default="bundle", help="bundle, orbax, or a source's own layout")
+  command.add_argument("--ema", action="store_true", help="take a training's averaged weights")
+  command.add_argument("--download", action="store_true", help="fetch a hub id")
+  command.add_argument("--dry-run", action="store_true", help="print the table and stop")
+  command.add_argument("--verify", action="store_true", help="compare with PyTorch before writing")
+  command.add_argument(
+    "--verify_images", nargs="+", default=(), type=pathlib.Path, help="pictures to compare on too"
+  )
+  command.add_argument("--every_key", action="store_true", help="a line for every tensor")
+  command.add_argument(
+    "--default_preprocess", action="store_true", help="take the architecture's preprocessing"
+  )
+  command.add_argument(
+    "--allow_nonfinite", action="store_true", help="take weights that are NaN or infinite"
+  )
+
+
+def _convert(options, _):
+  from ..convert import commands
+
+  known = {field.name for field in dataclasses.fields(commands.Choices)}
+  given = {name: value for name, value in vars(options).items() if name in known}
+  choices = commands.Choices(**given | {"source": options.layout})
+  commands.convert(options.source, options.destination, choices)
+
+
+def add_bcosify(commands):
+  command = add_command(
+    commands,
+    "bcosify",
+    _bcosify,
+    "turn a conventional network into a B-cos network that starts from its weights",
+    "bcos-jax bcosify bundles/resnet50 bundles/bcos_resnet50",
+  )
+  command.add_argument("source", type=pathlib.Path, help="bundle of a conventional network")
+  command.add_argument("destination", type=pathlib.Path, help="folder of the new bundle")
+  command.add_argument(
+    "--ops",
+    action="append",
+    default=[],
+    metavar="FIELD=VALUE",
+    help="option of the B-cos family, e.g. b=1.5, use_bias=true, pool=max; may be given again",
+  )
+  command.add_argument(
+    "--keep_mean", action="store_true", help="do not fold the norms' means into biases"
+  )
+
+
+def _bcosify(options, _):
+  from ..convert import commands
+
+  fields = dict(_field(text) for text in options.ops)
+  commands.bcosify(options.source, options.destination, fields, fold_mean=not options.keep_mean)
+
+
+def _field(text: str) -> tuple[str, object]:
+  name, equals, value = text.partition("=")
+  if not equals:
+    raise InputError(f"--ops {text!r}; expected FIELD=VALUE.", "Write e.g. --ops b=1.5.")
+  words = {"true": True, "false": False, "none": None}
+  if value.lower() in words:
+    return name, words[value.lower()]
+  try:
+    return name, ast.literal_eval(value)
+  except (ValueError, SyntaxError):
+    return name, value

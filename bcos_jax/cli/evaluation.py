@@ -1,0 +1,218 @@
+"""The commands that measure networks: `evaluate` and `probe`."""
+
+from __future__ import annotations
+
+import pathlib
+
+from ..errors import InputError
+from .command import add_command
+
+
+def add_evaluate(commands):
+  command = add_command(
+    commands,
+    "evaluate",
+    _evaluate,
+    "measure accuracy and, if asked, explanations",
+    "bcos-jax evaluate runs/quickstart/bcosified --dataset=digits "
+    "--metrics=accuracy,grid_pointing,deletion,completeness --grid=2",
+  )
+  command.add_argument("bundle", type=pathlib.Path, help="folder of a saved network")
+  command.add_argument("--dataset", required=True, help="TFDS name, in array_record")
+  command.add_argument("--split", default="test", help="TFDS split")
+  command.add_argument("--data_dir", default="", help="folder of the data sets")
+  command.add_argument("--batch_size", type=int, default=64, help="images at a time")
+  command.add_argument(
+    "--metrics",
+    default="accuracy",
+    help="comma-separated: accuracy, grid_pointing, energy_pointing (of data with masks), "
+    "deletion, insertion, comprehensiveness, sufficiency, completeness",
+  )
+  command.add_argument(
+    "--num_images", type=int, default=128, help="images to measure explanations on"
+  )
+  command.add_argument(
+    "--grid",
+    type=int,
+    default=0,
+    help="pictures per side in the grid pointing game, which this asks for as well; 0: 3",
+  )
+  command.add_argument("--num_grids", type=int, default=250, help="most grids to play")
+  command.add_argument("--smooth", type=int, default=15, help="odd averaging window, in pixels")
+  command.add_argument(
+    "--block", type=int, default=0, help="pixels per side of what is deleted; 0: a 14th of the side"
+  )
+  command.add_argument(
+    "--fill",
+    choices=["mean", "zero"],
+    default="mean",
+    help="what is deleted gets the picture's mean colour, or zero in all encoded channels",
+  )
+  command.add_argument(
+    "--report", type=pathlib.Path, help="HTML file to write, with explained predictions"
+  )
+
+
+def _evaluate(options, _):
+  _check_evaluation(options)
+  import jax
+
+  from .. import pretrained
+  from ..render import files
+  from ..train import data, evaluate, evaluation_report, measure
+
+  names = dict.fromkeys(options.metrics.split(",") + ["grid_pointing"] * (options.grid > 0))
+  choices = measure.Choices(
+    names=tuple(names),
+    num_images=options.num_images,
+    batch_size=options.batch_size,
+    grid=options.grid or 3,
+    num_grids=options.num_grids,
+    smooth=options.smooth,
+    block=options.block,
+    fill=options.fill,
+  )
+  if options.report:
+    files.check_folder(options.report)
+  bundle = pretrained.load(options.bundle)
+  examples = data.pipeline.Examples(
+    data.open_dataset(options.dataset, options.split, options.data_dir), bundle.preprocess
+  )
+  classes = len(examples.dataset.label_names)
+  if classes != bundle.model.num_classes:
+    raise InputError(
+      f"The network has {bundle.model.num_classes} classes, {options.dataset!r} has {classes}.",
+      "Evaluate a network trained on this data set.",
+    )
+  accuracy, found = None, {}
+  with jax.default_matmul_precision("highest"):
+    if "accuracy" in names:
+      result = evaluate.evaluate(
+        bundle.model, bundle.variables, examples, batch_size=options.batch_size
+      )
+      accuracy = result["accuracy"]
+      print(f"accuracy {accuracy:.2%} on {result['count']:.0f} images", flush=True)
+    for metric, found[metric] in measure.measure(bundle, examples, choices):
+      for name, value in found[metric].summary().items():
+        print(f"{metric.replace('_', ' ')} {name:<14} {value:.4g}", flush=True)
+  if options.report:
+    evaluation_report.write(
+      options.report, bundle, examples, accuracy, found, batch_size=options.batch_size
+    )
+    print(f"report: {options.report}")
+
+
+def _check_evaluation(options):
+  """Refuses what would fail only after the work."""
+  for name, fits, expected in (
+    ("batch_size", options.batch_size >= 1, "at least 1"),
+    ("grid", options.grid == 0 or options.grid >= 2, "at least 2, or 0 for no game"),
+    ("num_grids", options.num_grids >= 1, "at least 1"),
+    ("num_images", options.num_images >= 1, "at least 1"),
+    ("block", options.block >= 0, "at least 1, or 0 for a 14th of the side"),
+    ("smooth", options.smooth == 0 or options.smooth % 2 == 1, "an odd number of pixels, or 0"),
+  ):
+    if not fits or getattr(options, name) < 0:
+      value = getattr(options, name)
+      raise InputError(f"--{name}={value}, expected {expected}.", f"Change --{name}.")
+
+
+def add_probe(commands):
+  command = add_command(
+    commands,
+    "probe",
+    _probe,
+    "train a classifier on a network's features, and classify by nearest neighbours",
+    "bcos-jax probe runs/quickstart/bcosified --dataset=digits --features=runs/features "
+    "--output=runs/probed",
+  )
+  command.add_argument("bundle", type=pathlib.Path, help="folder of a saved network")
+  command.add_argument("--dataset", required=True, help="TFDS name, in array_record")
+  command.add_argument("--train_split", default="train", help="TFDS split to train on")
+  command.add_argument("--test_split", default="test", help="TFDS split to measure on")
+  command.add_argument("--data_dir", default="", help="folder of the data sets")
+  command.add_argument(
+    "--damaged", choices=["fail", "skip"], default="fail", help="pictures that cannot be read"
+  )
+  command.add_argument(
+    "--features", type=pathlib.Path, help="folder to keep features in, and to take them from"
+  )
+  command.add_argument("--batch_size", type=int, default=64, help="images at a time, for features")
+  command.add_argument("--workers", type=int, default=0, help="decoding processes")
+  command.add_argument(
+    "--head",
+    default="",
+    help="linear, bcos or bcos_mlp; if not given, what the network's family has",
+  )
+  command.add_argument(
+    "--loss",
+    default="",
+    help="uniform_off_label_bce, bce or cross_entropy; if not given, the first for B-cos heads and "
+    "the last for linear ones",
+  )
+  command.add_argument("--rates", default="0.01,0.003,0.001", help="learning rates to try together")
+  command.add_argument("--epochs", type=int, default=50, help="passes over the training set")
+  command.add_argument(
+    "--probe_batch",
+    type=int,
+    default=0,
+    help="examples at a time, for the probe; 0: 8192, or fewer for small data sets",
+  )
+  command.add_argument("--weight_decay", type=float, default=1e-4, help="of AdamW")
+  command.add_argument(
+    "--hidden", type=int, default=0, help="of bcos_mlp; 0: as many as the network has features"
+  )
+  command.add_argument(
+    "--normalise", action="store_true", help="scale features to unit length, for the probe"
+  )
+  command.add_argument(
+    "--select",
+    default="held_out",
+    help="what chooses rate and epoch: held_out examples of the training set or, as published and "
+    "optimistic, test",
+  )
+  command.add_argument("--held_out", type=float, default=0.1, help="share that held_out takes")
+  command.add_argument("--knn", type=int, default=20, help="neighbours; 0 for none")
+  command.add_argument("--metric", default="euclidean", help="of the neighbours, or cosine")
+  command.add_argument(
+    "--teacher", type=pathlib.Path, help="bundle whose neighbours' predictions are compared"
+  )
+  command.add_argument("--seed", type=int, default=0, help="seed of everything")
+  command.add_argument(
+    "--output", type=pathlib.Path, help="folder for network and probe as one bundle"
+  )
+
+
+def _probe(options, _):
+  from ..train import probe, probing
+
+  bounds = {"batch_size": 1, "probe_batch": 0, "workers": 0, "knn": 0, "seed": 0}
+  for name, least in bounds.items():
+    if (value := getattr(options, name)) < least:
+      raise InputError(f"--{name}={value}, expected at least {least}.", f"Change --{name}.")
+  try:
+    rates = tuple(float(rate) for rate in options.rates.split(","))
+  except ValueError as error:
+    raise InputError(
+      f"--rates={options.rates!r}, expected numbers.", "Write e.g. --rates=0.01,0.003."
+    ) from error
+  shared = {"head", "loss", "epochs", "weight_decay", "hidden", "normalise", "select", "held_out"}
+  chosen = probe.Options(
+    rates=rates,
+    batch_size=options.probe_batch,
+    seed=options.seed,
+    **{name: getattr(options, name) for name in shared},
+  )
+  choices = probing.Choices(
+    folder=options.features,
+    image_batch=options.batch_size,
+    options=chosen,
+    **{
+      name: getattr(options, name)
+      for name in (
+        *("dataset", "train_split", "test_split", "data_dir", "damaged"),
+        *("workers", "knn", "metric", "teacher", "output"),
+      )
+    },
+  )
+  probing.run(options.bundle, choices)

@@ -1,0 +1,126 @@
+"""The command `explain`."""
+
+from __future__ import annotations
+
+import pathlib
+
+from ..errors import InputError
+from .command import add_command
+
+
+def add_explain(commands):
+  command = add_command(
+    commands,
+    "explain",
+    _explain,
+    "explain what a network sees in pictures, or which words decided",
+    "bcos-jax explain runs/quickstart/bcosified digit.png; or for an image tower: bcos-jax explain "
+    'bundles/clip_image photo.jpg --text "a dog, a cat" --text_tower bundles/clip_text '
+    "--tokenizer tokenizers/clip; or for a language model: bcos-jax explain bundles/reviews "
+    '--text "not funny at all"',
+  )
+  command.add_argument("bundle", type=pathlib.Path, help="folder of a saved network")
+  command.add_argument(
+    "pictures",
+    nargs="*",
+    metavar="picture",
+    type=pathlib.Path,
+    help="PNG, JPEG, WebP, ...: any size and kind",
+  )
+  command.add_argument(
+    "--target", help="class to explain, by name or number; the predicted one if not given"
+  )
+  command.add_argument(
+    "--output",
+    type=pathlib.Path,
+    default=pathlib.Path("explanations"),
+    help="folder for one figure per picture, and report.html",
+  )
+  command.add_argument("--batch_size", type=int, default=16, help="pictures at a time")
+  command.add_argument(
+    "--text",
+    help="texts to look for, separated by commas, for bundles of image towers; the text to explain "
+    "for those of language models",
+  )
+  command.add_argument(
+    "--text_file", "--text-file", type=pathlib.Path, help="texts to explain, one per line"
+  )
+  command.add_argument("--foil", help="class or token that the target is compared with, for texts")
+  command.add_argument("--truncate", action="store_true", help="cut texts that are too long")
+  command.add_argument("--text_tower", type=pathlib.Path, help="bundle of the text tower")
+  command.add_argument("--tokenizer", type=pathlib.Path, help="folder of its tokenizer")
+  command.add_argument(
+    "--unpooled", action="store_true", help="compare texts with every position of a CLIP ResNet"
+  )
+  command.add_argument(
+    "--power", type=float, help="of the cosines at these positions; 1 if not given"
+  )
+
+
+def _explain(options, _):
+  from ..explain_sentences import is_language_bundle
+
+  if is_language_bundle(options.bundle):
+    _explain_sentences(options)
+    return
+  for name in ("text_file", "foil", "truncate"):
+    if getattr(options, name):
+      raise InputError(f"--{name} is for language models, the bundle is of none.", "Leave it out.")
+  if not options.pictures:
+    raise InputError("No pictures are given.", "Name picture files after the bundle.")
+  shared = {"output": options.output, "batch_size": options.batch_size}
+  if options.text is not None:
+    _check_text(options)
+    from ..explain_prompts import explain_prompts
+
+    explain_prompts(
+      options.bundle,
+      options.pictures,
+      [text.strip() for text in options.text.split(",")],
+      text_bundle=options.text_tower,
+      tokenizer=options.tokenizer,
+      unpooled=options.unpooled,
+      power=1.0 if options.power is None else options.power,
+      **shared,
+    )
+    return
+  for name in ("text_tower", "tokenizer", "unpooled", "power"):
+    if getattr(options, name) not in (None, False):
+      raise InputError(f"--{name} is given without --text.", 'Add e.g. --text "a dog, a cat".')
+  from ..explain_pictures import explain_pictures
+
+  explain_pictures(options.bundle, options.pictures, target=options.target, **shared)
+
+
+def _explain_sentences(options):
+  from ..explain_sentences import explain_sentences, read_lines
+
+  for name in ("pictures", "text_tower", "unpooled", "power"):
+    if getattr(options, name) not in (None, False, []):
+      raise InputError(f"{name} is given, the network reads texts.", "Leave it out.")
+  if (options.text is None) == (options.text_file is None):
+    raise InputError(
+      "Neither or both of --text and --text_file are given.", 'Give one, e.g. --text "so funny".'
+    )
+  texts = [options.text] if options.text_file is None else read_lines(options.text_file)
+  explain_sentences(
+    options.bundle,
+    texts,
+    tokenizer=options.tokenizer,
+    target=options.target,
+    foil=options.foil,
+    truncate=options.truncate,
+    output=options.output,
+    batch_size=options.batch_size,
+  )
+
+
+def _check_text(options):
+  for name in ("text_tower", "tokenizer"):
+    if getattr(options, name) is None:
+      raise InputError(
+        f"--text is given without --{name}.",
+        "Give --text_tower, a bundle, and --tokenizer, the folder of its tokenizer.",
+      )
+  if options.target is not None:
+    raise InputError("--target and --text are both given.", "Give a class or texts, not both.")

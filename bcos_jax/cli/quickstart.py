@@ -1,0 +1,36 @@
+"""The command `quickstart`."""
+
+from __future__ import annotations
+
+import pathlib
+
+from .command import add_command
+
+
+def add_quickstart(commands):
+  command = add_command(
+    commands,
+    "quickstart",
+    _quickstart,
+    "train, B-cosify, fine-tune and explain a small network on real digits",
+    "bcos-jax quickstart --workdir=runs/quickstart",
+  )
+  command.add_argument(
+    "--workdir",
+    type=pathlib.Path,
+    default=pathlib.Path("runs/quickstart"),
+    help="folder for networks, figure and report",
+  )
+  command.set_defaults(after_stop="run the same command again; a quickstart begins anew.")
+  command.add_argument("--seed", type=int, default=0, help="seed of everything")
+  command.add_argument(
+    "--short", action="store_true", help="a fraction of the steps; shows that everything runs"
+  )
+
+
+def _quickstart(options, _):
+  from ..train import quickstart
+
+  quickstart.quickstart(
+    options.workdir, seed=options.seed, length=quickstart.SHORT if options.short else None
+  )

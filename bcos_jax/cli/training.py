@@ -1,0 +1,120 @@
+"""The commands that prepare data, train, and compile training for a TPU."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+from ..errors import InputError
+from .command import add_command
+
+
+def add_prepare(commands):
+  command = add_command(
+    commands,
+    "prepare",
+    _prepare,
+    "turn the official archives of a data set into array_record, without TensorFlow",
+    "bcos-jax prepare imagenet2012 --archives=downloads --data_dir=data",
+  )
+  command.add_argument("dataset", choices=["imagenet2012"], help="name of the data set")
+  command.add_argument(
+    "--archives",
+    type=pathlib.Path,
+    required=True,
+    help="folder with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar",
+  )
+  command.add_argument("--data_dir", default="", help="folder of the data sets")
+  command.add_argument("--splits", default="train,validation", help="which archives to read")
+  command.add_argument(
+    "--any_size", action="store_true", help="take archives that hold only a part of the pictures"
+  )
+
+
+def _prepare(options, _):
+  from ..train.data import imagenet
+
+  folder = imagenet.prepare(
+    options.archives,
+    data_dir=options.data_dir,
+    splits=options.splits.split(","),
+    complete=not options.any_size,
+  )
+  print(f"Prepared {folder}")
+
+
+def add_train(commands):
+  from ..train import hosts
+
+  command = add_command(
+    commands,
+    "train",
+    _train,
+    "train a recipe and save the network",
+    "bcos-jax train --config=digits:scratch --workdir=runs/scratch --config.optimizer.lr=1e-3",
+  )
+  command.set_defaults(
+    takes_overrides=True, after_stop="run the same command to go on from the last checkpoint."
+  )
+  command.add_argument(
+    "--config",
+    required=True,
+    help="name or .py file of a recipe, then :variant,variant; single fields as --config.a.b=value",
+  )
+  command.add_argument("--workdir", type=pathlib.Path, help="folder of the run; resumed if begun")
+  command.add_argument("--print_config", action="store_true", help="print the recipe and stop")
+  hosts.add_arguments(command)
+
+
+def _train(options, overrides):
+  from ..train import config, hosts
+  from ..train import main as training
+
+  if options.print_config:
+    print(config.format_config(config.load_config(options.config, overrides)))
+    return
+  if options.workdir is None:
+    raise InputError(
+      "--workdir is missing, expected a folder for the run.", "Give e.g. --workdir=runs/first."
+    )
+  hosts.join(options)
+  print(f"Saved {training.main(options.config, overrides, options.workdir)}")
+
+
+def add_compile(commands):
+  command = add_command(
+    commands,
+    "compile",
+    _compile,
+    "compile a recipe's training step for a TPU slice, without having one",
+    "bcos-jax compile --config=bcosify_cnn:resnet50_v1 --topology=v5e:16x16 "
+    "--config.data.batch_size=4096",
+  )
+  command.set_defaults(takes_overrides=True)
+  command.add_argument("--config", required=True, help="as for train")
+  command.add_argument("--topology", required=True, help="e.g. v5e:16x16, v4:2x2x4, v6e:4x4")
+  command.add_argument(
+    "--examples", type=int, default=1_281_167, help="size of the training set (ImageNet's)"
+  )
+  command.add_argument(
+    "--utilisation", type=float, default=0.4, help="share of the chip's peak, for the estimates"
+  )
+
+
+def _compile(options, overrides):
+  from ..train import config, pod
+
+  recipe = config.load_config(options.config, overrides)
+  print(f"Compiling for {options.topology}; this takes minutes.", flush=True)
+  try:
+    cost = pod.compile_recipe(recipe, options.topology, options.examples)
+  except MemoryError as error:
+    print(f"error: the step does not fit: {error}", file=sys.stderr)
+    print(
+      "  fix: more devices, a smaller --config.data.batch_size, --config.accumulate, or "
+      "--config.ops.dtype=bfloat16.",
+      file=sys.stderr,
+    )
+    return 1
+  pod.report(cost, print, examples=options.examples, utilisation=options.utilisation)
+  return 0 if cost.fits else 1
