@@ -50,6 +50,7 @@ def explain_tokens(
   types: Array | np.ndarray | None = None,
   at: int | Array | np.ndarray | None = None,
   buckets: Sequence[int] = (),
+  keep_weights: bool = True,
 ) -> TextExplanation:
   """Explains a scalar output for each text of a batch.
 
@@ -66,6 +67,8 @@ def explain_tokens(
       successor decoders predict. Masked language models need it, classifiers have none.
     buckets: Lengths to which shorter texts are cut, each compiled for once, so that they do not
       pay for the padding of long ones. Padding must be on the right.
+    keep_weights: Whether the explanation has `inputs` and `weights`, D numbers per token; many
+      texts do not fit into memory with them. Without, both have no tokens: [N, 0, D].
 
   Returns:
     The explanation, as NumPy arrays, computed in float32 (float64 if the parameters are) at the
@@ -76,33 +79,24 @@ def explain_tokens(
       places or target that do not fit, or variables that are not those of the model.
   """
   ids, mask, types, at = _checked(model, ids, mask, types, at)
-  batch_size = check_batch_size(batch_size)
   if model.ops.dtype is not None:
     model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
   function, classes = _split(target, len(ids))
+  given = {"ids": ids, "mask": mask, "types": types}
   done: list[tuple[np.ndarray, TextExplanation]] = []
-  for length, rows in _bucketed(mask, buckets):
-    size = min(batch_size or len(rows), len(rows))
-    for start in range(0, len(rows), size):
-      chosen = rows[np.minimum(np.arange(start, start + size), len(rows) - 1)]
-      given = {"ids": ids[chosen, :length], "mask": mask[chosen, :length]}
-      given["types"] = None if types is None else types[chosen, :length]
-      given["at"] = None if at is None else at[chosen]
-      asked = None if classes is None else classes[chosen]
-      made = _rows(function, chosen)
-      with (
-        jax.default_matmul_precision("highest"),
-        blaming_variables(model, variables, (length,)),
-      ):
-        if not done:
-          traced = _explain_jit.eval_shape(model, made, variables, given, asked)
-          _check_target(target, classes, traced.logits)
-        part = _explain_jit(model, made, variables, given, asked)
-      kept = rows[start : start + size]
-      part = jax.tree.map(lambda leaf, kept=kept: np.asarray(leaf)[: len(kept)], part)
-      done.append((kept, _lengthened(part, ids.shape[1])))
-  rows = np.concatenate([rows for rows, _ in done])
-  order = np.argsort(rows)
+  for length, kept, chosen in _chunks(mask, buckets, check_batch_size(batch_size)):
+    cut = {name: None if v is None else v[chosen, :length] for name, v in given.items()}
+    cut["at"] = None if at is None else at[chosen]
+    asked = (_rows(function, chosen), None if classes is None else classes[chosen])
+    with jax.default_matmul_precision("highest"), blaming_variables(model, variables, (length,)):
+      if not done:  # What is traced here is used again below.
+        traced = _explain_jit.eval_shape(model, asked[0], variables, cut, asked[1])
+        _check_target(target, classes, traced.logits)
+      part = _explain_jit(model, asked[0], variables, cut, asked[1])
+    part = part if keep_weights else _without_weights(part)
+    part = jax.tree.map(lambda leaf, kept=kept: np.asarray(leaf)[: len(kept)], part)
+    done.append((kept, _lengthened(part, ids.shape[1])))
+  order = np.argsort(np.concatenate([kept for kept, _ in done]))
   return jax.tree.map(lambda *p: np.concatenate(p)[order], *(part for _, part in done))
 
 
@@ -142,15 +136,7 @@ def dynamic_tokens(
     lambda *given: select(forward(*given), len(ids), function, classes), inputs, gains, has_aux=True
   )
   biased = "bias" in variables["params"]["embeddings"].get("norm", {})
-
-  def back(cotangent):
-    return _shares(pullback(cotangent), inputs, parts, to_parts, biased)
-
-  if value.ndim == 1:
-    found = back(jnp.ones_like(value))
-  else:
-    one_hot = jnp.eye(value.shape[1], dtype=value.dtype)[:, None, :].repeat(len(value), axis=1)
-    found = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), jax.vmap(back)(one_hot))
+  found = _pulled(value, lambda ct: _shares(pullback(ct), inputs, parts, to_parts, biased))
   residual = value - jnp.sum(found["contributions"], axis=-1)
   residuals = found.pop("residuals")
   residuals["unexplained"] = residual - sum(residuals.values())
@@ -166,6 +152,14 @@ def dynamic_tokens(
     residuals=residuals,
     **found,
   )
+
+
+def _pulled(value: Array, back: Callable[[Array], dict[str, Any]]) -> dict[str, Any]:
+  """Returns what one backward pass gives, or one for each of K targets."""
+  if value.ndim == 1:
+    return back(jnp.ones_like(value))
+  one_hot = jnp.eye(value.shape[1], dtype=value.dtype)[:, None, :].repeat(len(value), axis=1)
+  return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), jax.vmap(back)(one_hot))
 
 
 def _shares(
@@ -320,6 +314,17 @@ def _taken(mask: np.ndarray, at: np.ndarray) -> np.ndarray:
   return np.take_along_axis(mask, at[:, None], axis=1)[:, 0]
 
 
+def _chunks(
+  mask: np.ndarray, buckets: Sequence[int], batch_size: int | None
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+  """Yields lengths, the texts of each device batch, and these filled up by the last one."""
+  for length, rows in _bucketed(mask, buckets):
+    size = min(batch_size or len(rows), len(rows))
+    for start in range(0, len(rows), size):
+      filled = rows[np.minimum(np.arange(start, start + size), len(rows) - 1)]
+      yield length, rows[start : start + size], filled
+
+
 def _bucketed(mask: np.ndarray, buckets: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
   """Yields lengths, and the texts that are to be cut to them."""
   length = mask.shape[1]
@@ -339,6 +344,10 @@ def _bucketed(mask: np.ndarray, buckets: Sequence[int]) -> Iterator[tuple[int, n
       yield int(edge), rows
 
 
+def _without_weights(ex: TextExplanation) -> TextExplanation:
+  return dataclasses.replace(ex, inputs=ex.inputs[:, :0], weights=ex.weights[..., :0, :])
+
+
 def _lengthened(ex: TextExplanation, length: int) -> TextExplanation:
   """Returns an explanation with zeros up to a length."""
   more = length - ex.ids.shape[1]
@@ -346,6 +355,8 @@ def _lengthened(ex: TextExplanation, length: int) -> TextExplanation:
     return ex
 
   def pad(array, axis):
+    if not array.shape[axis]:  # left out
+      return array
     widths = [(0, 0)] * array.ndim
     widths[axis] = (0, more)
     return np.pad(array, widths)

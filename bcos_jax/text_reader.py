@@ -118,6 +118,7 @@ class TextReader:
     at: Any = None,
     batch_size: int | None = BATCH_SIZE,
     buckets: Sequence[int] = BUCKETS,
+    keep_weights: bool = False,
   ) -> TextExplanation:
     """Explains an output for each text; see `explain_tokens`.
 
@@ -128,6 +129,7 @@ class TextReader:
       at: As there; masked language models predict at their only mask token if it is not given.
       batch_size: Texts at a time.
       buckets: Lengths to which texts are padded, each compiled for once.
+      keep_weights: As there.
 
     Returns:
       The explanation, which knows the texts: `words` merges tokens.
@@ -147,6 +149,7 @@ class TextReader:
       mask=batch.mask,
       at=at,
       buckets=buckets,
+      keep_weights=keep_weights,
     )
     return dataclasses.replace(ex, batch=batch)
 
