@@ -226,31 +226,38 @@ def load_language_tokenizer(
   Raises:
     InputError: There is none, it cannot be read, or it has another vocabulary.
   """
-  if folder is not None:
-    source = read_tokenizer(folder)
-  elif bundle.tokenizer:
-    with tempfile.TemporaryDirectory() as temporary:
-      path = pathlib.Path(temporary)
-      pretrained.write_files(path, bundle.tokenizer)
-      # Says which class of tokenizer it is, where the tokenizer's own files do not.
-      kind = bundle.config["provenance"].get("source_config", {}).get("model_type")
-      if kind is not None:
-        (path / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
-      source = read_tokenizer(path)
-  else:
+  source = tokenizer_in(bundle) if folder is None else read_tokenizer(folder)
+  check_tokenizer(source, bundle.model)
+  return source
+
+
+def tokenizer_in(bundle: pretrained.Bundle) -> Any:
+  """Returns the tokenizer of a bundle, or raises InputError if it has none."""
+  if not bundle.tokenizer:
     raise InputError(
       "The bundle has no tokenizer.", "Give the folder with the tokenizer's files as tokenizer=."
     )
-  check_vocabulary(source, bundle.model.vocab_size, "network")
+  with tempfile.TemporaryDirectory() as temporary:
+    path = pathlib.Path(temporary)
+    pretrained.write_files(path, bundle.tokenizer)
+    # Says which class of tokenizer it is, where the tokenizer's own files do not.
+    kind = bundle.config["provenance"].get("source_config", {}).get("model_type")
+    if kind is not None:
+      (path / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
+    return read_tokenizer(path)
+
+
+def check_tokenizer(source: Any, model: LanguageModel) -> None:
+  """Raises InputError unless a language model can read what a tokenizer writes."""
+  check_vocabulary(source, model.vocab_size, "network")
   if not source.is_fast:
     raise InputError(
       f"A {type(source).__name__} does not say where its tokens are in a text.",
       "Give a tokenizer with a tokenizer.json.",
     )
-  pad = getattr(bundle.model, "pad_token", -1)
+  pad = getattr(model, "pad_token", -1)
   if pad >= 0 and source.pad_token_id not in (None, pad):
     raise InputError(
       f"The tokenizer fills texts with id {source.pad_token_id}, the network expects {pad}.",
       "Give the tokenizer that lies beside the network's checkpoint.",
     )
-  return source

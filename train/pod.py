@@ -16,13 +16,12 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from bcos_jax.errors import InputError, unknown_name
 
-from . import objectives, plan, sharding, start
+from . import feeds, objectives, plan, sharding, start
 from .config import as_steps
 from .metrics import peak_flops
 
@@ -156,15 +155,10 @@ def devices(topology: str) -> Sequence[Any]:
 
 def abstract_batch(config: ConfigDict, model: Any, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
   """Returns the shapes of a training batch, split over the mesh."""
-  data, place = config.data, sharding.batch_sharding(mesh)
-  side = data.train_size or data.image_size
-  label = ((data.batch_size,), jnp.int32)
-  if data.augment.mixup or data.augment.cutmix:
-    label = ((data.batch_size, model.num_classes), jnp.float32)
-  image = ((data.batch_size, side, side, model.ops.encoding.colors), jnp.float32)
+  place = sharding.batch_sharding(mesh)
   return {
     name: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-    for name, (shape, dtype) in {"image": image, "label": label}.items()
+    for name, (shape, dtype) in feeds.batch_spec(config, model).items()
   }
 
 

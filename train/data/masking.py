@@ -44,7 +44,8 @@ class HideTokens:
 
     Returns:
       {"ids": int32 [B, L], "mask": bool [B, L], "labels": int32 [B, L], the tokens as they were,
-      "weights": float32 [B, L], 1 on chosen tokens}, other entries unchanged.
+      "weights": float32 [B, L], 1 on chosen tokens, "share": float32 [B], their number over B},
+      other entries unchanged.
     """
     ids, mask = batch["ids"], batch["mask"]
     free = mask & ~np.isin(ids, (*self.special_ids, self.mask_id))
@@ -53,11 +54,7 @@ class HideTokens:
     hidden = np.where(chosen & (fate < 0.8), np.int32(self.mask_id), ids)
     drawn = random.choice(self._ordinary(), ids.shape)
     hidden = np.where(chosen & (fate >= 0.9), drawn, hidden)
-    return batch | {
-      "ids": hidden.astype(np.int32),
-      "labels": ids,
-      "weights": chosen.astype(np.float32),
-    }
+    return _shared(batch | {"ids": hidden.astype(np.int32), "labels": ids}, chosen)
 
   def _ordinary(self) -> np.ndarray:
     return np.setdiff1d(np.arange(self.vocabulary), (*self.special_ids, self.mask_id))
@@ -67,12 +64,19 @@ def next_tokens(batch: Batch, random: np.random.Generator) -> Batch:
   """Returns a batch {"ids", "mask"} with the token after each as its label.
 
   Returns:
-    The batch with "labels" int32 [B, L] and "weights" float32 [B, L], 0 where none comes after.
+    The batch with "labels" int32 [B, L], "weights" float32 [B, L], 0 where none comes after, and
+    "share" float32 [B], the number of the others over B.
   """
   del random
   ids, mask = batch["ids"], batch["mask"]
   follows = np.concatenate([mask[:, 1:], np.zeros_like(mask[:, :1])], axis=1) & mask
-  return batch | {"labels": np.roll(ids, -1, axis=1), "weights": follows.astype(np.float32)}
+  return _shared(batch | {"labels": np.roll(ids, -1, axis=1)}, follows)
+
+
+def _shared(batch: Batch, chosen: np.ndarray) -> Batch:
+  """Adds weights, and what parts of the batch need for a loss that is the mean over all tokens."""
+  share = np.full(len(chosen), chosen.sum() / len(chosen), np.float32)
+  return batch | {"weights": chosen.astype(np.float32), "share": share}
 
 
 def pack(rows: Sequence[np.ndarray], length: int, end: int) -> np.ndarray:

@@ -42,13 +42,15 @@ class TextExamples:
     truncated: Number of texts whose end was cut off.
   """
 
-  def __init__(self, dataset: TextDataset, tokenizer: Any, *, length: int, truncate: bool = False):
+  def __init__(
+    self, dataset: TextDataset, tokenizer: Any, *, length: int | None, truncate: bool = False
+  ):
     """Tokenizes all texts.
 
     Args:
       dataset: The texts.
       tokenizer: A fast tokenizer of transformers.
-      length: Most tokens of a text.
+      length: Most tokens of a text; None for no limit.
       truncate: Cuts longer texts instead of refusing them.
 
     Raises:
