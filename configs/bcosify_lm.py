@@ -5,9 +5,10 @@
   bcos-jax explain runs/imdb/bundle --text "not funny at all"
 
 Published for all: 5 epochs of batches of 16, AdamW without decay, a tenth of the steps of linear
-warm-up, linear decay, the best of the evaluations every 1000 steps; 2e-5, or 3e-5 for AG News. B is 2 in the
-authors' working scripts for IMDB and AG News, 1.5 in the one that they released. Validation is half
-of the test set; the other half is untouched. `conventional` leaves the network as it is.
+warm-up, linear decay, the best of the evaluations every 1000 steps; 2e-5, or 3e-5 for AG News. B
+is 2 in the authors' working scripts for IMDB and AG News, 1.5 in the one that they released.
+Validation is half of the test set; the other half is untouched. `conventional` leaves the network
+as it is.
 """
 
 from ml_collections import ConfigDict
@@ -50,6 +51,6 @@ def _task(config: ConfigDict, task: str) -> None:
 VARIANTS = {
   **{name: lambda config, n=name: _network(config, n) for name in NETWORKS},
   **{name: lambda config, n=name: _task(config, n) for name in TASKS},
-  "conventional": lambda config: config.update(ops=ConfigDict({"family": "standard"})),
+  "conventional": common.conventional,
   "runlocal": common.runlocal_texts("reviews"),
 }

@@ -175,8 +175,13 @@ def runlocal(name: str) -> Callable[[ConfigDict], None]:
   return variant
 
 
+def conventional(config: ConfigDict) -> None:
+  """Makes a recipe that of the conventional network."""
+  config.ops = ConfigDict({"family": "standard"})
+
+
 def runlocal_texts(name: str) -> Callable[[ConfigDict], None]:
-  """Returns the like of `runlocal` for language models: tiny ones, on reviews that are made here."""
+  """Returns the like of `runlocal` for language models, on texts that are made here."""
 
   def variant(config: ConfigDict) -> None:
     decoder, labelled = config.objective.name == "causal_lm", config.objective.name == "text"

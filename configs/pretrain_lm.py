@@ -44,6 +44,6 @@ def _causal_lm(config: ConfigDict) -> None:
 VARIANTS = {
   "masked_lm": _masked_lm,
   "causal_lm": _causal_lm,
-  "conventional": lambda config: config.update(ops=ConfigDict({"family": "standard"})),
+  "conventional": common.conventional,
   "runlocal": common.runlocal_texts("reviews"),
 }

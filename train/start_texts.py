@@ -59,12 +59,7 @@ def language_network(config: ConfigDict, *, weights: bool = True) -> tuple[nn.Mo
     return model, None
   bundle = open_bundle(config.init)
   _check_kind(config, bundle.model)
-  if name and bundle.config["architecture"] != name:
-    raise InputError(
-      f"The bundle {config.init!r} holds {bundle.config['architecture']!r}, the config names "
-      f"{name!r}.",
-      f"Set --config.model.name={bundle.config['architecture']}.",
-    )
+  _check_name(config, bundle, bcos_jax.create(name, ops=family))
   model, variables = _adapted(config, bundle, fields)
   if isinstance(model.ops, ops.StandardOps) and isinstance(family, ops.BcosOps):
     return bcos_jax.bcosify(model, variables, ops=family)
@@ -128,6 +123,18 @@ def _check_kind(config: ConfigDict, model: nn.Module) -> None:
       f"The objective {config.objective.name!r} does not fit a {type(model).__name__}.",
       "Decoders take causal_lm, encoders text or masked_lm.",
     )
+
+
+def _check_name(config: ConfigDict, bundle: pretrained.Bundle, named: nn.Module) -> None:
+  """Sizes are the bundle's; what makes a BERT no RoBERTa must be as the config says."""
+  for trait in ("activation", "positions", "head_activation", "norm", "gated_mlp"):
+    own, asked = (getattr(model, trait, None) for model in (bundle.model, named))
+    if own != config.model.get(trait, asked):
+      raise InputError(
+        f"The bundle {config.init!r} holds a network like {bundle.config['architecture']!r}, the "
+        f"config names {config.model.name!r}: their {trait} differ, {own!r} and {asked!r}.",
+        f"Set --config.model.name={bundle.config['architecture']}.",
+      )
 
 
 def _adapted(
