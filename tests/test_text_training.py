@@ -225,7 +225,7 @@ def test_a_bundle_is_taken_only_as_far_as_it_fits(tmp_path, files):
   ):
     with pytest.raises(InputError, match=message):
       start.network(given(*overrides))
-  with pytest.raises(InputError, match="tokenizer has .* ids, the network 60"):
+  with pytest.raises(InputError, match=r"tokenizer has .* ids, the network 60"):
     loop.train(given(), workdir=tmp_path / "run", progress=False)
   wider, drawn = start.network(given("model.num_classes=5"))
   assert drawn["params"]["classifier"]["kernel"].shape == (16, 5)

@@ -16,9 +16,11 @@ def add_study(commands):
     "bcos-jax study b-sweep --dataset=digits",
   )
   command.add_argument(
-    "study", help="equivalence, speedup, b-sweep, options, methods, sanity or robustness"
+    "study", help="equivalence, speedup, b-sweep, options, methods, sanity, robustness or texts"
   )
-  command.add_argument("--dataset", default="shape_scenes", help="shape_scenes or digits")
+  command.add_argument(
+    "--dataset", default="", help="shape_scenes or digits, the first if not given; texts: reviews"
+  )
   command.add_argument(
     "--network", default="", help="architecture, see `bcos-jax models`; the recipe's if not given"
   )
