@@ -46,20 +46,16 @@ def language_network(config: ConfigDict, *, weights: bool = True) -> tuple[nn.Mo
     InputError: The network is none for the objective; config and bundle contradict each other.
   """
   family = ops.from_dict(config.ops.to_dict())
-  fields = config.model.to_dict()
-  name, task = fields.pop("name"), TEXT_OBJECTIVES[config.objective.name]
+  fields = _fields(config)
   if not (weights and config.init):
-    decoder = task == "next_token"
-    fields = {key: value for key, value in fields.items() if key != "num_classes" or not decoder}
-    fields |= {} if decoder else {"task": task}
-    if not fields.get("vocab_size") and config.data.tokenizer:
+    if "vocab_size" not in fields and config.data.tokenizer:
       fields["vocab_size"] = len(_given(config.data.tokenizer))
-    model = bcos_jax.create(name, ops=family, **fields)
+    model = bcos_jax.create(config.model.name, ops=family, **fields)
     _check_kind(config, model)
     return model, None
   bundle = open_bundle(config.init)
   _check_kind(config, bundle.model)
-  _check_name(config, bundle, bcos_jax.create(name, ops=family))
+  _check_name(config, bundle, bcos_jax.create(config.model.name, ops=family))
   model, variables = _adapted(config, bundle, fields)
   if isinstance(model.ops, ops.StandardOps) and isinstance(family, ops.BcosOps):
     return bcos_jax.bcosify(model, variables, ops=family)
@@ -94,6 +90,16 @@ def tokenizer_for(config: ConfigDict, model: nn.Module) -> Any:
       f"Set {needed} in its tokenizer_config.json.",
     )
   return source
+
+
+def _fields(config: ConfigDict) -> dict[str, Any]:
+  """Returns the fields of the network that the config sets, its task among them."""
+  fields = config.model.to_dict()
+  del fields["name"]
+  if config.objective.name == "causal_lm":  # Decoders have neither classes nor other tasks.
+    del fields["num_classes"]
+    return fields
+  return fields | {"task": TEXT_OBJECTIVES[config.objective.name]}
 
 
 def _given(name: str) -> Any:
@@ -143,10 +149,6 @@ def _adapted(
   """Returns a bundle's network with the config's fields, its head drawn anew where it differs."""
   source = bundle.model
   known = {f.name for f in dataclasses.fields(source)} - {"ops", "parent", "name"}
-  if not isinstance(source, TextDecoder):
-    fields = fields | {"task": TEXT_OBJECTIVES[config.objective.name]}
-  else:
-    fields.pop("num_classes", None)
   for name in fields:
     if name not in known:
       raise unknown_name(f"field of {type(source).__name__}", name, known)

@@ -170,7 +170,7 @@ def _question(lab: TextLab, trained: _Trained, texts: int, pairs: int) -> str:
   return (
     "A BERT of two blocks and 64 channels is pretrained by masked language modelling on made "
     f"reviews ({setting.pretrain} steps of 64 texts), and fine-tuned to tell positive from "
-    f"negative ones ({setting.finetune} steps of 32): as it is, and B-cosified (published preset, B="
+    f"negative ones ({setting.finetune} steps of 32): as it is, and B-cosified (published, B="
     f"{trained.b}). Every post-hoc method explains both networks, the B-cosified one also explains "
     f"itself. Agreement with the words that decide is measured on {texts} test reviews that both "
     "networks classify rightly: AUPRC, and F1 of tokens and of spans (IoU) when as many tokens are "
