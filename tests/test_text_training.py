@@ -40,12 +40,14 @@ def quick(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-  """A folder of reviews as JSON lines: train, test, and one whose labels have three names."""
-  folder = tmp_path_factory.mktemp("reviews")
-  style = reviews.STYLES["plain"]
+  """A folder of short judgements as JSON lines: all fit one length, so little is compiled."""
+  folder, random = tmp_path_factory.mktemp("reviews"), np.random.default_rng(0)
   for split, count in {"train": 160, "test": 40}.items():
-    made = [reviews.review(i % 2, (len(split), i), style) for i in range(count)]
-    lines = [json.dumps({"text": r.text, "label": reviews.LABELS[r.label]}) for r in made]
+    lines = []
+    for i in range(count):
+      verbs, parts = random.choice(reviews.VERBS[i % 2], 2), random.choice(reviews.PARTS, 2)
+      said = [f"i {verb} the {part} ." for verb, part in zip(verbs, parts, strict=True)]
+      lines.append(json.dumps({"text": " ".join(said), "label": reviews.LABELS[i % 2]}))
     (folder / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
   return folder
 
@@ -107,7 +109,7 @@ def test_pretrained_converted_fine_tuned_and_explained(tmp_path, files):
     reader.labels == reviews.LABELS and reader.model.ops.b == 1.5 and reader.model.ops.unit_norm
   )
   measured = json.loads((tuned / "config.json").read_text())["provenance"]["metrics"]
-  assert measured["accuracy"] > 0.75
+  assert measured["accuracy"] > 0.9
   ex = reader.explain(["i loved the plot .", "the acting was terrible ."])
   np.testing.assert_allclose(ex.contributions.sum(axis=1) + ex.residual, ex.value, atol=1e-4)
 

@@ -122,6 +122,16 @@ class TextLab:
     )
     return TextReader.load(bundle)
 
+  def keep(self, result: TrainResult, name: str) -> pathlib.Path:
+    """Saves a trained network as a bundle, for `bcos-jax explain`."""
+    return bcos_jax.save(
+      self.workdir / f"{name}.bundle",
+      result.model,
+      jax.device_get(result.variables),
+      labels=result.labels,
+      tokenizer=result.tokenizer,
+    )
+
   def texts(self, split: str = "test") -> TextDataset:
     """Returns the reviews of a split."""
     return open_texts(self.dataset, split)
@@ -138,9 +148,7 @@ class TextLab:
         "--config.data.batch_size=64",
         "--config.optimizer.lr=3e-3",
       )
-      bcos_jax.save(
-        bundle, result.model, jax.device_get(result.variables), tokenizer=result.tokenizer
-      )
+      self.keep(result, "pretrained")
     return bundle
 
   def _tuned(self, name: str, *overrides: str) -> TrainResult:

@@ -70,6 +70,7 @@ def _trained(lab: TextLab) -> _Trained:
   tuned = {b: lab.bcosified(b) for b in EXPONENTS}
   validation = {b: result.metrics["accuracy"] for b, result in tuned.items()}
   best = max(validation, key=validation.get)
+  lab.say(f"  B={best} is best on validation: {lab.keep(tuned[best], 'bcosified')}")
   return _Trained(
     conventional=lab.conventional(), bcosified=tuned[best], b=best, validation=validation
   )
