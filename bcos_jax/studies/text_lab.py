@@ -106,13 +106,13 @@ class TextLab:
       return Setting(pretrain=6, finetune=6, texts=8, pairs=2, samples=8, orders=2)
     return Setting()
 
-  def conventional(self) -> TrainResult:
-    """The conventional network, fine-tuned."""
-    return self._tuned("conventional", "--config.ops.family=standard")
+  def conventional(self, lr: float) -> TrainResult:
+    """The conventional network, fine-tuned at a learning rate."""
+    return self._tuned(f"conventional-{lr}", "conventional,runlocal", lr)
 
-  def bcosified(self, b: float) -> TrainResult:
+  def bcosified(self, b: float, lr: float) -> TrainResult:
     """The B-cosified network, fine-tuned as long; the published preset with an exponent."""
-    return self._tuned(f"bcosified-{b}", f"--config.ops.b={b}")
+    return self._tuned(f"bcosified-{b}", "runlocal", lr, f"--config.ops.b={b}")
 
   def reader(self, result: TrainResult) -> TextReader:
     """Returns a trained network with the tokenizer that all share."""
@@ -151,9 +151,7 @@ class TextLab:
       self.keep(result, "pretrained")
     return bundle
 
-  def _tuned(self, name: str, *overrides: str) -> TrainResult:
-    variant = "conventional,runlocal" if name == "conventional" else "runlocal"
-    overrides = () if name == "conventional" else overrides
+  def _tuned(self, name: str, variant: str, lr: float, *overrides: str) -> TrainResult:
     return self._train(
       name,
       f"bcosify_lm:{variant}",
@@ -162,7 +160,7 @@ class TextLab:
       "--config.data.tokenizer=",
       f"--config.data.train_split={_TRAINING}",
       f"--config.data.test_split={_VALIDATION}",
-      "--config.optimizer.lr=2e-3",
+      f"--config.optimizer.lr={lr}",
       *overrides,
     )
 
