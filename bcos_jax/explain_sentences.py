@@ -103,7 +103,8 @@ def explain_sentences(
   page, numbers = output / "report.html", output / "explanations.jsonl"
   rows = telling_words(words, least=2, order="both") if len(texts) > 1 else []
   telling = {"Most telling words": rows} if rows else {}
-  render.text_report(page, f"What {len(texts)} texts said to the network", heats, telling=telling)
+  what = "a text" if len(texts) == 1 else f"{len(texts)} texts"
+  render.text_report(page, f"What {what} said to the network", heats, telling=telling)
   lines = [json.dumps(_numbers(reader, ex, i, words[i])) for i in range(len(texts))]
   numbers.write_text("\n".join(lines) + "\n", encoding="utf-8")
   say(f"report: {page}")
