@@ -46,14 +46,16 @@ class Setting:
     pairs: Pairs of the sequence pointing game.
     samples: Samples of LIME and KernelSHAP.
     orders: Orders of Shapley sampling.
+    steps: Steps of sequential integrated gradients, for each token.
   """
 
   pretrain: int = 800
   finetune: int = 800
   texts: int = 100
   pairs: int = 50
-  samples: int = 500
-  orders: int = 10
+  samples: int = 200
+  orders: int = 4
+  steps: int = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +105,7 @@ class TextLab:
   @property
   def setting(self) -> Setting:
     if self.short:
-      return Setting(pretrain=6, finetune=6, texts=8, pairs=2, samples=8, orders=2)
+      return Setting(pretrain=6, finetune=6, texts=8, pairs=2, samples=8, orders=2, steps=2)
     return Setting()
 
   def conventional(self, lr: float) -> TrainResult:

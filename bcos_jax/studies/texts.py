@@ -130,6 +130,7 @@ def _explainers(lab: TextLab, readers: dict[str, TextReader]) -> dict[Key, Calla
     "lime": {"samples": lab.setting.samples},
     "kernel_shap": {"samples": lab.setting.samples},
     "shapley_sampling": {"samples": lab.setting.orders},
+    "sequential_integrated_gradients": {"steps": lab.setting.steps},
   }
   for network, reader in readers.items():
     task = methods.reader_task(reader)
@@ -183,7 +184,8 @@ def _question(lab: TextLab, trained: _Trained, texts: int, pairs: int) -> str:
     "published area over shares of 0.1 to 0.9, special tokens kept; they are losses of a network's "
     "own probability, so rows of one network compare. Oracle: for these two, tokens by the effect "
     f"of masking each alone. LIME and KernelSHAP take {setting.samples} samples a text, Shapley "
-    f"sampling {setting.orders} orders; other settings are the defaults."
+    f"sampling {setting.orders} orders, sequential integrated gradients {setting.steps} steps for "
+    "each token; other settings are the defaults."
   )
 
 
