@@ -13,9 +13,10 @@ import numpy as np
 from . import models, pretrained, render
 from .errors import InputError
 from .ops import StandardOps
+from .telling_words import telling_words
 from .text_explanation import Contrast, TextExplanation
 from .text_reader import TextReader
-from .words import Word, telling
+from .words import Word
 
 
 def is_language_bundle(bundle: str | os.PathLike) -> bool:
@@ -91,16 +92,19 @@ def explain_sentences(
     colors = sys.stdout.isatty()
   words = [ex.words(i) for i in range(len(texts))]
   headings = [_heading(reader, ex, i, foil) for i in range(len(texts))]
-  for i, text in enumerate(texts):
-    say(headings[i])
-    say("  " + (render.words_in_terminal(text, words[i]) if colors else text))
+  heats = [
+    render.text_heat(text, words[i], title=headings[i], note=_note(ex, i))
+    for i, text in enumerate(texts)
+  ]
+  for i, heat in enumerate(heats):
+    say(render.text_terminal(heat) if colors else f"{headings[i]}\n  {texts[i]}")
     strongest = sorted(words[i], key=lambda word: -abs(word.contribution))[:5]
     say("  " + ", ".join(f"{word.text} {word.contribution:+.3f}" for word in strongest))
-  notes = [_note(ex, i) for i in range(len(texts))]
   page, numbers = output / "report.html", output / "explanations.jsonl"
-  entries = zip(headings, texts, words, notes, strict=True)
-  rows = telling(words) if len(texts) > 1 else []
-  render.text_report(page, f"What {len(texts)} texts said to the network", entries, rows)
+  rows = telling_words(words, least=2, order="both") if len(texts) > 1 else []
+  telling = {"Most telling words": rows} if rows else {}
+  what = "a text" if len(texts) == 1 else f"{len(texts)} texts"
+  render.text_report(page, f"What {what} said to the network", heats, telling=telling)
   lines = [json.dumps(_numbers(reader, ex, i, words[i])) for i in range(len(texts))]
   numbers.write_text("\n".join(lines) + "\n", encoding="utf-8")
   say(f"report: {page}")

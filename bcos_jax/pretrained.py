@@ -241,22 +241,8 @@ def load(folder: str | os.PathLike, *, sharding: Placement | None = None) -> Bun
       architecture that the configuration names; a sharding that does not fit.
   """
   folder = pathlib.Path(folder)
-  config = _read_config(folder)
-  try:
-    model = models.create(
-      config["architecture"],
-      ops=ops.from_dict(config["ops"]),
-      **{
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in config["fields"].items()
-      },
-    )
-    preprocess = Preprocess(**config["preprocess"]) if _reads_images(model) else None
-    labels = _checked_labels(model, config.pop("labels"))
-  except (KeyError, TypeError) as error:
-    raise InputError(
-      f"{_CONFIG} in {str(folder)!r} is incomplete: {error}.", "Save the network again."
-    ) from error
+  bundle = without_weights(folder)
+  model = bundle.model
   try:
     tensors = read_safetensors(folder / _WEIGHTS)
   except InputError as error:
@@ -273,13 +259,35 @@ def load(folder: str | os.PathLike, *, sharding: Placement | None = None) -> Bun
     model, traverse_util.unflatten_dict(tensors, sep="/"), f"The tensors in {str(folder)!r}"
   )
   leaves = {path: _placed(path, tensor, sharding) for path, tensor in tensors.items()}
+  variables = traverse_util.unflatten_dict(leaves, sep="/")
+  return dataclasses.replace(bundle, variables=variables, extras=extras)
+
+
+def without_weights(folder: str | os.PathLike) -> Bundle:
+  """Reads a bundle but for its weights: its variables are empty. Errors as for `load`."""
+  folder = pathlib.Path(folder)
+  config = _read_config(folder)
+  try:
+    model = models.create(
+      config["architecture"],
+      ops=ops.from_dict(config["ops"]),
+      **{
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in config["fields"].items()
+      },
+    )
+    preprocess = Preprocess(**config["preprocess"]) if _reads_images(model) else None
+    labels = _checked_labels(model, config.pop("labels"))
+  except (KeyError, TypeError) as error:
+    raise InputError(
+      f"{_CONFIG} in {str(folder)!r} is incomplete: {error}.", "Save the network again."
+    ) from error
   return Bundle(
     model=model,
-    variables=traverse_util.unflatten_dict(leaves, sep="/"),
+    variables={},
     preprocess=preprocess,
     labels=labels,
     config=config,
-    extras=extras,
     tokenizer=_read_files(folder / _TOKENIZER),
   )
 

@@ -26,6 +26,7 @@ from .models import LanguageModel, TextDecoder
 from .targets import Target
 from .text_explanation import Contrast, TextExplanation
 from .tokenizer import check_vocabulary, read_tokenizer, short
+from .tokens import tokenize
 from .words import TextBatch
 
 BATCH_SIZE = 32
@@ -101,28 +102,13 @@ class TextReader:
     Raises:
       InputError: No texts, an empty one, one of special tokens only, or one that is too long.
     """
-    _check_texts(texts)
-    options = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
-    rows = self.tokenizer(list(texts), **options)
-    counts = np.array([len(ids) for ids in rows["input_ids"]])
-    if (counts > self.length).any():
-      if not self.truncate:
-        index = int(np.argmax(counts > self.length))
-        raise InputError(
-          f"Text {index} ({short(texts[index])}) has {counts[index]} tokens, expected at most "
-          f"{self.length}.",
-          "Shorten it, or set truncate=True to have its end cut off.",
-        )
-      rows = self.tokenizer(list(texts), truncation=True, max_length=self.length, **options)
-    batch = self._padded(texts, rows, counts)
-    bare = batch.special.all(axis=1)
-    if bare.any():
-      index = int(np.argmax(bare))
-      raise InputError(
-        f"Text {index} ({short(texts[index])}) has special tokens only, expected words.",
-        "Leave it out, or write some text.",
-      )
-    return batch
+    return tokenize(
+      self.tokenizer,
+      texts,
+      length=self.length,
+      truncate=self.truncate,
+      pad=pad_id(self.model, self.tokenizer),
+    )
 
   def explain(
     self,
@@ -196,13 +182,6 @@ class TextReader:
     return self.labels[index] if self.labels else str(int(index))
 
   @property
-  def _special(self) -> list[int]:
-    """Ids that are no text even where a text spells them; the unknown word is one."""
-    words = {self.tokenizer.mask_token_id, self.tokenizer.unk_token_id}
-    ends = {self.tokenizer.eos_token_id, self.tokenizer.bos_token_id, self.tokenizer.sep_token_id}
-    return sorted(set(self.tokenizer.all_special_ids) - (words - ends))
-
-  @property
   def _predicts_tokens(self) -> bool:
     return isinstance(self.model, TextDecoder) or self.model.task == "masked_lm"
 
@@ -227,29 +206,6 @@ class TextReader:
       )
     return np.argmax(masked, axis=1)
 
-  def _padded(self, texts: Sequence[str], rows: Any, counts: np.ndarray) -> TextBatch:
-    length = max(map(len, rows["input_ids"]))
-    shape = (len(texts), length)
-    ids = np.full(shape, pad_id(self.model, self.tokenizer), np.int32)
-    mask, special = np.zeros(shape, np.int32), np.ones(shape, bool)
-    spans = np.zeros((*shape, 2), np.int32)
-    for i, own in enumerate(rows["input_ids"]):
-      size = len(own)
-      ids[i, :size], mask[i, :size] = own, 1
-      added = np.asarray(rows["special_tokens_mask"][i], bool)
-      special[i, :size] = added | np.isin(own, self._special)
-      spans[i, :size] = np.where(special[i, :size, None], 0, rows["offset_mapping"][i])
-    tokens = tuple(tuple(self.tokenizer.convert_ids_to_tokens(own)) for own in rows["input_ids"])
-    return TextBatch(
-      texts=tuple(texts),
-      ids=ids,
-      mask=mask,
-      special=special,
-      spans=spans,
-      tokens=tokens,
-      dropped=counts - mask.sum(axis=1),
-    )
-
 
 def pad_id(model: LanguageModel, tokenizer: Any) -> int:
   """Returns the id that fills short texts; where there is none, the mask alone hides it."""
@@ -270,42 +226,38 @@ def load_language_tokenizer(
   Raises:
     InputError: There is none, it cannot be read, or it has another vocabulary.
   """
-  if folder is not None:
-    source = read_tokenizer(folder)
-  elif bundle.tokenizer:
-    with tempfile.TemporaryDirectory() as temporary:
-      path = pathlib.Path(temporary)
-      pretrained.write_files(path, bundle.tokenizer)
-      # Says which class of tokenizer it is, where the tokenizer's own files do not.
-      source = bundle.config["provenance"].get("source_config", {})
-      kind = source.get("model_type", bundle.config["architecture"].partition("_")[0])
-      (path / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
-      source = read_tokenizer(path)
-  else:
+  source = tokenizer_in(bundle) if folder is None else read_tokenizer(folder)
+  check_tokenizer(source, bundle.model)
+  return source
+
+
+def tokenizer_in(bundle: pretrained.Bundle) -> Any:
+  """Returns the tokenizer of a bundle, or raises InputError if it has none."""
+  if not bundle.tokenizer:
     raise InputError(
       "The bundle has no tokenizer.", "Give the folder with the tokenizer's files as tokenizer=."
     )
-  check_vocabulary(source, bundle.model.vocab_size, "network")
+  with tempfile.TemporaryDirectory() as temporary:
+    path = pathlib.Path(temporary)
+    pretrained.write_files(path, bundle.tokenizer)
+    # Says which class of tokenizer it is, where the tokenizer's own files do not.
+    kind = bundle.config["provenance"].get("source_config", {}).get("model_type")
+    if kind is not None:
+      (path / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
+    return read_tokenizer(path)
+
+
+def check_tokenizer(source: Any, model: LanguageModel) -> None:
+  """Raises InputError unless a language model can read what a tokenizer writes."""
+  check_vocabulary(source, model.vocab_size, "network")
   if not source.is_fast:
     raise InputError(
       f"A {type(source).__name__} does not say where its tokens are in a text.",
       "Give a tokenizer with a tokenizer.json.",
     )
-  pad = getattr(bundle.model, "pad_token", -1)
+  pad = getattr(model, "pad_token", -1)
   if pad >= 0 and source.pad_token_id not in (None, pad):
     raise InputError(
       f"The tokenizer fills texts with id {source.pad_token_id}, the network expects {pad}.",
       "Give the tokenizer that lies beside the network's checkpoint.",
     )
-  return source
-
-
-def _check_texts(texts: Sequence[str]) -> None:
-  if isinstance(texts, str) or not len(texts) or not all(isinstance(t, str) for t in texts):
-    raise InputError(
-      f"The texts are {texts!r:.80}, expected a list of at least one text.",
-      "Give a list of strings, also for a single text.",
-    )
-  for index, text in enumerate(texts):
-    if not text.strip():
-      raise InputError(f"Text {index} ({short(text)}) is empty, expected words.", "Leave it out.")

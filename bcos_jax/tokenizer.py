@@ -11,6 +11,7 @@ import dataclasses
 import os
 import pathlib
 import string
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -184,6 +185,13 @@ def read_tokenizer(folder: str | os.PathLike) -> Any:
       "Give the folder that has tokenizer.json; tokenizers of SentencePiece files (spiece.model) "
       "also need `pip install sentencepiece`.",
     ) from error
+
+
+def saved_files(source: Any) -> dict[str, bytes]:
+  """Returns the files of a tokenizer of transformers by name, as bundles hold them."""
+  with tempfile.TemporaryDirectory() as folder:
+    source.save_pretrained(folder)
+    return {path.name: path.read_bytes() for path in sorted(pathlib.Path(folder).iterdir())}
 
 
 def check_vocabulary(source: Any, vocab_size: int, whose: str) -> None:

@@ -114,23 +114,3 @@ def _joined(owners: Sequence[int], special: np.ndarray) -> list[int]:
     free = owner < 0 and not alone and found
     found.append(found[-1] if free else owner)
   return found
-
-
-def telling(
-  texts: Sequence[Sequence[Word]], *, count: int = 20, least: int = 2
-) -> list[tuple[str, float, int]]:
-  """Returns the words with the largest mean contributions over many texts.
-
-  Args:
-    texts: The words of each text.
-    count: How many words.
-    least: How often a word must occur, in whatever case.
-
-  Returns:
-    Word, mean contribution and number of occurrences, by falling size of the mean.
-  """
-  found: dict[str, list[float]] = {}
-  for word in (word for words in texts for word in words if word.span is not None):
-    found.setdefault(word.text.lower(), []).append(word.contribution)
-  rows = [(word, float(np.mean(v)), len(v)) for word, v in found.items() if len(v) >= least]
-  return sorted(rows, key=lambda row: -abs(row[1]))[:count]

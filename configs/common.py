@@ -32,7 +32,15 @@ def get_config() -> ConfigDict:
       "fold_mean": True,  # of batch norms into their biases, when `init` is B-cosified
       "data": {
         "name": "",  # TFDS name, unless there is a folder
-        "folder": "",  # one's own pictures: DIR/class/..., or DIR/{train,val}/class/...
+        # one's own pictures: DIR/class/..., or DIR/{train,val}/class/...; of texts: a file, or a
+        # folder with {train,test}.{csv,tsv,jsonl}, or of Hugging Face's save_to_disk
+        "folder": "",
+        "text": "text",  # column or key of texts
+        "label": "label",  # of their labels
+        "tokenizer": "",  # folder, or "reviews" for their words; "" for that of `init`
+        "max_length": 0,  # most tokens of a text; 0: the network's context
+        "truncate": False,  # cut longer texts, instead of refusing them
+        "hidden_share": 0.15,  # of the tokens, for masked_lm
         "labels": "",  # table of the folder's files: name, one label or several separated by |
         "unlabelled": False,  # the folder is any pictures and tar files of them, without classes
         "held_out": 0.2,  # share of the folder to evaluate on, where it is not split itself
@@ -55,7 +63,8 @@ def get_config() -> ConfigDict:
       },
       "steps": 0,
       "objective": {
-        # supervised (labels); align or clip (a teacher, without labels); pairs (captions)
+        # supervised (labels); align or clip (a teacher, no labels); pairs (captions); of language
+        # models: text (labels), masked_lm or causal_lm
         "name": "supervised",
         "teacher": "",  # bundle of the frozen network; the student starts from it unless `init` is
         "teacher_model": "",  # its architecture, for `bcos-jax compile`; "" for the student's
@@ -106,6 +115,17 @@ def get_config() -> ConfigDict:
     # A duration is a number or text; values from the command line are checked when they are read.
     type_safe=False,
   )
+
+
+def language_model() -> ConfigDict:
+  """Returns what B-cos LM's published recipes share: AdamW, linear warm-up and decay."""
+  config = get_config()
+  config.data.update(batch_size=16, eval_batch_size=64)
+  config.optimizer.update(schedule="linear", agc=0.0, warmup_steps="0.5 epochs")
+  config.steps, config.log_every = "5 epochs", 50
+  config.eval_every = config.checkpoint_every = 1000
+  config.best = True
+  return config
 
 
 def imagenet() -> ConfigDict:
@@ -160,6 +180,30 @@ def runlocal(name: str) -> Callable[[ConfigDict], None]:
   return variant
 
 
+def conventional(config: ConfigDict) -> None:
+  """Makes a recipe that of the conventional network."""
+  config.ops = ConfigDict({"family": "standard"})
+
+
+def runlocal_texts(name: str) -> Callable[[ConfigDict], None]:
+  """Returns the like of `runlocal` for language models, on texts that are made here."""
+
+  def variant(config: ConfigDict) -> None:
+    decoder, labelled = config.objective.name == "causal_lm", config.objective.name == "text"
+    config.model = ConfigDict({"name": "gpt2_tiny" if decoder else "bert_tiny", "num_classes": 0})
+    config.model.update(width=64, mlp_dim=128, context_length=128, num_classes=2 * labelled)
+    config.init = ""
+    config.data.update(name=name, text="text", test_split="test[:500]", batch_size=32)
+    config.data.train_split = "train" if labelled else "unlabelled[:4000]"
+    config.data.tokenizer = "reviews/decoder" if decoder else "reviews"
+    config.data.max_length = 64 if decoder else 0
+    config.optimizer.update(lr=2e-3, warmup_steps=30)
+    config.steps, config.log_every = 300, 10
+    config.eval_every = config.checkpoint_every = 100
+
+  return variant
+
+
 def augment() -> dict:
   """Returns the defaults of the augmentation of training pictures."""
   return {
@@ -181,9 +225,10 @@ def optimizer() -> dict:
   return {
     "name": "adamw",  # adamw, adam or sgd
     "lr": 1e-3,
-    # cosine (by step), cosine_epochs (by epoch), step_epochs (a tenth every 30 epochs) or constant
+    # cosine or linear (by step, to 0), cosine_epochs (by epoch), step_epochs (a tenth every 30
+    # epochs) or constant
     "schedule": "cosine",
-    "warmup_steps": 0,  # linear, from 0.01 x lr
+    "warmup_steps": 0,  # linear, from 0.01 x lr; from 0 with the schedule linear
     "decay_steps": 0,  # of constant: half a cosine to 0 in the last steps
     "weight_decay": 0.0,
     "decay_rules": (),  # (regular expression, rate); the first that matches a path decides

@@ -158,14 +158,13 @@ def test_evaluation_counts_every_example_once(data_dir, batch_size):
       "count": present.sum(),
     }
 
+  mesh = sharding.make_mesh({"data": -1, "fsdp": 1})
   result = evaluate.run(
     step,
     None,
     {},
-    test_set,
-    batch_size=batch_size,
-    workers=0,
-    mesh=sharding.make_mesh({"data": -1, "fsdp": 1}),
+    pipeline.eval_batches(test_set, batch_size=sharding.rounded_up(batch_size, mesh)),
+    mesh=mesh,
   )
   assert result["count"] == 355 and result["accuracy"] == 1
   assert result["loss"] * 355 == pytest.approx(weights[labels].sum(), rel=1e-9)

@@ -22,9 +22,11 @@ RANKS = {
   "models": 4,
   "targets": 4,
   "words": 1,
+  "telling_words": 2,
   "text_explanation": 2,
   "explain_tokens": 4.5,  # after what it explains, before `explain`, which hands texts over
   "tokenizer": 5,
+  "tokens": 5.5,  # after the tokenizer, before what reads with it
   "batches": 5,
   "bcosify": 5,
   "explain": 5,

@@ -17,13 +17,11 @@ from bcos_jax import (
   cli,
   convert,
   pretrained,
-  render,
 )
 from bcos_jax.convert.text_decoder import READERS as DECODERS
 from bcos_jax.convert.text_encoder import READERS as ENCODERS
 from bcos_jax.errors import InputError
 from bcos_jax.ops import from_dict, to_dict
-from bcos_jax.words import Word, telling
 
 from . import tokenizers
 from .common import applied_to_texts, filled, flat, quick_compilation, rel, shapes, unflat
@@ -377,22 +375,6 @@ def test_the_command_explains_texts(folder, tmp_path, capsys, monkeypatch):
     assert cli.main(["explain", str(folder / "bundle"), *wrong, "--output", str(out)]) == 2
   errors = capsys.readouterr().err
   assert "is empty" in errors and "Neither or both" in errors and "Unknown class 'oh'" in errors
-
-
-def test_words_are_coloured_everywhere():
-  words = [
-    Word("[CLS]", None, 0.5, (0,)),
-    Word("100%", (0, 4), -1.0, (1,)),
-    Word("a_b", (5, 8), 0.0, (2,)),
-  ]
-  assert render.words_in_latex("100% a_b", words[1:]) == (
-    r"\colorbox[RGB]{127,127,255}{\strut 100\%} \colorbox[RGB]{255,255,255}{\strut a\_b}"
-  )
-  shown = render.words_in_terminal("100% a_b!", words)
-  assert "\x1b[30;48;2;255;191;191m[CLS]\x1b[0m " in shown and shown.endswith("\x1b[0m!")
-  assert 'class="special"' in render.words_in_html("100% a_b", words)
-  again = [Word("A_b", (0, 3), 0.5, (0,))]
-  assert telling([words, again]) == [("a_b", 0.25, 2)]
 
 
 def test_decoders_explain_the_next_token_of_texts(tmp_path):

@@ -12,8 +12,10 @@ RECIPES = (
   "bcos_scratch",
   "bcosify_clip",
   "bcosify_cnn",
+  "bcosify_lm",
   "bcosify_vit",
   "digits",
+  "pretrain_lm",
   "shape_scenes",
 )
 

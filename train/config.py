@@ -18,6 +18,9 @@ from bcos_jax import configs
 from bcos_jax.errors import InputError, unknown_name
 
 PREFIX = "--config."
+# What runs on texts: objective to what the network does.
+TEXT_OBJECTIVES = {"text": "classify", "masked_lm": "masked_lm", "causal_lm": "next_token"}
+LABELLED = ("supervised", "text")
 DURATIONS = frozenset(
   {
     "steps",
@@ -136,7 +139,7 @@ def check(config: ConfigDict) -> None:
   """
   values = flatten(config)
   for key in POSITIVE:
-    free = config.finetune or (key == "model.num_classes" and config.objective.name != "supervised")
+    free = config.finetune or (key == "model.num_classes" and config.objective.name not in LABELLED)
     if values[key] < (0 if free else 1):
       raise InputError(f"config.{key}={values[key]}; expected at least 1.", f"Set {PREFIX}{key}.")
   for key in DURATIONS:

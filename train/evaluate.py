@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Iterable
 import contextlib
 from typing import Any
 
@@ -53,33 +54,30 @@ def evaluate(
   )
   step = make_eval_step(objective, mesh=mesh)
   variables = sharding.replicate(variables, mesh)
-  return run(step, variables, {}, examples, batch_size=batch_size, workers=workers, mesh=mesh)
+  batches = pipeline.eval_batches(
+    examples,
+    batch_size=sharding.rounded_up(batch_size, mesh),
+    workers=workers,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  return run(step, variables, {}, batches, mesh=mesh)
 
 
 def run(
   step: EvalStep,
   variables: Any,
   frozen: Any,
-  examples: pipeline.Examples,
+  batches: Iterable[dict[str, np.ndarray]],
   *,
-  batch_size: int,
-  workers: int,
   mesh: Mesh,
 ) -> dict[str, float]:
-  """Returns the mean of every measure of a compiled step, over all examples, and `count`."""
-  divisor = sharding.batch_divisor(mesh)
-  batches = pipeline.eval_batches(
-    examples,
-    batch_size=-(-batch_size // divisor) * divisor,
-    workers=workers,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
+  """Returns the mean of every measure of a compiled step, over one pass, and `count`."""
   totals: dict[str, float] = collections.defaultdict(float)
   damaged, pending, ranked = 0.0, [], []
   with contextlib.closing(iter(batches)) as iterator:
     for batch in iterator:
-      damaged += float(batch.pop("damaged").sum())
+      damaged += float(np.sum(batch.pop("damaged", 0)))
       pending.append(step(variables, sharding.put_batch(batch, mesh), frozen))
       if len(pending) > 1:  # One batch late, so that the device never waits for the host.
         _add(totals, ranked, pending.pop(0))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
-import functools
 import os
 import pathlib
 import re
@@ -13,7 +12,6 @@ import sys
 from typing import Any
 
 import flax.linen as nn
-import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 import numpy as np
@@ -22,10 +20,8 @@ from bcos_jax.errors import InputError, RunError, unknown_name
 from bcos_jax.inputs import Preprocess
 from bcos_jax.pretrained import check_writable
 
-from . import checkpoint, evaluate, hosts, metrics, objectives, plan, sharding, start, watch
+from . import checkpoint, evaluate, feeds, hosts, metrics, objectives, plan, sharding, start, watch
 from .config import flatten
-from .data import Dataset, augment, open_splits, pipeline, with_label_noise
-from .data.mix import Mix
 from .interrupt import stop_requests
 from .objectives import OWN
 from .state import TrainState
@@ -63,7 +59,8 @@ class TrainResult:
     state: The final state, or the best one if the config says so; its arrays lie on the mesh.
     history: The evaluations, oldest first: {"step", "accuracy", "loss", "count"} each.
     labels: Names of the classes.
-    preprocess: From a picture to what the network was evaluated on.
+    preprocess: From a picture to what the network was evaluated on; None for language models.
+    tokenizer: Files of the tokenizer that a language model reads with.
     objective: What was minimised; None for a result that no run has left.
   """
 
@@ -71,7 +68,8 @@ class TrainResult:
   state: TrainState
   history: tuple[dict[str, float], ...]
   labels: tuple[str, ...]
-  preprocess: Preprocess
+  preprocess: Preprocess | None = None
+  tokenizer: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
   objective: objectives.Objective | None = None
 
   @property
@@ -127,10 +125,10 @@ def train(
   ):
     state, history = _begin(run, checkpoints, workdir)
     begin, damaged = int(state.step), 0
-    advance: dict[int, Callable] = {}  # By the side of the pictures.
+    advance: dict[tuple, Callable] = {}  # By the shapes of a batch.
     with (
       _writer(run, workdir, begin, progress) as writer,
-      contextlib.closing(iter(run.batches(begin))) as batches,
+      contextlib.closing(iter(run.feed.batches(begin))) as batches,
       stop_requests() as stop,
       hosts.ending_together(),
       _naming_the_batch(run, checkpoints),
@@ -138,13 +136,13 @@ def train(
     ):
       for step in range(begin + 1, last + 1):
         batch = next(batches)
-        damaged += int(batch.pop("damaged").sum())
-        batch = run.sized(sharding.put_batch(batch, run.mesh), step)
-        side = batch["image"].shape[1]
-        if side not in advance:
-          advance[side] = run.plan.train_step.lower(state, batch, run.frozen).compile()
-          writer.flops_per_step = watch.flops(advance[side])
-        state, measured = advance[side](state, batch, run.frozen)
+        damaged += int(np.sum(batch.pop("damaged", 0)))
+        batch = run.feed.sized(sharding.put_batch(batch, run.mesh), step)
+        shapes = tuple(array.shape for array in batch.values())
+        if shapes not in advance:
+          advance[shapes] = run.plan.train_step.lower(state, batch, run.frozen).compile()
+          writer.flops_per_step = watch.flops(advance[shapes])
+        state, measured = advance[shapes](state, batch, run.frozen)
         writer.train(step, measured | {"damaged": damaged})
         stopping, result = stop(step), None
         if step == last or _due(step, run.config.eval_every):
@@ -160,8 +158,14 @@ def train(
           raise KeyboardInterrupt(f"Stopped after step {step} of {last}; the state is saved.")
     if run.config.best:
       state = _best(run, checkpoints, history, state)
-  labels, preprocess = run.train_set.dataset.label_names, run.test_set.prepare
-  return TrainResult(run.model, state, tuple(history), labels, preprocess, run.plan.objective)
+  return TrainResult(
+    run.model,
+    state,
+    tuple(history),
+    run.feed.labels,
+    objective=run.plan.objective,
+    **run.feed.belongings,
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,10 +175,7 @@ class _Run:
   Attributes:
     about: What its checkpoints say about it.
     mesh: All devices.
-    train_set: Training examples, prepared for the augmentation.
-    test_set: Evaluation examples.
-    augmentation: Of training examples.
-    mix: Blends training batches, or None.
+    feed: Its examples.
     variables: To start from; None draws them.
     frozen: Variables that are not trained, placed as the plan says.
     plan: Its programs.
@@ -182,10 +183,7 @@ class _Run:
 
   about: dict[str, Any]
   mesh: Mesh
-  train_set: pipeline.Examples
-  test_set: pipeline.Examples
-  augmentation: augment.Augmentation
-  mix: Mix | None
+  feed: feeds.Feed
   variables: Any | None
   frozen: Any
   plan: plan.Plan
@@ -199,42 +197,6 @@ class _Run:
   def config(self) -> ConfigDict:
     """The recipe, durations in steps."""
     return self.plan.config
-
-  def batches(self, begin: int) -> Iterable[dict[str, Any]]:
-    """Returns this process's training batches from step `begin` on."""
-    data = self.config.data
-    return pipeline.train_batches(
-      self.train_set,
-      self.augmentation,
-      batch_size=data.batch_size,
-      seed=self.config.seed,
-      mix=self.mix,
-      repeats=data.augment.repeats,
-      balance=data.balance,
-      start_step=begin,
-      workers=data.workers,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-    )
-
-  def sized(self, batch: dict[str, jax.Array], step: int) -> dict[str, jax.Array]:
-    """Returns a batch at the size that its step draws, bilinear and anti-aliased."""
-    sides = self.config.data.train_sizes
-    if not sides:
-      return batch
-    side = int(np.random.default_rng((self.config.seed, step)).choice(sides))
-    return batch | {"image": _resized(batch["image"], side)}
-
-  def examples_of(self, step: int) -> list[int]:
-    """Returns the numbers of the training examples in a step's batch, of all processes."""
-    return pipeline.order(
-      self.train_set,
-      batch_size=self.config.data.batch_size,
-      seed=self.config.seed,
-      repeats=self.config.data.augment.repeats,
-      balance=self.config.data.balance,
-      step=step - 1,
-    )
 
   def evaluate(self, state: TrainState) -> dict[str, float]:
     """Returns accuracy, loss and count on the evaluation examples; `ema_...` of the average."""
@@ -250,54 +212,26 @@ class _Run:
       self.plan.eval_step,
       variables,
       {**self.frozen, **own},
-      self.test_set,
-      batch_size=self.config.data.eval_batch_size,
-      workers=self.config.data.workers,
+      self.feed.eval_batches(),
       mesh=self.mesh,
     )
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _resized(images: jax.Array, side: int) -> jax.Array:
-  shape = (len(images), side, side, images.shape[-1])
-  return jax.image.resize(images, shape, "linear", antialias=True)
 
 
 def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
   """Checks the recipe and builds what the loop needs; computes nothing on the devices."""
   mesh = sharding.make_mesh(config.mesh)
-  _check_data(config, mesh)
+  _check(config, mesh)
   model, variables = start.network(config, init)
-  preprocess = _preprocess(config.data, model)
-  side = max(config.data.train_sizes, default=config.data.train_size or config.data.image_size)
-  splits = _open(config, model)
-  augmentation = augment.from_config(
-    config.data.augment,
-    preprocess
-    if side == config.data.image_size
-    else dataclasses.replace(preprocess, size=(side,) * 2, resize=0),
-  )
-  objective, frozen = objectives.from_config(config, model, mesh, multi_label=splits[0].multi_label)
-  train_set, test_set = (
-    pipeline.Examples(
-      dataset,
-      prepare,
-      keep=config.data.cache,
-      skip_damaged=config.data.damaged == "skip",
-      extras=objective.inputs_of(dataset),
-    )
-    for dataset, prepare in zip(splits, (augmentation.prepare, preprocess), strict=True)
-  )
-  steps_per_epoch = max(len(train_set) // config.data.batch_size, 1)
+  feed = feeds.open_feed(config, model, mesh)
+  steps_per_epoch = max(len(feed) // config.data.batch_size, 1)
   about = checkpoint.about_run(flatten(config), start.describe(model), [])
+  objective, frozen = objectives.from_config(config, model, mesh, multi_label=feed.multi_label)
+  feed.extend(objective.extras_of)
   made = plan.make(config, objective, variables, frozen, mesh, steps_per_epoch)
   return _Run(
     about=about,
     mesh=mesh,
-    train_set=train_set,
-    test_set=test_set,
-    augmentation=augmentation,
-    mix=_mix(config.data.augment, model.num_classes),
+    feed=feed,
     variables=variables,
     frozen=sharding.born(lambda leaves: leaves, made.frozen, frozen),
     plan=made,
@@ -349,10 +283,8 @@ def _watching(
   options, hooks = run.config.watch, []
   if options.explain_every:
     hooks.append(
-      watch.explanations(
+      run.feed.explanations(
         run.model,
-        run.test_set,
-        run.train_set.dataset.label_names,
         every=options.explain_every,
         count=options.explain_images,
         folder=workdir / "explanations",
@@ -371,9 +303,9 @@ def _naming_the_batch(run: _Run, checkpoints: checkpoint.Checkpoints) -> Iterato
   except metrics.NotFiniteError as error:
     saved = checkpoints.steps
     left = f"the last checkpoint is that of step {saved[-1]}" if saved else "nothing is saved yet"
-    examples = ", ".join(map(str, run.examples_of(error.step)))
+    examples = ", ".join(map(str, run.feed.examples_of(error.step)))
     raise FloatingPointError(
-      f"{error}; {left}. The batch is examples {examples} of {run.train_set.dataset.name}. Lower "
+      f"{error}; {left}. The batch is examples {examples} of {run.feed.name}. Lower "
       "--config.optimizer.lr, set --config.optimizer.agc=0.01, or leave such steps out with "
       "--config.nonfinite=skip."
     ) from error
@@ -421,64 +353,19 @@ def _writer(run: _Run, workdir: pathlib.Path, begin: int, progress: bool) -> met
     may_skip=run.config.nonfinite == "skip",
     wandb=run.config.watch.wandb,
     config=run.about["config"],
+    unit=run.feed.unit,
   )
 
 
-def _preprocess(data: ConfigDict, model: nn.Module) -> Preprocess:
-  return Preprocess(
-    size=(data.image_size,) * 2,
-    resize=data.resize,
-    interpolation=data.interpolation,
-    colors=model.ops.encoding.colors,
-  )
-
-
-def _open(config: ConfigDict, model: nn.Module) -> tuple[Dataset, Dataset]:
-  """Opens the training and the evaluation split."""
-  train_set, test_set = open_splits(config.data)
-  splits = with_label_noise(train_set, config.data.label_noise, config.seed), test_set
-  for dataset in splits:
-    classes = len(dataset.label_names)
-    if config.objective.name == "supervised" and not classes:
-      raise InputError(
-        f"The pictures of {dataset.name} have no labels, which this recipe learns.",
-        "Set --config.data.unlabelled=False and give a folder per class, or learn from a teacher.",
-      )
-    if config.objective.name == "supervised" and model.num_classes != classes:
-      raise InputError(
-        f"The network has {model.num_classes} classes, {dataset.name} {classes}.",
-        f"Set --config.model.num_classes={classes}.",
-      )
-  return splits
-
-
-def _mix(options: ConfigDict, num_classes: int) -> Mix | None:
-  mix = Mix(options.mixup, options.cutmix, num_classes)
-  return mix if options.mixup or options.cutmix else None
-
-
-def _check_data(config: ConfigDict, mesh: Mesh) -> None:
+def _check(config: ConfigDict, mesh: Mesh) -> None:
   divisor = sharding.batch_divisor(mesh) * config.accumulate
   if config.data.batch_size % divisor:
     raise InputError(
       f"data.batch_size={config.data.batch_size} does not split over {divisor} devices and parts.",
       f"Use a multiple of {divisor}, fewer devices, or another --config.accumulate.",
     )
-  if config.data.train_sizes and config.data.train_size:
-    raise InputError(
-      f"data.train_size={config.data.train_size} beside data.train_sizes="
-      f"{tuple(config.data.train_sizes)}; expected one of them.",
-      "Leave one out.",
-    )
-  if config.data.damaged not in ("fail", "skip"):
-    raise unknown_name("data.damaged", config.data.damaged, ("fail", "skip"))
   if config.nonfinite not in ("stop", "skip"):
     raise unknown_name("nonfinite", config.nonfinite, ("stop", "skip"))
-  if config.data.augment.repeats < 1:
-    raise InputError(
-      f"data.augment.repeats={config.data.augment.repeats}; expected at least 1.",
-      "Use 1 for one variation of each picture.",
-    )
 
 
 def _due(step: int, every: int) -> bool:

@@ -51,6 +51,7 @@ def main(
       result.model,
       variables,
       preprocess=result.preprocess,
+      tokenizer=result.tokenizer,
       # Classes of the data are none of a network that was trained without labels.
       labels=result.labels if result.model.num_classes else (),
       provenance={"recipe": spec, "overrides": list(overrides), "metrics": result.metrics},

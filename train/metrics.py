@@ -90,6 +90,7 @@ class MetricWriter:
     may_skip: bool = False,
     wandb: str = "",
     config: Mapping[str, Any] | None = None,
+    unit: str = "images",
   ):
     """Opens the files, dropping what an interrupted run logged after `start_step`.
 
@@ -97,12 +98,13 @@ class MetricWriter:
       workdir: The run's folder.
       steps: Steps of the whole run.
       start_step: Steps that are finished.
-      batch_size: Images per step.
+      batch_size: Examples per step.
       log_every: Steps between lines.
       progress: Whether to show a progress bar.
       may_skip: Whether steps whose loss or gradient is not finite are left out and counted.
       wandb: Project of Weights & Biases to log to as well.
       config: For its record of the run.
+      unit: What a batch is made of.
 
     Raises:
       InputError: Weights & Biases is asked for but not installed.
@@ -110,7 +112,7 @@ class MetricWriter:
     self.flops_per_step: float | None = None  # Of one device; set once the step is compiled.
     self._may_skip, self._skipped, self._skipped_in_a_row = may_skip, 0, 0
     self._first = jax.process_index() == 0
-    self._batch_size, self._log_every, self._last = batch_size, log_every, steps
+    self._batch_size, self._log_every, self._last, self._unit = batch_size, log_every, steps, unit
     self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
     self._window: list[dict[str, float]] = []
     self._window_start = time.perf_counter()
@@ -204,14 +206,14 @@ class MetricWriter:
     means |= {name: self._window[-1][name] for name in NO_MEANS if name in means}
     if self._may_skip:
       means["skipped"] = self._skipped
-    means["images_per_second"] = len(self._window) * self._batch_size / seconds
+    rate = means[f"{self._unit}_per_second"] = len(self._window) * self._batch_size / seconds
     means |= self._used(len(self._window) / seconds)
     self._window, self._window_start = [], time.perf_counter()
     self._write(step, {f"train/{name}": value for name, value in means.items()})
     shown = {
       label: format(means[name], style) for label, (name, style) in SHOWN.items() if name in means
     }
-    self._show({"images/s": f"{means['images_per_second']:.0f}", **shown})
+    self._show({f"{self._unit}/s": f"{rate:.0f}", **shown})
 
   def _used(self, steps_per_second: float) -> dict[str, float]:
     """Returns the arithmetic of one device per second, and its share of the device's peak."""

@@ -94,11 +94,11 @@ def schedule(
   """Returns the learning rate by step.
 
   Args:
-    name: "cosine" (changes every step), "cosine_epochs" (changes once per epoch), "step_epochs" (a
-      tenth every 30 epochs) or "constant".
+    name: "cosine" (changes every step), "cosine_epochs" (changes once per epoch), "linear" (to 0,
+      by step), "step_epochs" (a tenth every 30 epochs) or "constant".
     lr: Peak learning rate.
     steps: Steps of the whole run.
-    warmup: Steps of linear warm-up from 0.01 x `lr`.
+    warmup: Steps of linear warm-up from 0.01 x `lr`, or from 0 for "linear", as transformers do.
     decay: Steps of half a cosine to 0 at the end of "constant".
     steps_per_epoch: Steps per epoch, for the schedules by epoch.
 
@@ -113,11 +113,14 @@ def schedule(
     factor = 1.0
     if name.startswith("cosine"):
       factor = cosine(t, total=total, warmup=ramp)
+    elif name == "linear":
+      factor = (total - t) / max(total - ramp, 1)
     elif name == "step_epochs":
       factor = DROP ** (t // DROP_EPOCHS)
     elif decay:
       factor = cosine(jnp.maximum(t, total - decay), total=total, warmup=total - decay)
-    return lr * jnp.where(t < ramp, WARMUP_START + (1 - WARMUP_START) * t / max(ramp, 1), factor)
+    begin = 0.0 if name == "linear" else WARMUP_START
+    return lr * jnp.where(t < ramp, begin + (1 - begin) * t / max(ramp, 1), factor)
 
   return learning_rate
 
@@ -274,7 +277,7 @@ DIRECTIONS: dict[str, Callable[..., list[optax.GradientTransformation]]] = {
     *([optax.trace(config.momentum)] if config.momentum else []),
   ],
 }
-SCHEDULES = ("cosine", "cosine_epochs", "step_epochs", "constant")
+SCHEDULES = ("cosine", "cosine_epochs", "linear", "step_epochs", "constant")
 
 
 def _unit_axes(parameter: jax.Array) -> tuple[int, ...]:

@@ -119,9 +119,8 @@ def _first_state(
   """Makes the state before the first step; traced, never run as it is."""
   init_key, run_key = jax.random.split(new_key(config.seed))
   if variables is None:
-    model, size = objective.model, config.data.image_size
-    images = jax.numpy.zeros((1, size, size, model.ops.encoding.colors))
-    variables = model.init(init_key, model.ops.encoding(images))
+    spec = objective.model.input_spec
+    variables = objective.model.init(init_key, jax.numpy.zeros(spec.shape, spec.dtype))
   own = objective.own_parameters()
   if own:
     variables = {**variables, "params": {**variables["params"], OWN: own}}

@@ -16,13 +16,12 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from bcos_jax.errors import InputError, unknown_name
 
-from . import objectives, plan, sharding, start
+from . import feeds, objectives, plan, sharding, start
 from .config import as_steps
 from .metrics import peak_flops
 
@@ -118,7 +117,7 @@ def compile_recipe(config: ConfigDict, topology: str, examples: int = IMAGENET_T
   made = plan.make(config, objective, None, frozen, mesh, steps_per_epoch)
   begin = time.perf_counter()
   try:
-    batch = abstract_batch(config, model, mesh, objective.inputs)
+    batch = abstract_batch(config, model, mesh, objective.extras)
     compiled = made.train_step.lower(made.layout, batch, made.frozen).compile()
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
@@ -158,19 +157,14 @@ def abstract_batch(
   config: ConfigDict,
   model: Any,
   mesh: Mesh,
-  inputs: Mapping[str, jax.ShapeDtypeStruct] | None = None,
+  extras: Mapping[str, jax.ShapeDtypeStruct] | None = None,
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  """Returns the shapes of a training batch, split over the mesh; `inputs` as of an `Objective`."""
-  data, place = config.data, sharding.batch_sharding(mesh)
-  side = data.train_size or data.image_size
-  label = ((data.batch_size,), jnp.int32)
-  if data.augment.mixup or data.augment.cutmix:
-    label = ((data.batch_size, model.num_classes), jnp.float32)
-  image = ((data.batch_size, side, side, model.ops.encoding.colors), jnp.float32)
-  more = {name: ((data.batch_size, *one.shape), one.dtype) for name, one in (inputs or {}).items()}
+  """Returns the shapes of a training batch, split over the mesh; `extras` as of an `Objective`."""
+  place, rows = sharding.batch_sharding(mesh), config.data.batch_size
+  more = {name: ((rows, *one.shape), one.dtype) for name, one in (extras or {}).items()}
   return {
     name: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-    for name, (shape, dtype) in {"image": image, "label": label, **more}.items()
+    for name, (shape, dtype) in {**feeds.batch_spec(config, model), **more}.items()
   }
 
 

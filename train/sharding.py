@@ -61,6 +61,12 @@ def batch_divisor(mesh: Mesh) -> int:
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
+def rounded_up(batch_size: int, mesh: Mesh) -> int:
+  """Returns the next global batch size that a mesh can split."""
+  divisor = batch_divisor(mesh)
+  return -(-batch_size // divisor) * divisor
+
+
 @contextlib.contextmanager
 def images_stay_apart(mesh: Mesh | None, batch_size: int) -> Iterator[None]:
   """Keeps what modules take and return split over the batch, while a network is traced.

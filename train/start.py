@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import re
 from typing import Any
 
@@ -13,9 +12,12 @@ import jax
 from ml_collections import ConfigDict
 
 import bcos_jax
-from bcos_jax import convert, ops, pretrained
-from bcos_jax.convert import hub
+from bcos_jax import ops, pretrained
 from bcos_jax.errors import InputError, unknown_name
+
+from .bundles import open_bundle as open_bundle
+from .config import TEXT_OBJECTIVES
+from .start_texts import language_network
 
 Network = tuple[nn.Module, Any]
 
@@ -41,6 +43,8 @@ def network(
   """
   if init is not None:
     return init
+  if config.objective.name in TEXT_OBJECTIVES:
+    return language_network(config, weights=weights)
   family = ops.from_dict(config.ops.to_dict())
   if weights and (config.init or config.objective.name in TAUGHT):
     return _from_bundle(config, family)
@@ -147,19 +151,6 @@ def without_head(model: nn.Module, variables: Any) -> Network:
       "Give a network that was trained to return features.",
     )
   return features, traverse_util.unflatten_dict({path: given[path] for path in wanted}, sep="/")
-
-
-def open_bundle(init: str) -> pretrained.Bundle:
-  """Opens what `config.init` names: a bundle, or anything that `convert.from_pretrained` reads.
-
-  Raises:
-    InputError: It cannot be read. Nothing is fetched: a hub id must be in the cache.
-  """
-  if pretrained.is_bundle(pathlib.Path(init)):
-    return bcos_jax.load(init)
-  if pathlib.Path(init).exists() or hub.is_id(init):
-    return convert.from_pretrained(init)
-  return bcos_jax.load(init)  # Says what is wrong with it.
 
 
 def describe(model: nn.Module) -> dict[str, Any]:

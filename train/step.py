@@ -1,9 +1,10 @@
 """One training step and one evaluation step, each compiled once for any mesh.
 
-Batches are {"image": float [N, H, W, C] in [0, 1], "label": int [N]}, evaluation batches carry
-"mask" float [N] as well (1 = an example, 0 = padding). Images are encoded inside the step, so
-what a network sees is decided by its ops alone. What is minimised and measured is a value of
-`objectives`; variables that it needs and that are not trained are an argument of their own.
+Batches are what a feed makes, such as {"image": float [N, H, W, C] in [0, 1], "label": int [N]}.
+What is minimised and measured is a value of `objectives`, which knows what of a batch the network
+gets, and which rows of an evaluation batch count. Images are encoded inside the step, so what a
+network sees is decided by its ops alone. Variables that an objective needs and that are not trained
+are an argument of their own.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def make_train_step(
   """
 
   def minimised(params, stats, batch, frozen, rng):
-    with images_stay_apart(mesh, len(batch["image"])):
+    with images_stay_apart(mesh, rows(batch)):
       return objective.train(params, stats, batch, frozen, rng)
 
   def step(state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
@@ -124,19 +125,27 @@ def make_eval_step(objective: Objective, *, mesh: Mesh | None = None) -> EvalSte
     mesh: Of the devices that share the batch; None for one.
 
   Returns:
-    A function whose result holds the sum of every measure [N] of the objective, and `count`, their
-    divisor. Measures [N, C] cannot be summed: they come whole, with `label` and `mask`.
+    A function whose result holds the sum of every measure [N] of the objective, weighted if it has
+    weights, and `count`, their divisor. Measures [N, C] cannot be summed: they come whole, with
+    `label` and `mask`.
   """
 
   def step(variables: Any, batch: Batch, frozen: Any) -> Metrics:
-    with images_stay_apart(mesh, len(batch["image"])):
+    with images_stay_apart(mesh, rows(batch)):
       measures = objective.evaluate(variables, batch, frozen)
-    present = batch["mask"] > 0
+    present, weight = objective.counted(batch), measures.pop("weight", 1)
     sums = {
-      name: jnp.sum(values, where=present) for name, values in measures.items() if values.ndim == 1
+      name: jnp.sum(values * weight, where=present)
+      for name, values in measures.items()
+      if values.ndim == 1
     }
     whole = {name: values for name, values in measures.items() if values.ndim > 1}
     whole |= {name: batch[name] for name in ("label", "mask")} if whole else {}
-    return sums | {"count": jnp.sum(present)} | whole
+    return sums | {"count": jnp.sum(present * weight)} | whole
 
   return jax.jit(step)
+
+
+def rows(batch: Batch) -> int:
+  """Returns how many examples a batch has: the length of the first axis of all its arrays."""
+  return len(next(iter(batch.values())))

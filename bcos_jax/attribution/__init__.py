@@ -26,7 +26,6 @@ method does not apply to a network.
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import unknown_name
 from .attention import attention_rollout, attn_lrp, chefer, legrad
 from .grad_cam import grad_cam
 from .gradients import (
@@ -40,6 +39,7 @@ from .gradients import (
 from .perturbation import occlusion, rise
 from .segments import quickshift
 from .surrogates import kernel_shap, lime
+from .task import checked_method
 
 METHODS: dict[str, Callable[..., Any]] = {
   method.__name__: method
@@ -81,13 +81,7 @@ def attribute_with(name: str, model, variables, **settings: Any) -> Callable[...
   Raises:
     InputError: An unknown name, with the nearest one, or a setting that the method has not.
   """
-  if name not in METHODS:
-    raise unknown_name("attribution method", name, METHODS)
-  method = METHODS[name]
-  known = method.__kwdefaults__ or {}
-  for setting in settings:
-    if setting not in known:
-      raise unknown_name(f"setting of {name!r}", setting, known)
+  method = checked_method(METHODS, name, settings)
 
   def attribute(images, targets=None):
     return method(model, variables, images, targets, **settings)

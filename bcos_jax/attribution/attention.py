@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import re
 from typing import Any
 
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError, unknown_name
+from ..ops import Ops
 from ..targets import Target, Variables
 from .families import SEEN, TAPS, AttnLRP, SeenAttention, replaced
 from .gradients import input_times_gradient
@@ -60,13 +61,25 @@ def _rollout(batch: Batch, *, residual: float, layout: TokenLayout, resize: str)
   model, last = batch.explained.model, None
   if pools_by_attention(model):
     *means, last = means
-  rolled = jnp.eye(layout.count)
-  for weights in means:
-    rolled = (1 - residual) * (weights @ rolled) + residual * rolled
+  rolled = rolled_out(means, residual, layout.count)
   rows = read_out(model, layout) @ rolled if last is None else (last @ rolled)[:, 0]
   maps = layout.upsampled(layout.patches(rows), resize)
   targets = jax.eval_shape(batch.score, batch.inputs).shape[1]
   return jnp.repeat(maps[:, None], targets, axis=1)
+
+
+def rolled_out(means: Sequence[Array], residual: float, count: int) -> Array:
+  """Returns the product of (1 - residual) A + residual I over blocks, the last one leftmost.
+
+  Args:
+    means: Weights [..., count, count] of each block, the mean of its heads, the first block first.
+    residual: Share of the residual connection.
+    count: Number of tokens.
+  """
+  rolled = jnp.eye(count)
+  for weights in means:
+    rolled = (1 - residual) * (weights @ rolled) + residual * rolled
+  return rolled
 
 
 def chefer(
@@ -193,10 +206,13 @@ def attn_lrp(
     raise unknown_name("rule", rule, LRP_RULES)
   task = prepare_task(model, variables, images, targets, batch_size, progress)
   _check_attention(task, "AttnLRP")
-  ops = task.model.ops.detached()
-  if rule == "attn_lrp":
-    ops = replaced(ops, AttnLRP)
+  ops = lrp_ops(task.model.ops, rule)
   return task.shaped(by_image(task.replaced(task.model.clone(ops=ops)), input_times_gradient))
+
+
+def lrp_ops(ops: Ops, rule: str = "attn_lrp") -> Ops:
+  """Returns the layer family whose gradient, times the input, is the relevance of a rule."""
+  return replaced(ops.detached(), AttnLRP) if rule == "attn_lrp" else ops.detached()
 
 
 def _prepare(
@@ -224,7 +240,7 @@ def _check_attention(task: Task, method: str) -> None:
     )
 
 
-def _in_order(tree: Any) -> list[tuple[tuple[str, ...], Array]]:
+def in_order(tree: Any) -> list[tuple[tuple[str, ...], Array]]:
   """Returns (path, leaf) in the order of the network's layers: numbers in names count."""
   leaves = traverse_util.flatten_dict(tree)
 
@@ -237,7 +253,7 @@ def _in_order(tree: Any) -> list[tuple[tuple[str, ...], Array]]:
 def _weights(batch: Batch) -> list[Array]:
   """Returns the attention weights of each layer, [B, heads, Q, T]."""
   shown = batch.explained.model.apply(batch.variables, batch.inputs, mutable=[SEEN])[1]
-  return [leaf for _, leaf in _in_order(shown[SEEN])]
+  return [leaf for _, leaf in in_order(shown[SEEN])]
 
 
 def _weights_and_gradients(
@@ -246,7 +262,7 @@ def _weights_and_gradients(
   """Returns attention weights [B, heads, Q, T] and their gradients [B, K, heads, Q, T]."""
   apply: Callable[..., Any] = batch.explained.model.apply
   shapes = jax.eval_shape(lambda x: apply(batch.variables, x, mutable=[SEEN])[1], batch.inputs)
-  layers = _in_order(shapes[SEEN])[-1 if last_only else 0 :]
+  layers = in_order(shapes[SEEN])[-1 if last_only else 0 :]
   taps = {path: jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in layers}
 
   def score(taps):
@@ -255,5 +271,5 @@ def _weights_and_gradients(
     return batch.explained.select(outputs, batch.classes), shown[SEEN]
 
   found, seen = gradients(score, taps, has_aux=True)
-  seen = dict(_in_order(seen))
+  seen = dict(in_order(seen))
   return [seen[path] for path in taps], [found[path] for path in taps]

@@ -43,10 +43,11 @@ def saliency(
   Other arguments, result and errors as for all methods, see `bcos_jax.attribution`.
   """
   task = prepare(model, variables, images, targets, batch_size, progress)
-  return task.shaped(by_image(task, _saliency, signed=bool(signed)))
+  return task.shaped(by_image(task, gradient_sizes, signed=bool(signed)))
 
 
-def _saliency(batch: Batch, *, signed: bool) -> Array:
+def gradient_sizes(batch: Batch, *, signed: bool) -> Array:
+  """Returns the gradients' sizes, or with `signed` their sums over channels, [B, K, ...]."""
   return _over_channels(gradients(batch.score, batch.inputs), signed)
 
 
@@ -73,7 +74,7 @@ def input_x_gradient(
 
 
 def input_times_gradient(batch: Batch) -> Array:
-  """Returns sum over channels of input * gradient, [B, K, H, W]."""
+  """Returns sum over channels of input * gradient, [B, K, ...]."""
   return jnp.sum(batch.inputs[:, None] * gradients(batch.score, batch.inputs), -1)
 
 
@@ -100,14 +101,20 @@ def integrated_gradients(
   Other arguments, result and errors as for all methods, see `bcos_jax.attribution`.
   """
   task = prepare(model, variables, images, targets, batch_size, progress)
+  rule = integration_rule(steps)
+  return task.shaped(summed(task, integrated, len(rule[0]), check_baseline(task, baseline), rule))
+
+
+def integration_rule(steps: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns places in [0, 1] and their shares, float32 [steps] each (Gauss-Legendre)."""
   places, shares = np.polynomial.legendre.leggauss(check_count("steps", steps))
-  rule = np.float32((1 + places) / 2), np.float32(shares / 2)
-  return task.shaped(summed(task, _integrated, len(places), check_baseline(task, baseline), rule))
+  return np.float32((1 + places) / 2), np.float32(shares / 2)
 
 
-def _integrated(batch: Batch, steps: Array, baseline: Array, rule: tuple[Array, Array]) -> Array:
+def integrated(batch: Batch, steps: Array, baseline: Array, rule: tuple[Array, Array]) -> Array:
+  """Returns each input's part of the integral at the step that it is given, [B, K, ...]."""
   way = batch.inputs - baseline
-  place, share = (leaf[steps].reshape(-1, 1, 1, 1) for leaf in rule)
+  place, share = (leaf[steps].reshape(-1, *(1,) * (way.ndim - 1)) for leaf in rule)
   return jnp.sum((share * way)[:, None] * gradients(batch.score, baseline + place * way), -1)
 
 
@@ -180,7 +187,7 @@ def guided_backprop(
       f"Guided backpropagation needs ReLUs, and this {type(model).__name__} has none.",
       "Use saliency with signed=True, which is what would remain.",
     )
-  return task.shaped(by_image(task, _saliency, signed=True))
+  return task.shaped(by_image(task, gradient_sizes, signed=True))
 
 
 def _uses_rule(task: Task) -> bool:

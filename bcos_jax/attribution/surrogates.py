@@ -58,9 +58,7 @@ def lime(
   samples, seed = check_count("samples", samples), check_count("seed", seed, 0)
   if top is not None:
     check_count("top", top)
-  for name, value in (("kernel_width", kernel_width), ("ridge", ridge)):
-    if not (isinstance(value, int | float) and value > 0 and math.isfinite(value)):
-      raise InputError(f"{name} is {value!r}, expected a number above 0.")
+  check_positive(kernel_width=kernel_width, ridge=ridge)
   task = prepare(model, variables, images, targets, batch_size, progress, score)
   parts = segment_numbers(segments, task.images)
   designs = {n: draw_parts(n, samples, seed) for n in {p.max() + 1 for p in parts}}
@@ -68,9 +66,7 @@ def lime(
   maps = []
   for own, seen in zip(parts, values, strict=True):
     present = designs[own.max() + 1]
-    distance = 1 - np.sqrt(present.mean(axis=1))
-    weights = np.exp(-0.5 * distance**2 / kernel_width**2)
-    found = _ridge(present.astype(np.float64), seen, weights, ridge)
+    found = fit_lime(present, seen, kernel_width, ridge)
     maps.append(np.moveaxis(_top_parts(found, top)[own], -1, 0))
   return task.shaped(np.stack(maps))
 
@@ -82,7 +78,23 @@ def draw_parts(parts: int, samples: int, seed: int) -> np.ndarray:
   return present
 
 
-def _ridge(x: np.ndarray, y: np.ndarray, weights: np.ndarray, strength: float) -> np.ndarray:
+def check_positive(**values: float) -> None:
+  """Raises InputError unless every value is a finite number above 0."""
+  for name, value in values.items():
+    if not (isinstance(value, int | float) and value > 0 and math.isfinite(value)):
+      raise InputError(f"{name} is {value!r}, expected a number above 0.")
+
+
+def fit_lime(
+  present: np.ndarray, values: np.ndarray, kernel_width: float, ridge: float
+) -> np.ndarray:
+  """Returns the coefficients [S, K] of LIME for values [M, K] where parts [M, S] are present."""
+  distance = 1 - np.sqrt(present.mean(axis=1))
+  weights = np.exp(-0.5 * distance**2 / kernel_width**2)
+  return _fit_ridge(present.astype(np.float64), values, weights, ridge)
+
+
+def _fit_ridge(x: np.ndarray, y: np.ndarray, weights: np.ndarray, strength: float) -> np.ndarray:
   """Returns the coefficients [S, K] of a weighted ridge regression of y [M, K] on x [M, S]."""
   # Around the weighted means, the intercept is zero.
   x, y = (a - np.average(a, axis=0, weights=weights) for a in (x, y))
@@ -135,7 +147,7 @@ def kernel_shap(
   maps = []
   for own, seen in zip(parts, values, strict=True):
     present, weights = drawn[own.max() + 1]
-    shapley = _shapley(present.astype(np.float64), weights, seen[: len(present)])
+    shapley = fit_shapley(present.astype(np.float64), weights, seen[: len(present)])
     shapley /= np.bincount(own.ravel())[:, None]
     maps.append(np.moveaxis(shapley[own], -1, 0))
   return task.shaped(np.stack(maps))
@@ -163,7 +175,7 @@ def draw_coalitions(parts: int, samples: int, seed: int) -> tuple[np.ndarray, np
   return np.concatenate([ends, present]), np.concatenate([[0, 0], weights])
 
 
-def _shapley(present: np.ndarray, weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+def fit_shapley(present: np.ndarray, weights: np.ndarray, values: np.ndarray) -> np.ndarray:
   """Returns Shapley values [S, K] of values [M, K], the first two being of none and of all."""
   change = values[1] - values[0]
   # The last value is what the others leave of the whole change.

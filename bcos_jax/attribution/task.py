@@ -6,7 +6,7 @@ compiled once per network and settings: the last batch is filled up rather than 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -40,22 +40,16 @@ SCORES: dict[str, Callable[[Array], Array]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Explained:
-  """A network and which of its outputs is explained; static to compiled functions.
+class Chosen:
+  """Which of a network's outputs is explained; static to compiled functions.
 
   Attributes:
-    model: The network, computing in float32.
-    function: Of its outputs, to [N] or [N, K]; None for classes.
+    function: Of the outputs, to [N] or [N, K]; None for classes.
     score: A name of `SCORES`, for classes.
   """
 
-  model: nn.Module
   function: Callable[[Any], Array] | None
   score: str = "logit"
-
-  def outputs(self, variables: Variables, inputs: Array) -> Any:
-    """Returns the network's outputs for encoded inputs."""
-    return self.model.apply(variables, inputs)
 
   def select(self, outputs: Any, classes: Array | None) -> Array:
     """Returns what is explained of the outputs, [N, K]."""
@@ -63,6 +57,21 @@ class Explained:
       outputs = SCORES[self.score](outputs)
     values = select(outputs, len(jax.tree.leaves(outputs)[0]), self.function, classes)[0]
     return values.reshape(len(values), -1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Explained(Chosen):
+  """A network and which of its outputs is explained; static to compiled functions.
+
+  Attributes:
+    model: The network, computing in float32.
+  """
+
+  model: nn.Module
+
+  def outputs(self, variables: Variables, inputs: Array) -> Any:
+    """Returns the network's outputs for encoded inputs."""
+    return self.model.apply(variables, inputs)
 
   def values(self, variables: Variables, inputs: Array, classes: Array | None) -> Array:
     """Returns the explained scalars of encoded inputs, [N, K]."""
@@ -132,7 +141,7 @@ def prepare(
   model = model.clone(ops=dataclasses.replace(model.ops, dtype=None, recompute=False))
   check_variables(model, variables, images.shape[1:3])
   function, classes = split_target(targets, len(images))
-  explained = Explained(model, function, score)
+  explained = Explained(function, score, model=model)
   single = True
   if function is not None:
     encoded = jax.ShapeDtypeStruct((*images.shape[:3], model.ops.encoding.channels), jnp.float32)
@@ -354,6 +363,19 @@ def check_share(name: str, value: float) -> float:
 def resized(maps: Array, side: tuple[int, int], kind: str) -> Array:
   """Returns maps [..., h, w] resized to the sides given, by a name of `RESIZES`."""
   return jax.image.resize(maps, (*maps.shape[:-2], *side), kind)
+
+
+def checked_method(
+  methods: Mapping[str, Callable[..., Any]], name: str, settings: Iterable[str]
+) -> Callable[..., Any]:
+  """Returns a method by name, else raises InputError; also for a setting that it does not have."""
+  if name not in methods:
+    raise unknown_name("attribution method", name, methods)
+  known = methods[name].__kwdefaults__ or {}
+  for setting in settings:
+    if setting not in known:
+      raise unknown_name(f"setting of {name!r}", setting, known)
+  return methods[name]
 
 
 RESIZES = ("nearest", "bilinear")

@@ -17,9 +17,12 @@ def add_study(commands):
   )
   command.add_argument(
     "study",
-    help="equivalence, speedup, b-sweep, options, methods, sanity, robustness, alignment or clip",
+    help="equivalence, speedup, b-sweep, options, methods, sanity, robustness, alignment, clip or "
+    "texts",
   )
-  command.add_argument("--dataset", default="shape_scenes", help="shape_scenes or digits")
+  command.add_argument(
+    "--dataset", default="", help="shape_scenes or digits, the first if not given; texts: reviews"
+  )
   command.add_argument(
     "--network", default="", help="architecture, see `bcos-jax models`; the recipe's if not given"
   )

@@ -7,6 +7,7 @@ the metrics of Captum and Quantus.
 from .adapters import captum_explainer, quantus_explainer, to_captum, torch_module
 from .attacks import fgsm, pgd
 from .axioms import CompletenessScores, StabilityScores, completeness, stability
+from .contrastive import contrastive_ranks, probability_gap
 from .corruptions import CORRUPTIONS, corrupt
 from .grid_pointing import (
   GridPointingResult,
@@ -33,9 +34,23 @@ from .randomization import (
   parameter_randomization,
   randomized,
 )
+from .rationales import rationale_auprc, rationale_iou_f1, rationale_token_f1
 from .robustness import RobustnessScores, robustness
 from .scores import Scores, logits_of
+from .sequence_pointing import (
+  SequencePointingScores,
+  TextPairs,
+  sequence_pointing_game,
+  text_pairs,
+)
 from .similarities import similarity
+from .text_scores import TextScores
+from .token_perturbation import (
+  TokenCurves,
+  TokenPerturbation,
+  token_comprehensiveness,
+  token_sufficiency,
+)
 from .windows import strided, windowed
 
 __all__ = [
@@ -48,13 +63,19 @@ __all__ = [
   "RobustnessScores",
   "Scores",
   "Selection",
+  "SequencePointingScores",
   "StabilityScores",
+  "TextPairs",
+  "TextScores",
+  "TokenCurves",
+  "TokenPerturbation",
   "attribute_with",
   "box_masks",
   "captum_explainer",
   "class_randomization",
   "completeness",
   "comprehensiveness",
+  "contrastive_ranks",
   "corrupt",
   "deletion",
   "energy_pointing_game",
@@ -70,17 +91,25 @@ __all__ = [
   "parameter_randomization",
   "pgd",
   "pointing_game",
+  "probability_gap",
   "quantus_explainer",
   "random_grids",
   "randomized",
+  "rationale_auprc",
+  "rationale_iou_f1",
+  "rationale_token_f1",
   "robustness",
   "sample_grids",
   "select",
+  "sequence_pointing_game",
   "similarity",
   "stability",
   "strided",
   "sufficiency",
+  "text_pairs",
   "to_captum",
+  "token_comprehensiveness",
+  "token_sufficiency",
   "torch_module",
   "windowed",
 ]

@@ -195,7 +195,7 @@ class _Run:
     self.images = check_images(images, model.ops.encoding)
     classes = _num_classes(model, self.images.shape[1:3])
     self.targets = check_targets(targets, len(self.images), classes)
-    self.fractions = _check_fractions(fractions)
+    self.fractions = check_fractions(fractions)
     self.model, self.variables, self.how, self.progress = model, variables, how, progress
     self.color = _check_fill(how.fill, model.ops.encoding.colors)
     self.maps = maps_of(maps, self.images, self.targets, how.batch_size)
@@ -327,7 +327,8 @@ def _num_classes(model: nn.Module, side: tuple[int, int]) -> int:
   return outputs.shape[1]
 
 
-def _check_fractions(fractions: Sequence[float]) -> np.ndarray:
+def check_fractions(fractions: Sequence[float]) -> np.ndarray:
+  """Returns rising fractions as an array, or raises InputError."""
   array = np.asarray(fractions, np.float64)
   rising = array.ndim == 1 and len(array) > 1 and (np.diff(array) > 0).all()
   if not (rising and array[0] >= 0 and array[-1] <= 1):

@@ -25,26 +25,22 @@ Progress = Callable[[range], Iterable[int]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Scores:
-  """Scores of explanations, image by image.
+class Scored:
+  """Scores of explanations, one by one, of images (`Scores`) or of texts (`TextScores`).
 
   Attributes:
-    scores: [M] floats, of the M images that could be scored.
-    random_scores: [M], of Gaussian noise as map, on the same images.
-    oracle_scores: [M], of the best map known for each image; see the metric. None where that was
-      not asked for.
+    scores: [M] floats, of the M explanations that could be scored.
+    random_scores: [M], of Gaussian noise in their place.
+    oracle_scores: [M], of the best explanation known for each; see the metric. None where that
+      was not asked for.
     higher_is_better: Whether the oracle scores high.
-    images: [M] ints, which of the given images these are.
-    num_images: Number of images given.
-    excluded: Reason to the number of images that it kept from being scored.
+    excluded: Reason to the number of explanations that it kept from being scored.
   """
 
   scores: np.ndarray
   random_scores: np.ndarray
   oracle_scores: np.ndarray | None
   higher_is_better: bool
-  images: np.ndarray
-  num_images: int
   excluded: dict[str, int]
 
   @property
@@ -75,22 +71,44 @@ class Scores:
       "random": self.random,
       **({} if self.oracle is None else {"oracle": self.oracle}),
       "num_scored": len(self.scores),
-      "num_images": self.num_images,
+      **self._given(),
       **{f"excluded: {reason}": count for reason, count in self.excluded.items()},
     }
 
+  def _given(self) -> dict[str, float]:
+    raise NotImplementedError
 
-def usable(reasons: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
-  """Finds the images that no reason excludes.
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scores(Scored):
+  """Scores of explanations, image by image.
+
+  Attributes:
+    images: [M] ints, which of the given images these are.
+    num_images: Number of images given.
+  """
+
+  images: np.ndarray
+  num_images: int
+
+  def _given(self) -> dict[str, float]:
+    return {"num_images": self.num_images}
+
+
+def usable(
+  reasons: Mapping[str, np.ndarray], things: str = "images"
+) -> tuple[np.ndarray, dict[str, int]]:
+  """Finds the images, or other things, that no reason excludes.
 
   Args:
-    reasons: Reason to bool [N], True where it excludes an image. The first one counts.
+    reasons: Reason to bool [N], True where it excludes one. The first one counts.
+    things: Their name in messages.
 
   Returns:
-    (numbers of the images left, reason to count; reasons that excluded nothing are left out).
+    (numbers of those left, reason to count; reasons that excluded nothing are left out).
 
   Raises:
-    InputError: No image is left.
+    InputError: None is left.
   """
   out = np.zeros(len(next(iter(reasons.values()))), bool)
   counts = {}
@@ -102,7 +120,7 @@ def usable(reasons: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int
   if out.all():
     why = ", ".join(f"{count} with {reason}" for reason, count in counts.items())
     raise InputError(
-      f"None of {len(out)} images can be scored: {why}.", "Look at these first; see the metric."
+      f"None of {len(out)} {things} can be scored: {why}.", "Look at these first; see the metric."
     )
   return np.flatnonzero(~out), counts
 

@@ -12,22 +12,26 @@ render.report("report.html", "My network", [render.Entry(ex, 0, labels)])
 from .color import contribution_map, cutoff_of, overlay, rgba, rgba_from
 from .comparison import comparison
 from .figure import figure, figures
+from .heats import TextHeat, explained_text, text_heat
+from .plain_texts import text_latex, text_terminal
 from .plots import Panel, bars, curves
 from .prompts import prompts
 from .report import Entry, report
-from .texts import text_report, words_in_html, words_in_latex, words_in_terminal
+from .texts import text_html, text_report
 from .views import Options, View, view
 
 __all__ = [
   "Entry",
   "Options",
   "Panel",
+  "TextHeat",
   "View",
   "bars",
   "comparison",
   "contribution_map",
   "curves",
   "cutoff_of",
+  "explained_text",
   "figure",
   "figures",
   "overlay",
@@ -35,9 +39,10 @@ __all__ = [
   "report",
   "rgba",
   "rgba_from",
+  "text_heat",
+  "text_html",
+  "text_latex",
   "text_report",
+  "text_terminal",
   "view",
-  "words_in_html",
-  "words_in_latex",
-  "words_in_terminal",
 ]

@@ -148,6 +148,12 @@ def contribution_map(
   return jnp.stack(rgb, axis=-1), cutoff
 
 
+def diverging(share: float) -> tuple[float, float, float]:
+  """The colour of `contribution_map` for one share of the full colour, in [-1, 1] or clipped."""
+  share = min(max(share, -1.0), 1.0)
+  return 1 + min(share, 0.0), 1 - abs(share), 1 - max(share, 0.0)
+
+
 @functools.partial(jax.jit, static_argnames="percentile")
 def overlay(images: jax.Array, contributions: jax.Array, percentile: float = 99.5) -> jax.Array:
   """Lays the contribution map over a pale grey copy of the picture.

@@ -122,17 +122,36 @@ def report(
     InputError: Arguments that do not fit, or a path that cannot be written.
   """
   target = files.check_folder(path)
-  paragraphs = "".join(f"<p>{html.escape(text)}</p>" for text in intro.split("\n\n") if text)
   articles = "".join(_article(entry, options or Options()) for entry in entries)
-  page = (
+  body = f"{_plots(plots or {})}<main>{_LEGEND if entries else ''}{articles}</main>"
+  files.write(target, page(title, intro, body, summary))
+
+
+def page(
+  title: str,
+  intro: str,
+  body: str,
+  summary: Sequence[Sequence[object]] | None = None,
+  style: str = "",
+) -> bytes:
+  """Returns a whole page of HTML in the style of reports.
+
+  Args:
+    title: Heading.
+    intro: Text below it; an empty line starts a paragraph.
+    body: HTML.
+    summary: Rows of a table below the intro, see `table`.
+    style: More style sheet.
+  """
+  paragraphs = "".join(f"<p>{html.escape(text)}</p>" for text in intro.split("\n\n") if text)
+  text = (
     f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     f'<meta name="viewport" content="width=device-width,initial-scale=1">'
-    f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>"
-    f"<header><h1>{html.escape(title)}</h1>{paragraphs}{_table(summary)}</header>"
-    f"{_plots(plots or {})}"
-    f"<main>{_LEGEND if entries else ''}{articles}</main></body></html>\n"
+    f"<title>{html.escape(title)}</title><style>{_STYLE}{style}</style></head><body>"
+    f"<header><h1>{html.escape(title)}</h1>{paragraphs}{table(summary)}</header>"
+    f"{body}</body></html>\n"
   )
-  files.write(target, page.encode("utf-8", errors="replace"))
+  return text.encode("utf-8", errors="replace")
 
 
 def _plots(plots: Mapping[str, Figure]) -> str:
@@ -143,7 +162,8 @@ def _plots(plots: Mapping[str, Figure]) -> str:
   )
 
 
-def _table(rows: Sequence[Sequence[object]] | None) -> str:
+def table(rows: Sequence[Sequence[object]] | None) -> str:
+  """Returns rows, the first one its header, as a table of HTML; nothing without rows."""
   if not rows:
     return ""
   header, *body = rows

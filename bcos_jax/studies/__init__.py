@@ -1,7 +1,7 @@
 """Studies of B-cosification that run offline in minutes, with small networks.
 
   bcos-jax study equivalence | speedup | b-sweep | options | methods | sanity | robustness |
-    alignment | clip
+    alignment | clip | texts
 
 Each trains what it needs, measures it, and leaves a table, plots and a report. Every sentence of
 an answer is written from the numbers of its table.
@@ -28,9 +28,11 @@ from . import (
   robustness,
   sanity,
   speedup,
+  texts,
 )
 from .lab import SETTINGS, Lab
 from .study import Findings
+from .text_lab import DATASET, TextLab
 
 STUDIES: dict[str, Callable[..., Findings]] = {
   "equivalence": equivalence.study,
@@ -42,15 +44,18 @@ STUDIES: dict[str, Callable[..., Findings]] = {
   "robustness": robustness.study,
   "alignment": alignment.study,
   "clip": clip.study,
+  "texts": texts.study,
 }
 """Every study by name."""
+
+_OF_TEXTS = ("texts",)
 
 
 def run(
   name: str,
   *,
   workdir: str | os.PathLike = "runs/studies",
-  dataset: str = "shape_scenes",
+  dataset: str = "",
   network: str = "",
   seed: int = 0,
   short: bool = False,
@@ -63,7 +68,7 @@ def run(
     name: One of `STUDIES`.
     workdir: Folder of networks and findings, which other studies share; a study that was stopped
       goes on where it was.
-    dataset: "digits" or "shape_scenes".
+    dataset: "digits" or "shape_scenes"; of `texts` "reviews". "" for shape_scenes or reviews.
     network: Architecture, see `bcos_jax.names()`; "" for that of the data set's recipe (of
       `equivalence`: one small network of every kind).
     seed: Of everything.
@@ -83,9 +88,11 @@ def run(
     raise unknown_name("study", name, STUDIES)
   began = time.monotonic()
   workdir = check_writable(workdir)
+  reads_texts = name in _OF_TEXTS
+  dataset = dataset or (DATASET if reads_texts else "shape_scenes")
   words = [dataset, network, f"seed{seed}", "short" if short else ""]
   kind = "-".join(word for word in words if word)
-  lab = Lab(
+  lab = (TextLab if reads_texts else Lab)(
     workdir=pathlib.Path(workdir) / "networks" / kind,
     dataset=dataset,
     network=network,
@@ -105,7 +112,7 @@ def run(
   return found
 
 
-def _command(name: str, lab: Lab) -> str:
+def _command(name: str, lab: Lab | TextLab) -> str:
   words = ["bcos-jax", "study", name, f"--dataset={lab.dataset}"]
   words += [f"--network={lab.network}"] if lab.network else []
   words += [f"--seed={lab.seed}"] if lab.seed else []
@@ -113,4 +120,4 @@ def _command(name: str, lab: Lab) -> str:
   return shlex.join(words)
 
 
-__all__ = ["SETTINGS", "STUDIES", "Findings", "Lab", "run"]
+__all__ = ["SETTINGS", "STUDIES", "Findings", "Lab", "TextLab", "run"]

@@ -1,4 +1,4 @@
-"""Input data: TFDS in array_record and folders of pictures, read by Grain, without TensorFlow."""
+"""Input data: TFDS in array_record, folders of pictures and texts, read by Grain, no TensorFlow."""
 
 from .folders import read_folder as read_folder
 from .pipeline import Examples as Examples
@@ -7,3 +7,7 @@ from .sources import Dataset as Dataset
 from .sources import open_dataset as open_dataset
 from .sources import with_label_noise as with_label_noise
 from .splits import open_splits as open_splits
+from .text_pipeline import TextExamples as TextExamples
+from .text_sources import TextDataset as TextDataset
+from .text_sources import open_texts as open_texts
+from .text_sources import read_texts as read_texts

@@ -166,7 +166,7 @@ def train_batches(
   ds = _share(ds, batch_size, process_index, process_count)
   if mix is not None:
     ds = ds.random_map(mix)
-  return _read(ds[start_step:], workers)
+  return read(ds[start_step:], workers)
 
 
 def order(
@@ -291,7 +291,7 @@ def eval_batches(
     return example | {"mask": np.float32(index < count and not example["damaged"])}
 
   ds = grain.MapDataset.range(-(-count // batch_size) * batch_size).map(load)
-  return _read(_share(ds, batch_size, process_index, process_count), workers)
+  return read(_share(ds, batch_size, process_index, process_count), workers)
 
 
 def to_arrays(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
@@ -303,15 +303,21 @@ def to_arrays(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
 def _share(
   ds: grain.MapDataset, batch_size: int, process_index: int, process_count: int
 ) -> grain.MapDataset:
+  check_split(batch_size, process_count)
+  return ds[process_index::process_count].batch(batch_size // process_count)
+
+
+def check_split(batch_size: int, process_count: int) -> None:
+  """Raises InputError unless a batch is shared equally by processes."""
   if batch_size < 1 or batch_size % process_count:
     raise InputError(
       f"Batch size {batch_size} does not split over {process_count} processes.",
       "Use a multiple of the number of processes.",
     )
-  return ds[process_index::process_count].batch(batch_size // process_count)
 
 
-def _read(ds: grain.MapDataset, workers: int) -> grain.IterDataset:
+def read(ds: grain.MapDataset, workers: int) -> grain.IterDataset:
+  """Returns batches as they are read, by threads of this process or by `workers` others."""
   # An element is a whole batch here: a few in flight hide decoding, more only take memory.
   read = ds.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
   return read.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)) if workers else read

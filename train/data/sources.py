@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import contextlib
 import dataclasses
 import io
@@ -68,13 +68,7 @@ def open_dataset(name: str, split: str, data_dir: str = "") -> Dataset:
   Raises:
     InputError: if it is unknown, not prepared, has no such split, or cannot be written.
   """
-  data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE, "")
-  own, _, variant = name.partition("/")
-  if own in BUILDERS:
-    root = pathlib.Path(data_dir or cache_folder("data")).expanduser()
-    builder = _prepared(BUILDERS[own], root, variant)
-  else:
-    builder = _found(name, data_dir)
+  builder = open_builder(name, data_dir, BUILDERS)
   features = dict(builder.info.features.items())
   label = features.get("label")
   if not isinstance(label, tfds.features.ClassLabel) or "image" not in features:
@@ -88,11 +82,39 @@ def open_dataset(name: str, split: str, data_dir: str = "") -> Dataset:
     for key, feature in features.items()
     if isinstance(feature, tfds.features.Image)
   }
+  source = open_split(builder, name, split, encoded)
+  return Dataset(f"{name}:{split}", source, tuple(label.names))
+
+
+def open_builder(
+  name: str, data_dir: str, own: dict[str, type[tfds.core.GeneratorBasedBuilder]]
+) -> tfds.core.DatasetBuilder:
+  """Returns the builder of a data set that is prepared; those of `own` are prepared first.
+
+  Args:
+    name: A TFDS name.
+    data_dir: As for `open_dataset`.
+    own: Data sets of this project, by name.
+
+  Raises:
+    InputError: It is unknown, not prepared, or cannot be written.
+  """
+  data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE, "")
+  base, _, variant = name.partition("/")
+  if base not in own:
+    return _found(name, data_dir, own)
+  root = pathlib.Path(data_dir or cache_folder("data")).expanduser()
+  return _prepared(own[base], root, variant)
+
+
+def open_split(
+  builder: tfds.core.DatasetBuilder, name: str, split: str, decoders: dict[str, Any] | None = None
+) -> Sequence[dict[str, Any]]:
+  """Returns a split of a prepared data set, or raises InputError if it has no such split."""
   try:
-    source = builder.as_data_source(split, decoders=encoded)
+    return builder.as_data_source(split, decoders=decoders)
   except (ValueError, KeyError) as error:
     raise unknown_name(f"split of {name!r}", split, builder.info.splits) from error
-  return Dataset(f"{name}:{split}", source, tuple(label.names))
 
 
 def with_label_noise(dataset: Dataset, share: float, seed: int) -> Dataset:
@@ -188,11 +210,11 @@ def _move(made: pathlib.Path, final: pathlib.Path) -> None:
       raise
 
 
-def _found(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+def _found(name: str, data_dir: str, own: Iterable[str]) -> tfds.core.DatasetBuilder:
   try:
     builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
   except tfds.core.DatasetNotFoundError as error:
-    raise unknown_name("data set", name, BUILDERS) from error
+    raise unknown_name("data set", name, own) from error
   if not builder.info.splits:
     raise InputError(
       f"Data set {name!r} is not prepared in {str(builder.data_path)!r}.",

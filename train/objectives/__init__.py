@@ -1,4 +1,4 @@
-"""What training minimises: labels, captions, or what a frozen teacher sees."""
+"""What training minimises: labels, captions, tokens of texts, or what a frozen teacher sees."""
 
 from .alignment import Alignment as Alignment
 from .choice import from_config as from_config
@@ -8,3 +8,5 @@ from .objective import Objective as Objective
 from .pairs import Pairs as Pairs
 from .supervised import Supervised as Supervised
 from .teacher import Teacher as Teacher
+from .texts import TextLabels as TextLabels
+from .texts import TokenPrediction as TokenPrediction

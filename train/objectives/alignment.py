@@ -58,7 +58,7 @@ class Alignment(Objective):
 
   def train(self, params, stats, batch, frozen, rng):
     (features, state) = self.apply_training(
-      params, stats, batch["image"], rng, capture_intermediates=capture(self.model, self.depths)
+      params, stats, batch, rng, capture_intermediates=capture(self.model, self.depths)
     )
     tokens = tokens_of(self.model, state, self.depths)
     measures = self._compared(features, tokens, batch, frozen)

@@ -17,6 +17,7 @@ from bcos_jax.pretrained import abstract_variables
 from bcos_jax.tokenizer import word_tokenizer
 
 from .. import losses, sharding, start
+from ..config import TEXT_OBJECTIVES
 from ..data import captions
 from .alignment import Alignment, pick_depths
 from .contrast import Contrast
@@ -24,8 +25,9 @@ from .objective import Objective
 from .pairs import Pairs
 from .supervised import Supervised
 from .teacher import Teacher, blocks_of
+from .texts import TextLabels, TokenPrediction
 
-NAMES = ("supervised", "align", "clip", "pairs")
+NAMES = ("supervised", *TEXT_OBJECTIVES, "align", "clip", "pairs")
 _NEGATIVES = ("global", "device")
 
 
@@ -43,7 +45,7 @@ def from_config(
     config: The recipe; `objective`, `loss` and `data` count.
     model: The network to train.
     mesh: Of the devices that share a batch.
-    multi_label: Whether pictures may have several labels.
+    multi_label: Whether examples may have several labels.
     weights: Whether to read the teacher. If not, it is the conventional network of the student's
       architecture, and the frozen variables are shapes.
 
@@ -53,8 +55,9 @@ def from_config(
   options = config.objective
   if options.name not in NAMES:
     raise unknown_name("objective.name", options.name, NAMES)
-  if options.name == "supervised":
-    return _supervised(config, model, multi_label), {}
+  if options.name == "supervised" or options.name in TEXT_OBJECTIVES:
+    _check_no_teacher(config)
+    return _without_teacher(config, model, multi_label), {}
   if config.data.augment.mixup or config.data.augment.cutmix:
     raise InputError(
       f"The objective {options.name!r} has no labels to blend.",
@@ -72,12 +75,18 @@ def from_config(
   return objective, frozen
 
 
-def _supervised(config: ConfigDict, model: nn.Module, multi_label: bool) -> Supervised:
+def _check_no_teacher(config: ConfigDict) -> None:
   if config.objective.teacher:
     raise InputError(
-      f"objective.teacher={config.objective.teacher!r} is not asked for by labels.",
+      f"objective.teacher={config.objective.teacher!r} is not asked for by "
+      f"{config.objective.name!r}.",
       "Set --config.objective.name=align or clip, or leave out the teacher.",
     )
+
+
+def _without_teacher(config: ConfigDict, model: nn.Module, multi_label: bool) -> Objective:
+  if config.objective.name in ("masked_lm", "causal_lm"):
+    return TokenPrediction(model)
   loss, eval_loss = (
     losses.from_config(name, config.loss) for name in (config.loss.name, config.loss.eval_name)
   )
@@ -86,6 +95,8 @@ def _supervised(config: ConfigDict, model: nn.Module, multi_label: bool) -> Supe
       "The loss cross_entropy expects one label per picture, the data have several.",
       "Set --config.loss.name=bce and --config.loss.eval_name=bce.",
     )
+  if config.objective.name == "text":
+    return TextLabels(model, loss, eval_loss, multi_label)
   return Supervised(model, loss, eval_loss, multi_label)
 
 

@@ -51,7 +51,7 @@ class Contrast(Objective):
   def train(self, params, stats, batch, frozen, rng):
     own = params.get(OWN, {})
     network = {name: leaf for name, leaf in params.items() if name != OWN}
-    features, updates = self.apply_training(network, stats, batch["image"], rng)
+    features, updates = self.apply_training(network, stats, batch, rng)
     measures = self._compared(features, batch, frozen, own)
     metrics = {name: jnp.mean(values) for name, values in measures.items()}
     if own:

@@ -41,8 +41,8 @@ class Objective(abc.ABC):
     Args:
       params: Of the network, and the objective's own under `OWN` if it has any.
       stats: Running statistics of the network's norms, {} for none.
-      batch: {"image": float [N, H, W, C] in [0, 1], "label": int [N] or float [N, C]}, and
-        `inputs`.
+      batch: Of the run's feed, such as {"image": float [N, H, W, C] in [0, 1], "label": int [N] or
+        float [N, C]}, and `extras`.
       frozen: Variables that are not trained, see `plan.Plan`. In evaluations, what the objective
         itself has learned is there as well, under `OWN`.
       rng: Key of this step.
@@ -50,7 +50,10 @@ class Objective(abc.ABC):
 
   @abc.abstractmethod
   def evaluate(self, variables: PyTree, batch: Batch, frozen: PyTree) -> Metrics:
-    """Returns what is measured of each example, [N] each; "loss" is always there."""
+    """Returns what is measured of each example, [N] each; "loss" is always there.
+
+    Measures are averaged over examples, by "weight" [N] if that is there as well.
+    """
 
   @property
   @abc.abstractmethod
@@ -58,12 +61,12 @@ class Objective(abc.ABC):
     """The measure that tells which evaluation is the best; high is good."""
 
   @property
-  def inputs(self) -> Mapping[str, jax.ShapeDtypeStruct]:
+  def extras(self) -> Mapping[str, jax.ShapeDtypeStruct]:
     """What a step needs of each example beside picture and label; {} for nothing."""
     return {}
 
-  def inputs_of(self, dataset: Dataset) -> dict[str, np.ndarray]:
-    """Returns `inputs` for the N examples of a data set, arrays [N, ...].
+  def extras_of(self, dataset: Dataset) -> dict[str, np.ndarray]:
+    """Returns `extras` for the N examples of a data set, arrays [N, ...].
 
     Raises:
       InputError: The data set does not have them.
@@ -84,16 +87,31 @@ class Objective(abc.ABC):
     """Returns the parameters that the objective itself learns, at their start; {} for none."""
     return {}
 
+  def inputs(self, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Returns what the network is called with on a batch: arguments, and those by name."""
+    return (self.model.ops.encoding(batch["image"]),), {}
+
+  def counted(self, batch: Batch) -> jax.Array:
+    """Returns which rows of an evaluation batch are examples, bool [N]; others fill it up."""
+    return batch["mask"] > 0
+
+  def apply_evaluating(self, variables: PyTree, batch: Batch) -> jax.Array:
+    """Applies the network as it is used."""
+    given, named = self.inputs(batch)
+    return self.model.apply(variables, *given, train=False, **named)
+
   def apply_training(
-    self, params: PyTree, stats: PyTree, images: jax.Array, rng: jax.Array, **options: Any
+    self, params: PyTree, stats: PyTree, batch: Batch, rng: jax.Array, **options: Any
   ) -> tuple[Any, dict[str, PyTree]]:
     """Applies the network in training mode: (outputs, changed collections)."""
     collections = ["batch_stats", *(["intermediates"] if options else [])]
+    given, named = self.inputs(batch)
     return self.model.apply(
       {"params": params, "batch_stats": stats},
-      self.model.ops.encoding(images),
+      *given,
       train=True,
       mutable=collections,
       rngs={"dropout": rng},
+      **named,
       **options,
     )

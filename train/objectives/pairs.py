@@ -55,11 +55,11 @@ class Pairs(Objective):
     return "retrieval"
 
   @property
-  def inputs(self):
+  def extras(self):
     shape = (self.captions, self.tokenizer.length)
     return {"text": jax.ShapeDtypeStruct(shape, jnp.int32)}
 
-  def inputs_of(self, dataset: Dataset) -> dict[str, np.ndarray]:
+  def extras_of(self, dataset: Dataset) -> dict[str, np.ndarray]:
     texts = captions.captions(dataset, self.captions, seed=self.seed)
     ids = self.tokenizer([text for several in texts for text in several])
     return {"text": ids.reshape(len(texts), self.captions, -1)}
@@ -74,7 +74,7 @@ class Pairs(Objective):
 
   def train(self, params, stats, batch, frozen, rng):
     network = {name: leaf for name, leaf in params.items() if name != OWN}
-    features, updates = self.apply_training(network, stats, batch["image"], rng)
+    features, updates = self.apply_training(network, stats, batch, rng)
     drawn = jax.random.randint(rng, (len(features),), 0, self.captions)
     tokens = jnp.take_along_axis(batch["text"], drawn[:, None, None], axis=1)[:, 0]
     measures = self._compared(features, tokens, params[OWN], None)
@@ -85,8 +85,8 @@ class Pairs(Objective):
     )
 
   def evaluate(self, variables, batch, frozen):
-    features = self.model.apply(variables, self.model.ops.encoding(batch["image"]))
-    return self._compared(features, batch["text"][:, 0], frozen[OWN], batch["mask"] > 0)
+    features = self.apply_evaluating(variables, batch)
+    return self._compared(features, batch["text"][:, 0], frozen[OWN], self.counted(batch))
 
   def _compared(
     self, features: jax.Array, tokens: jax.Array, own: Any, present: jax.Array | None

@@ -1,4 +1,4 @@
-"""Learning the labels of pictures."""
+"""Learning labels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Supervised(Objective):
     return "mean_average_precision" if self.multi_label else "accuracy"
 
   def train(self, params, stats, batch, frozen, rng):
-    logits, updates = self.apply_training(params, stats, batch["image"], rng)
+    logits, updates = self.apply_training(params, stats, batch, rng)
     metrics = {
       "loss": jnp.mean(self.loss(logits, batch["label"])),
       "accuracy": jnp.mean(self._correct(logits, batch["label"])),
@@ -38,7 +38,7 @@ class Supervised(Objective):
     return metrics["loss"], (updates.get("batch_stats", {}), metrics)
 
   def evaluate(self, variables, batch, frozen):
-    logits = self.model.apply(variables, self.model.ops.encoding(batch["image"]), train=False)
+    logits = self.apply_evaluating(variables, batch)
     values = {
       "loss": (self.eval_loss or self.loss)(logits, batch["label"]),
       "accuracy": self._correct(logits, batch["label"]),

@@ -1,0 +1,35 @@
+"""What a run is trained and evaluated on, behind one face: pictures or texts."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ..config import TEXT_OBJECTIVES
+from .feed import Feed as Feed
+from .feed import Spec as Spec
+from .pictures import Pictures as Pictures
+from .pictures import picture_batch
+from .texts import Texts as Texts
+from .texts import text_batch
+
+
+def open_feed(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Feed:
+  """Returns the examples of a recipe, as its objective asks for them.
+
+  Args:
+    config: The recipe.
+    model: The network to train.
+    mesh: Of the devices that share a batch.
+
+  Raises:
+    InputError: Data that cannot be read, or that do not fit the network.
+  """
+  return (Texts if config.objective.name in TEXT_OBJECTIVES else Pictures)(config, model, mesh)
+
+
+def batch_spec(config: ConfigDict, model: nn.Module) -> Spec:
+  """Returns name -> (shape, dtype) of a recipe's largest training batch, without any data."""
+  make = text_batch if config.objective.name in TEXT_OBJECTIVES else picture_batch
+  return make(config, model)
