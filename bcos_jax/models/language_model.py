@@ -157,13 +157,7 @@ class LanguageModel(nn.Module):
     for kind, (value, known) in kinds.items():
       if value not in known:
         raise unknown_name(kind, value, known)
-    fits = tokens.ndim == 2 and 0 < tokens.shape[1] <= self.context_length
-    if not fits or not jnp.issubdtype(tokens.dtype, jnp.integer):
-      raise InputError(
-        f"The network got {tokens.dtype} of shape {tokens.shape}, expected token ids, integers "
-        f"[N, L] with L up to {self.context_length}.",
-        "Give what the tokenizer of the checkpoint returns, truncated where texts are longer.",
-      )
+    check_tokens(tokens, self.context_length)
     if mask is not None and mask.shape != tokens.shape:
       raise InputError(
         f"The mask has shape {mask.shape} for ids of shape {tokens.shape}.",
@@ -171,6 +165,17 @@ class LanguageModel(nn.Module):
       )
     if not isinstance(tokens, jax.core.Tracer):
       check_ids(tokens, self.vocab_size)
+
+
+def check_tokens(tokens: Array, context_length: int) -> None:
+  """Raises InputError unless tokens are integers [N, L] with L up to the context."""
+  fits = tokens.ndim == 2 and 0 < tokens.shape[1] <= context_length
+  if not fits or not jnp.issubdtype(tokens.dtype, jnp.integer):
+    raise InputError(
+      f"The network got {tokens.dtype} of shape {tokens.shape}, expected token ids, integers "
+      f"[N, L] with L up to {context_length}.",
+      "Give what the tokenizer of the checkpoint returns, truncated where texts are longer.",
+    )
 
 
 def check_ids(tokens: Any, vocab_size: int) -> None:

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import functional as F
-from ..errors import InputError, unknown_name
+from ..errors import unknown_name
 from ..layers import add_constant, check_heads
 from ..ops import Ops
+from .language_model import check_tokens
 
 Array = jax.Array
 
@@ -168,13 +169,7 @@ class TextTransformer(nn.Module):
     ):
       if value not in known:
         raise unknown_name(kind, value, known)
-    fits = tokens.ndim == 2 and 0 < tokens.shape[1] <= self.context_length
-    if not fits or not jnp.issubdtype(tokens.dtype, jnp.integer):
-      raise InputError(
-        f"The network got {tokens.dtype} of shape {tokens.shape}, expected token ids, integers "
-        f"[N, T] with T up to {self.context_length}.",
-        "Give what the tokenizer of the checkpoint returns.",
-      )
+    check_tokens(tokens, self.context_length)
 
 
 _LARGE = {"width": 768, "num_heads": 12, "mlp_dim": 3072}

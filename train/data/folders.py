@@ -109,13 +109,7 @@ def read_folder(
     InputError: There is no such folder, no picture or a single class; the table names files that
       are not there; a held-out class that training does not have.
   """
-  folder = pathlib.Path(folder).expanduser()
-  if not folder.is_dir():
-    raise InputError(f"No folder {str(folder)!r}.", "Set --config.data.folder to your pictures.")
-  if not 0 < held_out < 1:
-    raise InputError(
-      f"data.held_out={held_out}; expected a share between 0 and 1.", "Use 0.2 for one in five."
-    )
+  folder = checked_folder(folder, held_out)
   names, others = find_pictures(folder)
   if not names:
     raise InputError(
@@ -145,6 +139,18 @@ def read_folder(
     labels=numbers,
     ignored=len(others),
   )
+
+
+def checked_folder(folder: str | os.PathLike, held_out: float) -> pathlib.Path:
+  """Returns a folder that exists; InputError if it does not, or for a share outside (0, 1)."""
+  folder = pathlib.Path(folder).expanduser()
+  if not folder.is_dir():
+    raise InputError(f"No folder {str(folder)!r}.", "Set --config.data.folder to your pictures.")
+  if not 0 < held_out < 1:
+    raise InputError(
+      f"data.held_out={held_out}; expected a share between 0 and 1.", "Use 0.2 for one in five."
+    )
+  return folder
 
 
 def split(labels: dict[str, tuple[int, ...]], share: float) -> tuple[list[str], list[str]]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from bcos_jax.errors import InputError
 
-from .folders import SUFFIXES, find_pictures, name_hash
+from .folders import SUFFIXES, checked_folder, find_pictures, name_hash
 from .sources import Dataset
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -61,13 +61,7 @@ def read_unlabelled(folder: str | os.PathLike, *, held_out: float) -> tuple[Data
     InputError: There is no such folder, fewer than two pictures, a share outside (0, 1), a shard
       that is compressed or broken.
   """
-  folder = pathlib.Path(folder).expanduser()
-  if not folder.is_dir():
-    raise InputError(f"No folder {str(folder)!r}.", "Set --config.data.folder to your pictures.")
-  if not 0 < held_out < 1:
-    raise InputError(
-      f"data.held_out={held_out}; expected a share between 0 and 1.", "Use 0.01 for one in 100."
-    )
+  folder = checked_folder(folder, held_out)
   paths, where, hashes = [], [], []
   for path, pieces in _files(folder):
     for name, offset, size in pieces:
