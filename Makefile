@@ -4,6 +4,8 @@ VENV ?= .venv
 TORCH_VENV ?= .venv-torch
 APP_VENV ?= .venv-app
 PYTEST_ARGS ?= -n auto --maxprocesses 4
+# Python compiles the modules that it imports; pip would compile all, which takes minutes.
+INSTALL = -m pip install --quiet --no-compile
 
 .PHONY: quickstart install-test test test-slow install-torch test-torch test-app lint clean
 
@@ -36,21 +38,21 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: setup.py pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet -e .
+	$(VENV)/bin/python $(INSTALL) -e .
 	touch $@
 
 $(VENV)/.installed-test: setup.py pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet -e ".[test]"
+	$(VENV)/bin/python $(INSTALL) -e ".[test]"
 	touch $@ $(VENV)/.installed
 
 $(TORCH_VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(TORCH_VENV)
-	$(TORCH_VENV)/bin/python -m pip install --quiet -e ".[test,torch]"
+	$(TORCH_VENV)/bin/python $(INSTALL) -e ".[test,torch]"
 	touch $@
 
 $(APP_VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(APP_VENV)
-	$(APP_VENV)/bin/python -m pip install --quiet -e ".[test,app,browser]"
+	$(APP_VENV)/bin/python $(INSTALL) -e ".[test,app,browser]"
 	touch $@
 
 clean:

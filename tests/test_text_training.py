@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bcos_jax
-from bcos_jax import InputError, TextReader
+from bcos_jax import InputError, TextReader, cli
 from bcos_jax.configs import common
 from bcos_jax.train import config as configs
 from bcos_jax.train import loop, losses, main, objectives, optimizer, sharding, start, state, step
@@ -47,7 +47,10 @@ def files(tmp_path_factory):
     for i in range(count):
       verbs, parts = random.choice(reviews.VERBS[i % 2], 2), random.choice(reviews.PARTS, 2)
       said = [f"i {verb} the {part} ." for verb, part in zip(verbs, parts, strict=True)]
-      lines.append(json.dumps({"text": " ".join(said), "label": reviews.LABELS[i % 2]}))
+      begins = (2, len(said[0]) + 3)
+      spans = [(at, at + len(verb)) for at, verb in zip(begins, verbs, strict=True)]
+      record = {"text": " ".join(said), "label": reviews.LABELS[i % 2], "spans": spans}
+      lines.append(json.dumps(record))
     (folder / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
   return folder
 
@@ -89,10 +92,12 @@ def stop_at(last):
   return hook
 
 
-def test_pretrained_converted_fine_tuned_and_explained(tmp_path, files):
-  """One command each: masked LM, then B-cosification and the task in one run; it learns."""
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory, files):
+  """One command each: masked LM, then B-cosification and the task in one run."""
+  folder = tmp_path_factory.mktemp("tuned")
   pretraining = spec(files, name="pretrain_lm:conventional,")
-  bundle = main.main(*pretraining, tmp_path / "mlm", progress=False)
+  bundle = main.main(*pretraining, folder / "mlm", progress=False)
   assert bcos_jax.load(bundle).model.task == "masked_lm"
   tuning = spec(
     files,
@@ -103,7 +108,10 @@ def test_pretrained_converted_fine_tuned_and_explained(tmp_path, files):
     "--config.checkpoint_every=20",
     "--config.optimizer.lr=0.01",
   )
-  tuned = main.main(*tuning, tmp_path / "task", progress=False)
+  return main.main(*tuning, folder / "task", progress=False)
+
+
+def test_pretrained_converted_fine_tuned_and_explained(tuned):
   reader = TextReader.load(tuned)
   assert (
     reader.labels == reviews.LABELS and reader.model.ops.b == 1.5 and reader.model.ops.unit_norm
@@ -112,6 +120,41 @@ def test_pretrained_converted_fine_tuned_and_explained(tmp_path, files):
   assert measured["accuracy"] > 0.9
   ex = reader.explain(["i loved the plot .", "the acting was terrible ."])
   np.testing.assert_allclose(ex.contributions.sum(axis=1) + ex.residual, ex.value, atol=1e-4)
+
+
+def test_what_was_trained_is_evaluated(tuned, files, tmp_path, capsys, monkeypatch):
+  """Verbs decide, as the files say, and the network has learned that."""
+  monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+  arguments = [str(tuned), f"--dataset={files}", "--num_texts=10", "--num_pairs=4"]
+  names = "accuracy,rationales,sequence_pointing,comprehensiveness,sufficiency,completeness"
+  page = tmp_path / "report.html"
+  assert cli.main(["evaluate", *arguments, f"--metrics={names}", f"--report={page}"]) == 0
+  printed = dict(
+    line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines() if " on " not in line
+  )
+  found = {" ".join(name.split()): value for name, value in printed.items()}
+  assert float(found["rationale AUPRC mean"]) > float(found["rationale AUPRC random"])
+  assert float(found["completeness mean"]) < 1e-5 < float(found["completeness random"])
+  assert found["sequence pointing num_pairs"] == "4" and found["sufficiency num_scored"] == "10"
+  shown = page.read_text(encoding="utf-8")
+  assert "rationale IoU F1" in shown and shown.count("predicted ") >= 20
+
+
+@pytest.mark.parametrize(
+  ("arguments", "said"),
+  [
+    (["--grid=2"], "--grid=2"),
+    (["--metrics=rationale"], "rationales"),
+    (["--num_pairs=0"], "--num_pairs=0"),
+    (["--split=trian"], "trian"),
+    (["--label=text"], "i "),
+  ],
+)
+def test_evaluate_refuses_what_texts_have_not(tuned, files, arguments, said, capsys, monkeypatch):
+  monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+  assert cli.main(["evaluate", str(tuned), f"--dataset={files}", *arguments]) == 2
+  error = capsys.readouterr().err
+  assert said in error and "Traceback" not in error
 
 
 @pytest.mark.parametrize("kind", ["text", "causal_lm"])

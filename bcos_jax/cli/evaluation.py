@@ -18,47 +18,80 @@ def add_evaluate(commands):
     "--metrics=accuracy,grid_pointing,deletion,completeness --grid=2",
   )
   command.add_argument("bundle", type=pathlib.Path, help="folder of a saved network")
-  command.add_argument("--dataset", required=True, help="TFDS name, in array_record")
-  command.add_argument("--split", default="test", help="TFDS split")
+  command.add_argument(
+    "--dataset",
+    required=True,
+    help="TFDS name, in array_record; for language models also a file or folder of texts",
+  )
+  command.add_argument("--split", default="test", help="split of it")
   command.add_argument("--data_dir", default="", help="folder of the data sets")
-  command.add_argument("--batch_size", type=int, default=64, help="images at a time")
+  command.add_argument("--batch_size", type=int, default=64, help="images or texts at a time")
   command.add_argument(
     "--metrics",
     default="accuracy",
-    help="comma-separated: accuracy, grid_pointing, energy_pointing (of data with masks), "
-    "deletion, insertion, comprehensiveness, sufficiency, completeness",
+    help="comma-separated: accuracy, comprehensiveness, sufficiency, completeness; of pictures "
+    "grid_pointing, energy_pointing (of data with masks), deletion, insertion; of texts "
+    "sequence_pointing, rationales (of data that say which words decide)",
   )
   command.add_argument(
+    "--report", type=pathlib.Path, help="HTML file to write, with explained predictions"
+  )
+  _add_picture_options(command.add_argument_group("pictures"))
+  _add_text_options(command.add_argument_group("texts"))
+
+
+def _add_picture_options(group):
+  group.add_argument(
     "--num_images", type=int, default=128, help="images to measure explanations on"
   )
-  command.add_argument(
+  group.add_argument(
     "--grid",
     type=int,
     default=0,
     help="pictures per side in the grid pointing game, which this asks for as well; 0: 3",
   )
-  command.add_argument("--num_grids", type=int, default=250, help="most grids to play")
-  command.add_argument("--smooth", type=int, default=15, help="odd averaging window, in pixels")
-  command.add_argument(
+  group.add_argument("--num_grids", type=int, default=250, help="most grids to play")
+  group.add_argument("--smooth", type=int, default=15, help="odd averaging window, in pixels")
+  group.add_argument(
     "--block", type=int, default=0, help="pixels per side of what is deleted; 0: a 14th of the side"
   )
-  command.add_argument(
+  group.add_argument(
     "--fill",
     choices=["mean", "zero"],
     default="mean",
     help="what is deleted gets the picture's mean colour, or zero in all encoded channels",
   )
-  command.add_argument(
-    "--report", type=pathlib.Path, help="HTML file to write, with explained predictions"
+
+
+def _add_text_options(group):
+  group.add_argument("--num_texts", type=int, default=128, help="texts to measure explanations on")
+  group.add_argument("--num_pairs", type=int, default=250, help="most pairs of sequence_pointing")
+  group.add_argument("--text", default="text", help="column or feature of the text")
+  group.add_argument("--label", default="label", help="column of the label")
+  group.add_argument("--truncate", action="store_true", help="cut texts that are too long")
+  group.add_argument(
+    "--published",
+    action="store_true",
+    help="comprehensiveness and sufficiency as B-cos LM has them, not as the textbook",
   )
 
 
 def _evaluate(options, _):
+  from ..explain_sentences import is_language_bundle
+
+  texts = is_language_bundle(options.bundle)
   _check_evaluation(options)
+  if options.report:
+    from ..render import files
+
+    files.check_folder(options.report)
+  (_evaluate_texts if texts else _evaluate_pictures)(options)
+
+
+def _evaluate_pictures(options):
   import jax
 
   from .. import pretrained
-  from ..render import files
   from ..train import data, evaluate, evaluation_report, measure
 
   names = dict.fromkeys(options.metrics.split(",") + ["grid_pointing"] * (options.grid > 0))
@@ -72,8 +105,6 @@ def _evaluate(options, _):
     block=options.block,
     fill=options.fill,
   )
-  if options.report:
-    files.check_folder(options.report)
   bundle = pretrained.load(options.bundle)
   examples = data.pipeline.Examples(
     data.open_dataset(options.dataset, options.split, options.data_dir), bundle.preprocess
@@ -93,13 +124,50 @@ def _evaluate(options, _):
       accuracy = result["accuracy"]
       print(f"accuracy {accuracy:.2%} on {result['count']:.0f} images", flush=True)
     for metric, found[metric] in measure.measure(bundle, examples, choices):
-      for name, value in found[metric].summary().items():
-        print(f"{metric.replace('_', ' ')} {name:<14} {value:.4g}", flush=True)
+      _print(metric.replace("_", " "), found[metric])
   if options.report:
     evaluation_report.write(
       options.report, bundle, examples, accuracy, found, batch_size=options.batch_size
     )
     print(f"report: {options.report}")
+
+
+def _evaluate_texts(options):
+  from ..text_reader import TextReader
+  from ..train import measure_texts
+  from ..train.data import text_splits
+
+  if options.grid:
+    raise InputError(f"--grid={options.grid} is for pictures.", "Leave it out.")
+  choices = measure_texts.TextChoices(
+    names=tuple(dict.fromkeys(options.metrics.split(","))),
+    num_texts=options.num_texts,
+    num_pairs=options.num_pairs,
+    batch_size=options.batch_size,
+    published=options.published,
+  )
+  reader = TextReader.load(options.bundle, truncate=options.truncate)
+  dataset = text_splits.open_text_split(
+    options.dataset,
+    options.split,
+    options.data_dir,
+    text=options.text,
+    label=options.label,
+    label_names=reader.labels or None,
+  )
+  measured, found = measure_texts.MeasuredTexts(reader, dataset, choices), {}
+  if "accuracy" in choices.names:
+    print(f"accuracy {measured.accuracy:.2%} on {len(dataset)} texts", flush=True)
+  for metric, found[metric] in measured.measure():
+    _print(metric, found[metric])
+  if options.report:
+    measured.write(options.report, found)
+    print(f"report: {options.report}")
+
+
+def _print(metric, scores):
+  for name, value in scores.summary().items():
+    print(f"{metric} {name:<14} {value:.4g}", flush=True)
 
 
 def _check_evaluation(options):
@@ -109,6 +177,8 @@ def _check_evaluation(options):
     ("grid", options.grid == 0 or options.grid >= 2, "at least 2, or 0 for no game"),
     ("num_grids", options.num_grids >= 1, "at least 1"),
     ("num_images", options.num_images >= 1, "at least 1"),
+    ("num_texts", options.num_texts >= 1, "at least 1"),
+    ("num_pairs", options.num_pairs >= 1, "at least 1"),
     ("block", options.block >= 0, "at least 1, or 0 for a 14th of the side"),
     ("smooth", options.smooth == 0 or options.smooth % 2 == 1, "an odd number of pixels, or 0"),
   ):

@@ -6,7 +6,13 @@ the metrics of Captum and Quantus.
 
 from .adapters import captum_explainer, quantus_explainer, to_captum, torch_module
 from .attacks import fgsm, pgd
-from .axioms import CompletenessScores, StabilityScores, completeness, stability
+from .axioms import (
+  CompletenessScores,
+  StabilityScores,
+  completeness,
+  stability,
+  token_completeness,
+)
 from .contrastive import contrastive_ranks, probability_gap
 from .corruptions import CORRUPTIONS, corrupt
 from .grid_pointing import (
@@ -108,6 +114,7 @@ __all__ = [
   "sufficiency",
   "text_pairs",
   "to_captum",
+  "token_completeness",
   "token_comprehensiveness",
   "token_sufficiency",
   "torch_module",

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..explain import explain
+from ..text_explanation import TextExplanation
 from .scores import (
   Explainer,
   Maps,
@@ -23,6 +24,7 @@ from .scores import (
   rows_of,
   usable,
 )
+from .text_scores import TextScores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,6 +178,46 @@ def completeness(
     excluded=excluded,
     values=values[kept],
     residuals={name: residual[kept] for name, residual in residuals.items()},
+  )
+
+
+def token_completeness(ex: TextExplanation, *, seed: int = 0) -> TextScores:
+  """How much of the outputs an explanation of texts does not account for; low is good.
+
+  The score is that of `completeness`, with tokens in place of pixels.
+
+  Args:
+    ex: Of N texts, one target each.
+    seed: Of the random scores, noise that is given each text's own absolute mass.
+
+  Returns:
+    Relative errors, at least 0; the oracle's is 0. Excluded are texts where the explained value and
+    all contributions are 0.
+
+  Raises:
+    InputError: Several targets per text, or nothing that can be scored.
+  """
+  if np.ndim(ex.value) != 1:
+    raise InputError(
+      f"The explained values have shape {np.shape(ex.value)}, expected one per text.",
+      "Explain one target per text.",
+    )
+  values, mask = np.asarray(ex.value, np.float64), np.asarray(ex.mask) > 0
+  mass = np.abs(ex.contributions).sum(axis=1, dtype=np.float64)
+  blind = np.where(mask, random_maps(seed, range(len(mask)), mask.shape[1:]), 0)
+  blind *= (mass / np.abs(blind).sum(axis=1))[:, None]
+  named = values - ex.contributions.sum(axis=1, dtype=np.float64) - ex.residuals["unexplained"]
+  scale = np.maximum(np.abs(values), mass)
+  kept, excluded = usable({"a value and contributions of 0": scale <= 0}, "texts")
+  left = values - named - blind.sum(axis=1)
+  return TextScores(
+    scores=np.abs(np.asarray(ex.residuals["unexplained"], np.float64))[kept] / scale[kept],
+    random_scores=np.abs(left[kept]) / scale[kept],
+    oracle_scores=np.zeros(len(kept)),
+    higher_is_better=False,
+    texts=kept,
+    num_texts=len(mask),
+    excluded=excluded,
   )
 
 

@@ -27,6 +27,7 @@ def text_report(
   heats: Sequence[TextHeat],
   *,
   intro: str = "",
+  summary: Sequence[tuple[str, ...]] = (),
   telling: Mapping[str, Sequence[TellingWord]] | None = None,
   cutoff: float | None = None,
 ) -> None:
@@ -37,6 +38,7 @@ def text_report(
     title: Heading.
     heats: The texts, in order.
     intro: Text below the heading; an empty line starts a paragraph.
+    summary: Rows of a table above the texts, its heading first.
     telling: Caption to the most telling words, shown as tables below the texts.
     cutoff: Contribution at full colour; None for each text's own.
 
@@ -48,7 +50,8 @@ def text_report(
     f"<section><h2>{html.escape(visible(caption))}</h2>{table(telling_rows(rows))}</section>"
     for caption, rows in (telling or {}).items()
   )
-  body = "".join(_article(heat, cutoff) for heat in heats) + tables
+  above = f"<section>{table(summary)}</section>" if summary else ""
+  body = above + "".join(_article(heat, cutoff) for heat in heats) + tables
   files.write(target, page(visible(title), _lines(intro), f"<main>{body}</main>", style=_STYLE))
 
 

@@ -76,7 +76,7 @@ def open_texts(name: str, split: str, data_dir: str = "", *, text: str = "text")
   if text not in features:
     raise InputError(
       f"Data set {name!r} has the features {sorted(features)}; expected a text {text!r}.",
-      "Name the feature with --config.data.text.",
+      "Name the feature: --config.data.text to train, --text to evaluate.",
     )
   records = list(open_split(builder, name, split))
   label = features.get("label")
@@ -197,7 +197,8 @@ def from_rows(
       if row.get(column) is None:
         raise InputError(
           f"Line {number} of {where!r} has no {column!r}; it has {sorted(map(str, row))}.",
-          "Name the columns with --config.data.text and --config.data.label.",
+          "Name the columns: --config.data.text and --config.data.label to train, --text and --label "
+          "to evaluate.",
         )
     if not str(row[text]).strip():
       raise InputError(f"Line {number} of {where!r} has an empty text.", "Leave the line out.")

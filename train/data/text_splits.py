@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import pathlib
 from typing import Any
 
@@ -48,6 +49,37 @@ def open_text_splits(data: Any, *, labelled: bool = True) -> tuple[TextDataset, 
         "Name another split, or set --config.objective.name=masked_lm.",
       )
   return splits
+
+
+def open_text_split(
+  where: str,
+  split: str,
+  data_dir: str = "",
+  *,
+  text: str = "text",
+  label: str = "label",
+  label_names: Sequence[str] | None = None,
+) -> TextDataset:
+  """Opens one part of texts, to evaluate on.
+
+  Args:
+    where: A file of texts, all of which are read; a folder, as for `open_text_splits`; or a TFDS
+      name.
+    split: Its part.
+    data_dir: Folder of TFDS data sets.
+    text, label: Columns, keys or features of text and label; TFDS knows its own labels.
+    label_names: The classes of files in order; None takes those that occur, sorted.
+
+  Raises:
+    InputError: See `text_sources`.
+  """
+  path, columns = pathlib.Path(where).expanduser(), {"text": text, "label": label}
+  if path.is_dir() and any((path / name).is_file() for name in _HUGGING_FACE):
+    return read_hugging_face(path, split, **columns)
+  if path.exists() or path.suffix in _ENDINGS:
+    file = _file(path, split) if path.is_dir() else path
+    return read_texts(file, **columns, label_names=label_names)
+  return open_texts(where, split, data_dir, text=text)
 
 
 def _of_folder(data: Any, label: str | None) -> tuple[TextDataset, TextDataset]:
