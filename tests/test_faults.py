@@ -165,7 +165,7 @@ def poison(monkeypatch):
     examples = Examples(open_dataset("digits", "train"), None)
     bad = [i for s in steps for i in pipeline.order(examples, batch_size=16, seed=0, step=s - 1)]
     monkeypatch.setattr(Poisoned, "bad", frozenset(bad))
-    monkeypatch.setattr(loop.pipeline, "Examples", Poisoned)
+    monkeypatch.setattr(pipeline, "Examples", Poisoned)
     return bad
 
   return poison

@@ -197,8 +197,8 @@ def from_rows(
       if row.get(column) is None:
         raise InputError(
           f"Line {number} of {where!r} has no {column!r}; it has {sorted(map(str, row))}.",
-          "Name the columns: --config.data.text and --config.data.label to train, --text and --label "
-          "to evaluate.",
+          "Name the columns: --config.data.text and --config.data.label to train, --text and "
+          "--label to evaluate.",
         )
     if not str(row[text]).strip():
       raise InputError(f"Line {number} of {where!r} has an empty text.", "Leave the line out.")
