@@ -18,13 +18,14 @@ test: $(VENV)/.installed-test
 	$(VENV)/bin/python -m pytest -m "not torch and not app and not slow" $(PYTEST_ARGS)
 
 # What a change rarely breaks and takes long to see: large golden networks, several processes.
-test-slow: $(VENV)/.installed-test
+test-slow: $(VENV)/.installed-test $(TORCH_VENV)/.installed
 	$(VENV)/bin/python -m pytest -m "slow and not torch and not app" $(PYTEST_ARGS)
+	$(TORCH_VENV)/bin/python -m pytest -m "slow and torch" $(PYTEST_ARGS)
 
 install-torch: $(TORCH_VENV)/.installed
 
 test-torch: $(TORCH_VENV)/.installed
-	$(TORCH_VENV)/bin/python -m pytest -m torch $(PYTEST_ARGS)
+	$(TORCH_VENV)/bin/python -m pytest -m "torch and not slow" $(PYTEST_ARGS)
 
 # The page in a real browser: needs chromium (Debian: apt-get install chromium).
 test-app: $(APP_VENV)/.installed

@@ -16,6 +16,7 @@ from flax import traverse_util
 import jax
 import jax.numpy as jnp
 
+from .abstract import abstract_variables
 from .errors import InputError
 from .models import LanguageModel
 from .ops import BcosOps, StandardOps
@@ -134,7 +135,7 @@ def bcosify(
       ops, encoding=dataclasses.replace(model.ops.encoding, pairing=ops.encoding.pairing)
     )
   new = model.clone(ops=ops)
-  wanted = _flat(jax.eval_shape(new.init, jax.random.key(0), new.input_spec))
+  wanted = _flat(abstract_variables(new))
   source = _flat(variables)
   if fold_mean:
     source |= _folded(source, wanted, model.norm_eps)

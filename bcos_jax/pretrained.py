@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -23,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import models, ops
+from .abstract import abstract_variables
 from .errors import InputError
 from .inputs import Preprocess
 from .tensor_files import FileTensor, read_safetensors, write_safetensors
@@ -340,29 +340,6 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
       f"{str(folder)!r} has bundle format {version}, expected {FORMAT}.", "Update bcos_jax."
     )
   return config
-
-
-def abstract_variables(model: nn.Module) -> Any:
-  """Returns the shapes and dtypes of a model's variables, without computing anything."""
-  try:
-    hash(model)
-  except TypeError:  # a field is a list
-    return _traced(model)
-  # Containers of the caller's own, leaves of the cache.
-  return jax.tree.map(lambda leaf: leaf, _remembered(model))
-
-
-def _traced(model: nn.Module) -> Any:
-  return jax.eval_shape(model.init, jax.random.key(0), model.input_spec)
-
-
-# Tracing a large network takes seconds, and whoever makes and saves one needs its shapes often.
-_remembered = functools.lru_cache(maxsize=32)(_traced)
-
-
-def num_parameters(model: nn.Module) -> int:
-  """Returns how many numbers a model learns."""
-  return sum(leaf.size for leaf in jax.tree.leaves(abstract_variables(model)["params"]))
 
 
 def _check_variables(model: nn.Module, variables: Mapping[str, Any], whose: str):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bcos_jax import models, pretrained
+from bcos_jax import models
+from bcos_jax.abstract import num_parameters
 from bcos_jax.errors import unknown_name
 from bcos_jax.models.published import BCOSIFIED, ZOO
 from bcos_jax.ops import StandardOps
@@ -38,7 +39,7 @@ def _row(name: str) -> str:
   return _ROW.format(
     name,
     model.input_spec.shape[1],
-    f"{pretrained.num_parameters(model) / 1e6:.3f} M",
+    f"{num_parameters(model) / 1e6:.3f} M",
     f"{ZOO[name].top1:.1f}" if name in ZOO else "",
     " / ".join(f"{top1:.1f}" for top1 in BCOSIFIED.get(name, ())),
     ", ".join(sources(name)),

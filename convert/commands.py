@@ -13,6 +13,7 @@ import tqdm
 
 import bcos_jax
 from bcos_jax import models, ops, pretrained
+from bcos_jax.abstract import num_parameters
 from bcos_jax.errors import InputError
 
 from . import original, report, targets, verify
@@ -114,7 +115,7 @@ def _back(
   bundle = bcos_jax.load(source)
   say(
     f"{bundle.config['architecture']} of {str(source)!r}: "
-    f"{pretrained.num_parameters(bundle.model):,} parameters to the layout {choices.to!r}"
+    f"{num_parameters(bundle.model):,} parameters to the layout {choices.to!r}"
   )
   if choices.dry_run:
     say(f"dry run: nothing is written to {str(target)!r}")
@@ -258,7 +259,7 @@ def bcosify(
       "bcosified": {"from": bundle.config["provenance"], "fold_mean": fold_mean},
     },
   )
-  counts = [pretrained.num_parameters(network) for network in (bundle.model, model)]
+  counts = [num_parameters(network) for network in (bundle.model, model)]
   kept = "kept" if family.use_bias else "removed"
   say(
     f"{bundle.config['architecture']}: {counts[0]:,} parameters, B-cosified {counts[1]:,}; "

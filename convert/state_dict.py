@@ -12,10 +12,11 @@ import jax
 import numpy as np
 
 from bcos_jax import models
+from bcos_jax.abstract import abstract_variables
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.inputs import Preprocess
 from bcos_jax.ops import Ops, StandardOps
-from bcos_jax.pretrained import Bundle, abstract_variables, make_bundle
+from bcos_jax.pretrained import Bundle, make_bundle
 
 from . import (
   clip_resnet,

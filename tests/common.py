@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from bcos_jax import BcosOps, StandardOps
+from bcos_jax.abstract import abstract_variables
 from bcos_jax.studies import equivalence
 
 from .golden import rules
@@ -73,7 +74,7 @@ def unflat(leaves: dict[str, Any]) -> dict[str, Any]:
 @functools.cache
 def shapes(model) -> dict[str, jax.ShapeDtypeStruct]:
   """Returns the leaves of a model's variables by path, without computing anything."""
-  return flat(jax.eval_shape(model.init, jax.random.key(0), model.input_spec))
+  return flat(abstract_variables(model))
 
 
 def filled(model, seed: int = 0) -> dict[str, Any]:

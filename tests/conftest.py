@@ -1,5 +1,6 @@
 """Makes eight CPU devices, so that sharding is tested everywhere, and compiles quickly."""
 
+import gc
 from importlib import metadata
 import os
 
@@ -10,10 +11,15 @@ os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
 if metadata.version("jaxlib").startswith("0.10."):
-  # Most of the tests' time is compilation, and fusions take most of that. Later versions do not
-  # know the flag, and stop at what they do not know.
-  os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+  # Most of the tests' time is compilation, and fusions take most of that; every core is busy
+  # already, so that programs cut into parts only take longer. Later versions do not know all of the
+  # flags, and stop at what they do not know.
+  os.environ["XLA_FLAGS"] += (
+    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+  )
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Costly optimisations make compiling three times as long; the float32 arithmetic is the same.
 # Processes that the tests start compile so too.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+# JAX keeps millions of objects; looking through them ever again is a twentieth of the time.
+gc.set_threshold(200_000, 20, 100)

@@ -80,6 +80,7 @@ def test_words_have_ids_and_texts_an_end():
     word_tokenizer(["a", "a"], 5)
 
 
+@pytest.mark.slow
 def test_a_pair_learns_and_its_text_tower_can_be_read(tmp_path):
   main("shape_captions", [*SMALL, "--config.init=", "--config.steps=2"], tmp_path, progress=False)
   text = TextTower.load(tmp_path / "text", tmp_path / "tokenizer")

@@ -11,6 +11,7 @@ import pytest
 
 import bcos_jax
 from bcos_jax import BcosOps, Encoding, StandardOps, cli
+from bcos_jax.abstract import num_parameters
 
 GREY = Encoding((0.3,), (0.4,), "negated")
 
@@ -114,7 +115,7 @@ def test_models_lists_sizes_and_names_the_nearest(capsys):
   assert cli.main(["models", "resnet_tiny"]) == 0
   printed = capsys.readouterr().out
   model = bcos_jax.create("resnet_tiny", ops=StandardOps())
-  count = bcos_jax.pretrained.num_parameters(model)
+  count = num_parameters(model)
   assert f"{count / 1e6:.3f} M" in printed and "resnet_tiny_bottleneck" in printed
   assert cli.main(["models", "resnet18"]) == 0
   row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("resnet18"))

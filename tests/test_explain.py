@@ -12,6 +12,7 @@ import pytest
 import bcos_jax
 from bcos_jax import BcosOps, Encoding, StandardOps
 from bcos_jax import functional as F
+from bcos_jax.abstract import abstract_variables
 from bcos_jax.errors import InputError
 
 from .common import (
@@ -555,7 +556,7 @@ def test_losses_on_explanations_see_how_the_weights_depend_on_parameters():
   """The derivative of a loss on W(x), against finite differences along a random direction."""
   model = bcos_jax.create("resnet_tiny", ops=BcosOps(), image_size=16)
   images = np.random.RandomState(0).rand(2, 16, 16, 3).astype(np.float32)
-  shapes = bcos_jax.pretrained.abstract_variables(model)
+  shapes = abstract_variables(model)
   rng = np.random.RandomState(1)
   variables = jax.tree.map(lambda s: np.float32(0.3 * rng.randn(*s.shape) + (s.ndim < 2)), shapes)
   direction = jax.tree.map(lambda p: np.float32(rng.randn(*p.shape)), variables["params"])

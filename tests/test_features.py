@@ -15,7 +15,8 @@ from PIL import Image
 import pytest
 
 import bcos_jax
-from bcos_jax import BcosOps, Encoding, InputError, StandardOps, pretrained
+from bcos_jax import BcosOps, Encoding, InputError, StandardOps
+from bcos_jax.abstract import abstract_variables
 from bcos_jax.inputs import Preprocess
 from bcos_jax.train import feature_files, features, sharding
 from bcos_jax.train.data import Dataset, Examples, open_dataset
@@ -220,7 +221,7 @@ def test_networks_without_features():
   with pytest.raises(InputError, match="reads token ids"):
     features.headless(text, {})
   unpooled = tiny("clip_resnet_test", StandardOps(), pooling="none")
-  shapes = pretrained.abstract_variables(unpooled)
+  shapes = abstract_variables(unpooled)
   with pytest.raises(InputError, match=r"expected \[1, features\]"):
     features.headless(unpooled, shapes)
   model = tiny("resnet_tiny", StandardOps())
@@ -231,7 +232,7 @@ def test_networks_without_features():
 @pytest.mark.parametrize("name", TINY)
 def test_every_image_network_has_features(name):
   model = tiny(name, BcosOps())
-  headless, variables = features.headless(model, pretrained.abstract_variables(model))
+  headless, variables = features.headless(model, abstract_variables(model))
   assert model.head is None or model.head not in variables["params"]
   shape = jax.eval_shape(headless.apply, variables, headless.input_spec).shape
   assert shape[0] == 1 and len(shape) == 2

@@ -8,6 +8,7 @@ import pytest
 
 import bcos_jax
 from bcos_jax import BcosOps, InputError, StandardOps, cli
+from bcos_jax.abstract import abstract_variables
 from bcos_jax.train import config as configs
 from bcos_jax.train import finetune, start
 from bcos_jax.train.data import folders, shapes
@@ -46,14 +47,14 @@ def several_labels(tmp_path_factory):
 )
 def test_only_the_head_is_new(name, ops, classes):
   model = tiny(name, ops)
-  variables = bcos_jax.pretrained.abstract_variables(model)
+  variables = abstract_variables(model)
   variables = jax.tree.map(lambda leaf: np.full(leaf.shape, 7, leaf.dtype), variables)
   with quick_compilation():
     new, made = start.new_head(model, variables, classes, jax.random.key(1))
   assert new == model.clone(num_classes=classes)
   before, after = flat(variables), flat(made)
   assert {k: v.shape for k, v in after.items()} == {
-    k: v.shape for k, v in flat(bcos_jax.pretrained.abstract_variables(new)).items()
+    k: v.shape for k, v in flat(abstract_variables(new)).items()
   }
   changed = {path for path in after if after[path] is not before.get(path)}
   assert f"params/{model.head}/kernel" in changed
@@ -63,7 +64,7 @@ def test_only_the_head_is_new(name, ops, classes):
 
 def test_a_head_for_a_network_without_one():
   model = tiny("resnet_tiny", BcosOps())
-  variables = bcos_jax.pretrained.abstract_variables(model)
+  variables = abstract_variables(model)
   variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), variables)
   del variables["params"]["head"]
   _, made = start.new_head(model, variables, 4, jax.random.key(0))

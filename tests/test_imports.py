@@ -20,6 +20,7 @@ RANKS = {
   "layers": 2,
   "ops": 3,
   "models": 4,
+  "abstract": 4.5,
   "targets": 4,
   "words": 1,
   "telling_words": 2,

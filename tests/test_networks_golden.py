@@ -111,6 +111,7 @@ def test_bcos_v2(name):
   )
 
 
+@pytest.mark.slow
 def test_clip_resnet():
   """Features, pooled and at each position, and their explanations."""
   name = "clip_resnet50"

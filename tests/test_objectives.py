@@ -250,6 +250,7 @@ def recipe(folder, *overrides: str):
   return config
 
 
+@pytest.mark.slow
 def test_a_student_learns_without_labels_at_several_sizes(teacher, tmp_path):
   config = recipe(teacher, "--config.data.train_sizes=(16,24)", "--config.best=True")
   result = loop.train(config, workdir=tmp_path, progress=False)

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 
 import bcos_jax
 from bcos_jax import StandardOps, convert, pretrained
+from bcos_jax.abstract import abstract_variables
 from bcos_jax.errors import InputError
 from bcos_jax.inputs import CLIP_MEAN, CLIP_STD
 from bcos_jax.tensor_files import write_safetensors
@@ -141,9 +142,7 @@ def test_the_text_tower_of_a_network_of_two_is_read_by_its_configuration(tmp_pat
   fields = {"vocab_size": 24, "context_length": 9, "width": 32, "depth": 2, "num_heads": 2}
   fields |= {"mlp_dim": 48, "projection": 12, "pool": "eos", "eos_token": 23}
   model = bcos_jax.create("clip_text_vit_base", ops=StandardOps(), **fields)
-  variables = jax.tree.map(
-    lambda leaf: np.zeros(leaf.shape, leaf.dtype), pretrained.abstract_variables(model)
-  )
+  variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract_variables(model))
   bundle = pretrained.make_bundle(model, variables, provenance={"source": "huggingface"})
   write_safetensors(tmp_path / "model.safetensors", convert.to_state_dict(bundle))
   config = {"model_type": "clip", "projection_dim": 12, "text_config": TEXT}

@@ -10,9 +10,10 @@ import pytest
 
 import bcos_jax
 from bcos_jax import BcosOps, Encoding, Preprocess, StandardOps, pretrained
+from bcos_jax.abstract import abstract_variables
 from bcos_jax.errors import InputError
 from bcos_jax.functional import Guard
-from bcos_jax.pretrained import abstract_variables, check_writable, make_bundle
+from bcos_jax.pretrained import check_writable, make_bundle
 
 from .common import CLASSES, PRESETS, TINY, filled, flat, shapes, tiny, unflat
 

@@ -10,7 +10,8 @@ import optax
 import pytest
 
 import bcos_jax
-from bcos_jax import BcosOps, Encoding, InputError, StandardOps, cli, pretrained
+from bcos_jax import BcosOps, Encoding, InputError, StandardOps, cli
+from bcos_jax.abstract import abstract_variables
 from bcos_jax.train import features, heads, losses, probe, sharding, sweep
 from bcos_jax.train.data import sources
 
@@ -184,7 +185,7 @@ def test_a_joined_network_is_head_of_features(name, preset):
   assert new.num_classes == CLASSES
   own = jax.jit(new.apply)(variables, new.ops.encoding(images))
   assert rel(own, logits) <= 1e-5
-  assert flat(variables).keys() == flat(pretrained.abstract_variables(new)).keys()
+  assert flat(variables).keys() == flat(abstract_variables(new)).keys()
 
 
 def test_a_joined_network_explains_itself(tmp_path):

@@ -5,7 +5,8 @@ import re
 import pytest
 
 import bcos_jax
-from bcos_jax import ops, pretrained
+from bcos_jax import ops
+from bcos_jax.abstract import num_parameters
 from bcos_jax.models.published import BCOSIFIED, ZOO
 
 # In millions, as the authors' code counts them; without statistics.
@@ -37,4 +38,4 @@ def test_a_name_makes_the_network_that_was_published(name):
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_sizes_are_the_published_ones(name):
   model = bcos_jax.create(name, ops=bcos_jax.BcosOps.v2())
-  assert round(pretrained.num_parameters(model) / 1e6, 3) == PARAMETERS[name]
+  assert round(num_parameters(model) / 1e6, 3) == PARAMETERS[name]

@@ -157,7 +157,7 @@ def test_evaluate_refuses_what_texts_have_not(tuned, files, arguments, said, cap
   assert said in error and "Traceback" not in error
 
 
-@pytest.mark.parametrize("kind", ["text", "causal_lm"])
+@pytest.mark.parametrize("kind", [pytest.param("text", marks=pytest.mark.slow), "causal_lm"])
 def test_a_run_resumes_bit_for_bit(tmp_path, files, kind):
   """Dropout, hidden tokens and the order of texts included."""
   short = ("--config.data.max_length=32", "--config.data.truncate=true")
@@ -192,7 +192,7 @@ def batch_of(task, count=8, length=16):
   return hide(batch, random)
 
 
-@pytest.mark.parametrize("task", ["classify", "masked_lm"])
+@pytest.mark.parametrize("task", [pytest.param("classify", marks=pytest.mark.slow), "masked_lm"])
 def test_sharded_and_accumulated_steps_equal_that_of_one_device(task):
   """Also where parts of the batch have unequal numbers of hidden tokens."""
   model, variables = network(task)

@@ -20,8 +20,8 @@ from jax.sharding import Mesh
 import numpy as np
 
 from bcos_jax import models, ops
+from bcos_jax.abstract import abstract_variables
 from bcos_jax.errors import InputError
-from bcos_jax.pretrained import abstract_variables
 
 from . import feature_files, hosts, sharding
 from .data import pipeline

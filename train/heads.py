@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from bcos_jax import functional as F
 from bcos_jax import layers, models, ops
+from bcos_jax.abstract import abstract_variables
 from bcos_jax.errors import InputError, unknown_name
-from bcos_jax.pretrained import abstract_variables
 
 from .features import headless
 

@@ -246,7 +246,7 @@ def report(cost: Cost, say: Callable[[str], None], *, examples: int, utilisation
       for kind, (count, size) in sorted(cost.collectives.items())
     ),
     (f"step at {utilisation:.0%} of peak", f"{1e3 * seconds:.1f} ms (estimate)"),
-    (f"epoch of {examples} images", f"{seconds * steps / 60:.2f} min (estimate)"),
+    (f"epoch of {examples} examples", f"{seconds * steps / 60:.2f} min (estimate)"),
     ("compiled in", f"{cost.seconds:.0f} s"),
   ]
   for name, value in rows:

@@ -12,7 +12,8 @@ import jax
 from ml_collections import ConfigDict
 
 import bcos_jax
-from bcos_jax import ops, pretrained
+from bcos_jax import ops
+from bcos_jax.abstract import abstract_variables
 from bcos_jax.errors import InputError, unknown_name
 
 from .bundles import open_bundle as open_bundle
@@ -106,7 +107,7 @@ def new_head(model: nn.Module, variables: Any, num_classes: int, key: jax.Array)
   """
   new = model.clone(num_classes=num_classes)
   wanted, other = (
-    traverse_util.flatten_dict(bcos_jax.pretrained.abstract_variables(network), sep="/")
+    traverse_util.flatten_dict(abstract_variables(network), sep="/")
     for network in (new, model.clone(num_classes=num_classes + 1))
   )
   given = traverse_util.flatten_dict(variables, sep="/")
@@ -142,7 +143,7 @@ def without_head(model: nn.Module, variables: Any) -> Network:
   if not model.num_classes:
     return model, variables
   features = model.clone(num_classes=0)
-  wanted = traverse_util.flatten_dict(pretrained.abstract_variables(features), sep="/")
+  wanted = traverse_util.flatten_dict(abstract_variables(features), sep="/")
   given = traverse_util.flatten_dict(variables, sep="/")
   missing = sorted(wanted.keys() - given.keys())
   if missing:
@@ -290,7 +291,7 @@ def _inherited(config: ConfigDict, source: nn.Module, variables: Any) -> Network
   """
   fields = {"image_size": config.data.image_size, **config.model.to_dict()}
   model = bcos_jax.create(fields.pop("name"), ops=source.ops, **fields)
-  wanted = traverse_util.flatten_dict(pretrained.abstract_variables(model), sep="/")
+  wanted = traverse_util.flatten_dict(abstract_variables(model), sep="/")
   given = traverse_util.flatten_dict(variables, sep="/")
   fresh = {
     path

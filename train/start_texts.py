@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 import bcos_jax
 from bcos_jax import ops, pretrained
+from bcos_jax.abstract import abstract_variables
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.models import LanguageModel, TextDecoder
 from bcos_jax.text_reader import check_tokenizer, tokenizer_in
@@ -154,7 +155,7 @@ def _adapted(
       raise unknown_name(f"field of {type(source).__name__}", name, known)
   model = source.clone(**fields)
   _check_vocabulary(config, source, model)
-  wanted = traverse_util.flatten_dict(pretrained.abstract_variables(model), sep="/")
+  wanted = traverse_util.flatten_dict(abstract_variables(model), sep="/")
   given = traverse_util.flatten_dict(bundle.variables, sep="/")
   fits = {
     path

@@ -13,7 +13,7 @@ import numpy as np
 
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps, render
-from bcos_jax.pretrained import abstract_variables
+from bcos_jax.abstract import abstract_variables
 
 from .lab import Lab
 from .study import Findings

@@ -53,9 +53,9 @@ class Setting:
   finetune: int = 800
   texts: int = 100
   pairs: int = 50
-  samples: int = 200
-  orders: int = 4
-  steps: int = 4
+  samples: int = 500
+  orders: int = 10
+  steps: int = 8
 
 
 @dataclasses.dataclass(frozen=True)

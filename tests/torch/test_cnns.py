@@ -140,7 +140,9 @@ def _torchvision_networks():
   }
 
 
-@pytest.mark.parametrize("name", ["resnext", "wide_resnet", "densenet", "convnext"])
+@pytest.mark.parametrize(
+  "name", ["resnext", pytest.param("wide_resnet", marks=pytest.mark.slow), "densenet", "convnext"]
+)
 def test_torchvision(name):
   network, architecture, fields = _torchvision_networks()[name]
   state = live.numpy_state(live.stirred(network))
@@ -190,7 +192,9 @@ def _timm_network(name):
   return convnext.ConvNeXt(**small, ls_init_value=0.5), "convnext_tiny", ours
 
 
-@pytest.mark.parametrize("name", ["resnet", "densenet", "convnext", "convnextv2"])
+@pytest.mark.parametrize(
+  "name", [pytest.param("resnet", marks=pytest.mark.slow), "densenet", "convnext", "convnextv2"]
+)
 def test_timm(name):
   network, architecture, fields = _timm_network(name)
   state = live.numpy_state(live.stirred(network))

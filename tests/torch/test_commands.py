@@ -164,6 +164,7 @@ def test_a_departure_names_the_first_layer_and_writes_nothing(
   assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.slow
 def test_torchvisions_and_lightnings_files(tmp_path, capsys):
   network = live.stirred(live.torchvision().models.resnet18(num_classes=7))
   torch.save(network.state_dict(), tmp_path / "resnet18.pth")

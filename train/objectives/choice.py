@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 
 import bcos_jax
 from bcos_jax import StandardOps
+from bcos_jax.abstract import abstract_variables
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.inputs import Encoding, Preprocess
 from bcos_jax.models import TextTransformer
-from bcos_jax.pretrained import abstract_variables
 from bcos_jax.tokenizer import word_tokenizer
 
 from .. import losses, sharding, start
