@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from bcos_jax import InputError, cli
-from bcos_jax.train import pod
+from bcos_jax.train import config, pod
 
 PROGRAM = """
   %all-reduce.1 = f32[64,3]{1,0} all-reduce(%a), replica_groups={}
@@ -55,6 +55,19 @@ def test_what_does_not_fit_names_the_largest_buffers(monkeypatch, capsys):
   for part in ("does not fit", "Used 17.50G of 15.75G", buffer, "--config.accumulate"):
     assert part in said
   assert "something else" not in said
+
+
+def test_arithmetic_is_that_of_the_whole_step_however_it_is_cut():
+  """A batch in parts and on several devices is as much work; twice the batch is twice as much."""
+
+  def count(*overrides):
+    small = ["--config.data.image_size=16", "--config.data.batch_size=16", *overrides]
+    return pod.arithmetic(config.load_config("bcosify_cnn:runlocal", small))
+
+  whole = count()
+  assert count("--config.accumulate=4", "--config.mesh.fsdp=4") == whole
+  update = 2 * whole - count("--config.data.batch_size=32")  # what does not depend on the batch
+  assert 0 < update < 0.05 * whole
 
 
 @pytest.mark.skipif(

@@ -1,8 +1,7 @@
 """What a recipe's training step costs on a TPU slice, compiled without having one.
 
 libtpu (extra `[tpu]`) compiles for a described topology on any machine. The program is the very one
-that the slice would run, so its memory, arithmetic and communication are exact; only times are
-estimates.
+that the slice would run, so its memory and communication are exact; only times are estimates.
 """
 
 from __future__ import annotations
@@ -66,9 +65,10 @@ class Cost:
     parameters: Number of the network's parameters.
     memory: Bytes by use: state and batch ("arguments"), intermediate results ("temporaries"),
       "program", and what they add up to at most ("total").
-    flops: Floating-point operations.
+    flops: Floating-point operations, see `arithmetic`.
     traffic: Bytes read from and written to HBM.
     collectives: Kind -> (how many, bytes of their results).
+    loops: Number of loops; traffic and collectives within count once, not for every turn.
     seconds: That compiling took.
   """
 
@@ -80,6 +80,7 @@ class Cost:
   flops: float
   traffic: float
   collectives: dict[str, tuple[int, int]]
+  loops: int
   seconds: float
 
   @property
@@ -111,19 +112,42 @@ def compile_recipe(config: ConfigDict, topology: str, examples: int = IMAGENET_T
     MemoryError: The compiler found that the step does not fit; names the largest buffers.
   """
   mesh = sharding.make_mesh(config.mesh, devices(topology))
-  model, _ = start.network(config, weights=False)
-  objective, frozen = objectives.from_config(config, model, mesh, weights=False)
-  steps_per_epoch = max(examples // config.data.batch_size, 1)
-  made = plan.make(config, objective, None, frozen, mesh, steps_per_epoch)
+  lowered, layout = _lowered(config, mesh, examples)
   begin = time.perf_counter()
   try:
-    batch = abstract_batch(config, model, mesh, objective.extras)
-    compiled = made.train_step.lower(made.layout, batch, made.frozen).compile()
+    compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
     raise MemoryError(_largest(str(error))) from error
-  return read(compiled, made.layout, topology, mesh, config.data.batch_size, begin)
+  flops = arithmetic(config, examples) / mesh.size
+  return read(compiled, layout, topology, mesh, config.data.batch_size, flops, begin)
+
+
+def arithmetic(config: ConfigDict, examples: int = IMAGENET_TRAIN) -> float:
+  """Returns the floating-point operations of a recipe's step, on all devices together.
+
+  They are counted before the step is compiled. A compiled program has loops, to send while it
+  computes, and its own count is of one turn of each.
+
+  Arguments and errors as for `compile_recipe`.
+  """
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.accumulate = 1  # A loop over the parts of a batch; the arithmetic is the same.
+    config.mesh.update(dict.fromkeys(config.mesh, 1))
+  mesh = sharding.make_mesh(config.mesh, jax.local_devices()[:1])
+  return _lowered(config, mesh, examples)[0].cost_analysis()["flops"]
+
+
+def _lowered(config: ConfigDict, mesh: Mesh, examples: int) -> tuple[jax.stages.Lowered, Any]:
+  """Returns a recipe's step for a mesh, before it is compiled, and the layout of its state."""
+  model, _ = start.network(config, weights=False)
+  objective, frozen = objectives.from_config(config, model, mesh, weights=False)
+  steps_per_epoch = max(examples // config.data.batch_size, 1)
+  made = plan.make(config, objective, None, frozen, mesh, steps_per_epoch)
+  batch = abstract_batch(config, model, mesh, objective.extras)
+  return made.train_step.lower(made.layout, batch, made.frozen), made.layout
 
 
 def devices(topology: str) -> Sequence[Any]:
@@ -174,10 +198,11 @@ def read(
   topology: str,
   mesh: Mesh,
   batch_size: int,
+  flops: float,
   begin: float,
 ) -> Cost:
-  """Reads the costs off a compiled step."""
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+  """Reads the costs off a compiled step; its `flops` per device are given."""
+  memory, program = compiled.memory_analysis(), compiled.as_text()
   parts = {
     "arguments": memory.argument_size_in_bytes,
     "temporaries": memory.temp_size_in_bytes,
@@ -191,9 +216,10 @@ def read(
     batch_size=batch_size,
     parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(layout.params)),
     memory={**parts, "total": sum(parts.values()) + results},
-    flops=cost["flops"],
-    traffic=cost["bytes accessed"],
-    collectives=collectives(compiled.as_text()),
+    flops=flops,
+    traffic=compiled.cost_analysis()["bytes accessed"],
+    collectives=collectives(program),
+    loops=len(re.findall(r"\) while\(", program)),
     seconds=time.perf_counter() - begin,
   )
 
@@ -245,6 +271,7 @@ def report(cost: Cost, say: Callable[[str], None], *, examples: int, utilisation
       (kind, f"{count} with {size / 1e6:.2f} MB")
       for kind, (count, size) in sorted(cost.collectives.items())
     ),
+    *([("loops", f"{cost.loops}; traffic and collectives count once")] if cost.loops else []),
     (f"step at {utilisation:.0%} of peak", f"{1e3 * seconds:.1f} ms (estimate)"),
     (f"epoch of {examples} examples", f"{seconds * steps / 60:.2f} min (estimate)"),
     ("compiled in", f"{cost.seconds:.0f} s"),
