@@ -48,7 +48,7 @@ $(VENV)/.installed-test: setup.py pyproject.toml | $(VENV)/bin/python
 
 $(TORCH_VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(TORCH_VENV)
-	$(TORCH_VENV)/bin/python $(INSTALL) -e ".[test,torch]"
+	$(TORCH_VENV)/bin/python $(INSTALL) -e ".[test,torch,datasets]"
 	touch $@
 
 $(APP_VENV)/.installed: setup.py pyproject.toml

@@ -43,6 +43,7 @@ setup(
   extras_require={
     "app": ["dash>=4.1,<5", "plotly>=6.1,<8", "waitress>=3.0"],
     "browser": ["playwright>=1.50"],
+    "datasets": ["datasets>=5.0,<6"],
     "test": ["pytest>=8.2", "pytest-xdist>=3.6", "ruff>=0.12"],
     "torch": ["captum>=0.9", "quantus>=0.6", "timm>=1.0", "torch==2.13.0", "torchvision==0.28.0"],
     "tpu": ["jax[tpu]>=0.10,<0.12"],

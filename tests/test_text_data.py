@@ -6,7 +6,6 @@ import json
 import lzma
 import re
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -192,33 +191,11 @@ def test_labels_that_training_does_not_have(tmp_path):
     text_sources.read_texts(tmp_path / "b.csv")
 
 
-class Loaded(list):
-  """What `datasets.load_from_disk` gives, as far as it is looked at."""
-
-  features = {"text": None, "label": types.SimpleNamespace(names=["neg", "pos"])}  # noqa: RUF012
-
-
-def test_hugging_face_on_disk(tmp_path, monkeypatch):
-  rows = Loaded([{"text": "good", "label": 1}, {"text": "bad", "label": 0}])
-  fake = types.ModuleType("datasets")
-  fake.load_from_disk = lambda folder: {"train": rows}
-  monkeypatch.setitem(sys.modules, "datasets", fake)
-  read = text_sources.read_hugging_face(tmp_path)
-  assert read.texts == ["good", "bad"] and read.labels.tolist() == [1, 0]
-  assert read.label_names == ("neg", "pos")
-  for call, message in (
-    (lambda: text_sources.read_hugging_face(tmp_path, "test"), "Unknown split"),
-    (lambda: text_sources.read_hugging_face(tmp_path, text="body"), "no 'body'"),
-    (lambda: text_sources.read_hugging_face(tmp_path / "no"), "No folder"),
-  ):
-    with pytest.raises(InputError, match=message):
-      call()
-  rows[0]["label"] = -1
-  with pytest.raises(InputError, match="Unknown label"):
-    text_sources.read_hugging_face(tmp_path)
+def test_data_sets_of_hugging_face_need_their_package(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "datasets", None)
-  with pytest.raises(InputError, match="pip install datasets"):
+  with pytest.raises(InputError, match="package datasets") as error:
     text_sources.read_hugging_face(tmp_path)
+  assert "bcos_jax[datasets]" in error.value.fix
 
 
 def test_equal_texts_are_held_out_together():

@@ -157,7 +157,7 @@ def read_hugging_face(
   except ImportError:
     raise InputError(
       "Data sets of Hugging Face need the package datasets, which is not installed.",
-      "Install it: pip install datasets. Or save the data as JSON lines.",
+      'Install it: pip install "bcos_jax[datasets]". Or save the data as JSON lines.',
     ) from None
   if not pathlib.Path(folder).is_dir():
     raise InputError(f"No folder {os.fspath(folder)!r}.", "Give the one of save_to_disk.")
