@@ -35,12 +35,20 @@ SCORED = {
 
 def test_an_answer_names_what_is_ahead_and_by_how_much():
   """Of comprehensiveness and sufficiency, only methods on the same network count."""
-  said = dict(line.split(": ", 1) for line in texts._answer(SCORED))
+  *measured, why = texts._answer(SCORED)
+  said = dict(line.split(": ", 1) for line in measured)
+  assert "the mask token in a word's place" in why
   assert "ahead of every post-hoc method; the best is lime, conventional (0.700)" in said["AUPRC"]
   assert "behind lime, conventional (0.750, by +0.050 ± 0.000)" in said["token F1"]
   assert "behind lime, B-cosified (0.600, by +0.100" in said["comprehensiveness"]
   assert "conventional" not in said["comprehensiveness"]
   assert "of those on the same network; the best is lime, B-cosified (0.200)" in said["sufficiency"]
+
+
+def test_reasons_are_given_only_where_something_is_ahead():
+  assert not list(texts._reasons({("AUPRC", "lime", "conventional")}))
+  (why,) = texts._reasons({("pointing", "attn lrp", "B-cosified")})
+  assert "AttnLRP" in why
 
 
 def test_the_table_has_noise_and_oracle():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 
 import numpy as np
@@ -30,6 +30,15 @@ _MEASURES = {
 }
 """Measure to 1 where high is good, -1 where low is."""
 _OF_NETWORK = ("comprehensiveness", "sufficiency")
+_REPLACING = (
+  "integrated gradients",
+  "sequential integrated gradients",
+  "occlusion",
+  "shapley sampling",
+  "kernel shap",
+  "lime",
+)
+"""Methods that put the mask token in the place of others."""
 
 Scored = dict[str, metrics.TextScores]
 Key = tuple[str, str]  # explanation, network
@@ -204,7 +213,7 @@ def _accuracy_answer(trained: _Trained, accuracy: dict[str, dict[str, float]]) -
 
 def _answer(scored: dict[Key, Scored]) -> tuple[str, ...]:
   """Says for each measure which methods are not beaten, and by how much on the same texts."""
-  own, lines = scored[OWN, "B-cosified"], []
+  own, lines, beaten_by = scored[OWN, "B-cosified"], [], set()
   for measure, sign in _MEASURES.items():
     others = {
       key: scores[measure]
@@ -213,6 +222,7 @@ def _answer(scored: dict[Key, Scored]) -> tuple[str, ...]:
     }
     mine = own[measure]
     ahead = {key: s for key, s in others.items() if sign * (s.mean - mine.mean) >= 0}
+    beaten_by |= {(measure, *key) for key in ahead}
     best = max(others, key=lambda key: sign * others[key].mean)
     of = " of those on the same network" if measure in _OF_NETWORK else ""
     if ahead:
@@ -224,7 +234,22 @@ def _answer(scored: dict[Key, Scored]) -> tuple[str, ...]:
         f"({others[best].mean:.3f})"
       )
     lines.append(f"{measure}: B-cos has {mine.mean:.3f}, random {mine.random:.3f}; it is {said}.")
-  return tuple(lines)
+  return (*lines, *_reasons(beaten_by))
+
+
+def _reasons(beaten_by: set[tuple[str, str, str]]) -> Iterator[str]:
+  """Says why B-cos is behind, of (measure, method, network) where a reason is known."""
+  if any(key[1:] == ("attn lrp", "B-cosified") for key in beaten_by):
+    yield (
+      "On a B-cos network AttnLRP would be the network's own explanation if it took attention "
+      "weights for constants; it differs in passing a part on through the softmax."
+    )
+  if any(measure in _OF_NETWORK and method in _REPLACING for measure, method, _ in beaten_by):
+    yield (
+      f"Of the methods ahead in {' or '.join(_OF_NETWORK)}, {', '.join(_REPLACING)} look at what "
+      "the mask token in a word's place does, and so do these measures; B-cos says what words "
+      "contributed while all of them were there."
+    )
 
 
 def _behind(key: Key, other: metrics.TextScores, mine: metrics.TextScores) -> str:
