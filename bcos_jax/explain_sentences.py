@@ -13,7 +13,7 @@ import numpy as np
 from . import models, pretrained, render
 from .errors import InputError
 from .ops import StandardOps
-from .telling_words import telling_words
+from .telling_words import words_by_class
 from .text_explanation import Contrast, TextExplanation
 from .text_reader import TextReader
 from .words import Word
@@ -91,7 +91,10 @@ def explain_sentences(
   if colors is None:
     colors = sys.stdout.isatty()
   words = [ex.words(i) for i in range(len(texts))]
-  headings = [_heading(reader, ex, i, foil) for i in range(len(texts))]
+  names = [_target_name(reader, ex, i, target) for i in range(len(texts))]
+  against = "" if foil is None else f" rather than {foil!r}"
+  explained = [f"{name!r}{against}" for name in names]
+  headings = [_heading(reader, ex, i, explained[i]) for i in range(len(texts))]
   heats = [
     render.text_heat(text, words[i], title=headings[i], note=_note(ex, i))
     for i, text in enumerate(texts)
@@ -101,30 +104,39 @@ def explain_sentences(
     strongest = sorted(words[i], key=lambda word: -abs(word.contribution))[:5]
     say("  " + ", ".join(f"{word.text} {word.contribution:+.3f}" for word in strongest))
   page, numbers = output / "report.html", output / "explanations.jsonl"
-  rows = telling_words(words, least=2, order="both") if len(texts) > 1 else []
-  telling = {"Most telling words": rows} if rows else {}
+  telling = words_by_class(words, explained) if len(texts) > 1 else {}
   what = "a text" if len(texts) == 1 else f"{len(texts)} texts"
   render.text_report(page, f"What {what} said to the network", heats, telling=telling)
-  lines = [json.dumps(_numbers(reader, ex, i, words[i])) for i in range(len(texts))]
+  lines = [
+    json.dumps({"target_name": name, "foil": foil, **_numbers(ex, i, words[i])})
+    for i, name in enumerate(names)
+  ]
   numbers.write_text("\n".join(lines) + "\n", encoding="utf-8")
   say(f"report: {page}")
   return [page, numbers]
 
 
-def _heading(reader: TextReader, ex: TextExplanation, index: int, foil: str | None) -> str:
+def _target_name(reader: TextReader, ex: TextExplanation, index: int, target: str | None) -> str:
+  """Returns the class or token that was explained of a text."""
+  if ex.target is not None:
+    return reader.name_of(int(ex.target[index]))
+  return target or reader.name_of(int(np.argmax(ex.logits[index])))
+
+
+def _heading(reader: TextReader, ex: TextExplanation, index: int, explained: str) -> str:
   logits, value = ex.logits[index], ex.value[index]
   best = int(np.argmax(logits))
   share = float(np.exp(logits[best] - np.logaddexp.reduce(logits)))
   said = f"predicted {reader.name_of(best)!r} ({share:.1%})"
-  if ex.target is None:
-    return f"{said}; more than {foil!r} by {value:+.3f}"
-  return f"{said}; {reader.name_of(int(ex.target[index]))!r} has the value {value:+.3f}"
+  return f"{said}; {explained} has the value {value:+.3f}"
 
 
 def _note(ex: TextExplanation, index: int) -> str:
   special = ex.batch.special[index] & (ex.mask[index] > 0)
   parts = {name: float(part[index].sum()) for name, part in ex.parts.items()}
-  said = [f"value {ex.value[index]:+.4f}", f"tokens {ex.contributions[index].sum():+.4f}"]
+  cut = int(ex.batch.dropped[index])
+  said = [f"its last {cut} tokens were cut off and not read"] if cut else []
+  said += [f"value {ex.value[index]:+.4f}", f"tokens {ex.contributions[index].sum():+.4f}"]
   said += [f"special tokens among them {ex.contributions[index][special].sum():+.4f}"]
   said += [f"{name} {value:+.4f}" for name, value in parts.items()]
   said += [
@@ -135,13 +147,12 @@ def _note(ex: TextExplanation, index: int) -> str:
   return "; ".join(said)
 
 
-def _numbers(reader: TextReader, ex: TextExplanation, index: int, words: list[Word]) -> dict:
+def _numbers(ex: TextExplanation, index: int, words: list[Word]) -> dict:
   target = None if ex.target is None else int(ex.target[index])
   count = int(ex.mask[index].sum())
   return {
     "text": ex.batch.texts[index],
     "target": target,
-    "target_name": None if target is None else reader.name_of(target),
     "value": float(ex.value[index]),
     "residuals": {name: float(value[index]) for name, value in ex.residuals.items()},
     "parts": {name: float(part[index].sum()) for name, part in ex.parts.items()},

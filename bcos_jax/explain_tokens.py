@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
+import sys
 from typing import Any
 
 from flax import traverse_util
@@ -65,8 +66,9 @@ def explain_tokens(
     types: Types of the tokens, integers [N, L]; None for zeros.
     at: Places to predict a token at, one or [N]; None takes the last token of each text, of whose
       successor decoders predict. Masked language models need it, classifiers have none.
-    buckets: Lengths to which shorter texts are cut, each compiled for once, so that they do not
-      pay for the padding of long ones. Padding must be on the right.
+    buckets: Lengths to which texts are cut or padded, and numbers of texts are rounded up to powers
+      of two, so that short texts do not pay for the padding of long ones and few shapes are
+      compiled for. Padding must be on the right.
     keep_weights: Whether the explanation has `inputs` and `weights`, D numbers per token; many
       texts do not fit into memory with them. Without, both have no tokens: [N, 0, D].
 
@@ -79,12 +81,18 @@ def explain_tokens(
       places or target that do not fit, or variables that are not those of the model.
   """
   ids, mask, types, at = _checked(model, ids, mask, types, at)
+  edges = _edges(ids.shape[1], buckets, model.context_length)
   if model.ops.dtype is not None:
     model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
   function, classes = _split(target, len(ids))
-  given = {"ids": ids, "mask": mask, "types": types}
+  fills = {"ids": max(getattr(model, "pad_token", 0), 0), "mask": 0, "types": 0}
+  given = {
+    name: None if v is None else _padded(v, edges[-1], fills[name])
+    for name, v in {"ids": ids, "mask": mask, "types": types}.items()
+  }
   done: list[tuple[np.ndarray, TextExplanation]] = []
-  for length, kept, chosen in _chunks(mask, buckets, check_batch_size(batch_size)):
+  size, rounded = check_batch_size(batch_size), bool(len(buckets))
+  for length, kept, chosen in _chunks(mask, edges, size, rounded):
     cut = {name: None if v is None else v[chosen, :length] for name, v in given.items()}
     cut["at"] = None if at is None else at[chosen]
     asked = (_rows(function, chosen), None if classes is None else classes[chosen])
@@ -95,9 +103,10 @@ def explain_tokens(
       part = _explain_jit(model, asked[0], variables, cut, asked[1])
     part = part if keep_weights else _without_weights(part)
     part = jax.tree.map(lambda leaf, kept=kept: np.asarray(leaf)[: len(kept)], part)
-    done.append((kept, _lengthened(part, ids.shape[1])))
+    done.append((kept, _resized(part, ids.shape[1])))
   order = np.argsort(np.concatenate([kept for kept, _ in done]))
-  return jax.tree.map(lambda *p: np.concatenate(p)[order], *(part for _, part in done))
+  ex = jax.tree.map(lambda *p: np.concatenate(p)[order], *(part for _, part in done))
+  return dataclasses.replace(ex, ids=ids, mask=mask)
 
 
 def dynamic_tokens(
@@ -268,6 +277,12 @@ def _checked(model, ids, mask, types, at):
     raise InputError(
       f"Text {int(np.argmin(mask.any(axis=1)))} is all padding.", "Leave out empty texts."
     )
+  if getattr(model, "task", "") == "classify" and not mask[:, 0].all():
+    index = int(np.argmin(mask[:, 0]))
+    raise InputError(
+      f"Text {index} has padding on the left: its first token, which classifiers read, is padding.",
+      "Pad on the right.",
+    )
   return ids.astype(np.int32), mask, _checked_types(model, types), _places(model, ids, mask, at)
 
 
@@ -314,22 +329,35 @@ def _taken(mask: np.ndarray, at: np.ndarray) -> np.ndarray:
   return np.take_along_axis(mask, at[:, None], axis=1)[:, 0]
 
 
+def _edges(length: int, buckets: Sequence[int], longest: int) -> list[int]:
+  """Returns the lengths to compile for, up to the first that holds `length`."""
+  if not len(buckets):
+    return [length]
+  edges = sorted({min(int(b), longest) for b in buckets if b > 0})
+  return [*(e for e in edges if e < length), next((e for e in edges if e >= length), length)]
+
+
+def _padded(array: np.ndarray, length: int, fill: int) -> np.ndarray:
+  return np.pad(array, ((0, 0), (0, length - array.shape[1])), constant_values=fill)
+
+
 def _chunks(
-  mask: np.ndarray, buckets: Sequence[int], batch_size: int | None
+  mask: np.ndarray, edges: Sequence[int], batch_size: int | None, rounded: bool
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
   """Yields lengths, the texts of each device batch, and these filled up by the last one."""
-  for length, rows in _bucketed(mask, buckets):
+  for length, rows in _bucketed(mask, edges):
     size = min(batch_size or len(rows), len(rows))
+    if rounded:
+      size = min(batch_size or sys.maxsize, 1 << (size - 1).bit_length())
     for start in range(0, len(rows), size):
       filled = rows[np.minimum(np.arange(start, start + size), len(rows) - 1)]
       yield length, rows[start : start + size], filled
 
 
-def _bucketed(mask: np.ndarray, buckets: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-  """Yields lengths, and the texts that are to be cut to them."""
-  length = mask.shape[1]
-  if not len(buckets):
-    yield length, np.arange(len(mask))
+def _bucketed(mask: np.ndarray, edges: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+  """Yields lengths, and the texts that are to be cut or padded to them."""
+  if len(edges) == 1:
+    yield edges[0], np.arange(len(mask))
     return
   own = mask.sum(axis=1)
   if not all(row[:count].all() for row, count in zip(mask, own, strict=True)):
@@ -337,37 +365,35 @@ def _bucketed(mask: np.ndarray, buckets: Sequence[int]) -> Iterator[tuple[int, n
       "Texts have padding on the left, expected it on the right.",
       "Pad on the right, or leave out buckets.",
     )
-  edges = np.unique([*(b for b in buckets if 0 < b < length), length])
   place = np.searchsorted(edges, own)
   for index, edge in enumerate(edges):
     if (rows := np.flatnonzero(place == index)).size:
-      yield int(edge), rows
+      yield edge, rows
 
 
 def _without_weights(ex: TextExplanation) -> TextExplanation:
   return dataclasses.replace(ex, inputs=ex.inputs[:, :0], weights=ex.weights[..., :0, :])
 
 
-def _lengthened(ex: TextExplanation, length: int) -> TextExplanation:
-  """Returns an explanation with zeros up to a length."""
-  more = length - ex.ids.shape[1]
-  if not more:
+def _resized(ex: TextExplanation, length: int) -> TextExplanation:
+  """Returns an explanation cut to a length, or with zeros up to it."""
+  if length == ex.ids.shape[1]:
     return ex
 
-  def pad(array, axis):
+  def resize(array, axis):
     if not array.shape[axis]:  # left out
       return array
-    widths = [(0, 0)] * array.ndim
-    widths[axis] = (0, more)
-    return np.pad(array, widths)
+    array = np.moveaxis(array, axis, 0)[:length]
+    more = np.zeros((length - len(array), *array.shape[1:]), array.dtype)
+    return np.moveaxis(np.concatenate([array, more]), 0, axis)
 
   return dataclasses.replace(
     ex,
-    ids=pad(ex.ids, 1),
-    mask=pad(ex.mask, 1),
-    logits=pad(ex.logits, 1) if np.ndim(ex.logits) == 3 else ex.logits,
-    inputs=pad(ex.inputs, 1),
-    weights=pad(ex.weights, -2),
-    contributions=pad(ex.contributions, -1),
-    parts={name: pad(part, -1) for name, part in ex.parts.items()},
+    ids=resize(ex.ids, 1),
+    mask=resize(ex.mask, 1),
+    logits=resize(ex.logits, 1) if np.ndim(ex.logits) == 3 else ex.logits,
+    inputs=resize(ex.inputs, 1),
+    weights=resize(ex.weights, -2),
+    contributions=resize(ex.contributions, -1),
+    parts={name: resize(part, -1) for name, part in ex.parts.items()},
   )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 import dataclasses
 import math
 
@@ -31,6 +31,24 @@ class TellingWord:
   spread: float
   count: int
   texts: int
+
+
+def words_by_class(
+  texts: Sequence[Iterable[Word]], classes: Sequence[str], *, least: int = 2
+) -> dict[str, list[TellingWord]]:
+  """Returns tables of the words that tell most for each explained class, by a caption.
+
+  Args:
+    texts: The words of each text with their contributions.
+    classes: What is explained of each.
+    least: Occurrences that a word needs.
+  """
+  found = {}
+  for name in dict.fromkeys(classes):
+    own = [words for words, explained in zip(texts, classes, strict=True) if explained == name]
+    if rows := telling_words(own, least=least, order="both"):
+      found[f"Most telling words for and against {name}"] = rows
+  return found
 
 
 def telling_words(

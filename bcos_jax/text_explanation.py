@@ -110,11 +110,15 @@ class TextExplanation:
       target: Which of K targets; None where there is one.
 
     Raises:
-      InputError: The explanation does not know the texts.
+      InputError: The explanation does not know the texts, or has no such target.
     """
     if self.batch is None:
       raise InputError(
         "The explanation knows ids, not texts.", "Explain texts with TextReader.explain."
       )
-    scores = self.contributions[index]
-    return merged(self.batch, index, np.asarray(scores if target is None else scores[target]))
+    scores = np.asarray(self.contributions[index])
+    several = scores.ndim == 2
+    if several != (target is not None) or (several and not 0 <= target < len(scores)):
+      expected = f"0 to {len(scores) - 1}" if several else "None: each text has one"
+      raise InputError(f"The target is {target}, expected {expected}.", "Name one of them.")
+    return merged(self.batch, index, scores[target] if several else scores)

@@ -53,6 +53,11 @@ def tokenize(
         "Shorten it, or set truncate=True to have its end cut off.",
       )
     rows = source(list(texts), truncation=True, max_length=length, **options)
+    if (least := max(map(len, rows["input_ids"]))) > length:
+      raise InputError(
+        f"length is {length}, expected at least {least}, the tokens that every text has.",
+        "Give room for special tokens and a word.",
+      )
   if pad is None:
     pad = 0 if source.pad_token_id is None else source.pad_token_id
   batch = _padded(source, texts, rows, counts, pad)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 import dataclasses
 import re
@@ -67,13 +68,19 @@ def words_of_tokens(spans: Sequence[Span], words: Sequence[Span]) -> list[int]:
   """Returns the index of each token's word; -1 for tokens that cover none, as special ones.
 
   A token that covers several belongs to the one with which it shares most characters, the first
-  of equal ones.
+  of equal ones. Words are in reading order and do not overlap.
   """
+  ends = [stop for _, stop in words]
   found = []
   for start, end in spans:
-    shared = [min(end, stop) - max(start, begin) for begin, stop in words]
-    best = max(range(len(words)), key=lambda k: (shared[k], -k), default=-1)
-    found.append(best if best >= 0 and shared[best] > 0 else -1)
+    best, most = -1, 0
+    for index in range(bisect.bisect_right(ends, start), len(words)):
+      begin, stop = words[index]
+      if begin >= end:
+        break
+      if (shared := min(end, stop) - max(start, begin)) > most:
+        best, most = index, shared
+    found.append(best)
   return found
 
 

@@ -4,15 +4,15 @@
     --config.init=bundles/bert_mlm --workdir=runs/bcos_bert_mlm
   bcos-jax train --config=pretrain_lm:causal_lm --config.data.folder=texts.jsonl \
     --config.init=bundles/gpt2 --workdir=runs/bcos_gpt2
-  bcos-jax train --config=pretrain_lm:causal_lm,llama --config.data.folder=texts.jsonl \
+  bcos-jax train --config=pretrain_lm:llama --config.data.folder=texts.jsonl \
     --config.init=bundles/llama --workdir=runs/bcos_llama
 
 `masked_lm`: 15 % of the tokens are hidden, 512 tokens, 10 epochs of batches of 16, 3e-5, as
 published for BERT on Wikipedia. `causal_lm`: next tokens of packed texts, one epoch, one hundredth
 of warm-up, B=1.1, as published for GPT-2 on OpenWebText, but AdamW at 5e-5 where that is Adafactor
-at 5e-4; `llama` after it is Llama-3.2-1B, 1024 tokens, batches of 128, with computing in bfloat16,
-blocks computed again in the backward pass, and everything that is kept split over all chips. With
-the family "standard" a conventional network is pretrained.
+at 5e-4. `llama` is the same for Llama-3.2-1B, 1024 tokens, batches of 128, with computing in
+bfloat16, blocks computed again in the backward pass, and everything that is kept split over all
+chips. With the family "standard" a conventional network is pretrained.
 """
 
 from ml_collections import ConfigDict
@@ -46,6 +46,7 @@ def _causal_lm(config: ConfigDict) -> None:
 
 
 def _llama(config: ConfigDict) -> None:
+  _causal_lm(config)
   config.model.name = "llama_3_2_1b"
   config.data.update(max_length=1024, batch_size=128)
   config.ops.dtype = "bfloat16"

@@ -8,6 +8,7 @@ import pytest
 import bcos_jax
 from bcos_jax import BcosOps, Contrast, StandardOps, layers
 from bcos_jax.errors import InputError
+from bcos_jax.explain_tokens import _explain_jit
 from bcos_jax.functional import CONV_GUARD
 from bcos_jax.words import TextBatch, merged, word_spans, words_of_tokens
 
@@ -94,6 +95,22 @@ def test_lengths_and_batches_change_nothing(explained):
   assert rel(cut.mean_contributions * 32, ex.contributions) <= 1e-5
   with pytest.raises(InputError, match="padding on the left"):
     bcos_jax.explain(model, variables, ids[:, ::-1], mask=mask[:, ::-1], buckets=(4,))
+
+
+def test_few_shapes_are_compiled_for(explained):
+  """Texts of any length and in any number are padded to the next bucket and power of two."""
+  model, variables, ex = explained("bert_lm")
+  before = _explain_jit._cache_size()
+  for more in range(3):
+    ids, mask = (np.pad(array, ((0, 0), (0, more))) for array in texts())
+    for count in (1, 2, 3):
+      found = bcos_jax.explain(
+        model, variables, ids[:count], mask=mask[:count], buckets=(LENGTH + 3,)
+      )
+      assert found.weights.shape == (count, LENGTH + more, model.width)
+      assert rel(found.contributions[:, :LENGTH], ex.contributions[:count]) <= 1e-5
+      assert (found.ids == ids[:count]).all() and not found.contributions[:, LENGTH:].any()
+  assert _explain_jit._cache_size() - before == 3  # for 1, 2 and 4 texts
 
 
 def test_several_targets_and_contrasts(explained):

@@ -256,6 +256,7 @@ def test_pictures_that_vanish_stop_the_run_and_it_goes_on_when_they_are_back(
   assert seen and seen[0] > 2 and seen[-1] == 8
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_stops_the_run(tmp_path, pictures):
   def kill():
     workers = [p for p in multiprocessing.active_children() if p.name.startswith("grain")]
@@ -267,6 +268,7 @@ def test_a_worker_that_dies_stops_the_run(tmp_path, pictures):
     train(tmp_path / "run", *flags, hooks=[at(3, kill)])
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_it_goes_on_when_there_is_room(tmp_path, pictures):
   """A limit on the size of files, which a checkpoint exceeds, stands for the disk."""
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -127,6 +127,7 @@ def test_one_command_for_one_label(tmp_path, capsys, conventional, one_label):
   assert run(tmp_path / "refused", *again, "--config.ops.family=standard") == 2
 
 
+@pytest.mark.slow
 def test_one_command_for_several_labels(tmp_path, capsys, conventional, several_labels):
   assert (
     run(
@@ -172,6 +173,7 @@ def test_mistakes(conventional, one_label):
     resolve("--config.data.batch_size=-1")
 
 
+@pytest.mark.slow
 def test_runlocal_trains(tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
   arguments = ("--config.steps=4", "--config.mesh.data=1", "--config.data.image_size=16")

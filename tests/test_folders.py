@@ -288,6 +288,7 @@ def recipe(folder, *overrides):
   return load_config("digits:scratch", [*given, *overrides])
 
 
+@pytest.mark.slow
 def test_training_on_several_labels(tmp_path):
   names = [f"{i}.png" for i in range(21)]
   write(tmp_path / "data", names)

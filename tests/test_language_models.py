@@ -365,17 +365,24 @@ def test_the_command_explains_texts(folder, tmp_path, capsys, monkeypatch):
   assert cli.main(list(map(str, given))) == 0
   assert "'good' has the value" in capsys.readouterr().out
   page = (out / "report.html").read_text(encoding="utf-8")
-  assert "&lt;" in page and "<b>" not in page and "Most telling words" in page
+  assert "&lt;" in page and "<b>" not in page and "Most telling words for and against" in page
   assert "http" not in page
   rows = [json.loads(line) for line in (out / "explanations.jsonl").read_text().splitlines()]
   for row in rows:
     total = sum(row["contributions"]) + sum(row["residuals"].values())
     assert abs(total - row["value"]) <= 1e-5 and row["target_name"] == "good"
     assert abs(sum(word[2] for word in row["words"]) - sum(row["contributions"])) <= 1e-5
+  compared = [*given[:-1], out / "more", "--foil=fine"]
+  assert cli.main(list(map(str, compared))) == 0
+  assert "'good' rather than 'fine' has the value" in capsys.readouterr().out
+  row = json.loads((out / "more" / "explanations.jsonl").read_text().splitlines()[0])
+  assert (row["target_name"], row["foil"]) == ("good", "fine")
   for wrong in (["--text", "  "], ["--text=a", "--text_file=b"], ["--text=good", "--target=oh"]):
     assert cli.main(["explain", str(folder / "bundle"), *wrong, "--output", str(out)]) == 2
   errors = capsys.readouterr().err
   assert "is empty" in errors and "Neither or both" in errors and "Unknown class 'oh'" in errors
+  assert cli.main(["explain", str(folder / "nope"), "--text=good", "--output", str(out)]) == 2
+  assert "nope" in capsys.readouterr().err
 
 
 def test_decoders_explain_the_next_token_of_texts(tmp_path):

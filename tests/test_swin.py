@@ -52,7 +52,9 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(
+  "name", ["swin_t", *(pytest.param(n, marks=pytest.mark.slow) for n in SIZES if n != "swin_t")]
+)
 def test_sizes_of_published_networks(name):
   model = bcos_jax.create(name, ops=StandardOps())
   count = sum(leaf.size for leaf in shapes(model).values())

@@ -18,6 +18,7 @@ from bcos_jax.train.data import (
   reviews,
   text_pipeline,
   text_sources,
+  text_splits,
   vocabularies,
 )
 
@@ -170,7 +171,7 @@ def test_tables_and_lines_read_alike(tmp_path):
     ("a.jsonl", '{"text": "good", "label": "pos"}\n{"text": "ba', "Line 2 .* is no JSON.*cut off"),
     ("a.jsonl", '["good"]\n', "Line 1 .* is a list, expected an object"),
     ("a.jsonl", '{"text": "good"}\n', "has no 'label'"),
-    ("a.jsonl.gz", gzip.compress(b'{"text": "good"}' * 99)[:-20], "Cannot read"),
+    ("a.jsonl.gz", gzip.compress(b'{"text": "good"}' * 99, mtime=0)[:-20], "Cannot read"),
     ("a.csv", b"text,label\n\xff\xfe,pos\n", "Cannot read .*UTF-8"),
     ("a.txt", "good", "Unknown ending"),
   ],
@@ -189,6 +190,62 @@ def test_labels_that_training_does_not_have(tmp_path):
     text_sources.read_texts(tmp_path / "a.csv", label_names=["neg", "positive"])
   with pytest.raises(InputError, match="No such file"):
     text_sources.read_texts(tmp_path / "b.csv")
+
+
+def test_labels_are_renumbered_by_their_names():
+  data = text_sources.from_rows("mine", [(1, {"text": "a", "label": "y"}), *NUMBERED])
+  assert data.label_names == ("x", "y") and data.labels.tolist() == [1, 0, 1]
+  other = text_sources.renumbered(data, ("z", "y", "x"))
+  assert other.label_names == ("z", "y", "x") and other.labels.tolist() == [1, 2, 1]
+  assert text_sources.renumbered(data, ("LABEL_0", "LABEL_1")) is data
+  with pytest.raises(InputError, match="classes x, y; expected x, z"):
+    text_sources.renumbered(data, ("x", "z"))
+
+
+NUMBERED = [(2, {"text": "b", "label": "x"}), (3, {"text": "c", "label": "y"})]
+
+
+@pytest.mark.parametrize(
+  ("record", "message"),
+  [
+    ({"text": ["b", "c"], "label": "x"}, "Line 4 .* has a list as 'text'"),
+    ({"text": "b", "label": True}, "Line 4 .* has the label True"),
+    ({"text": "b", "label": ["x"]}, "Line 4 .* has the label"),
+    ({"text": "b", "label": "x", "spans": [0, 1, 1]}, "Line 4 .* has the spans .0, 1, 1"),
+    ({"text": "b", "label": "x", "spans": [[0, 1.5]]}, "Line 4 .* has the spans"),
+  ],
+)
+def test_values_that_are_no_texts_labels_or_spans(record, message):
+  with pytest.raises(InputError, match=message):
+    text_sources.from_rows("mine", [*NUMBERED, (4, record)])
+
+
+def test_whole_numbers_are_one_class_however_they_are_written():
+  rows = [(i, {"text": "b", "label": label}) for i, label in enumerate((0, 1, 1.0, "1"))]
+  assert text_sources.from_rows("mine", rows).label_names == ("0", "1")
+
+
+def test_quotes_are_text_in_tables_cut_by_tabs(tmp_path):
+  (tmp_path / "a.tsv").write_text('text\tlabel\n"great film\t1\nbad\t0\nwhat "\t1\n')
+  assert text_sources.read_texts(tmp_path / "a.tsv").texts == ['"great film', "bad", 'what "']
+
+
+def test_a_path_that_is_not_there_is_no_data_set():
+  with pytest.raises(InputError, match=r"no file or folder './mine/data'"):
+    text_splits.open_text_split("./mine/data")
+
+
+def test_what_cannot_be_held_out():
+  data = text_sources.TextDataset("mine", ["a", "b"], np.array([0, 1], np.int32), ("x", "y"))
+  with pytest.raises(InputError, match="expected some of both"):
+    text_sources.hold_out(data, 0.2)
+
+
+def test_a_long_text_does_not_blow_up_the_others():
+  """Texts are padded to the longest of those that are tokenized together, which are few then."""
+  texts = ["a"] * 10 + ["b" * text_pipeline._CHARACTERS] + ["c"] * 1500
+  cuts = list(text_pipeline._chunks(texts))
+  assert cuts == [(0, 10), (10, 11), (11, 1011), (1011, 1511)]
 
 
 def test_data_sets_of_hugging_face_need_their_package(tmp_path, monkeypatch):

@@ -140,10 +140,24 @@ def test_what_was_trained_is_evaluated(tuned, files, tmp_path, capsys, monkeypat
   assert "rationale IoU F1" in shown and shown.count("predicted ") >= 20
 
 
+def test_published_measures_on_what_was_held_out(tuned, files, capsys, monkeypatch):
+  monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+  names = "accuracy,sequence_pointing,comprehensiveness"
+  where = [f"--dataset={files / 'test.jsonl'}", "--split=test", "--held_out=0.5", "--length=9"]
+  options = ["--published", "--no_oracle", "--num_texts=4", "--num_pairs=2"]
+  assert cli.main(["evaluate", str(tuned), *where, *options, f"--metrics={names}"]) == 0
+  printed = capsys.readouterr().out
+  assert " on 20 texts" in printed
+  found = {line.rsplit(maxsplit=1)[0].strip() for line in printed.splitlines()}
+  assert "comprehensiveness mean" in found and "comprehensiveness oracle" not in found
+  assert "sequence pointing num_short" in found
+
+
 @pytest.mark.parametrize(
   ("arguments", "said"),
   [
     (["--grid=2"], "--grid=2"),
+    (["--length=40", "--metrics=sequence_pointing"], "--length=32 or less"),
     (["--metrics=rationale"], "rationales"),
     (["--num_pairs=0"], "--num_pairs=0"),
     (["--split=trian"], "trian"),

@@ -151,7 +151,9 @@ def steps_on(mesh, ops, layout=(), steps=1, accumulate=1, **fields):
 @pytest.mark.parametrize(
   "name, axes, layout, kinds",
   [
-    ("resnet_tiny", {"data": 8, "fsdp": 1}, (), {"all-reduce"}),
+    pytest.param(
+      *("resnet_tiny", {"data": 8, "fsdp": 1}, (), {"all-reduce"}), marks=pytest.mark.slow
+    ),
     ("simple_vit_tiny", {"data": 1, "fsdp": 8}, (("", "fsdp"),), {"all-reduce", "all-gather"}),
   ],
   ids=["data", "fsdp"],
@@ -281,6 +283,7 @@ def test_the_rate_of_the_published_average(decay, every, batch_size, epochs, rat
     average.from_config(options, batch_size=1, epochs=1, warmup=0)
 
 
+@pytest.mark.slow
 def test_a_run_with_an_average_saves_it(tmp_path):
   extra = ("--config.ema.decay=0.999", "--config.ema.every=2")
   result = train(tmp_path / "run", *extra)
@@ -403,7 +406,9 @@ def test_nothing_is_compiled_twice(tmp_path, caplog):
   assert counts[3] == counts[6]
 
 
-@pytest.mark.parametrize("stop", [1, 3, 5])
+@pytest.mark.parametrize(
+  "stop", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)]
+)
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path, finished, stop):
   with pytest.raises(KeyboardInterrupt):
     train(tmp_path, hooks=[stop_at(stop)])

@@ -13,10 +13,11 @@ from bcos_jax.attribution import texts as methods
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.metrics import TextScores
 from bcos_jax.models import TextDecoder
-from bcos_jax.telling_words import telling_words
+from bcos_jax.telling_words import words_by_class
 from bcos_jax.text_explanation import TextExplanation
 from bcos_jax.text_reader import TextReader
 from bcos_jax.tokens import marked_tokens
+from bcos_jax.words import TextBatch
 
 from .data import TextDataset
 from .feeds.feed import check_classes
@@ -43,16 +44,21 @@ class TextChoices:
     names: Of `NAMES`.
     num_texts: Most texts to measure explanations on, evenly spread over the data set.
     num_pairs: Most pairs of the sequence pointing game, which chooses its texts from all.
+    length: Tokens of each of its texts, which are cut there; 0 for as many as fit twice.
     batch_size: Texts at a time.
-    published: Comprehensiveness and sufficiency as B-cos LM has them, see `TokenPerturbation`;
-      else the textbook's mean.
+    published: Comprehensiveness and sufficiency as B-cos LM has them, see `TokenPerturbation`, and
+      pairs of texts that fill the length only; else the textbook's mean, and texts of any length.
+    oracle: Whether the oracle of comprehensiveness and sufficiency is measured, which takes a
+      forward pass for each token.
   """
 
   names: tuple[str, ...]
   num_texts: int = 128
   num_pairs: int = 250
+  length: int = 0
   batch_size: int = 32
   published: bool = False
+  oracle: bool = True
 
   def __post_init__(self):
     for name in self.names:
@@ -68,6 +74,7 @@ class MeasuredTexts:
     dataset: The texts.
     choices: What to measure.
     logits: Of all texts, float32 [N, C].
+    cut: Number of texts whose end was cut off.
   """
 
   def __init__(self, reader: TextReader, dataset: TextDataset, choices: TextChoices):
@@ -91,10 +98,10 @@ class MeasuredTexts:
         "Use reviews, or JSON lines with spans, or leave rationales out.",
       )
     self.reader, self.dataset, self.choices = reader, dataset, choices
-    self._batch = reader.read(dataset.texts)
+    batch = reader.read(dataset.texts)
+    self.cut = int((batch.dropped > 0).sum())
     self._task = methods.reader_task(reader)
-    ids, mask = self._batch.ids, self._batch.mask > 0
-    self.logits = methods.logits_of(self._task, ids, mask, choices.batch_size)
+    self.logits = self._predicted(batch)
 
   @property
   def accuracy(self) -> float:
@@ -102,7 +109,7 @@ class MeasuredTexts:
     return float(np.mean(self.logits.argmax(axis=-1) == self.dataset.labels))
 
   def measure(self) -> Iterator[tuple[str, TextScores]]:
-    """Measures explanations of the labelled classes.
+    """Measures explanations: of the labelled classes, or of those that the measure asks for.
 
     Yields:
       Each name and what was measured; its `summary()` has it as plain numbers.
@@ -116,20 +123,19 @@ class MeasuredTexts:
       yield "sequence pointing", self._play()
     if not names:
       return
-    ex, marked = self._explained()
-    targets, mask = np.asarray(ex.target), np.asarray(ex.mask) > 0
+    last = len(self.dataset) - 1
+    rows = np.unique(np.linspace(0, last, self.choices.num_texts).astype(int))
+    some = self.dataset.chosen(rows, self.dataset.name)
+    ex = self._explained(some, some.labels)
     for name in names:
       if name == "rationales":
+        marked = marked_tokens(ex.batch, some.spans)
         for title, measure in _RATIONALES.items():
           yield title, measure(ex.contributions, marked, ~ex.batch.special)
       elif name == "completeness":
         yield name, metrics.token_completeness(ex)
       else:
-        size = self.choices.batch_size
-        how = metrics.TokenPerturbation(batch_size=size)
-        if self.choices.published:
-          how = metrics.TokenPerturbation.published(batch_size=size)
-        yield name, _CURVES[name](self._task, ex.ids, mask, ex.contributions, targets, how)
+        yield name, self._curve(name, self._explained(some, self.logits[rows].argmax(axis=-1)))
 
   def write(self, path: str | os.PathLike, found: dict[str, TextScores]) -> None:
     """Writes what was measured, and some explained texts, wrong ones first, as one HTML file.
@@ -139,17 +145,14 @@ class MeasuredTexts:
     """
     wrong = self.logits.argmax(axis=-1) != self.dataset.labels
     rows = np.argsort(~wrong, kind="stable")[:MOST_SHOWN]
-    texts = [self.dataset.texts[i] for i in rows]
-    ex = self.reader.explain(texts, batch_size=self.choices.batch_size)
-    words = [ex.words(i) for i in range(len(texts))]
+    shown = self.dataset.chosen(rows, self.dataset.name)
+    ex = self._explained(shown, None)
+    words = [ex.words(i) for i in range(len(rows))]
     name = self.reader.name_of
     heats = [
-      render.text_heat(
-        text, own, title=f"predicted {name(target)}, labelled {name(self.dataset.labels[row])}"
-      )
-      for text, own, target, row in zip(texts, words, ex.target, rows, strict=True)
+      render.text_heat(text, own, title=f"predicted {name(target)}, labelled {name(label)}")
+      for text, own, target, label in zip(shown.texts, words, ex.target, shown.labels, strict=True)
     ]
-    telling = telling_words(words, least=2, order="for")
     render.text_report(
       path,
       f"{type(self.reader.model).__name__} on {self.dataset.name}",
@@ -159,37 +162,53 @@ class MeasuredTexts:
       f"{min(int(wrong.sum()), MOST_SHOWN)} of the predictions that are wrong, then right ones; "
       "the class that was predicted is explained.",
       summary=_rows(found),
-      telling={"Words for the predicted class": telling} if telling else {},
+      telling=words_by_class(words, [name(target) for target in ex.target]),
     )
 
   def _play(self) -> metrics.SequencePointingScores:
+    reader, context = self.reader, self.reader.model.context_length
+    length = self.choices.length or (context + 1) // 2
+    if 2 * length - 1 > context:
+      raise InputError(
+        f"Pairs of texts of {length} tokens have {2 * length - 1}, expected at most {context}, the "
+        "network's context.",
+        f"Set --length={(context + 1) // 2} or less.",
+      )
+    batch = dataclasses.replace(reader, length=length, truncate=True).read(self.dataset.texts)
     pairs = metrics.text_pairs(
       self._task,
-      self._batch.ids,
-      self._batch.mask > 0,
-      self.logits,
+      batch.ids,
+      batch.mask > 0,
+      self._predicted(batch),
       self.dataset.labels,
-      fill=False,
+      fill=self.choices.published,
       num_pairs=self.choices.num_pairs,
     )
-    explain = methods.explain_with(
-      self.reader.model, self.reader.variables, batch_size=self.choices.batch_size
-    )
+    size = self.choices.batch_size
+    explain = methods.explain_with(reader.model, reader.variables, batch_size=size)
     return metrics.sequence_pointing_game(explain, pairs)
 
-  def _explained(self) -> tuple[TextExplanation, np.ndarray | None]:
-    """Returns the explanations of some texts, and which of their tokens decide, bool [N, L]."""
-    last = len(self.dataset) - 1
-    rows = np.unique(np.linspace(0, last, self.choices.num_texts).astype(int))
-    some = self.dataset.chosen(rows, self.dataset.name)
-    ex = self.reader.explain(some.texts, some.labels, batch_size=self.choices.batch_size)
-    return ex, None if some.spans is None else marked_tokens(ex.batch, some.spans)
+  def _curve(self, name: str, ex: TextExplanation) -> metrics.TokenCurves:
+    options = {"batch_size": self.choices.batch_size, "oracle": self.choices.oracle}
+    how = metrics.TokenPerturbation(**options)
+    if self.choices.published:
+      how = metrics.TokenPerturbation.published(**options)
+    given = (self._task, ex.ids, ex.mask > 0, ex.contributions, np.asarray(ex.target))
+    return _CURVES[name](*given, how)
+
+  def _predicted(self, batch: TextBatch) -> np.ndarray:
+    size = self.choices.batch_size
+    return methods.logits_of(self._task, batch.ids, batch.mask > 0, size)
+
+  def _explained(self, dataset: TextDataset, targets: np.ndarray | None) -> TextExplanation:
+    return self.reader.explain(dataset.texts, targets, batch_size=self.choices.batch_size)
 
 
 def _rows(found: dict[str, TextScores]) -> list[tuple[str, ...]]:
   rows = [("metric", "mean", "standard error", "random scores", "oracle", "scored")]
   for name, scores in found.items():
     oracle = "" if scores.oracle is None else f"{scores.oracle:.4g}"
-    numbers = (f"{scores.mean:.4g}", f"{scores.standard_error:.2g}", f"{scores.random:.4g}")
+    error = f"{scores.standard_error:.2g}" if len(scores.scores) > 1 else ""
+    numbers = (f"{scores.mean:.4g}", error, f"{scores.random:.4g}")
     rows.append((name, *numbers, oracle, str(len(scores.scores))))
   return rows if found else []

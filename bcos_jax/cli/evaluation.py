@@ -23,7 +23,9 @@ def add_evaluate(commands):
     required=True,
     help="TFDS name, in array_record; for language models also a file or folder of texts",
   )
-  command.add_argument("--split", default="test", help="split of it")
+  command.add_argument(
+    "--split", default="", help="split of it, test if not given; a file of texts is read whole"
+  )
   command.add_argument("--data_dir", default="", help="folder of the data sets")
   command.add_argument("--batch_size", type=int, default=64, help="images or texts at a time")
   command.add_argument(
@@ -66,13 +68,27 @@ def _add_picture_options(group):
 def _add_text_options(group):
   group.add_argument("--num_texts", type=int, default=128, help="texts to measure explanations on")
   group.add_argument("--num_pairs", type=int, default=250, help="most pairs of sequence_pointing")
+  group.add_argument(
+    "--length",
+    type=int,
+    default=0,
+    help="tokens of each text in sequence_pointing, cut there; 0: as many as fit twice",
+  )
   group.add_argument("--text", default="text", help="column or feature of the text")
   group.add_argument("--label", default="label", help="column of the label")
+  group.add_argument(
+    "--held_out", type=float, default=0.2, help="share of a file that was held out of training"
+  )
   group.add_argument("--truncate", action="store_true", help="cut texts that are too long")
   group.add_argument(
     "--published",
     action="store_true",
-    help="comprehensiveness and sufficiency as B-cos LM has them, not as the textbook",
+    help="comprehensiveness, sufficiency and sequence_pointing as B-cos LM has them",
+  )
+  group.add_argument(
+    "--no_oracle",
+    action="store_true",
+    help="leave out the oracle of comprehensiveness and sufficiency: a forward pass per token",
   )
 
 
@@ -107,7 +123,8 @@ def _evaluate_pictures(options):
   )
   bundle = pretrained.load(options.bundle)
   examples = data.pipeline.Examples(
-    data.open_dataset(options.dataset, options.split, options.data_dir), bundle.preprocess
+    data.open_dataset(options.dataset, options.split or "test", options.data_dir),
+    bundle.preprocess,
   )
   classes = len(examples.dataset.label_names)
   if classes != bundle.model.num_classes:
@@ -143,8 +160,10 @@ def _evaluate_texts(options):
     names=tuple(dict.fromkeys(options.metrics.split(","))),
     num_texts=options.num_texts,
     num_pairs=options.num_pairs,
+    length=options.length,
     batch_size=options.batch_size,
     published=options.published,
+    oracle=not options.no_oracle,
   )
   reader = TextReader.load(options.bundle, truncate=options.truncate)
   dataset = text_splits.open_text_split(
@@ -153,9 +172,12 @@ def _evaluate_texts(options):
     options.data_dir,
     text=options.text,
     label=options.label,
-    label_names=reader.labels or None,
+    label_names=reader.labels,
+    held_out=options.held_out,
   )
   measured, found = measure_texts.MeasuredTexts(reader, dataset, choices), {}
+  if measured.cut:
+    print(f"{measured.cut} of {len(dataset)} texts were cut to {reader.length} tokens", flush=True)
   if "accuracy" in choices.names:
     print(f"accuracy {measured.accuracy:.2%} on {len(dataset)} texts", flush=True)
   for metric, found[metric] in measured.measure():
@@ -179,6 +201,7 @@ def _check_evaluation(options):
     ("num_images", options.num_images >= 1, "at least 1"),
     ("num_texts", options.num_texts >= 1, "at least 1"),
     ("num_pairs", options.num_pairs >= 1, "at least 1"),
+    ("length", options.length == 0 or options.length > 2, "at least 3, or 0"),
     ("block", options.block >= 0, "at least 1, or 0 for a 14th of the side"),
     ("smooth", options.smooth == 0 or options.smooth % 2 == 1, "an odd number of pixels, or 0"),
   ):

@@ -58,8 +58,11 @@ def add_explain(commands):
 
 
 def _explain(options, _):
+  from .. import pretrained
   from ..explain_sentences import is_language_bundle
 
+  if not pretrained.is_bundle(options.bundle):
+    pretrained.load(options.bundle)  # says what is wrong
   if is_language_bundle(options.bundle):
     _explain_sentences(options)
     return

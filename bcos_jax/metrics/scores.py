@@ -67,7 +67,7 @@ class Scored:
     """Everything that a report should say, as plain numbers."""
     return {
       "mean": self.mean,
-      "standard_error": self.standard_error,
+      **({"standard_error": self.standard_error} if len(self.scores) > 1 else {}),
       "random": self.random,
       **({} if self.oracle is None else {"oracle": self.oracle}),
       "num_scored": len(self.scores),

@@ -16,7 +16,7 @@ from ..common import applied, photos, quick_compilation, rel  # noqa: E402
 from . import live  # noqa: E402
 
 pytestmark = pytest.mark.torch
-SHAPES = ((64, 64), (80, 48))
+SHAPE = (80, 48)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -98,7 +98,7 @@ def _hugging_face(name, folder):
 def test_hugging_face(name, tmp_path):
   network, state, bundle = _hugging_face(name, tmp_path)
   assert bundle.config["provenance"]["source"] == "huggingface"
-  live.assert_computes_the_same(network, bundle, _inputs(*SHAPES))
+  live.assert_computes_the_same(network, bundle, _inputs(SHAPE))
   _assert_written_back(bundle, state)
 
 
@@ -147,7 +147,7 @@ def test_torchvision(name):
   network, architecture, fields = _torchvision_networks()[name]
   state = live.numpy_state(live.stirred(network))
   bundle = convert.from_state_dict(state, architecture, "torchvision", fields=fields)
-  live.assert_computes_the_same(network, bundle, _inputs(*SHAPES))
+  live.assert_computes_the_same(network, bundle, _inputs(SHAPE))
   _assert_written_back(bundle, state)
   _assert_b_1_equals_pytorch(network, bundle)
 
@@ -199,7 +199,7 @@ def test_timm(name):
   network, architecture, fields = _timm_network(name)
   state = live.numpy_state(live.stirred(network))
   bundle = convert.from_state_dict(state, architecture, "timm", fields=fields)
-  live.assert_computes_the_same(network, bundle, _inputs(*SHAPES))
+  live.assert_computes_the_same(network, bundle, _inputs(SHAPE))
   _assert_written_back(bundle, state)
 
 

@@ -30,6 +30,7 @@ import os
 import pathlib
 import sys
 from typing import Any
+import zlib
 
 from bcos_jax.errors import InputError
 from bcos_jax.render import files
@@ -108,7 +109,7 @@ def paragraphs(path: str | os.PathLike) -> Iterator[_Paragraph]:
       f"No package list {str(path)!r}.",
       "Take Packages.xz from dists/SUITE/main/binary-amd64 of a Debian mirror.",
     ) from error
-  except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
+  except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, zlib.error) as error:
     raise InputError(
       f"Cannot read {str(path)!r}: {error}.", "It may be cut off: fetch it again."
     ) from error

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import os
 import pathlib
+import re
 import tempfile
 from typing import Any
 
@@ -101,6 +102,11 @@ def open_builder(
   """
   data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE, "")
   base, _, variant = name.partition("/")
+  if not re.fullmatch(r"[a-zA-Z]\w*(:\d\S*)?", base):
+    raise InputError(
+      f"There is no file or folder {name!r}, and it is no name of a data set.",
+      "Give a file that is there, or a TFDS name such as imdb_reviews.",
+    )
   if base not in own:
     return _found(name, data_dir, own)
   root = pathlib.Path(data_dir or cache_folder("data")).expanduser()

@@ -10,7 +10,7 @@ shortest make one batch, the next ones another, and these batches come in random
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 import sys
 from typing import Any
 
@@ -29,6 +29,8 @@ Change = Callable[[Batch, np.random.Generator], Batch]
 
 _POOL = 50
 _CHUNK = 1000
+_CHARACTERS = 4_000_000
+"""Of a chunk's texts, each counted as long as the longest: they are padded for a moment."""
 
 
 class TextExamples:
@@ -59,8 +61,8 @@ class TextExamples:
     self.dataset = dataset
     self.pad_id = tokenizer.pad_token_id or 0
     rows, self.truncated = [], 0
-    for start in range(0, len(dataset), _CHUNK):
-      chunk = list(dataset.texts[start : start + _CHUNK])
+    for start, stop in _chunks(dataset.texts):
+      chunk = list(dataset.texts[start:stop])
       try:
         read_in = tokenize(tokenizer, chunk, length=length, truncate=truncate)
       except InputError as error:
@@ -93,6 +95,18 @@ class TextExamples:
     batch = {"ids": ids, "mask": np.arange(length) < self.lengths[rows][:, None]}
     labels = self.dataset.labels
     return batch if labels is None else batch | {"label": labels[rows]}
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+  """Yields (begin, end) of texts that are tokenized together."""
+  begin = longest = 0
+  for index, text in enumerate(texts):
+    longest = max(longest, len(text))
+    count = index + 1 - begin
+    if count > 1 and (count > _CHUNK or count * longest > _CHARACTERS):
+      yield begin, index
+      begin, longest = index, len(text)
+  yield begin, len(texts)
 
 
 class Order:

@@ -9,7 +9,9 @@ import gzip
 import json
 import os
 import pathlib
+import re
 from typing import Any
+import zlib
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -22,7 +24,6 @@ from .sources import open_builder, open_split
 
 BUILDERS: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {"reviews": Reviews}
 _SHOWN = 5
-_NO_SPANS = np.zeros((0, 2), np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +106,8 @@ def read_texts(
   """Reads texts from a file.
 
   Args:
-    path: A table with a heading in its first line, .csv or .tsv; or one JSON object a line,
-      .jsonl or .json; in UTF-8, also packed as .gz.
+    path: A table with a heading in its first line, .csv or .tsv, quotes being part of the text in
+      .tsv as in GLUE's; or one JSON object a line, .jsonl or .json; in UTF-8, also packed as .gz.
     text: Name of the column, or key, of the text.
     label: Of the label, a word or a number; None reads texts without labels. A key "spans" of JSON
       lines, a list of [begin, end] in characters, is read as well.
@@ -126,7 +127,7 @@ def read_texts(
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
       rows = readers[kind](file, str(path), "\t" if kind == ".tsv" else ",")
-  except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+  except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
     raise InputError(
       f"Cannot read {str(path)!r}: {error}.", "See that it is whole, and saved in UTF-8."
     ) from error
@@ -200,15 +201,75 @@ def from_rows(
           "Name the columns: --config.data.text and --config.data.label to train, --text and "
           "--label to evaluate.",
         )
-    if not str(row[text]).strip():
+    if not isinstance(row[text], str):
+      kind = type(row[text]).__name__
+      raise InputError(
+        f"Line {number} of {where!r} has a {kind} as {text!r}, expected a text.",
+        "Join what was cut into pieces.",
+      )
+    if not row[text].strip():
       raise InputError(f"Line {number} of {where!r} has an empty text.", "Leave the line out.")
   labels, names = None, ()
   if label:
-    labels, names = _numbered(where, [(n, str(row[label]).strip()) for n, row in rows], label_names)
+    labels, names = _numbered(
+      where, [(n, _label(where, n, row[label])) for n, row in rows], label_names
+    )
   spans = None
-  if any("spans" in row for _, row in rows):
-    spans = [np.array(row.get("spans") or _NO_SPANS, np.int32).reshape(-1, 2) for _, row in rows]
-  return TextDataset(where, [str(row[text]) for _, row in rows], labels, names, spans)
+  # A table cannot hold spans; a column of that name is something else.
+  if any(isinstance(row.get("spans"), list) for _, row in rows):
+    spans = [_spans(where, number, row) for number, row in rows]
+  return TextDataset(where, [row[text] for _, row in rows], labels, names, spans)
+
+
+def _label(where: str, number: int, label: Any) -> str:
+  if isinstance(label, bool) or not isinstance(label, str | int | float):
+    raise InputError(
+      f"Line {number} of {where!r} has the label {label!r}, expected a word or a number.",
+      "Write e.g. 1, or positive.",
+    )
+  whole = isinstance(label, float) and label.is_integer()
+  return str(int(label) if whole else label).strip()
+
+
+def _spans(where: str, number: int, row: dict[str, Any]) -> np.ndarray:
+  spans = row.get("spans") or []
+  pairs = isinstance(spans, list) and all(
+    isinstance(span, list) and len(span) == 2 and all(type(end) is int for end in span)
+    for span in spans
+  )
+  if not pairs:
+    raise InputError(
+      f"Line {number} of {where!r} has the spans {spans!r:.60}, expected [[begin, end], ...].",
+      "Count characters of the text from 0; the end is exclusive.",
+    )
+  return np.array(spans, np.int32).reshape(-1, 2)
+
+
+def renumbered(dataset: TextDataset, names: Sequence[str]) -> TextDataset:
+  """Returns a data set whose labels count by other names of the same classes.
+
+  Args:
+    dataset: With labels.
+    names: Of the classes, as a network or other data number them. Where either names are mere
+      numbers, such as LABEL_0 or 0, the order of both counts.
+
+  Raises:
+    InputError: A class of the data set is not among them.
+  """
+  own = dataset.label_names
+  if not set(own) <= set(names):
+    if _numbers(own) or _numbers(names):
+      return dataset
+    raise InputError(
+      f"{dataset.name} has the classes {', '.join(own)}; expected {', '.join(names)}.",
+      "Give data of the same classes, called by the same names.",
+    )
+  numbers = np.array([list(names).index(name) for name in own], np.int32)
+  return dataclasses.replace(dataset, labels=numbers[dataset.labels], label_names=tuple(names))
+
+
+def _numbers(names: Sequence[str]) -> bool:
+  return all(re.fullmatch(r"(?i)(label_?)?\d+", name) for name in names)
 
 
 def hold_out(dataset: TextDataset, share: float = 0.2) -> tuple[TextDataset, TextDataset]:
@@ -226,11 +287,18 @@ def hold_out(dataset: TextDataset, share: float = 0.2) -> tuple[TextDataset, Tex
   held = set(split_by_name(kinds, share)[1])
   side = np.array([text in held for text in dataset.texts])
   rest, out = np.flatnonzero(~side), np.flatnonzero(side)
+  if not len(rest) or not len(out):
+    raise InputError(
+      f"Of {len(dataset)} texts of {dataset.name}, {len(out)} would be held out and {len(rest)} "
+      "left, expected some of both.",
+      "Give more texts of each class, or another --config.data.held_out.",
+    )
   return dataset.chosen(rest, f"{dataset.name}:train"), dataset.chosen(out, f"{dataset.name}:test")
 
 
 def _csv_rows(file: Any, where: str, delimiter: str) -> list[tuple[int, dict[str, Any]]]:
-  reader = csv.reader(file, delimiter=delimiter, strict=True)
+  quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+  reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
   heading = next(reader, [])
   rows = []
   for row in reader:
@@ -240,7 +308,7 @@ def _csv_rows(file: Any, where: str, delimiter: str) -> list[tuple[int, dict[str
       raise InputError(
         f"Line {reader.line_num} of {where!r} has {len(row)} columns, expected {len(heading)}: "
         f"{heading}.",
-        "Put texts with separators in double quotes.",
+        "Put texts with separators in double quotes, and name the file .csv.",
       )
     rows.append((reader.line_num, dict(zip(heading, row, strict=True))))
   return rows

@@ -6,9 +6,16 @@ from collections.abc import Sequence
 import pathlib
 from typing import Any
 
-from bcos_jax.errors import InputError
+from bcos_jax.errors import InputError, unknown_name
 
-from .text_sources import TextDataset, hold_out, open_texts, read_hugging_face, read_texts
+from .text_sources import (
+  TextDataset,
+  hold_out,
+  open_texts,
+  read_hugging_face,
+  read_texts,
+  renumbered,
+)
 
 _ENDINGS = tuple(
   ending + packed for packed in ("", ".gz") for ending in (".jsonl", ".json", ".csv", ".tsv")
@@ -53,33 +60,43 @@ def open_text_splits(data: Any, *, labelled: bool = True) -> tuple[TextDataset, 
 
 def open_text_split(
   where: str,
-  split: str,
+  split: str = "",
   data_dir: str = "",
   *,
   text: str = "text",
   label: str = "label",
-  label_names: Sequence[str] | None = None,
+  label_names: Sequence[str] = (),
+  held_out: float = 0.2,
 ) -> TextDataset:
   """Opens one part of texts, to evaluate on.
 
   Args:
-    where: A file of texts, all of which are read; a folder, as for `open_text_splits`; or a TFDS
-      name.
-    split: Its part.
+    where: A file of texts; a folder, as for `open_text_splits`; or a TFDS name.
+    split: Its part; "" takes "test", and all of a file. Of a file, "train" and "test" are what a
+      run trains on and holds out.
     data_dir: Folder of TFDS data sets.
     text, label: Columns, keys or features of text and label; TFDS knows its own labels.
-    label_names: The classes of files in order; None takes those that occur, sorted.
+    label_names: The classes of the network, in order; () where they are not known.
+    held_out: The share that the run held out of a file.
 
   Raises:
-    InputError: See `text_sources`.
+    InputError: See `text_sources`; classes that the network does not have.
   """
   path, columns = pathlib.Path(where).expanduser(), {"text": text, "label": label}
   if path.is_dir() and any((path / name).is_file() for name in _HUGGING_FACE):
-    return read_hugging_face(path, split, **columns)
-  if path.exists() or path.suffix in _ENDINGS:
-    file = _file(path, split) if path.is_dir() else path
-    return read_texts(file, **columns, label_names=label_names)
-  return open_texts(where, split, data_dir, text=text)
+    found = read_hugging_face(path, split or "test", **columns)
+  elif path.is_dir():
+    found = read_texts(_file(path, split or "test"), **columns)
+  elif path.is_file() or path.name.endswith(_ENDINGS):
+    found = read_texts(path, **columns)
+    if split:
+      parts = dict(zip(("train", "test"), hold_out(found, held_out), strict=True))
+      if split not in parts:
+        raise unknown_name(f"part of {where!r}", split, parts)
+      found = parts[split]
+  else:
+    found = open_texts(where, split or "test", data_dir, text=text)
+  return renumbered(found, label_names) if label_names and found.label_names else found
 
 
 def _of_folder(data: Any, label: str | None) -> tuple[TextDataset, TextDataset]:
@@ -91,7 +108,7 @@ def _of_folder(data: Any, label: str | None) -> tuple[TextDataset, TextDataset]:
     train, test = (
       read_hugging_face(path, split, **columns) for split in (data.train_split, data.test_split)
     )
-    return train, test
+    return train, renumbered(test, train.label_names) if label else test
   train = read_texts(_file(path, data.train_split), **columns)
   names = train.label_names or None
   return train, read_texts(_file(path, data.test_split), **columns, label_names=names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -84,7 +85,11 @@ class Texts(Feed):
 
   def _read(self, dataset: TextDataset, length: int | None) -> TextExamples:
     truncate = self.config.data.truncate
-    return TextExamples(dataset, self._tokenizer, length=length, truncate=truncate)
+    examples = TextExamples(dataset, self._tokenizer, length=length, truncate=truncate)
+    if examples.truncated and not jax.process_index():
+      count = f"{examples.truncated} of {len(dataset)} texts of {dataset.name}"
+      print(f"{count} were cut to {length} tokens", flush=True)
+    return examples
 
   def _changing(self, model: nn.Module) -> Any:
     if self._kind == "text":

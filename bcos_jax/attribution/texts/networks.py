@@ -16,7 +16,7 @@ from ...errors import InputError
 from ...explain_tokens import explain_tokens
 from ...models import LanguageModel, TextDecoder
 from ...targets import Variables
-from ...text_reader import TextReader, pad_id
+from ...text_reader import BUCKETS, TextReader, pad_id
 from ...tokens import special_ids
 from ..attention import in_order, lrp_ops
 from ..families import SEEN, SeenAttention, replaced
@@ -91,7 +91,8 @@ def explain_with(
   """Returns a network's own explanations as a function (ids, mask, targets) -> contributions."""
 
   def explain(ids: np.ndarray, mask: np.ndarray, targets: Any = None) -> np.ndarray:
-    ex = explain_tokens(model, variables, ids, targets, batch_size, mask=mask)
+    options = {"mask": mask, "buckets": BUCKETS, "keep_weights": False}
+    ex = explain_tokens(model, variables, ids, targets, batch_size, **options)
     return np.asarray(ex.contributions)
 
   return explain
