@@ -61,7 +61,8 @@ def explain_tokens(
     ids: Token ids, integers [N, L].
     target: What to explain: None, the predicted class or next token; an int, ints [N] or ints
       [N, K]; a `Contrast`; a function of the logits that returns [N] or [N, K].
-    batch_size: Texts per device batch, to bound memory; None takes all at once.
+    batch_size: Texts per device batch, to bound memory: two batches are there at once. None takes
+      all texts together.
     mask: [N, L], zero where there is padding; None for no padding.
     types: Types of the tokens, integers [N, L]; None for zeros.
     at: Places to predict a token at, one or [N]; None takes the last token of each text, of whose
@@ -90,20 +91,21 @@ def explain_tokens(
     name: None if v is None else _padded(v, edges[-1], fills[name])
     for name, v in {"ids": ids, "mask": mask, "types": types}.items()
   }
-  done: list[tuple[np.ndarray, TextExplanation]] = []
+  done, waiting = [], None
   size, rounded = check_batch_size(batch_size), bool(len(buckets))
   for length, kept, chosen in _chunks(mask, edges, size, rounded):
     cut = {name: None if v is None else v[chosen, :length] for name, v in given.items()}
     cut["at"] = None if at is None else at[chosen]
     asked = (_rows(function, chosen), None if classes is None else classes[chosen])
+    arguments = (model, asked[0], variables, cut, asked[1], keep_weights)
     with jax.default_matmul_precision("highest"), blaming_variables(model, variables, (length,)):
-      if not done:  # What is traced here is used again below.
-        traced = _explain_jit.eval_shape(model, asked[0], variables, cut, asked[1])
-        _check_target(target, classes, traced.logits)
-      part = _explain_jit(model, asked[0], variables, cut, asked[1])
-    part = part if keep_weights else _without_weights(part)
-    part = jax.tree.map(lambda leaf, kept=kept: np.asarray(leaf)[: len(kept)], part)
-    done.append((kept, _resized(part, ids.shape[1])))
+      if waiting is None:  # What is traced here is used again below.
+        _check_target(target, classes, _explain_jit.eval_shape(*arguments).logits)
+      begun = kept, _explain_jit(*arguments)
+    # A batch is computed while the one before it is fetched.
+    done += [] if waiting is None else [_fetched(*waiting, ids.shape[1])]
+    waiting = begun
+  done.append(_fetched(*waiting, ids.shape[1]))
   order = np.argsort(np.concatenate([kept for kept, _ in done]))
   ex = jax.tree.map(lambda *p: np.concatenate(p)[order], *(part for _, part in done))
   return dataclasses.replace(ex, ids=ids, mask=mask)
@@ -196,12 +198,23 @@ def _by_source(shares: Variables) -> dict[str, Array]:
   return totals
 
 
-@jax.jit(static_argnums=0)
-def _explain_jit(model, function, variables, given, classes):
+@jax.jit(static_argnums=(0, 5))
+def _explain_jit(model, function, variables, given, classes, keep_weights):
   target = classes if function is None else function
   ids = given["ids"]
   rest = {name: value for name, value in given.items() if name != "ids"}
-  return dynamic_tokens(model, variables, ids, target, **rest)
+  ex = dynamic_tokens(model, variables, ids, target, **rest)
+  if keep_weights:
+    return ex
+  return dataclasses.replace(ex, inputs=ex.inputs[:, :0], weights=ex.weights[..., :0, :])
+
+
+def _fetched(
+  kept: np.ndarray, ex: TextExplanation, length: int
+) -> tuple[np.ndarray, TextExplanation]:
+  """Returns which texts a batch explains, and their explanations as NumPy arrays of a length."""
+  part = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(kept)], ex)
+  return kept, _resized(part, length)
 
 
 def _contrast(target: Array | None, foil: Array | None, logits: Array) -> Array:
@@ -369,10 +382,6 @@ def _bucketed(mask: np.ndarray, edges: Sequence[int]) -> Iterator[tuple[int, np.
   for index, edge in enumerate(edges):
     if (rows := np.flatnonzero(place == index)).size:
       yield edge, rows
-
-
-def _without_weights(ex: TextExplanation) -> TextExplanation:
-  return dataclasses.replace(ex, inputs=ex.inputs[:, :0], weights=ex.weights[..., :0, :])
 
 
 def _resized(ex: TextExplanation, length: int) -> TextExplanation:

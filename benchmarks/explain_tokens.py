@@ -1,7 +1,7 @@
 """What explaining texts costs: FLOPs in forward passes, and batches against one text at a time.
 
   python benchmarks/explain_tokens.py
-  python benchmarks/explain_tokens.py --model=gpt2_tiny --texts=64
+  python benchmarks/explain_tokens.py --model=roberta_tiny --width=32
 
 FLOPs are read off the compiled programs. Times are ratios within one run, the best of several:
 texts of 8 to 64 tokens, all at once in buckets of like lengths, and one by one, as the published
@@ -55,12 +55,14 @@ def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("--model", default="bert_tiny", help="any language model but masked ones")
-  parser.add_argument("--texts", type=int, default=128)
+  parser.add_argument("--model", default="bert_tiny", help="an encoder of texts")
+  parser.add_argument("--width", type=int, default=64, help="channels; the studies' BERT has 64")
+  parser.add_argument("--texts", type=int, default=512)
   parser.add_argument("--repeats", type=int, default=3)
   args = parser.parse_args()
-  model = bcos_jax.create(args.model, ops=BcosOps.lm())
-  print(f"jax {jax.__version__}, {args.model}, {args.texts} texts of 8 to {LENGTH} tokens")
+  model = bcos_jax.create(args.model, ops=BcosOps.lm(), context_length=LENGTH, width=args.width)
+  what = f"{args.model} of {args.width} channels"
+  print(f"jax {jax.__version__}, {what}, {args.texts} texts of 8 to {LENGTH} tokens")
   print(f"explaining a batch: {in_forward_passes(model, 8):.2f} forward passes")
 
   seeded = np.random.default_rng(0)

@@ -127,7 +127,7 @@ def _run(code: str) -> str:
   return done.stdout.strip()
 
 
-def test_importing_the_library_is_light():
+def test_importing_the_library_is_light_and_its_rooms_are_attributes():
   heavy = (
     "matplotlib",
     "sklearn",
@@ -145,17 +145,14 @@ def test_importing_the_library_is_light():
     "tqdm",
   )
   base = _run("import sys, jax, flax.linen; print(*sys.modules)").split()
-  loaded = _run("import sys, bcos_jax; print(*sys.modules)").split()
+  loaded, rooms = _run(
+    "import sys, bcos_jax; print(*sys.modules); print(bcos_jax.convert.__name__, "
+    "bcos_jax.configs.__name__, bcos_jax.metrics.__name__, hasattr(bcos_jax, 'nothing'))"
+  ).splitlines()
+  assert rooms == "bcos_jax.convert bcos_jax.configs bcos_jax.metrics False"
+  loaded = loaded.split()
   # flax itself imports optax, orbax and others: only what we add counts, unless flax may not.
   added = {name.split(".")[0] for name in set(loaded) - set(base)}
   assert not added & set(heavy)
   never = {"matplotlib", "sklearn", "tensorflow", "grain", "transformers", "PIL", "torch"}
   assert not never & {name.split(".")[0] for name in loaded}
-
-
-def test_rooms_on_demand_are_attributes():
-  out = _run(
-    "import bcos_jax; print(bcos_jax.convert.__name__, bcos_jax.configs.__name__, "
-    "bcos_jax.metrics.__name__, hasattr(bcos_jax, 'nothing'))"
-  )
-  assert out == "bcos_jax.convert bcos_jax.configs bcos_jax.metrics False"
