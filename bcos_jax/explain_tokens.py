@@ -11,9 +11,8 @@ its divisor held, splits each token's share further into those of its word, posi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
-import sys
 from typing import Any
 
 from flax import traverse_util
@@ -23,6 +22,7 @@ import numpy as np
 
 from .errors import InputError
 from .layers import sources
+from .length_buckets import chunks, edges_for, padded, resized
 from .models import LanguageModel, TextDecoder
 from .models.language_model import check_ids
 from .targets import (
@@ -82,18 +82,18 @@ def explain_tokens(
       places or target that do not fit, or variables that are not those of the model.
   """
   ids, mask, types, at = _checked(model, ids, mask, types, at)
-  edges = _edges(ids.shape[1], buckets, model.context_length)
+  edges = edges_for(ids.shape[1], buckets, model.context_length)
   if model.ops.dtype is not None:
     model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
   function, classes = _split(target, len(ids))
   fills = {"ids": max(getattr(model, "pad_token", 0), 0), "mask": 0, "types": 0}
   given = {
-    name: None if v is None else _padded(v, edges[-1], fills[name])
+    name: None if v is None else padded(v, edges[-1], fills[name])
     for name, v in {"ids": ids, "mask": mask, "types": types}.items()
   }
   done, waiting = [], None
   size, rounded = check_batch_size(batch_size), bool(len(buckets))
-  for length, kept, chosen in _chunks(mask, edges, size, rounded):
+  for length, kept, chosen in chunks(mask, edges, size, rounded):
     cut = {name: None if v is None else v[chosen, :length] for name, v in given.items()}
     cut["at"] = None if at is None else at[chosen]
     asked = (_rows(function, chosen), None if classes is None else classes[chosen])
@@ -214,7 +214,7 @@ def _fetched(
 ) -> tuple[np.ndarray, TextExplanation]:
   """Returns which texts a batch explains, and their explanations as NumPy arrays of a length."""
   part = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(kept)], ex)
-  return kept, _resized(part, length)
+  return kept, resized(part, length)
 
 
 def _contrast(target: Array | None, foil: Array | None, logits: Array) -> Array:
@@ -340,69 +340,3 @@ def _places(model, ids, mask, at) -> np.ndarray | None:
 
 def _taken(mask: np.ndarray, at: np.ndarray) -> np.ndarray:
   return np.take_along_axis(mask, at[:, None], axis=1)[:, 0]
-
-
-def _edges(length: int, buckets: Sequence[int], longest: int) -> list[int]:
-  """Returns the lengths to compile for, up to the first that holds `length`."""
-  if not len(buckets):
-    return [length]
-  edges = sorted({min(int(b), longest) for b in buckets if b > 0})
-  return [*(e for e in edges if e < length), next((e for e in edges if e >= length), length)]
-
-
-def _padded(array: np.ndarray, length: int, fill: int) -> np.ndarray:
-  return np.pad(array, ((0, 0), (0, length - array.shape[1])), constant_values=fill)
-
-
-def _chunks(
-  mask: np.ndarray, edges: Sequence[int], batch_size: int | None, rounded: bool
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-  """Yields lengths, the texts of each device batch, and these filled up by the last one."""
-  for length, rows in _bucketed(mask, edges):
-    size = min(batch_size or len(rows), len(rows))
-    if rounded:
-      size = min(batch_size or sys.maxsize, 1 << (size - 1).bit_length())
-    for start in range(0, len(rows), size):
-      filled = rows[np.minimum(np.arange(start, start + size), len(rows) - 1)]
-      yield length, rows[start : start + size], filled
-
-
-def _bucketed(mask: np.ndarray, edges: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-  """Yields lengths, and the texts that are to be cut or padded to them."""
-  if len(edges) == 1:
-    yield edges[0], np.arange(len(mask))
-    return
-  own = mask.sum(axis=1)
-  if not all(row[:count].all() for row, count in zip(mask, own, strict=True)):
-    raise InputError(
-      "Texts have padding on the left, expected it on the right.",
-      "Pad on the right, or leave out buckets.",
-    )
-  place = np.searchsorted(edges, own)
-  for index, edge in enumerate(edges):
-    if (rows := np.flatnonzero(place == index)).size:
-      yield edge, rows
-
-
-def _resized(ex: TextExplanation, length: int) -> TextExplanation:
-  """Returns an explanation cut to a length, or with zeros up to it."""
-  if length == ex.ids.shape[1]:
-    return ex
-
-  def resize(array, axis):
-    if not array.shape[axis]:  # left out
-      return array
-    array = np.moveaxis(array, axis, 0)[:length]
-    more = np.zeros((length - len(array), *array.shape[1:]), array.dtype)
-    return np.moveaxis(np.concatenate([array, more]), 0, axis)
-
-  return dataclasses.replace(
-    ex,
-    ids=resize(ex.ids, 1),
-    mask=resize(ex.mask, 1),
-    logits=resize(ex.logits, 1) if np.ndim(ex.logits) == 3 else ex.logits,
-    inputs=resize(ex.inputs, 1),
-    weights=resize(ex.weights, -2),
-    contributions=resize(ex.contributions, -1),
-    parts={name: resize(part, -1) for name, part in ex.parts.items()},
-  )

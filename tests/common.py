@@ -169,3 +169,19 @@ def quick_compilation() -> Iterator[None]:
 def applied_to_texts(model) -> Callable[..., jax.Array]:
   """Returns the compiled function (variables, ids, mask) -> outputs of a language model."""
   return jax.jit(lambda variables, ids, mask: model.apply(variables, ids, mask=mask))
+
+
+def stop_at(last: int) -> Callable[[int, Any], None]:
+  """Returns a hook that stops a run after a step, as Ctrl-C does."""
+
+  def hook(step, state):
+    del state
+    if step == last:
+      raise KeyboardInterrupt
+
+  return hook
+
+
+def plain(state: Any) -> Any:
+  """Returns a training state's arrays, its typed key as integers."""
+  return jax.device_get(state.replace(rng=jax.random.key_data(state.rng)))

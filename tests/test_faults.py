@@ -22,6 +22,8 @@ from bcos_jax.train import checkpoint, loop, sharding
 from bcos_jax.train import config as configs
 from bcos_jax.train.data import Examples, open_dataset, pipeline, sources
 
+from .common import stop_at
+
 RECIPE = (
   "--config.model.name=resnet_tiny",
   "--config.model.stages=(1,)",
@@ -53,15 +55,6 @@ def train(folder, *overrides, **fields):
 
 def arrays(result):
   return jax.tree.leaves(jax.device_get(result.variables))
-
-
-def stop_at(last):
-  def hook(step, state):
-    del state
-    if step == last:
-      raise KeyboardInterrupt
-
-  return hook
 
 
 # ------------------------------------------------------------------- checkpoints

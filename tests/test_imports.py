@@ -25,6 +25,7 @@ RANKS = {
   "words": 1,
   "telling_words": 2,
   "text_explanation": 2,
+  "length_buckets": 3,
   "explain_tokens": 4.5,  # after what it explains, before `explain`, which hands texts over
   "tokenizer": 5,
   "tokens": 5.5,  # after the tokenizer, before what reads with it

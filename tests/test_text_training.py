@@ -15,7 +15,7 @@ from bcos_jax.train import config as configs
 from bcos_jax.train import loop, losses, main, objectives, optimizer, sharding, start, state, step
 from bcos_jax.train.data import masking, reviews, vocabularies
 
-from .common import flat, quick_compilation, rel
+from .common import flat, plain, quick_compilation, rel, stop_at
 
 WIDTHS = {"width": 16, "mlp_dim": 32, "depth": 1, "num_heads": 2, "context_length": 64}
 
@@ -77,19 +77,6 @@ def spec(files, *overrides, name="bcosify_lm:"):
 def train(folder, files, *overrides):
   config = configs.load_config(*spec(files, *overrides))
   return loop.train(config, workdir=folder, progress=False)
-
-
-def plain(state_):
-  return jax.device_get(state_.replace(rng=jax.random.key_data(state_.rng)))
-
-
-def stop_at(last):
-  def hook(step, state):
-    del state
-    if step == last:
-      raise KeyboardInterrupt
-
-  return hook
 
 
 @pytest.fixture(scope="module")

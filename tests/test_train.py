@@ -35,6 +35,8 @@ from bcos_jax.train import (
 from bcos_jax.train import config as configs
 from bcos_jax.train.data import Examples, open_dataset, sources
 
+from .common import plain, stop_at
+
 MODEL = {"name": "resnet_tiny", "stages": (1,), "width": 4, "num_classes": 10, "image_size": 8}
 
 
@@ -79,22 +81,8 @@ def train(folder, *overrides, spec="digits:scratch", **fields):
   return loop.train(recipe(*overrides, spec=spec), workdir=folder, progress=False, **fields)
 
 
-def stop_at(last):
-  def hook(step, state):
-    del state
-    if step == last:
-      raise KeyboardInterrupt
-
-  return hook
-
-
 def assert_equal(a, b):
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
-
-
-def plain(state_):
-  """The state's arrays, its typed key as integers."""
-  return jax.device_get(state_.replace(rng=jax.random.key_data(state_.rng)))
 
 
 # ---------------------------------------------------------------------- one step

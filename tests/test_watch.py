@@ -2,6 +2,7 @@
 
 import sys
 
+import jax
 import numpy as np
 from PIL import Image
 import pytest
@@ -63,6 +64,26 @@ def test_explanations_are_drawn_every_so_often(run):
 def test_a_profile_is_a_real_trace(run):
   traces = list((run / "profile").rglob("*.xplane.pb"))
   assert len(traces) == 1 and traces[0].stat().st_size > 1000
+
+
+def test_arithmetic_is_that_of_the_steps_since_the_last_line(tmp_path):
+  """Steps of texts differ in length, and so in arithmetic."""
+  writer = metrics.MetricWriter(
+    tmp_path, steps=4, start_step=0, batch_size=8, log_every=2, progress=False
+  )
+  with writer:
+    for step, flops in ((1, 1e12), (2, 3e12), (3, 0.0), (4, 5e12)):
+      writer.train(step, {"loss": np.float32(1)}, flops)
+  rows = metrics.read_lines(tmp_path / "metrics.jsonl")
+  steps_per_second = [row["train/images_per_second"] / 8 for row in rows]
+  used = [row["train/tflops_per_device"] for row in rows]
+  np.testing.assert_allclose(np.divide(used, steps_per_second), [2, 2.5], rtol=1e-6)
+
+
+def test_arithmetic_is_counted_for_all_devices_and_parts():
+  lowered = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((8, 8), np.float32))
+  assert watch.flops(lowered, devices=1) == 2 * 8**3
+  assert watch.flops(lowered, devices=4, parts=2) == 8**3
 
 
 def test_arithmetic_per_second_is_logged(run):

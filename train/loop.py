@@ -125,7 +125,7 @@ def train(
   ):
     state, history = _begin(run, checkpoints, workdir)
     begin, damaged = int(state.step), 0
-    advance: dict[tuple, Callable] = {}  # By the shapes of a batch.
+    advance: dict[tuple, tuple[Callable, float]] = {}  # Step and its FLOPs by a batch's shapes.
     with (
       _writer(run, workdir, begin, progress) as writer,
       contextlib.closing(iter(run.feed.batches(begin))) as batches,
@@ -140,10 +140,12 @@ def train(
         batch = run.feed.sized(sharding.put_batch(batch, run.mesh), step)
         shapes = tuple(array.shape for array in batch.values())
         if shapes not in advance:
-          advance[shapes] = run.plan.train_step.lower(state, batch, run.frozen).compile()
-          writer.flops_per_step = watch.flops(advance[shapes])
-        state, measured = advance[shapes](state, batch, run.frozen)
-        writer.train(step, measured | {"damaged": damaged})
+          lowered = run.plan.train_step.lower(state, batch, run.frozen)
+          cost = watch.flops(lowered, devices=run.mesh.size, parts=run.config.accumulate)
+          advance[shapes] = lowered.compile(), cost
+        compiled, flops = advance[shapes]
+        state, measured = compiled(state, batch, run.frozen)
+        writer.train(step, measured | {"damaged": damaged}, flops)
         stopping, result = stop(step), None
         if step == last or _due(step, run.config.eval_every):
           result = run.evaluate(state)

@@ -109,12 +109,12 @@ class MetricWriter:
     Raises:
       InputError: Weights & Biases is asked for but not installed.
     """
-    self.flops_per_step: float | None = None  # Of one device; set once the step is compiled.
     self._may_skip, self._skipped, self._skipped_in_a_row = may_skip, 0, 0
     self._first = jax.process_index() == 0
     self._batch_size, self._log_every, self._last, self._unit = batch_size, log_every, steps, unit
-    self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
+    self._pending: tuple[int, Mapping[str, jax.Array], float] | None = None
     self._window: list[dict[str, float]] = []
+    self._flops = 0.0  # Of the window's steps.
     self._window_start = time.perf_counter()
     self._shown: dict[str, str] = {}
     self._bar = tqdm.tqdm(
@@ -137,15 +137,20 @@ class MetricWriter:
   def __exit__(self, *exception: object) -> None:
     self.close()
 
-  def train(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+  def train(self, step: int, metrics: Mapping[str, jax.Array], flops: float = 0.0) -> None:
     """Takes the metrics of a step (device scalars); reads those of the step before.
+
+    Args:
+      step: Its number.
+      metrics: By name.
+      flops: Floating-point operations of one device in it, 0 where they are not known.
 
     Raises:
       NotFiniteError: The loss or gradient of the step before is not finite, and may not be, or
         was so too often.
     """
     self.catch_up()
-    self._pending = (step, metrics)
+    self._pending = (step, metrics, flops)
 
   def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
     """Writes the metrics of an evaluation after `step`."""
@@ -182,10 +187,11 @@ class MetricWriter:
     """
     if self._pending is None:
       return
-    (step, metrics), self._pending = self._pending, None
+    (step, metrics, flops), self._pending = self._pending, None
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     if all(np.isfinite(values[name]) for name in MUST_BE_FINITE if name in values):
       self._window.append(values)
+      self._flops += flops
       self._skipped_in_a_row = 0
     else:
       self._skipped += 1
@@ -207,20 +213,13 @@ class MetricWriter:
     if self._may_skip:
       means["skipped"] = self._skipped
     rate = means[f"{self._unit}_per_second"] = len(self._window) * self._batch_size / seconds
-    means |= self._used(len(self._window) / seconds)
-    self._window, self._window_start = [], time.perf_counter()
+    means |= _used(self._flops / seconds)
+    self._window, self._flops, self._window_start = [], 0.0, time.perf_counter()
     self._write(step, {f"train/{name}": value for name, value in means.items()})
     shown = {
       label: format(means[name], style) for label, (name, style) in SHOWN.items() if name in means
     }
     self._show({f"{self._unit}/s": f"{rate:.0f}", **shown})
-
-  def _used(self, steps_per_second: float) -> dict[str, float]:
-    """Returns the arithmetic of one device per second, and its share of the device's peak."""
-    if not self.flops_per_step:
-      return {}
-    rate, peak = self.flops_per_step * steps_per_second, peak_flops(jax.devices()[0].device_kind)
-    return {"tflops_per_device": rate / 1e12} | ({"utilisation": rate / peak} if peak else {})
 
   def _write(self, step: int, values: Mapping[str, float]) -> None:
     if not self._first:
@@ -234,6 +233,14 @@ class MetricWriter:
   def _show(self, values: Mapping[str, str]) -> None:
     self._shown.update(values)
     self._bar.set_postfix(self._shown, refresh=False)
+
+
+def _used(flops: float) -> dict[str, float]:
+  """Returns the arithmetic of one device per second, and its share of the device's peak."""
+  if not flops:
+    return {}
+  peak = peak_flops(jax.devices()[0].device_kind)
+  return {"tflops_per_device": flops / 1e12} | ({"utilisation": flops / peak} if peak else {})
 
 
 def peak_flops(device_kind: str) -> float | None:

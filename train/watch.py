@@ -26,10 +26,19 @@ Hook = Callable[[int, TrainState], None]
 _PROFILE_AFTER = 5  # Steps that a run takes to settle: compilation, the first batches.
 
 
-def flops(compiled: jax.stages.Compiled) -> float | None:
-  """Returns the floating-point operations of one device in a program, None if not known."""
-  cost = compiled.cost_analysis()
-  return (cost or {}).get("flops")
+def flops(lowered: jax.stages.Lowered, *, devices: int, parts: int = 1) -> float:
+  """Returns the floating-point operations of one device in a step, 0 if they are not known.
+
+  They are counted before the step is compiled: of the loops that a compiler makes to send while it
+  computes, one turn alone would count.
+
+  Args:
+    lowered: The step.
+    devices: That share it.
+    parts: Of the batch, in a loop already. The update of the parameters, which is little, counts
+      for each.
+  """
+  return parts * (lowered.cost_analysis() or {}).get("flops", 0.0) / devices
 
 
 def explanations(
