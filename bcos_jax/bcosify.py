@@ -16,10 +16,10 @@ from flax import traverse_util
 import jax
 import jax.numpy as jnp
 
-from .abstract import abstract_variables
 from .errors import InputError
 from .models import LanguageModel
 from .ops import BcosOps, StandardOps
+from .variables import abstract_variables
 
 Array = jax.Array
 Variables = Mapping[str, Any]

@@ -38,8 +38,7 @@ from jaxlib import _hlo, _jax
 import optax
 
 import bcos_jax
-from bcos_jax.train import losses
-from bcos_jax.train.objectives import Supervised
+from bcos_jax.train.objectives import Supervised, losses
 from bcos_jax.train.optimizer import Optimizer
 from bcos_jax.train.state import create as create_state
 from bcos_jax.train.step import make_train_step

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bcos_jax
-from bcos_jax.train import losses
+from bcos_jax.train.objectives import losses
 
 FAMILIES = {"conventional": bcos_jax.StandardOps(), "B-cos": bcos_jax.BcosOps()}
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 import bcos_jax
-from bcos_jax.abstract import abstract_variables
+from bcos_jax.variables import abstract_variables
 
 
 def flops(function, *args) -> float:

@@ -22,8 +22,8 @@ import numpy as np
 
 import bcos_jax
 from bcos_jax import BcosOps
-from bcos_jax.abstract import abstract_variables
-from bcos_jax.explain_tokens import dynamic_tokens
+from bcos_jax.explain.tokens import dynamic_tokens
+from bcos_jax.variables import abstract_variables
 
 LENGTH, BUCKETS = 64, (16, 32, 64)
 

@@ -17,7 +17,7 @@ import time
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from bcos_jax.train import main
-from bcos_jax.train.metrics import read_lines
+from bcos_jax.train.monitor.writer import read_lines
 
 RECIPES = (
   "baseline",

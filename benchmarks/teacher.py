@@ -19,11 +19,11 @@ import jax.numpy as jnp
 
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps
-from bcos_jax.abstract import abstract_variables
 from bcos_jax.configs import common
 from bcos_jax.train import objectives, optimizer, state
 from bcos_jax.train.objectives import Teacher
 from bcos_jax.train.step import make_train_step
+from bcos_jax.variables import abstract_variables
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

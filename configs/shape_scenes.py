@@ -13,7 +13,7 @@ the B-cos twin without labels.
 
 from ml_collections import ConfigDict
 
-from bcos_jax.configs import common
+from . import common
 
 MEAN, STD = (0.45, 0.45, 0.45), (0.27, 0.27, 0.27)
 

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from bcos_jax import models
-from bcos_jax.abstract import abstract_variables
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.inputs import Encoding
+from bcos_jax.io.bundles import Bundle, make_bundle
+from bcos_jax.io.tensor_files import LazyTensor
 from bcos_jax.ops import Ops, StandardOps
-from bcos_jax.pretrained import Bundle, make_bundle
-from bcos_jax.tensor_files import LazyTensor
+from bcos_jax.variables import abstract_variables
 
 from . import open_clip, text_heads
 from .keys import Keys

@@ -22,7 +22,7 @@ import ml_dtypes
 import numpy as np
 
 from bcos_jax.errors import InputError
-from bcos_jax.tensor_files import DAMAGED, LazyTensor
+from bcos_jax.io.tensor_files import DAMAGED, LazyTensor
 
 _MOST_PROGRAM = 256_000_000
 _LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."

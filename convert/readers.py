@@ -10,16 +10,16 @@ from bcos_jax import models
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.ops import StandardOps
 
-from . import (
+from . import open_clip
+from .architectures import (
   clip_resnet,
   convnext,
-  open_clip,
   resnet,
   simple_vit,
   swin,
-  text,
   text_decoder,
   text_encoder,
+  text_tower,
   vision_transformer,
 )
 from .hf_config import Config, ConfigReader
@@ -32,7 +32,7 @@ FAMILIES = (
   resnet,
   simple_vit,
   swin,
-  text,
+  text_tower,
   text_decoder,
   text_encoder,
   vision_transformer,

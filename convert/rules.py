@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from bcos_jax.errors import InputError
-from bcos_jax.tensor_files import LazyTensor
+from bcos_jax.io.tensor_files import LazyTensor
 
 from .layouts import AS_IS, Layout, contiguous
 

@@ -10,9 +10,9 @@ import pathlib
 from typing import Any
 
 from bcos_jax.errors import InputError
-from bcos_jax.tensor_files import DAMAGED, LazyTensor, read_safetensors
+from bcos_jax.io import hub
+from bcos_jax.io.tensor_files import DAMAGED, LazyTensor, read_safetensors
 
-from . import hub
 from .pickles import read_pickle
 
 Tensors = Mapping[str, LazyTensor]

@@ -12,22 +12,22 @@ import jax
 import numpy as np
 
 from bcos_jax import models
-from bcos_jax.abstract import abstract_variables
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.inputs import Preprocess
+from bcos_jax.io.bundles import Bundle, make_bundle
 from bcos_jax.ops import Ops, StandardOps
-from bcos_jax.pretrained import Bundle, make_bundle
+from bcos_jax.variables import abstract_variables
 
-from . import (
+from .architectures import (
   clip_resnet,
   convnext,
   densenet,
   resnet,
   simple_vit,
   swin,
-  text,
   text_decoder,
   text_encoder,
+  text_tower,
   vgg,
   vision_transformer,
 )
@@ -43,7 +43,7 @@ KEYS: dict[type[nn.Module], tuple[Keys, ...]] = {
   models.ConvNeXt: convnext.KEYS,
   models.ClipResNet: clip_resnet.KEYS,
   models.VisionTransformer: vision_transformer.KEYS,
-  models.TextTransformer: text.KEYS,
+  models.TextTransformer: text_tower.KEYS,
   models.TextEncoder: text_encoder.KEYS,
   models.TextDecoder: text_decoder.KEYS,
 }

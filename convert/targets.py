@@ -12,10 +12,11 @@ from typing import Any
 
 import jax
 
-from bcos_jax import models, pretrained
+from bcos_jax import models
 from bcos_jax.errors import InputError, unknown_name
-from bcos_jax.pretrained import Bundle
-from bcos_jax.tensor_files import write_safetensors
+from bcos_jax.io import bundles
+from bcos_jax.io.bundles import Bundle
+from bcos_jax.io.tensor_files import write_safetensors
 
 from .state_dict import KEYS, to_state_dict
 
@@ -40,7 +41,7 @@ def check(destination: str | os.PathLike, to: str) -> pathlib.Path:
   if to not in names():
     raise unknown_name("target", to, names())
   if to == BUNDLE:
-    return pretrained.check_replaceable(path)
+    return bundles.check_replaceable(path)
   if path.exists():
     raise InputError(f"{str(path)!r} exists.", "Choose a new name, or remove it first.")
   if _is_file(path) and to == ORBAX:
@@ -65,7 +66,7 @@ def write(bundle: Bundle, destination: str | os.PathLike, to: str = BUNDLE) -> p
   """
   path = check(destination, to)
   if to == BUNDLE:
-    return pretrained.save(
+    return bundles.save(
       path,
       bundle.model,
       bundle.variables,
@@ -98,7 +99,7 @@ def _write_layout(bundle: Bundle, staged: pathlib.Path, to: str, as_file: bool):
     labels = {"id2label": names, "label2id": {n: i for i, n in names.items()}} if names else {}
     named = _architecture(bundle, config)
     _write_json(staged / _CONFIG, {**config, **named, **labels})
-    pretrained.write_files(staged, bundle.tokenizer)
+    bundles.write_files(staged, bundle.tokenizer)
 
 
 def _architecture(bundle: Bundle, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bcos_jax.pretrained import Bundle
+from bcos_jax.io.bundles import Bundle
 
 from .keys import Keys
 from .rules import parse, render

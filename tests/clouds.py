@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bcos_jax.train.features import Features
+from bcos_jax.train.probes.features import Features
 
 
 def clouds(

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from bcos_jax import BcosOps, StandardOps
-from bcos_jax.abstract import abstract_variables
 from bcos_jax.studies import equivalence
+from bcos_jax.variables import abstract_variables
 
 from .golden import rules
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import bcos_jax
-from bcos_jax import BcosOps, StandardOps, cli, convert, models, pretrained
+from bcos_jax import BcosOps, StandardOps, cli, convert, models
 from bcos_jax.convert import state_dict, targets
 from bcos_jax.convert.readers import READERS
+from bcos_jax.io import bundles
 
 from .common import ROOT, applied, filled, photos, quick_compilation, rel
 
@@ -112,7 +113,7 @@ def test_the_example_converts_bcosifies_and_explains(monkeypatch):
 def _check_example():
   model = bcos_jax.create("plain", ops=StandardOps(), widths=(8, 16), image_size=16)
   variables, images = filled(model), photos(2)
-  source = pretrained.make_bundle(model, variables, provenance={"source": "mine"})
+  source = bundles.make_bundle(model, variables, provenance={"source": "mine"})
   state = convert.to_state_dict(source)
   assert "body.1.bn.running_var" in state
   bundle = convert.from_state_dict(state, "plain", fields={"widths": (8, 16), "image_size": 16})

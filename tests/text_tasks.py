@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bcos_jax.attribution.texts import TextTask
+from bcos_jax.attribution.text import TextTask
 
 PAD, CLS, SEP, MASK = range(4)
 SPECIAL = (PAD, CLS, SEP)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pathlib
 
 import bcos_jax
-from bcos_jax import convert, pretrained
-from bcos_jax.convert import hub
+from bcos_jax import convert
+from bcos_jax.io import bundles, hub
 
 
-def open_bundle(init: str) -> pretrained.Bundle:
+def open_bundle(init: str) -> bundles.Bundle:
   """Opens what `config.init` names: a bundle, or anything that `convert.from_pretrained` reads.
 
   Raises:
     InputError: It cannot be read. Nothing is fetched: a hub id must be in the cache.
   """
-  if pretrained.is_bundle(pathlib.Path(init)):
+  if bundles.is_bundle(pathlib.Path(init)):
     return bcos_jax.load(init)
   if pathlib.Path(init).exists() or hub.is_id(init):
     return convert.from_pretrained(init)

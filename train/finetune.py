@@ -15,9 +15,10 @@ from bcos_jax import ops, render
 from bcos_jax.errors import InputError
 
 from . import config as configs
-from . import sharding, showcase, start
+from . import sharding, start
 from .data import Dataset, open_splits, pipeline
-from .evaluate import average_precision
+from .evaluation import showcase
+from .evaluation.evaluate import average_precision
 from .loop import TrainResult
 from .state import new_key
 

@@ -18,11 +18,14 @@ import numpy as np
 
 from bcos_jax.errors import InputError, RunError, unknown_name
 from bcos_jax.inputs import Preprocess
-from bcos_jax.pretrained import check_writable
+from bcos_jax.io.bundles import check_writable
 
-from . import checkpoint, evaluate, feeds, hosts, metrics, objectives, plan, sharding, start, watch
+from . import checkpoint, feeds, hosts, objectives, plan, sharding, start
 from .config import flatten
+from .evaluation import evaluate
 from .interrupt import stop_requests
+from .monitor import watch
+from .monitor.writer import MetricWriter, NotFiniteError
 from .objectives import OWN
 from .state import TrainState
 
@@ -279,7 +282,7 @@ def _resume(
 
 @contextlib.contextmanager
 def _watching(
-  run: _Run, workdir: pathlib.Path, begin: int, writer: metrics.MetricWriter
+  run: _Run, workdir: pathlib.Path, begin: int, writer: MetricWriter
 ) -> Iterator[list[Hook]]:
   """Yields the hooks that `config.watch` asks for."""
   options, hooks = run.config.watch, []
@@ -302,7 +305,7 @@ def _naming_the_batch(run: _Run, checkpoints: checkpoint.Checkpoints) -> Iterato
   """Says with which examples a run has diverged, and what is left of it."""
   try:
     yield
-  except metrics.NotFiniteError as error:
+  except NotFiniteError as error:
     saved = checkpoints.steps
     left = f"the last checkpoint is that of step {saved[-1]}" if saved else "nothing is saved yet"
     examples = ", ".join(map(str, run.feed.examples_of(error.step)))
@@ -344,8 +347,8 @@ def _best(
   return state if best == int(state.step) else checkpoints.restore(best, run.plan.layout)
 
 
-def _writer(run: _Run, workdir: pathlib.Path, begin: int, progress: bool) -> metrics.MetricWriter:
-  return metrics.MetricWriter(
+def _writer(run: _Run, workdir: pathlib.Path, begin: int, progress: bool) -> MetricWriter:
+  return MetricWriter(
     workdir,
     steps=run.config.steps,
     start_step=begin,

@@ -22,7 +22,7 @@ from bcos_jax.errors import InputError, unknown_name
 
 from . import feeds, objectives, plan, sharding, start
 from .config import as_steps
-from .metrics import peak_flops
+from .monitor.writer import peak_flops
 
 IMAGENET_TRAIN = 1_281_167
 GIB = 2**30

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 import bcos_jax
 from bcos_jax import ops
-from bcos_jax.abstract import abstract_variables
 from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.variables import abstract_variables
 
 from .bundles import open_bundle as open_bundle
 from .config import TEXT_OBJECTIVES

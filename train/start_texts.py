@@ -14,16 +14,17 @@ import jax
 from ml_collections import ConfigDict
 
 import bcos_jax
-from bcos_jax import ops, pretrained
-from bcos_jax.abstract import abstract_variables
+from bcos_jax import ops
 from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.explain.text_reader import check_tokenizer, tokenizer_in
+from bcos_jax.io import bundles
 from bcos_jax.models import LanguageModel, TextDecoder
-from bcos_jax.text_reader import check_tokenizer, tokenizer_in
-from bcos_jax.tokenizer import read_tokenizer
+from bcos_jax.text.tokenizer import read_tokenizer
+from bcos_jax.variables import abstract_variables
 
 from .bundles import open_bundle
 from .config import TEXT_OBJECTIVES
-from .data import reviews, vocabularies
+from .data.text import reviews, vocabularies
 
 _NEW = ("pooler", "classifier", "transform", "transform_norm", "vocabulary")
 """Modules of heads: what another task may lack, and has drawn anew."""
@@ -112,10 +113,10 @@ def _given(name: str) -> Any:
     return vocabularies.save_words(folder, reviews.vocabulary(), kind=kinds[name])
 
 
-def _bundle_of_tokenizer(init: str) -> pretrained.Bundle:
+def _bundle_of_tokenizer(init: str) -> bundles.Bundle:
   """Opens a bundle for its tokenizer; its weights are not read again if they need not be."""
   folder = pathlib.Path(init)
-  return pretrained.without_weights(folder) if pretrained.is_bundle(folder) else open_bundle(init)
+  return bundles.without_weights(folder) if bundles.is_bundle(folder) else open_bundle(init)
 
 
 def _check_kind(config: ConfigDict, model: nn.Module) -> None:
@@ -132,7 +133,7 @@ def _check_kind(config: ConfigDict, model: nn.Module) -> None:
     )
 
 
-def _check_name(config: ConfigDict, bundle: pretrained.Bundle, named: nn.Module) -> None:
+def _check_name(config: ConfigDict, bundle: bundles.Bundle, named: nn.Module) -> None:
   """Sizes are the bundle's; what makes a BERT no RoBERTa must be as the config says."""
   for trait in ("activation", "positions", "head_activation", "norm", "gated_mlp"):
     own, asked = (getattr(model, trait, None) for model in (bundle.model, named))
@@ -145,7 +146,7 @@ def _check_name(config: ConfigDict, bundle: pretrained.Bundle, named: nn.Module)
 
 
 def _adapted(
-  config: ConfigDict, bundle: pretrained.Bundle, fields: dict[str, Any]
+  config: ConfigDict, bundle: bundles.Bundle, fields: dict[str, Any]
 ) -> tuple[nn.Module, Any]:
   """Returns a bundle's network with the config's fields, its head drawn anew where it differs."""
   source = bundle.model

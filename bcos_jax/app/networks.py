@@ -10,11 +10,11 @@ import pathlib
 import jax
 import numpy as np
 
-from .. import attribution, pretrained, render
+from .. import attribution, render
 from ..errors import InputError
-from ..explain import Explanation, explain
-from ..explain_pictures import render_options
+from ..explain.images import Explanation, explain
 from ..inputs import Preprocess
+from ..io import bundles
 from ..ops import BcosOps
 
 
@@ -30,7 +30,7 @@ class Network:
   """
 
   name: str
-  bundle: pretrained.Bundle
+  bundle: bundles.Bundle
   labels: tuple[str, ...]
   options: render.Options
 
@@ -84,7 +84,7 @@ def load_networks(folders: Sequence[str | os.PathLike]) -> tuple[Network, ...]:
 
 
 def _load(path: pathlib.Path, name: str) -> Network:
-  bundle = pretrained.load(path)
+  bundle = bundles.load(path)
   classes = getattr(bundle.model, "num_classes", 0)
   if bundle.preprocess is None or not classes:
     raise InputError(
@@ -96,7 +96,7 @@ def _load(path: pathlib.Path, name: str) -> Network:
     name=name,
     bundle=bundle,
     labels=bundle.labels or tuple(map(str, range(classes))),
-    options=render_options(bundle.model.ops, bundle.preprocess.size[0]),
+    options=render.options_for(bundle.model.ops, bundle.preprocess.size[0]),
   )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import render
 from ..errors import InputError
-from ..explain import Explanation
+from ..explain.images import Explanation
 from ..render.figure import completeness, percent
 from .networks import Network
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError, unknown_name
+from ..explain.targets import Target, Variables
 from ..ops import Ops
-from ..targets import Target, Variables
 from .families import SEEN, TAPS, AttnLRP, SeenAttention, replaced
 from .gradients import input_times_gradient
 from .task import Array, Batch, Progress, Task, by_image, check_resize, check_share, gradients

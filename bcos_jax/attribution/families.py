@@ -157,8 +157,8 @@ class AttnLRP(Ops):
   attention has two in a row on the way of queries and keys, one on that of values.
   """
 
-  def attend(self, q, k, v, *, detach=False, **fields):
-    return super().attend(_share(q, 4), _share(k, 4), _share(v, 2), **fields)
+  def attend(self, q, k, v, **fields):
+    return F.attend(_share(q, 4), _share(k, 4), _share(v, 2), **fields)
 
   def weigh(self, x, weight):
     return _share(x * weight, 2)
@@ -179,7 +179,7 @@ class _SeenAttention(nn.Module):
 class SeenAttention(Ops):
   """Attention weights are in the collection `SEEN`, and have gradients at `TAPS`."""
 
-  def attend(self, q, k, v, *, detach=False, **fields):
-    if detach:
+  def attend(self, q, k, v, **fields):
+    if self.detach:
       q, k = F.hold(q), F.hold(k)
     return _SeenAttention(name="seen")(q, k, v, **fields)

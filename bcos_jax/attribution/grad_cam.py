@@ -12,17 +12,8 @@ import numpy as np
 
 from .. import models
 from ..errors import InputError, unknown_name
-from ..targets import Target, Variables
-from .task import (
-  Array,
-  Batch,
-  Progress,
-  by_image,
-  check_resize,
-  gradients,
-  prepare,
-  resized,
-)
+from ..explain.targets import Target, Variables
+from .task import Array, Batch, Progress, by_image, check_resize, gradients, prepare, resized
 from .tokens import TokenLayout, token_layout
 
 _LAYERS: dict[type[nn.Module], Callable[[Any], str]] = {

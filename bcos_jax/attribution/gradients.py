@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
-from ..targets import Target, Variables
+from ..explain.targets import Target, Variables
 from .families import SEEN, Guided, Rescale, replaced
 from .task import (
   Array,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError, unknown_name
-from ..targets import Target, Variables
+from ..explain.targets import Target, Variables
 from .masking import masked_values
 from .task import Array, Progress, Task, check_baseline, check_count, check_share, prepare
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from ..errors import InputError
-from ..targets import Target, Variables
+from ..explain.targets import Target, Variables
 from .masking import masked_values
 from .segments import Segments, segment_numbers
 from .task import Array, Progress, Task, check_baseline, check_count, prepare

@@ -15,17 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..batches import check_batch_size
 from ..errors import InputError, unknown_name
-from ..inputs import check_images
-from ..targets import (
+from ..explain.targets import (
   Target,
   Variables,
-  check_batch_size,
   check_classes,
   check_variables,
   select,
   split_target,
 )
+from ..inputs import check_images
 
 Array = jax.Array
 Progress = Callable[[range], Iterable[int]]

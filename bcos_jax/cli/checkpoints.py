@@ -22,7 +22,7 @@ def add_models(commands):
 
 
 def _models(options, _):
-  from ..convert import catalogue
+  from . import catalogue
 
   catalogue.show(options.pattern)
 
@@ -59,12 +59,12 @@ def add_convert(commands):
 
 
 def _convert(options, _):
-  from ..convert import commands
+  from . import conversion
 
-  known = {field.name for field in dataclasses.fields(commands.Choices)}
+  known = {field.name for field in dataclasses.fields(conversion.Choices)}
   given = {name: value for name, value in vars(options).items() if name in known}
-  choices = commands.Choices(**given | {"source": options.layout})
-  commands.convert(options.source, options.destination, choices)
+  choices = conversion.Choices(**given | {"source": options.layout})
+  conversion.convert(options.source, options.destination, choices)
 
 
 def add_bcosify(commands):
@@ -90,10 +90,10 @@ def add_bcosify(commands):
 
 
 def _bcosify(options, _):
-  from ..convert import commands
+  from . import conversion
 
   fields = dict(_field(text) for text in options.ops)
-  commands.bcosify(options.source, options.destination, fields, fold_mean=not options.keep_mean)
+  conversion.bcosify(options.source, options.destination, fields, fold_mean=not options.keep_mean)
 
 
 def _field(text: str) -> tuple[str, object]:

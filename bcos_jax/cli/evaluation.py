@@ -93,12 +93,12 @@ def _add_text_options(group):
 
 
 def _evaluate(options, _):
-  from ..explain_sentences import is_language_bundle
+  from .explain_text import is_language_bundle
 
   texts = is_language_bundle(options.bundle)
   _check_evaluation(options)
   if options.report:
-    from ..render import files
+    from ..io import files
 
     files.check_folder(options.report)
   (_evaluate_texts if texts else _evaluate_pictures)(options)
@@ -107,11 +107,12 @@ def _evaluate(options, _):
 def _evaluate_pictures(options):
   import jax
 
-  from .. import pretrained
-  from ..train import data, evaluate, evaluation_report, measure
+  from ..io import bundles
+  from ..train import data
+  from ..train.evaluation import evaluate, image_metrics, report
 
   names = dict.fromkeys(options.metrics.split(",") + ["grid_pointing"] * (options.grid > 0))
-  choices = measure.Choices(
+  choices = image_metrics.Choices(
     names=tuple(names),
     num_images=options.num_images,
     batch_size=options.batch_size,
@@ -121,7 +122,7 @@ def _evaluate_pictures(options):
     block=options.block,
     fill=options.fill,
   )
-  bundle = pretrained.load(options.bundle)
+  bundle = bundles.load(options.bundle)
   examples = data.pipeline.Examples(
     data.open_dataset(options.dataset, options.split or "test", options.data_dir),
     bundle.preprocess,
@@ -140,23 +141,21 @@ def _evaluate_pictures(options):
       )
       accuracy = result["accuracy"]
       print(f"accuracy {accuracy:.2%} on {result['count']:.0f} images", flush=True)
-    for metric, found[metric] in measure.measure(bundle, examples, choices):
+    for metric, found[metric] in image_metrics.measure(bundle, examples, choices):
       _print(metric.replace("_", " "), found[metric])
   if options.report:
-    evaluation_report.write(
-      options.report, bundle, examples, accuracy, found, batch_size=options.batch_size
-    )
+    report.write(options.report, bundle, examples, accuracy, found, batch_size=options.batch_size)
     print(f"report: {options.report}")
 
 
 def _evaluate_texts(options):
-  from ..text_reader import TextReader
-  from ..train import measure_texts
-  from ..train.data import text_splits
+  from ..explain.text_reader import TextReader
+  from ..train.data.text import splits
+  from ..train.evaluation import text_metrics
 
   if options.grid:
     raise InputError(f"--grid={options.grid} is for pictures.", "Leave it out.")
-  choices = measure_texts.TextChoices(
+  choices = text_metrics.TextChoices(
     names=tuple(dict.fromkeys(options.metrics.split(","))),
     num_texts=options.num_texts,
     num_pairs=options.num_pairs,
@@ -166,7 +165,7 @@ def _evaluate_texts(options):
     oracle=not options.no_oracle,
   )
   reader = TextReader.load(options.bundle, truncate=options.truncate)
-  dataset = text_splits.open_text_split(
+  dataset = splits.open_text_split(
     options.dataset,
     options.split,
     options.data_dir,
@@ -175,7 +174,7 @@ def _evaluate_texts(options):
     label_names=reader.labels,
     held_out=options.held_out,
   )
-  measured, found = measure_texts.MeasuredTexts(reader, dataset, choices), {}
+  measured, found = text_metrics.MeasuredTexts(reader, dataset, choices), {}
   if measured.cut:
     print(f"{measured.cut} of {len(dataset)} texts were cut to {reader.length} tokens", flush=True)
   if "accuracy" in choices.names:
@@ -277,7 +276,8 @@ def add_probe(commands):
 
 
 def _probe(options, _):
-  from ..train import probe, probing
+  from ..train.probes import probe
+  from . import probing
 
   bounds = {"batch_size": 1, "probe_batch": 0, "workers": 0, "knn": 0, "seed": 0}
   for name, least in bounds.items():

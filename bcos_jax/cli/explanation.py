@@ -58,11 +58,11 @@ def add_explain(commands):
 
 
 def _explain(options, _):
-  from .. import pretrained
-  from ..explain_sentences import is_language_bundle
+  from ..io import bundles
+  from .explain_text import is_language_bundle
 
-  if not pretrained.is_bundle(options.bundle):
-    pretrained.load(options.bundle)  # says what is wrong
+  if not bundles.is_bundle(options.bundle):
+    bundles.load(options.bundle)  # says what is wrong
   if is_language_bundle(options.bundle):
     _explain_sentences(options)
     return
@@ -74,7 +74,7 @@ def _explain(options, _):
   shared = {"output": options.output, "batch_size": options.batch_size}
   if options.text is not None:
     _check_text(options)
-    from ..explain_prompts import explain_prompts
+    from .explain_prompts import explain_prompts
 
     explain_prompts(
       options.bundle,
@@ -90,13 +90,13 @@ def _explain(options, _):
   for name in ("text_tower", "tokenizer", "unpooled", "power"):
     if getattr(options, name) not in (None, False):
       raise InputError(f"--{name} is given without --text.", 'Add e.g. --text "a dog, a cat".')
-  from ..explain_pictures import explain_pictures
+  from .explain_images import explain_pictures
 
   explain_pictures(options.bundle, options.pictures, target=options.target, **shared)
 
 
 def _explain_sentences(options):
-  from ..explain_sentences import explain_sentences, read_lines
+  from .explain_text import explain_sentences, read_lines
 
   for name in ("pictures", "text_tower", "unpooled", "power"):
     if getattr(options, name) not in (None, False, []):

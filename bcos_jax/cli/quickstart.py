@@ -29,7 +29,7 @@ def add_quickstart(commands):
 
 
 def _quickstart(options, _):
-  from ..train import quickstart
+  from ..studies import quickstart
 
   quickstart.quickstart(
     options.workdir, seed=options.seed, length=quickstart.SHORT if options.short else None

@@ -1,9 +1,5 @@
 """Flax Linen layers: exact twins of the published PyTorch modules, usable on their own."""
 
-from .attention import Attention as Attention
-from .attention import MaskedAttention as MaskedAttention
-from .attention import SelfAttention as SelfAttention
-from .attention import check_heads as check_heads
 from .drop_path import drop_path as drop_path
 from .drop_path import drop_rates as drop_rates
 from .dropout import dropout as dropout
@@ -22,4 +18,3 @@ from .pool import global_avg_pool as global_avg_pool
 from .pool import max_pool as max_pool
 from .scale import LayerScale as LayerScale
 from .sources import add_constant as add_constant
-from .windows import WindowAttention as WindowAttention

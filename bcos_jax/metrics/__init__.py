@@ -6,14 +6,7 @@ the metrics of Captum and Quantus.
 
 from .adapters import captum_explainer, quantus_explainer, to_captum, torch_module
 from .attacks import fgsm, pgd
-from .axioms import (
-  CompletenessScores,
-  StabilityScores,
-  completeness,
-  stability,
-  token_completeness,
-)
-from .contrastive import contrastive_ranks, probability_gap
+from .axioms import CompletenessScores, StabilityScores, completeness, stability, token_completeness
 from .corruptions import CORRUPTIONS, corrupt
 from .grid_pointing import (
   GridPointingResult,
@@ -40,22 +33,23 @@ from .randomization import (
   parameter_randomization,
   randomized,
 )
-from .rationales import rationale_auprc, rationale_iou_f1, rationale_token_f1
 from .robustness import RobustnessScores, robustness
 from .scores import Scores, logits_of
-from .sequence_pointing import (
-  SequencePointingScores,
-  TextPairs,
-  sequence_pointing_game,
-  text_pairs,
-)
 from .similarities import similarity
-from .text_scores import TextScores
-from .token_perturbation import (
+from .text.contrastive import contrastive_ranks, probability_gap
+from .text.perturbation import (
   TokenCurves,
   TokenPerturbation,
   token_comprehensiveness,
   token_sufficiency,
+)
+from .text.rationales import rationale_auprc, rationale_iou_f1, rationale_token_f1
+from .text.scores import TextScores
+from .text.sequence_pointing import (
+  SequencePointingScores,
+  TextPairs,
+  sequence_pointing_game,
+  text_pairs,
 )
 from .windows import strided, windowed
 

@@ -20,7 +20,7 @@ import numpy as np
 from ..attribution import METHODS
 from ..attribution import attribute_with as attribute_by_name
 from ..errors import InputError, unknown_name
-from ..explain import Explanation
+from ..explain.images import Explanation
 from .grid_pointing import attribute_with
 from .randomization import randomized
 from .scores import check_count, logits_of, maps_of

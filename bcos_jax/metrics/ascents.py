@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..attribution.task import Explained
-from ..targets import Variables
+from ..explain.targets import Variables
 
 Array = jax.Array
 

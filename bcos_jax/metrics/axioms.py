@@ -10,8 +10,8 @@ from flax import linen as nn
 import numpy as np
 
 from ..errors import InputError
-from ..explain import explain
-from ..text_explanation import TextExplanation
+from ..explain.images import explain
+from ..text.explanation import TextExplanation
 from .scores import (
   Explainer,
   Maps,
@@ -24,7 +24,7 @@ from .scores import (
   rows_of,
   usable,
 )
-from .text_scores import TextScores
+from .text.scores import TextScores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError, unknown_name
-from ..explain import Variables, explain
+from ..explain.images import Variables, explain
 from ..render.color import box_average, check_window
 from .grids import Selection, make_grid, random_grids, sample_grids, select
 from .scores import Explainer, check_count, check_maps, random_maps, rows_of

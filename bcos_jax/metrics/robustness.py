@@ -12,13 +12,7 @@ import numpy as np
 from ..errors import InputError, unknown_name
 from ..inputs import check_images
 from .grid_pointing import attribute_with
-from .scores import (
-  Explainer,
-  Scores,
-  check_targets,
-  logits_of,
-  maps_of,
-)
+from .scores import Explainer, Scores, check_targets, logits_of, maps_of
 from .similarities import SIMILARITIES, compared
 
 

@@ -17,11 +17,11 @@ from . import (
   resnet,
   simple_vit,
   swin,
-  text,
   text_decoder,
   text_encoder,
+  text_tower,
   vgg,
-  vision_transformers,
+  vision_transformer_variants,
 )
 from .clip_resnet import ClipResNet as ClipResNet
 from .convnext import ConvNeXt as ConvNeXt
@@ -30,9 +30,9 @@ from .language_model import LanguageModel as LanguageModel
 from .resnet import ResNet as ResNet
 from .simple_vit import SimpleViT as SimpleViT
 from .swin import Swin as Swin
-from .text import TextTransformer as TextTransformer
 from .text_decoder import TextDecoder as TextDecoder
 from .text_encoder import TextEncoder as TextEncoder
+from .text_tower import TextTransformer as TextTransformer
 from .vgg import VGG as VGG
 from .vision_transformer import VisionTransformer as VisionTransformer
 
@@ -44,10 +44,13 @@ _VARIANTS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
   **{name: (SimpleViT, fields) for name, fields in simple_vit.VARIANTS.items()},
   **{name: (ClipResNet, fields) for name, fields in clip_resnet.VARIANTS.items()},
   **{name: (Swin, fields) for name, fields in swin.VARIANTS.items()},
-  **{name: (TextTransformer, fields) for name, fields in text.VARIANTS.items()},
+  **{name: (TextTransformer, fields) for name, fields in text_tower.VARIANTS.items()},
   **{name: (TextEncoder, fields) for name, fields in text_encoder.VARIANTS.items()},
   **{name: (TextDecoder, fields) for name, fields in text_decoder.VARIANTS.items()},
-  **{name: (VisionTransformer, fields) for name, fields in vision_transformers.VARIANTS.items()},
+  **{
+    name: (VisionTransformer, fields)
+    for name, fields in vision_transformer_variants.VARIANTS.items()
+  },
 }
 
 

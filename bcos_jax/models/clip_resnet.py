@@ -12,10 +12,11 @@ import jax.numpy as jnp
 
 from .. import functional as F
 from ..errors import InputError, unknown_name
-from ..layers import add_constant, avg_pool, check_heads
+from ..layers import add_constant, avg_pool
 from ..ops import Ops
+from .blocks.attention import check_heads
+from .blocks.positions import resize_table
 from .image_model import ImageModel
-from .positions import resize_table
 
 Array = jax.Array
 
@@ -61,7 +62,6 @@ class AttentionPool(nn.Module):
     num_heads: Number of heads; must divide the width.
     features: Channels of the result.
     grid: Rows and columns that the table of positions was learned for.
-    detach: Explanation mode: the attention weights are constants.
 
   Parameters: `query`, `key`, `value`, `out`, `position` [1 + rows * columns, width].
   """
@@ -70,7 +70,6 @@ class AttentionPool(nn.Module):
   num_heads: int
   features: int
   grid: tuple[int, int]
-  detach: bool = False
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
@@ -87,7 +86,7 @@ class AttentionPool(nn.Module):
       return y.reshape(*y.shape[:-1], self.num_heads, -1)
 
     q, k, v = project("query", x[:, :1]), project("key", x), project("value", x)
-    y = self.ops.attend(q, k, v, detach=self.detach).reshape(n, width)
+    y = self.ops.attend(q, k, v).reshape(n, width)
     return self.ops.linear(self.features, name="out")(y)
 
   def _positions(self, grid: tuple[int, int], width: int) -> Array:
@@ -109,14 +108,13 @@ class UnpooledHead(nn.Module):
 
   ops: Ops
   features: int
-  detach: bool = False
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Maps [N, H, W, width] to unit vectors [N, H, W, features]."""
     x = self.ops.linear(x.shape[-1], name="value")(x)
     x = self.ops.dense(self.features, name="out")(x)
-    return F.unit_length(x, detach=self.detach)
+    return F.unit_length(x)
 
 
 class ClipResNet(ImageModel):
@@ -165,12 +163,11 @@ class ClipResNet(ImageModel):
     return self._pool(x).astype("float32")
 
   def _pool(self, x: Array) -> Array:
-    detach = self.ops.detach
     if self.pooling == "none":
-      return UnpooledHead(self.ops, self.features, detach=detach, name="attnpool")(x)
+      return UnpooledHead(self.ops, self.features, name="attnpool")(x)
     heads = x.shape[-1] // 64
     grid = (self.image_size // self.reduction,) * 2
-    pool = AttentionPool(self.ops, heads, self.features, grid, detach=detach, name="attnpool")
+    pool = AttentionPool(self.ops, heads, self.features, grid, name="attnpool")
     return pool(x)
 
   @property

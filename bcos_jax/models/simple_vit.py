@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ..errors import InputError
 from ..layers import add_constant
 from ..ops import Ops
+from .blocks.attention import SelfAttention
 from .image_model import ImageModel
 
 Array = jax.Array
@@ -57,7 +58,7 @@ class EncoderBlock(nn.Module):
   def __call__(self, x: Array) -> Array:
     ops = self.ops
     y = ops.layer_norm(name="attn_norm")(x)
-    x = x + ops.attention(self.num_heads, name="attn")(y)
+    x = x + SelfAttention(ops, self.num_heads, name="attn")(y)
     y = ops.layer_norm(name="ff_norm")(x)
     y = ops.dense(self.mlp_dim, name="ff_linear1")(y)
     return x + ops.dense(x.shape[-1], gate="gelu", name="ff_linear2")(y)

@@ -16,6 +16,7 @@ from .. import functional as F
 from ..errors import InputError, unknown_name
 from ..layers import global_avg_pool
 from ..ops import Ops
+from .blocks.windows import WindowAttention
 from .image_model import ImageModel
 from .simple_vit import patchify
 
@@ -92,7 +93,8 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     ops, width = self.ops, x.shape[-1]
-    attention = ops.window_attention(
+    attention = WindowAttention(
+      ops,
       self.num_heads,
       self.window,
       self.shift,

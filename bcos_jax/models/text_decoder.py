@@ -17,6 +17,7 @@ from .. import functional as F
 from ..errors import InputError
 from ..layers import dropout
 from ..ops import Ops
+from .blocks.attention import MaskedAttention
 from .language_model import (
   FeedForward,
   LanguageModel,
@@ -63,8 +64,9 @@ class DecoderLayer(nn.Module):
     bias: Array | None = None,
     rotary: Rotary | None = None,
   ) -> Array:
-    """Maps [N, L, D] to [N, L, D]; `bias` and `rotary` as for `layers.MaskedAttention`."""
-    attention = self.ops.masked_attention(
+    """Maps [N, L, D] to [N, L, D]; `bias` and `rotary` as for `MaskedAttention`."""
+    attention = MaskedAttention(
+      self.ops,
       self.num_heads,
       kv_heads=self.kv_heads,
       head_dim=self.head_dim,

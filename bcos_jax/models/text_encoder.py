@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from .. import functional as F
 from ..layers import dropout
 from ..ops import Ops
+from .blocks.attention import MaskedAttention
 from .language_model import (
   FeedForward,
   LanguageModel,
@@ -48,9 +49,9 @@ class EncoderLayer(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool = False, bias: Array | None = None) -> Array:
-    """Maps [N, L, D] to [N, L, D]; `bias` as for `layers.MaskedAttention`."""
+    """Maps [N, L, D] to [N, L, D]; `bias` as for `MaskedAttention`."""
     ops = self.ops
-    y = ops.masked_attention(self.num_heads, dropout=self.attention_dropout, name="attn")(
+    y = MaskedAttention(ops, self.num_heads, dropout=self.attention_dropout, name="attn")(
       x, train, bias
     )
     y = dropout(self, y, self.dropout * self.attention_branch_dropout, train)

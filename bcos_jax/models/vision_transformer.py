@@ -15,8 +15,9 @@ from .. import functional as F
 from ..errors import InputError, unknown_name
 from ..layers import add_constant, global_avg_pool
 from ..ops import Ops
+from .blocks.attention import Attention
+from .blocks.positions import Grid, resize_table, rotary_angles
 from .image_model import ImageModel
-from .positions import Grid, resize_table, rotary_angles
 from .simple_vit import patchify
 
 Array = jax.Array
@@ -143,9 +144,9 @@ class EncoderBlock(nn.Module):
   def __call__(self, x: Array, rotary: tuple[Array, Array] | None = None) -> Array:
     ops = self.ops
     y = ops.layer_norm(eps=self.norm_eps, name="norm1")(x)
-    y = ops.projected_attention(
-      self.num_heads, use_bias=self.qkv_bias, key_bias=self.key_bias, name="attn"
-    )(y, rotary=rotary)
+    y = Attention(ops, self.num_heads, use_bias=self.qkv_bias, key_bias=self.key_bias, name="attn")(
+      y, rotary=rotary
+    )
     x = x + self._scaled(y, "layer_scale1")
     y = ops.layer_norm(eps=self.norm_eps, name="norm2")(x)
     y = Mlp(ops, self.mlp_dim, self.activation, self.gated_mlp, name="mlp")(y)
@@ -175,7 +176,7 @@ class AttentionPool(nn.Module):
     ops, width = self.ops, x.shape[-1]
     probe = self.param("probe", _token_init, (1, width), ops.param_dtype)
     probe = jnp.broadcast_to(probe.astype(x.dtype), (x.shape[0], 1, width))
-    y = ops.projected_attention(self.num_heads, name="attn")(x, asking=probe)
+    y = Attention(ops, self.num_heads, name="attn")(x, asking=probe)
     branch = ops.layer_norm(eps=self.norm_eps, name="norm")(y)
     y = y + Mlp(ops, self.mlp_dim, self.activation, name="mlp")(branch)
     return y[:, 0]

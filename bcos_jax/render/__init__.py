@@ -12,13 +12,13 @@ render.report("report.html", "My network", [render.Entry(ex, 0, labels)])
 from .color import contribution_map, cutoff_of, overlay, rgba, rgba_from
 from .comparison import comparison
 from .figure import figure, figures
-from .heats import TextHeat, explained_text, text_heat
-from .plain_texts import text_latex, text_terminal
 from .plots import Panel, bars, curves
 from .prompts import prompts
 from .report import Entry, report
-from .texts import text_html, text_report
-from .views import Options, View, view
+from .text.heat_maps import TextHeat, explained_text, text_heat
+from .text.html import text_html, text_report
+from .text.plain import text_latex, text_terminal
+from .views import Options, View, options_for, view
 
 __all__ = [
   "Entry",
@@ -34,6 +34,7 @@ __all__ = [
   "explained_text",
   "figure",
   "figures",
+  "options_for",
   "overlay",
   "prompts",
   "report",

@@ -12,7 +12,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from . import files
+from ..io import files
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from . import canvas, color, files
+from ..io import files
+from . import canvas, color
 from .figure import completeness, headline, percent
 from .views import Options, View, view
 

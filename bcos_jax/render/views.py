@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError, unknown_name
+from ..ops import Ops
 from . import color
 
 PROBABILITIES = ("sigmoid", "softmax")
@@ -47,6 +48,13 @@ class Options:
       raise InputError(
         f"background={self.background}, expected a grey level in [0, 1].", "Use 1 for white."
       )
+
+
+def options_for(ops: Ops, side: int) -> Options:
+  """Returns how to draw explanations of pictures of this many pixels per side."""
+  # The published averaging window of 15 is for pictures of 224 pixels.
+  smooth = max(1, round(15 * side / 224)) | 1
+  return Options(smooth=smooth, probability=ops.probability)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,9 +15,8 @@ import pathlib
 import shlex
 import time
 
-from bcos_jax.errors import unknown_name
-from bcos_jax.pretrained import check_writable
-
+from ..errors import unknown_name
+from ..io.bundles import check_writable
 from . import (
   alignment,
   b_sweep,
@@ -28,7 +27,7 @@ from . import (
   robustness,
   sanity,
   speedup,
-  texts,
+  text,
 )
 from .lab import SETTINGS, Lab
 from .study import Findings
@@ -44,7 +43,7 @@ STUDIES: dict[str, Callable[..., Findings]] = {
   "robustness": robustness.study,
   "alignment": alignment.study,
   "clip": clip.study,
-  "texts": texts.study,
+  "texts": text.study,
 }
 """Every study by name."""
 

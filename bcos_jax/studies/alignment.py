@@ -5,11 +5,10 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from bcos_jax import metrics, render
-from bcos_jax.train import knn, probe
-from bcos_jax.train.loop import TrainResult
-from bcos_jax.train.start import Network, without_head
-
+from .. import metrics, render
+from ..train.loop import TrainResult
+from ..train.probes import knn, probe
+from ..train.start import Network, without_head
 from . import frozen
 from .frozen import Worth
 from .lab import Lab, Pictures

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bcos_jax import render
-
+from .. import render
 from .lab import Lab, Measures
 from .study import Findings
 from .tables import Table

@@ -10,13 +10,14 @@ import jax
 import numpy as np
 
 import bcos_jax
-from bcos_jax import TextTower, pretrained, render, zero_shot
-from bcos_jax.train import heads, knn
-from bcos_jax.train.data import captions, open_dataset
-from bcos_jax.train.loop import TrainResult
-from bcos_jax.train.objectives import pairs
-from bcos_jax.train.start import Network
 
+from .. import TextTower, render, zero_shot
+from ..io import bundles
+from ..train.data import captions, open_dataset
+from ..train.loop import TrainResult
+from ..train.objectives import pairs
+from ..train.probes import heads, knn
+from ..train.start import Network
 from . import frozen
 from .alignment import BEGUN, STUDENT, TEACHER, bars, pointing, points
 from .frozen import Worth
@@ -83,7 +84,7 @@ def _trained(lab: Lab) -> tuple[TrainResult, TextTower, dict[str, Network]]:
 
 
 def _towers(network: Network, result: TrainResult, text: TextTower) -> zero_shot.Towers:
-  image = pretrained.make_bundle(*network, preprocess=result.preprocess)
+  image = bundles.make_bundle(*network, preprocess=result.preprocess)
   return zero_shot.Towers.of(image, text)
 
 

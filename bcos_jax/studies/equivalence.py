@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 import bcos_jax
-from bcos_jax import BcosOps, StandardOps, render
-from bcos_jax.abstract import abstract_variables
 
+from .. import BcosOps, StandardOps, render
+from ..variables import abstract_variables
 from .lab import Lab
 from .study import Findings
 from .tables import Table

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from bcos_jax import InputError, attribution, metrics
-from bcos_jax.inputs import Preprocess
-from bcos_jax.metrics.scores import maps_of
-from bcos_jax.train import features, knn, probe
-from bcos_jax.train.data import open_dataset, pipeline
-from bcos_jax.train.features import Features
-from bcos_jax.train.start import Network
-
+from .. import InputError, attribution, metrics
+from ..inputs import Preprocess
+from ..metrics.scores import maps_of
+from ..train.data import open_dataset, pipeline
+from ..train.probes import features, knn, probe
+from ..train.probes.features import Features
+from ..train.start import Network
 from .lab import Lab, Pictures
 
 METHODS = (

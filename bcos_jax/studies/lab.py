@@ -18,13 +18,15 @@ from ml_collections import ConfigDict
 import numpy as np
 
 import bcos_jax
-from bcos_jax import metrics
-from bcos_jax.errors import unknown_name
-from bcos_jax.inputs import Preprocess
-from bcos_jax.train import measure, start
-from bcos_jax.train.config import PREFIX, load_config
-from bcos_jax.train.data import open_dataset, pipeline
-from bcos_jax.train.loop import TrainResult, train
+
+from .. import metrics
+from ..errors import unknown_name
+from ..inputs import Preprocess
+from ..train import start
+from ..train.config import PREFIX, load_config
+from ..train.data import open_dataset, pipeline
+from ..train.evaluation import image_metrics
+from ..train.loop import TrainResult, train
 
 Say = Callable[[str], None]
 
@@ -235,7 +237,7 @@ class Lab:
     images, labels = pipeline.to_arrays(examples)
     dataset = examples.dataset
     masked = "mask" in dataset.source[0]
-    regions = measure.regions(prepare, dataset, range(len(images))) if masked else None
+    regions = image_metrics.regions(prepare, dataset, range(len(images))) if masked else None
     return Pictures(images=images, labels=labels, names=dataset.label_names, regions=regions)
 
   def logits(self, result: TrainResult) -> np.ndarray:

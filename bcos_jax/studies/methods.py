@@ -8,9 +8,8 @@ import dataclasses
 import jax
 import numpy as np
 
-from bcos_jax import InputError, attribution, metrics, render
-from bcos_jax.train.loop import TrainResult
-
+from .. import InputError, attribution, metrics, render
+from ..train.loop import TrainResult
 from .lab import Lab, standard_error
 from .study import Findings
 from .tables import Table

@@ -5,8 +5,7 @@ Six differences, each switched alone, and ways to change B and the biases other 
 
 from __future__ import annotations
 
-from bcos_jax import InputError, render
-
+from .. import InputError, render
 from .lab import Lab, Measures
 from .study import Findings
 from .tables import Table

@@ -8,9 +8,8 @@ import dataclasses
 import jax
 import numpy as np
 
-from bcos_jax import attribution, metrics, render
-from bcos_jax.train.loop import TrainResult
-
+from .. import attribution, metrics, render
+from ..train.loop import TrainResult
 from .lab import Lab, Pictures
 from .study import Findings
 from .tables import Table

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bcos_jax import render
-from bcos_jax.train.loop import TrainResult
-
+from .. import render
+from ..train.loop import TrainResult
 from .lab import Lab
 from .study import Findings
 from .tables import Table

@@ -7,9 +7,9 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING
 
-from bcos_jax import render
-from bcos_jax.render import canvas, files
-
+from .. import render
+from ..io import files
+from ..render import canvas
 from .tables import Table
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ import jax
 import numpy as np
 
 import bcos_jax
-from bcos_jax import TextReader
-from bcos_jax.errors import InputError, unknown_name
-from bcos_jax.tokens import marked_tokens
-from bcos_jax.train.config import load_config
-from bcos_jax.train.data import TextDataset, open_texts
-from bcos_jax.train.loop import TrainResult, train
 
+from .. import TextReader
+from ..errors import InputError, unknown_name
+from ..text.tokens import marked_tokens
+from ..train.config import load_config
+from ..train.data import TextDataset, open_texts
+from ..train.loop import TrainResult, train
 from .lab import Say
 
 DATASET = "reviews"

@@ -10,7 +10,7 @@ zero_shot.retrieve(scores.T, k=5)                                # images for ea
 ```
 """
 
-from ..texts import TextTower
+from ..text.towers import TextTower
 from . import templates
 from .classifier import Prediction, ZeroShot, image_features
 from .retrieval import recall, retrieve

@@ -13,9 +13,9 @@ import numpy as np
 
 from ..batches import in_batches
 from ..errors import InputError
+from ..explain.targets import blaming_variables
 from ..inputs import check_images
-from ..targets import blaming_variables
-from ..texts import check_features
+from ..text.towers import check_features
 from .similarity import COSINE, Similarity
 
 Array = jax.Array

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from ..errors import InputError
-from ..pretrained import Bundle
-from ..texts import BATCH_SIZE, TextTower, check_features
+from ..io.bundles import Bundle
+from ..text.towers import BATCH_SIZE, TextTower, check_features
 from . import classifier
 from .similarity import COSINE, Similarity
 

@@ -12,7 +12,7 @@ import torch
 
 from bcos_jax.convert import verify
 from bcos_jax.convert.state_dict import KEYS
-from bcos_jax.pretrained import Bundle
+from bcos_jax.io.bundles import Bundle
 
 _stand_in: torch.library.Library | None = None
 

@@ -14,7 +14,7 @@ import bcos_jax  # noqa: E402
 from bcos_jax import BcosOps, attribution, metrics  # noqa: E402
 
 from ..common import ROOT, filled, photos, rel, tiny  # noqa: E402
-from ..test_metrics import SIX, linear, refused  # noqa: E402
+from ..metrics.test_metrics import SIX, linear, refused  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::UserWarning")]
 

@@ -5,9 +5,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-torch` only")
 
-from bcos_jax import StandardOps, convert, create, pretrained  # noqa: E402
+from bcos_jax import StandardOps, convert, create  # noqa: E402
 from bcos_jax.convert import verify  # noqa: E402
 from bcos_jax.convert.keys import Keys  # noqa: E402
+from bcos_jax.io import bundles  # noqa: E402
 
 from ..common import filled, quick_compilation  # noqa: E402
 from . import live  # noqa: E402
@@ -57,7 +58,7 @@ def _timm(state):
 
 def test_timm():
   model = create("clip_resnet_test", ops=StandardOps(), **FIELDS)
-  state = convert.to_state_dict(pretrained.make_bundle(model, filled(model)), "openai_clip")
+  state = convert.to_state_dict(bundles.make_bundle(model, filled(model)), "openai_clip")
   state = {key if key.startswith("visual.") else f"visual.{key}": t for key, t in state.items()}
   text = {
     "positional_embedding": np.ones((5, 4), np.float32),

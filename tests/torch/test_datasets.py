@@ -7,7 +7,7 @@ datasets = pytest.importorskip("datasets", reason="installed by `make test-torch
 
 from bcos_jax import InputError  # noqa: E402
 from bcos_jax.configs import common  # noqa: E402
-from bcos_jax.train.data import text_sources, text_splits  # noqa: E402
+from bcos_jax.train.data.text import sources, splits  # noqa: E402
 
 pytestmark = pytest.mark.torch
 TEXTS = ["good", "bad", "fine, and more", "poor"]
@@ -30,23 +30,23 @@ def folder(tmp_path):
 def test_splits_and_their_classes(folder):
   data = common.language_model().data
   data.update(folder=str(folder), text="sentence", test_split="validation")
-  train, test = text_splits.open_text_splits(data)
+  train, test = splits.open_text_splits(data)
   assert list(train.texts) == TEXTS and train.labels.tolist() == [1, 0, 1, 0]
   assert list(test.texts) == [TEXTS[2], TEXTS[1]] and test.labels.tolist() == [1, 0]
   assert train.label_names == test.label_names == ("neg", "pos")
-  again = text_splits.open_text_split(str(folder), "validation", text="sentence")
+  again = splits.open_text_split(str(folder), "validation", text="sentence")
   np.testing.assert_array_equal(again.labels, test.labels)
 
 
 def test_one_part_whose_labels_are_words(tmp_path):
   _dataset(("up", "down", "up", "down"), names=()).save_to_disk(tmp_path / "saved")
-  read = text_sources.read_hugging_face(tmp_path / "saved", text="sentence")
+  read = sources.read_hugging_face(tmp_path / "saved", text="sentence")
   assert read.label_names == ("down", "up") and read.labels.tolist() == [1, 0, 1, 0]
 
 
 def test_what_cannot_be_read_is_told(folder):
   def read(where=folder, split="train", **columns):
-    return text_sources.read_hugging_face(where, split, **columns)
+    return sources.read_hugging_face(where, split, **columns)
 
   for call, message in (
     (lambda: read(split="trian", text="sentence"), "Unknown split.*Did you mean 'train'"),
@@ -64,4 +64,4 @@ def test_what_cannot_be_read_is_told(folder):
 def test_labels_outside_of_the_classes_are_refused(tmp_path):
   _dataset((1, -1, 0, 1)).save_to_disk(tmp_path / "saved")
   with pytest.raises(InputError, match="Unknown label"):
-    text_sources.read_hugging_face(tmp_path / "saved", text="sentence")
+    sources.read_hugging_face(tmp_path / "saved", text="sentence")

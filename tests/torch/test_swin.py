@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-
 
 import bcos_jax  # noqa: E402
 from bcos_jax import BcosOps, convert  # noqa: E402
-from bcos_jax.convert import swin  # noqa: E402
+from bcos_jax.convert.architectures import swin  # noqa: E402
 from bcos_jax.errors import InputError  # noqa: E402
 
 from ..common import applied, photos, quick_compilation, rel  # noqa: E402

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-torch` only")
 
 from bcos_jax import convert  # noqa: E402
-from bcos_jax.convert import text  # noqa: E402
+from bcos_jax.convert.architectures import text_tower  # noqa: E402
 
 from ..common import flat, quick_compilation  # noqa: E402
 from . import live  # noqa: E402
@@ -89,7 +89,7 @@ def test_hugging_face(name, tmp_path):
   network = _network(*CASES[name])
   state = _saved(network, tmp_path)
   attributes = {**network.config.to_dict(), "architectures": [type(network).__name__]}
-  reader = text.READERS[network.config.model_type]
+  reader = text_tower.READERS[network.config.model_type]
   fields = reader.read(attributes, network.config.to_diff_dict())
   pools = {"clip": "eos", "clip_gelu": "eos", "clip_legacy_end": "highest"}
   assert fields.get("pool") == pools.get(name)

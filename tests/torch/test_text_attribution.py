@@ -11,8 +11,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-torch` only")
 
-from bcos_jax.attribution import texts as methods  # noqa: E402
-from bcos_jax.attribution.texts import TextTask  # noqa: E402
+from bcos_jax.attribution import text as methods  # noqa: E402
+from bcos_jax.attribution.text import TextTask  # noqa: E402
 
 from ..common import rel  # noqa: E402
 

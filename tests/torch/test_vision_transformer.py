@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-
 
 import bcos_jax  # noqa: E402
 from bcos_jax import BcosOps, convert  # noqa: E402
-from bcos_jax.convert import vision_transformer  # noqa: E402
+from bcos_jax.convert.architectures import vision_transformer  # noqa: E402
 
 from ..common import applied, filled, flat, photos, quick_compilation, rel, tiny  # noqa: E402
 from . import aloe_oracle, live  # noqa: E402

@@ -7,7 +7,7 @@ from .sources import Dataset as Dataset
 from .sources import open_dataset as open_dataset
 from .sources import with_label_noise as with_label_noise
 from .splits import open_splits as open_splits
-from .text_pipeline import TextExamples as TextExamples
-from .text_sources import TextDataset as TextDataset
-from .text_sources import open_texts as open_texts
-from .text_sources import read_texts as read_texts
+from .text.pipeline import TextExamples as TextExamples
+from .text.sources import TextDataset as TextDataset
+from .text.sources import open_texts as open_texts
+from .text.sources import read_texts as read_texts

@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 from ..config import TEXT_OBJECTIVES
 from .feed import Feed as Feed
 from .feed import Spec as Spec
-from .pictures import Pictures as Pictures
-from .pictures import picture_batch
-from .texts import Texts as Texts
-from .texts import text_batch
+from .images import Pictures as Pictures
+from .images import picture_batch
+from .text import Texts as Texts
+from .text import text_batch
 
 
 def open_feed(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Feed:

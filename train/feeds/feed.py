@@ -17,7 +17,7 @@ from bcos_jax.errors import InputError
 
 from .. import sharding
 from ..data import Dataset
-from ..metrics import MetricWriter
+from ..monitor.writer import MetricWriter
 from ..state import TrainState
 
 Hook = Callable[[int, TrainState], None]

@@ -8,5 +8,5 @@ from .objective import Objective as Objective
 from .pairs import Pairs as Pairs
 from .supervised import Supervised as Supervised
 from .teacher import Teacher as Teacher
-from .texts import TextLabels as TextLabels
-from .texts import TokenPrediction as TokenPrediction
+from .text import TextLabels as TextLabels
+from .text import TokenPrediction as TokenPrediction

@@ -19,15 +19,7 @@ import jax.numpy as jnp
 from bcos_jax.errors import InputError, unknown_name
 
 from .objective import Objective
-from .teacher import (
-  Teacher,
-  blocks_of,
-  capture,
-  check_features,
-  check_width,
-  cosine,
-  tokens_of,
-)
+from .teacher import Teacher, blocks_of, capture, check_features, check_width, cosine, tokens_of
 
 PyTree = Any
 PICKERS = ("published", "corrected")

@@ -10,22 +10,23 @@ from ml_collections import ConfigDict
 
 import bcos_jax
 from bcos_jax import StandardOps
-from bcos_jax.abstract import abstract_variables
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.inputs import Encoding, Preprocess
 from bcos_jax.models import TextTransformer
-from bcos_jax.tokenizer import word_tokenizer
+from bcos_jax.text.tokenizer import word_tokenizer
+from bcos_jax.variables import abstract_variables
 
-from .. import losses, sharding, start
+from .. import sharding, start
 from ..config import TEXT_OBJECTIVES
 from ..data import captions
+from . import losses
 from .alignment import Alignment, pick_depths
 from .contrast import Contrast
 from .objective import Objective
 from .pairs import Pairs
 from .supervised import Supervised
 from .teacher import Teacher, blocks_of
-from .texts import TextLabels, TokenPrediction
+from .text import TextLabels, TokenPrediction
 
 NAMES = ("supervised", *TEXT_OBJECTIVES, "align", "clip", "pairs")
 _NEGATIVES = ("global", "device")

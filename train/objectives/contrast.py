@@ -12,7 +12,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from .. import losses
+from . import losses
 from .objective import OWN, Objective
 from .teacher import Teacher, check_features, check_width, unit
 

@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bcos_jax import pretrained
 from bcos_jax.errors import InputError
+from bcos_jax.io import bundles
 from bcos_jax.models import TextTransformer
-from bcos_jax.tokenizer import Tokenizer
+from bcos_jax.text.tokenizer import Tokenizer
 
-from .. import losses
 from ..data import Dataset, captions
+from . import losses
 from .objective import OWN, Objective
 from .teacher import check_features, unit
 
@@ -107,7 +107,7 @@ class Pairs(Objective):
   def save(self, folder: pathlib.Path, params: Any) -> None:
     """Writes the text tower, with the scale of the cosines, and its tokenizer."""
     own = jax.tree.map(np.asarray, params[OWN])
-    pretrained.save(
+    bundles.save(
       folder / TEXT,
       self.text,
       {"params": own["text"]},

@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from ..losses import Loss
+from .losses import Loss
 from .objective import Objective
 
 

@@ -1,0 +1,270 @@
+"""What `bcos-jax convert` and `bcos-jax bcosify` do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import os
+import pathlib
+import sys
+
+import numpy as np
+import tqdm
+
+import bcos_jax
+
+from .. import models, ops
+from ..convert import original, report, targets, verify
+from ..convert.convert import Plan, plan
+from ..errors import InputError
+from ..io import bundles
+from ..variables import num_parameters
+
+Say = Callable[[str], object]
+_VERIFIED_TOKENS = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choices:
+  """The options of a conversion; see `convert.from_pretrained` for those not said here.
+
+  Attributes:
+    to: What to write, one of `targets.names()`.
+    dry_run: Stops before anything is read or written.
+    verify: Compares with the PyTorch original before writing.
+    verify_images: Pictures to compare on besides the fixed random ones.
+    every_key: One line per tensor in the table.
+  """
+
+  architecture: str | None = None
+  source: str | None = None
+  dtype: str | None = None
+  num_classes: int | None = None
+  ema: bool = False
+  download: bool = False
+  default_preprocess: bool = False
+  allow_nonfinite: bool = False
+  to: str = targets.BUNDLE
+  dry_run: bool = False
+  verify: bool = False
+  verify_images: Sequence[str | os.PathLike] = ()
+  every_key: bool = False
+
+
+def convert(
+  source: str | os.PathLike, destination: str | os.PathLike, choices: Choices, say: Say = print
+) -> pathlib.Path | None:
+  """Converts a checkpoint to a bundle, or a bundle to another layout.
+
+  Args:
+    source: A checkpoint file, a folder, a hub id, or a bundle.
+    destination: What to write; complete, or not there.
+    choices: The options.
+    say: Prints a line.
+
+  Returns:
+    What was written; None after a dry run.
+
+  Raises:
+    InputError: The source cannot be read or does not fit, the target cannot be written, or the
+      result departs from the original.
+  """
+  target = targets.check(destination, choices.to)
+  if bundles.is_bundle(pathlib.Path(source)):
+    return _back(source, target, choices, say)
+  made = plan(
+    source,
+    choices.architecture,
+    source=choices.source,
+    dtype=choices.dtype,
+    num_classes=choices.num_classes,
+    ema=choices.ema,
+    download=choices.download,
+    default_preprocess=choices.default_preprocess,
+  )
+  for line in report.lines(made, every_key=choices.every_key):
+    say(line)
+  if choices.dry_run:
+    say(f"dry run: nothing is written to {str(target)!r}")
+    return None
+  size = sum(made.state[key].nbytes for row in made.rows if row.targets for key in row.sources)
+  with tqdm.tqdm(
+    total=size, unit="B", unit_scale=True, desc="reading", disable=not sys.stderr.isatty()
+  ) as bar:
+    verified = choices.verify or bool(choices.verify_images)
+    bundle = made.bundle(
+      allow_nonfinite=choices.allow_nonfinite,
+      progress=bar.update,
+      lazy=choices.to == targets.BUNDLE and not verified,
+    )
+    if verified:
+      _verify(made, bundle, choices.verify_images, say)
+    written = targets.write(bundle, target, choices.to)
+  say(f"written: {written}")
+  return written
+
+
+def _back(
+  source: str | os.PathLike, target: pathlib.Path, choices: Choices, say: Say
+) -> pathlib.Path | None:
+  """Writes a bundle in another layout."""
+  if choices.to == targets.BUNDLE:
+    raise InputError(
+      f"{str(source)!r} is a bundle already.",
+      "Give --to, such as --to=huggingface; bcos-jax bcosify makes a B-cos network of it.",
+    )
+  bundle = bcos_jax.load(source)
+  say(
+    f"{bundle.config['architecture']} of {str(source)!r}: "
+    f"{num_parameters(bundle.model):,} parameters to the layout {choices.to!r}"
+  )
+  if choices.dry_run:
+    say(f"dry run: nothing is written to {str(target)!r}")
+    return None
+  written = targets.write(bundle, target, choices.to)
+  say(f"written: {written}")
+  return written
+
+
+def _verify(made: Plan, bundle: bundles.Bundle, pictures: Sequence, say: Say) -> None:
+  """Compares a conversion with its original, where that can be built.
+
+  Raises:
+    InputError: Naming the first layer that departs.
+  """
+  network, about = original.build(made)
+  if network is None:
+    say(f"not verified against PyTorch: {about}. Every key and shape fits all the same.")
+    return
+  exact = _in_float32(made, bundle)
+  if pictures:
+    _verify_reading(made, bundle, pictures, about, say)
+  for name, inputs in _inputs(exact, pictures):
+    checks = verify.compare(network, exact, made.keys, inputs)
+    worst = max(checks, key=lambda check: check.error)
+    first = next((check for check in checks if not check.agrees), None)
+    if first is not None:
+      raise InputError(
+        f"The network departs from {about} on {name}, first at {first.torch!r} "
+        f"({first.flax!r}): relative difference {first.error:.2e}.",
+        "Nothing was written. Check --architecture and --source; if they are right, report it.",
+      )
+    say(
+      f"verified against {about} on {name}: {_counted(checks)}; "
+      f"largest relative difference {worst.error:.1e} ({worst.torch})"
+    )
+
+
+def _counted(checks: Sequence[verify.Check]) -> str:
+  ends = {verify.OUTPUT: "outputs", verify.GRADIENT: "input gradients"}
+  layers = sum(check.torch not in ends for check in checks)
+  said = [ends[check.torch] for check in checks if check.torch in ends]
+  return f"{layers} layers, {' and '.join(said)}"
+
+
+def _verify_reading(
+  made: Plan, bundle: bundles.Bundle, pictures: Sequence, about: str, say: Say
+) -> None:
+  """Compares what becomes of pictures before the network sees them.
+
+  Raises:
+    InputError: They are scaled, cropped or normalised differently.
+  """
+  theirs = None
+  if made.described.reading is not None:
+    theirs = original.read_pictures(made, pictures)
+  if theirs is None:
+    say("not verified: how pictures are read; the source has nothing to compare with")
+    return
+  encode = bundle.model.ops.encoding
+  ours = np.asarray(encode(np.stack([bundle.preprocess(picture) for picture in pictures])))
+  error = verify.error(theirs, ours)
+  if not error <= verify.TOLERANCE:
+    raise InputError(
+      f"Pictures are read differently from {about}: {list(ours.shape)} and {list(theirs.shape)}, "
+      f"relative difference {error:.2e}.",
+      "Nothing was written. --default_preprocess takes the architecture's own; report it.",
+    )
+  say(f"verified against {about}: how pictures are read; relative difference {error:.1e}")
+
+
+def _in_float32(made: Plan, bundle: bundles.Bundle) -> bundles.Bundle:
+  """Returns the network with the numbers of the original, where fewer digits were asked for."""
+  if made.model.ops.param_dtype == "float32" and not made.keep_dtypes:
+    return bundle
+  ops_ = dataclasses.replace(made.model.ops, param_dtype="float32")
+  made = dataclasses.replace(made, model=made.model.clone(ops=ops_), keep_dtypes=False)
+  return made.bundle(allow_nonfinite=True)
+
+
+def _inputs(bundle: bundles.Bundle, pictures: Sequence) -> list[tuple[str, np.ndarray]]:
+  """Returns what to compare on: fixed random inputs, and the given pictures."""
+  spec, rng = bundle.model.input_spec, np.random.default_rng(0)
+  if not np.issubdtype(spec.dtype, np.floating):
+    if pictures:
+      raise InputError("The network reads no pictures.", "Leave out --verify_images.")
+    length = spec.shape[1]
+    if isinstance(bundle.model, models.LanguageModel):  # whose contexts may be very long
+      length = min(length, _VERIFIED_TOKENS)
+    tokens = rng.integers(0, bundle.model.vocab_size, (2, length))
+    return [("random tokens", tokens.astype(np.int32))]
+  encode, colors = bundle.model.ops.encoding, bundle.model.ops.encoding.colors
+  images = rng.random((2, *spec.shape[1:3], colors), np.float32)
+  given = [("fixed random pictures", images)]
+  if pictures:
+    given.append(
+      (f"{len(pictures)} given pictures", np.stack([bundle.preprocess(p) for p in pictures]))
+    )
+  return [(name, np.asarray(encode(images))) for name, images in given]
+
+
+def bcosify(
+  source: str | os.PathLike,
+  destination: str | os.PathLike,
+  fields: dict[str, object],
+  *,
+  fold_mean: bool = True,
+  say: Say = print,
+) -> pathlib.Path:
+  """Writes the B-cosified network of a bundle.
+
+  Args:
+    source: A bundle of a conventional network.
+    destination: Folder of the new bundle.
+    fields: Fields of the family: `family` and others, as for `ops.from_dict`.
+    fold_mean: As for `bcos_jax.bcosify`.
+    say: Prints a line.
+
+  Returns:
+    The new bundle's folder.
+
+  Raises:
+    InputError: A network that cannot be B-cosified, unknown fields, or a place that cannot be
+      written.
+  """
+  folder = bundles.check_replaceable(destination)
+  family = ops.from_dict({"family": "bcos", **fields})
+  bundle = bcos_jax.load(source)
+  model, variables = bcos_jax.bcosify(
+    bundle.model, bundle.variables, ops=family, fold_mean=fold_mean
+  )
+  written = bcos_jax.save(
+    folder,
+    model,
+    variables,
+    preprocess=bundle.preprocess,
+    labels=bundle.labels,
+    tokenizer=bundle.tokenizer,
+    provenance={
+      "source": "bcosification",
+      "bcosified": {"from": bundle.config["provenance"], "fold_mean": fold_mean},
+    },
+  )
+  counts = [num_parameters(network) for network in (bundle.model, model)]
+  kept = "kept" if family.use_bias else "removed"
+  say(
+    f"{bundle.config['architecture']}: {counts[0]:,} parameters, B-cosified {counts[1]:,}; "
+    f"B={family.b:g}, biases {kept}, pool {family.pool}"
+  )
+  say(f"written: {written}")
+  return written

@@ -1,0 +1,173 @@
+"""What `bcos-jax probe` does: features, a probe, nearest neighbours, and the joined network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import os
+import pathlib
+
+import bcos_jax
+
+from ..errors import InputError
+from ..io import bundles
+from ..train.data import Dataset, open_dataset, pipeline
+from ..train.probes import features, heads, knn, probe
+from ..train.probes.features import Features
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choices:
+  """What to compute, and from what.
+
+  Attributes:
+    dataset: TFDS name.
+    train_split: Split to train on.
+    test_split: Split to measure on.
+    data_dir: See `data.open_dataset`.
+    folder: Where features are kept, or None.
+    damaged: `fail` or `skip`: pictures that cannot be read.
+    image_batch: Images at a time, for the features.
+    workers: Decoding processes.
+    options: Of the probe.
+    knn: Number of neighbours; 0 for none.
+    metric: Of the neighbours.
+    teacher: Folder of another network, whose neighbours' predictions are compared, or None.
+    output: Folder of the joined network's bundle, or None.
+  """
+
+  dataset: str
+  train_split: str = "train"
+  test_split: str = "test"
+  data_dir: str = ""
+  folder: pathlib.Path | None = None
+  damaged: str = "fail"
+  image_batch: int = 64
+  workers: int = 0
+  options: probe.Options = dataclasses.field(default_factory=probe.Options)
+  knn: int = 20
+  metric: str = "euclidean"
+  teacher: pathlib.Path | None = None
+  output: pathlib.Path | None = None
+
+
+def run(bundle: str | os.PathLike, choices: Choices, say: Say = print) -> probe.Probe:
+  """Probes a bundle and says what was found, line by line.
+
+  Args:
+    bundle: Folder of a network.
+    choices: See `Choices`.
+    say: Prints a line.
+
+  Raises:
+    InputError: See `features.extract`, `probe.fit`, `knn.classify` and `heads.join`; whatever
+      can be told from the arguments is told before any work.
+  """
+  network = bcos_jax.load(bundle)
+  options = choices.options.resolved(network.model)
+  splits = [
+    open_dataset(choices.dataset, split, choices.data_dir)
+    for split in (choices.train_split, choices.test_split)
+  ]
+  teacher = bcos_jax.load(choices.teacher) if choices.teacher else None
+  _check(choices, options, network, teacher, splits)
+  train, test = _features(network, splits, choices, choices.folder)
+  for part in (train, test):
+    left_out = f", {part.damaged} damaged left out" if part.damaged else ""
+    say(f"features: {len(part)} x {part.values.shape[1]} of {part.name}{left_out}")
+  found = probe.fit(network.model, train, test, options)
+  for line in table(found):
+    say(line)
+  if choices.knn:
+    fields = {"k": choices.knn, "metric": choices.metric}
+    neighbours = knn.classify(train, test, **fields)
+    say(f"k-NN, k={choices.knn}, {choices.metric}: {neighbours.accuracy:.2%} on {test.name}")
+  if teacher:
+    folder = choices.folder and choices.folder / "teacher"
+    other = knn.classify(*_features(teacher, splits, choices, folder), **fields)
+    say(f"k-NN of the teacher: {other.accuracy:.2%}")
+    say(f"both predict the same for {knn.agreement(other, neighbours):.2%}")
+  if choices.output:
+    _save(choices.output, network, found, train, test)
+    say(f"Saved {choices.output}")
+  return found
+
+
+def _check(
+  choices: Choices,
+  options: probe.Options,
+  network: bundles.Bundle,
+  teacher: bundles.Bundle | None,
+  splits: Sequence[Dataset],
+) -> None:
+  """Refuses what would fail only after the work."""
+  for bundle in (network, teacher) if teacher else (network,):
+    features.headless(bundle.model, bundle.variables)
+  knn.check_k(choices.knn or 1, len(splits[0]), choices.metric)
+  if teacher and not choices.knn:
+    raise InputError("A teacher is compared by neighbours, and knn=0.", "Set e.g. --knn=20.")
+  if choices.output:
+    bundles.check_replaceable(choices.output)
+    classes = len(splits[0].label_names)
+    head = heads.make(network.model, classes, options.head, normalise=options.normalise)
+    heads.joined_model(network.model, classes, head)
+
+
+def _features(
+  network: bundles.Bundle,
+  splits: Sequence[Dataset],
+  choices: Choices,
+  folder: pathlib.Path | None,
+) -> list[Features]:
+  return [
+    features.extract(
+      network.model,
+      network.variables,
+      pipeline.Examples(split, network.preprocess, skip_damaged=choices.damaged == "skip"),
+      folder=folder,
+      batch_size=choices.image_batch,
+      workers=choices.workers,
+    )
+    for split in splits
+  ]
+
+
+def table(found: probe.Probe) -> Iterator[str]:
+  """Yields the lines of a probe's table: every learning rate, and which was chosen on what."""
+  options, on = found.options, f"{found.selected_on} held-out training examples"
+  if options.select == "test":
+    on = "the test set itself, so its accuracy is an optimistic one"
+  yield f"head {options.head}, loss {options.loss}, {options.epochs} epochs"
+  yield f"rate and epoch chosen on {on}"
+  yield f"{'rate':>10}{'epoch':>8}{'chosen on':>12}{'test':>10}"
+  for i, row in enumerate(found.rates):
+    mark = "  <- chosen" if i == found.chosen else ""
+    yield f"{row.rate:>10g}{row.epoch:>8}{row.selection:>12.2%}{row.test:>10.2%}{mark}"
+
+
+def _save(
+  output: pathlib.Path,
+  network: bundles.Bundle,
+  found: probe.Probe,
+  train: Features,
+  test: Features,
+) -> None:
+  model, variables = probe.join(network.model, network.variables, found)
+  about = {
+    "train": train.name,
+    "test": test.name,
+    "accuracy": found.accuracy,
+    "rate": found.rates[found.chosen].rate,
+    "epoch": found.rates[found.chosen].epoch,
+    **{key: value for key, value in dataclasses.asdict(found.options).items() if key != "rates"},
+  }
+  bcos_jax.save(
+    output,
+    model,
+    variables,
+    preprocess=network.preprocess,
+    labels=found.label_names,
+    provenance={"probe": about, "network": network.config["provenance"]},
+  )

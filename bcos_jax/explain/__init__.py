@@ -1,0 +1,1 @@
+"""Exact explanations of images, texts and patches, and the targets they explain."""

@@ -1,0 +1,201 @@
+"""Exact explanations: the input-dependent linear map that a network applied.
+
+In explanation mode every dynamic weight is a constant, so the network is affine in its input x:
+
+    value(x) = sum(x * W(x)) + constants,        W(x) = d value / d x
+
+(B-cos Networks, arXiv 2205.10268, section 3.2). One forward and one backward pass give W(x) for a
+whole batch, and, in the same backward pass, the share of every constant by its source.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from flax import linen as nn
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..batches import check_batch_size
+from ..errors import InputError
+from ..inputs import check_images
+from ..layers import sources
+from ..models import LanguageModel
+from ..text.explanation import Contrast, TextExplanation
+from .targets import (
+  Target,
+  Variables,
+  blaming_variables,
+  check_range,
+  select,
+  split_target,
+)
+from .tokens import explain_tokens
+
+Array = jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Explanation:
+  """Explanations of N images; with K targets per image, an axis K follows N where marked (K).
+
+  Attributes:
+    images: The images, [N, H, W, colors] in [0, 1].
+    logits: The network's outputs, [N, C] (any tree of arrays for other networks).
+    value: The explained scalar, [N(, K)].
+    target: The explained class, int [N(, K)]; None if the target was a function.
+    inputs: The encoded input that the network saw, [N, H, W, channels].
+    weights: W(x), the dynamic linear weights, [N(, K), H, W, channels].
+    contributions: sum over channels of inputs * weights, [N(, K), H, W].
+    residual: value - contributions.sum(), [N(, K)]: what no pixel accounts for.
+    residuals: The residual by source, each [N(, K)]: `bias`, `logit_bias`, `position`,
+      `running_mean` and so on, as far as the network has them, and `unexplained`: the rest. The
+      rest is rounding error for every network of this package; more than that means that some
+      layer is not linear in explanation mode.
+  """
+
+  images: Array
+  logits: Any
+  value: Array
+  target: Array | None
+  inputs: Array
+  weights: Array
+  contributions: Array
+  residual: Array
+  residuals: dict[str, Array]
+
+  @property
+  def completeness_error(self) -> Array:
+    """|unexplained| relative to the largest of |value| and the absolute contributions' mass."""
+    mass = np.abs(self.contributions).sum(axis=(-2, -1))
+    return np.abs(self.residuals["unexplained"]) / np.maximum(
+      np.maximum(np.abs(self.value), mass), np.finfo(np.float32).tiny
+    )
+
+
+def explain(
+  model: nn.Module,
+  variables: Variables,
+  images: Array | np.ndarray,
+  target: Target | Contrast = None,
+  batch_size: int | None = None,
+  **text: Any,
+) -> Explanation | TextExplanation:
+  """Explains a scalar output for each image, or text, of a batch.
+
+  Args:
+    model: A network made by `create` or `bcosify`. Its mode is not touched.
+    variables: Its variables.
+    images: [N, H, W, colors] in [0, 1]; the network encodes them itself. For a language model
+      token ids [N, L].
+    target: What to explain: None, the predicted class; an int, that class for all; ints [N], one
+      class per image; ints [N, K], K classes per image in one forward pass and K backward passes;
+      a function of the outputs that returns [N] or [N, K]. Each function is compiled for; arrays
+      that change from call to call are compiled for once as `jax.tree_util.Partial(f, arrays)`.
+    batch_size: Images per device batch, to bound memory; None takes all at once. Compiled once.
+    **text: For language models: mask, types, at and buckets, see `explain_tokens`, which explains
+      them.
+
+  Returns:
+    The explanation, as NumPy arrays. Computed in float32, at the highest matmul precision,
+    whatever the network's `ops.dtype` is: rounding would break completeness. Close to a tie, a
+    network that predicts in bfloat16 may thus predict another class than the one explained here;
+    give the class as target then.
+
+  Raises:
+    InputError: Images outside [0, 1] or of the wrong shape, a target out of range, a bad size, or
+      variables that are not those of the model.
+  """
+  if isinstance(model, LanguageModel):
+    return explain_tokens(model, variables, images, target, batch_size, **text)
+  if text:
+    raise InputError(
+      f"{next(iter(text))} is for language models, this is a {type(model).__name__}.",
+      "Leave it out.",
+    )
+  images = check_images(images, model.ops.encoding)
+  batch_size = check_batch_size(batch_size)
+  if model.ops.dtype is not None:
+    model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
+  function, classes = split_target(target, len(images))
+  if function is not None and not isinstance(function, jax.tree_util.Partial):
+    function = jax.tree_util.Partial(function)
+  size = min(batch_size or len(images), len(images))
+  parts = []
+  for start in range(0, len(images), size):
+    rows = np.minimum(np.arange(start, start + size), len(images) - 1)
+    asked = None if classes is None else classes[rows]
+    with (
+      jax.default_matmul_precision("highest"),
+      blaming_variables(model, variables, images.shape[1:3]),
+    ):
+      if classes is not None and not start:  # What is traced here is used again below.
+        traced = _explain_jit.eval_shape(model, function, variables, images[rows], asked)
+        check_range(classes, traced.logits)
+      part = _explain_jit(model, function, variables, images[rows], asked)
+    keep = min(size, len(images) - start)
+    parts.append(jax.tree.map(lambda leaf, keep=keep: np.asarray(leaf)[:keep], part))
+  return parts[0] if len(parts) == 1 else jax.tree.map(lambda *p: np.concatenate(p), *parts)
+
+
+def dynamic_linear(
+  model: nn.Module, variables: Variables, images: Array, target: Target = None
+) -> Explanation:
+  """The pure function behind `explain`: no checks, any transformation of JAX applies to it.
+
+  Use it inside a jitted step, or inside a loss: outer derivatives see how the weights W(x) depend
+  on parameters and images. Arguments and result as for `explain`, but JAX arrays, computed in the
+  network's own `ops.dtype`; for exact explanations inside a bfloat16 step, give it
+  `model.clone(ops=dataclasses.replace(model.ops, dtype=None))`.
+  """
+  function, classes = split_target(target, len(images))
+  detached = model.clone(ops=model.ops.detached())
+  inputs = model.ops.encoding(images)
+  gains = jax.tree.map(
+    lambda leaf: jnp.ones(leaf.shape, leaf.dtype),
+    jax.eval_shape(lambda: detached.apply(variables, inputs, mutable=[sources.COLLECTION])[1]),
+  )
+
+  def forward(inputs, gains):
+    outputs = detached.apply({**variables, **gains}, inputs)
+    return select(outputs, len(images), function, classes)
+
+  value, pullback, (outputs, chosen) = jax.vjp(forward, inputs, gains, has_aux=True)
+  if value.ndim == 1:
+    weights, shares = pullback(jnp.ones_like(value))
+  else:
+    one_hot = jnp.eye(value.shape[1], dtype=value.dtype)[:, None, :].repeat(len(value), axis=1)
+    weights, shares = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), jax.vmap(pullback)(one_hot))
+  seen = inputs if value.ndim == 1 else inputs[:, None]
+  contributions = jnp.sum(seen * weights, axis=-1)
+  residual = value - jnp.sum(contributions, axis=(-2, -1))
+  residuals = _by_source(shares)
+  residuals["unexplained"] = residual - sum(residuals.values())
+  return Explanation(
+    images=images,
+    logits=outputs,
+    value=value,
+    target=chosen,
+    inputs=inputs,
+    weights=weights,
+    contributions=contributions,
+    residual=residual,
+    residuals=residuals,
+  )
+
+
+@jax.jit(static_argnums=0)
+def _explain_jit(model, function, variables, images, classes):
+  # As a Partial, the function is static by its code and dynamic by its arrays.
+  return dynamic_linear(model, variables, images, classes if function is None else function)
+
+
+def _by_source(shares: Variables) -> dict[str, Array]:
+  totals: dict[str, Array] = {}
+  for path, share in traverse_util.flatten_dict(shares).items():
+    totals[path[-1]] = totals.get(path[-1], 0.0) + share
+  return totals

@@ -1,0 +1,261 @@
+"""From texts to explanations: a language model with the tokenizer that it reads with.
+
+```python
+reader = bcos_jax.TextReader.load("bundles/reviews")
+ex = reader.explain(["a warm and funny film", "not funny at all"], target="positive")
+ex.words(0)                                   # what each word contributed
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import json
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, unknown_name
+from ..io import bundles
+from ..models import LanguageModel, TextDecoder
+from ..text.explanation import Contrast, TextExplanation
+from ..text.tokenizer import check_vocabulary, read_tokenizer, short
+from ..text.tokens import tokenize
+from ..text.words import TextBatch
+from .targets import Target
+from .tokens import explain_tokens
+
+BATCH_SIZE = 32
+BUCKETS = tuple(2**k for k in range(4, 17))
+"""Lengths to which texts are padded: at most half of what is computed is padding."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TextReader:
+  """A language model that reads texts.
+
+  Attributes:
+    model: The network.
+    variables: Its variables.
+    tokenizer: A tokenizer of transformers.
+    labels: Names of the classes, or () where they are not known.
+    length: Largest number of tokens of a text.
+    truncate: Cuts longer texts, instead of refusing them; `TextBatch.dropped` counts.
+  """
+
+  model: LanguageModel
+  variables: Mapping[str, Any]
+  tokenizer: Any
+  labels: tuple[str, ...] = ()
+  length: int
+  truncate: bool = False
+
+  @classmethod
+  def load(
+    cls,
+    bundle: bundles.Bundle | str | os.PathLike,
+    tokenizer: str | os.PathLike | None = None,
+    *,
+    length: int | None = None,
+    truncate: bool = False,
+  ) -> TextReader:
+    """Returns the language model of a bundle with its tokenizer.
+
+    Args:
+      bundle: A bundle, or the folder of one.
+      tokenizer: Folder of the tokenizer's files; None takes those in the bundle.
+      length: Largest number of tokens of a text; None takes the network's context.
+      truncate: Whether longer texts are cut.
+
+    Raises:
+      InputError: Either cannot be read, the network is no language model, or the two do not fit.
+    """
+    if not isinstance(bundle, bundles.Bundle):
+      bundle = bundles.load(bundle)
+    model = bundle.model
+    if not isinstance(model, LanguageModel):
+      raise InputError(
+        f"A {type(model).__name__} is no language model.",
+        "Give the bundle of one, such as bert_base.",
+      )
+    if length is not None and not 0 < length <= model.context_length:
+      raise InputError(
+        f"length is {length}, expected 1 to {model.context_length}, the network's context.",
+        "Leave it out to take the whole context.",
+      )
+    return cls(
+      model=model,
+      variables=bundle.variables,
+      tokenizer=load_language_tokenizer(bundle, tokenizer),
+      labels=bundle.labels,
+      length=length or model.context_length,
+      truncate=truncate,
+    )
+
+  def read(self, texts: Sequence[str]) -> TextBatch:
+    """Returns texts as tokens, padded to the longest.
+
+    Raises:
+      InputError: No texts, an empty one, one of special tokens only, or one that is too long.
+    """
+    return tokenize(
+      self.tokenizer,
+      texts,
+      length=self.length,
+      truncate=self.truncate,
+      pad=pad_id(self.model, self.tokenizer),
+    )
+
+  def explain(
+    self,
+    texts: Sequence[str],
+    target: Target | Contrast | str = None,
+    *,
+    at: Any = None,
+    batch_size: int | None = BATCH_SIZE,
+    buckets: Sequence[int] = BUCKETS,
+    keep_weights: bool = False,
+  ) -> TextExplanation:
+    """Explains an output for each text; see `explain_tokens`.
+
+    Args:
+      texts: N texts.
+      target: As there; classes may be given by label, tokens of a vocabulary as text. None explains
+        the predicted class, or the predicted next token.
+      at: As there; masked language models predict at their only mask token if it is not given.
+      batch_size: Texts at a time.
+      buckets: Lengths to which texts are padded, each compiled for once.
+      keep_weights: As there.
+
+    Returns:
+      The explanation, which knows the texts: `words` merges tokens.
+
+    Raises:
+      InputError: What `read` and `explain_tokens` refuse, or an unknown label.
+    """
+    batch = self.read(texts)
+    if at is None and getattr(self.model, "task", "") == "masked_lm":
+      at = self._masks(batch)
+    ex = explain_tokens(
+      self.model,
+      self.variables,
+      batch.ids,
+      self._target(target),
+      batch_size,
+      mask=batch.mask,
+      at=at,
+      buckets=buckets,
+      keep_weights=keep_weights,
+    )
+    return dataclasses.replace(ex, batch=batch)
+
+  def class_of(self, name: str | int) -> int:
+    """Returns a class by its label, or a token of the vocabulary by its text.
+
+    Raises:
+      InputError: An unknown label, with the nearest; or a text of several tokens.
+    """
+    if not isinstance(name, str):
+      return name
+    if self._predicts_tokens:
+      ids = self.tokenizer(name, add_special_tokens=False)["input_ids"]
+      if len(ids) != 1:
+        raise InputError(
+          f"{name!r} has {len(ids)} tokens, expected one.",
+          "Give a single token; a word inside a text often begins with a space.",
+        )
+      return ids[0]
+    if name in self.labels:
+      return self.labels.index(name)
+    if name.isdecimal():
+      return int(name)
+    raise unknown_name("class", name, self.labels)
+
+  def name_of(self, index: int) -> str:
+    """Returns the label of a class, or the text of a token."""
+    if self._predicts_tokens:
+      return self.tokenizer.decode([int(index)])
+    return self.labels[index] if self.labels else str(int(index))
+
+  @property
+  def _predicts_tokens(self) -> bool:
+    return isinstance(self.model, TextDecoder) or self.model.task == "masked_lm"
+
+  def _target(self, target: Any) -> Any:
+    if isinstance(target, str):
+      return self.class_of(target)
+    if isinstance(target, Contrast):
+      return Contrast(self._target(target.target), self._target(target.foil))
+    if isinstance(target, Sequence):
+      return np.array([self.class_of(name) for name in target])
+    return target
+
+  def _masks(self, batch: TextBatch) -> np.ndarray:
+    masked = batch.ids == self.tokenizer.mask_token_id
+    wrong = masked.sum(axis=1) != 1
+    if wrong.any():
+      index = int(np.argmax(wrong))
+      raise InputError(
+        f"Text {index} ({short(batch.texts[index])}) has {int(masked[index].sum())} mask tokens, "
+        "expected one.",
+        f"Write {self.tokenizer.mask_token} where a word is to be filled in, or give at=.",
+      )
+    return np.argmax(masked, axis=1)
+
+
+def pad_id(model: LanguageModel, tokenizer: Any) -> int:
+  """Returns the id that fills short texts; where there is none, the mask alone hides it."""
+  if model.pad_token >= 0:
+    return model.pad_token
+  return 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
+def load_language_tokenizer(bundle: bundles.Bundle, folder: str | os.PathLike | None = None) -> Any:
+  """Reads the tokenizer of a language model, and checks that the two fit.
+
+  Args:
+    bundle: The network.
+    folder: With the tokenizer's files; None takes those in the bundle.
+
+  Raises:
+    InputError: There is none, it cannot be read, or it has another vocabulary.
+  """
+  source = tokenizer_in(bundle) if folder is None else read_tokenizer(folder)
+  check_tokenizer(source, bundle.model)
+  return source
+
+
+def tokenizer_in(bundle: bundles.Bundle) -> Any:
+  """Returns the tokenizer of a bundle, or raises InputError if it has none."""
+  if not bundle.tokenizer:
+    raise InputError(
+      "The bundle has no tokenizer.", "Give the folder with the tokenizer's files as tokenizer=."
+    )
+  with tempfile.TemporaryDirectory() as temporary:
+    path = pathlib.Path(temporary)
+    bundles.write_files(path, bundle.tokenizer)
+    # Says which class of tokenizer it is, where the tokenizer's own files do not.
+    kind = bundle.config["provenance"].get("source_config", {}).get("model_type")
+    if kind is not None:
+      (path / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
+    return read_tokenizer(path)
+
+
+def check_tokenizer(source: Any, model: LanguageModel) -> None:
+  """Raises InputError unless a language model can read what a tokenizer writes."""
+  check_vocabulary(source, model.vocab_size, "network")
+  if not source.is_fast:
+    raise InputError(
+      f"A {type(source).__name__} does not say where its tokens are in a text.",
+      "Give a tokenizer with a tokenizer.json.",
+    )
+  pad = getattr(model, "pad_token", -1)
+  if pad >= 0 and source.pad_token_id not in (None, pad):
+    raise InputError(
+      f"The tokenizer fills texts with id {source.pad_token_id}, the network expects {pad}.",
+      "Give the tokenizer that lies beside the network's checkpoint.",
+    )

@@ -1,0 +1,342 @@
+"""Exact explanations of language models: what each token contributed to an output.
+
+Contributions are measured at the output of the embedding module, e = word + position + type,
+normalised (B-cos LM, arXiv 2502.12992): in explanation mode the network behind it is affine, so
+
+    value = sum_i e_i . g_i + constants,        g = d value / d e
+
+One forward and one backward pass give g for a whole batch; the norm of the embedding module, with
+its divisor held, splits each token's share further into those of its word, position and type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import dataclasses
+from typing import Any
+
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..batches import check_batch_size
+from ..errors import InputError
+from ..layers import sources
+from ..models import LanguageModel, TextDecoder
+from ..models.language_model import check_ids
+from ..text.explanation import Contrast, TextExplanation
+from ..text.length_buckets import chunks, edges_for, padded, resized
+from .targets import (
+  Target,
+  Variables,
+  blaming_variables,
+  check_range,
+  select,
+  split_target,
+)
+
+Array = jax.Array
+NORM_BIAS = "norm_bias"
+
+
+def explain_tokens(
+  model: LanguageModel,
+  variables: Variables,
+  ids: Array | np.ndarray,
+  target: Target | Contrast = None,
+  batch_size: int | None = None,
+  *,
+  mask: Array | np.ndarray | None = None,
+  types: Array | np.ndarray | None = None,
+  at: int | Array | np.ndarray | None = None,
+  buckets: Sequence[int] = (),
+  keep_weights: bool = True,
+) -> TextExplanation:
+  """Explains a scalar output for each text of a batch.
+
+  Args:
+    model: A language model made by `create` or `bcosify`. Its mode is not touched.
+    variables: Its variables.
+    ids: Token ids, integers [N, L].
+    target: What to explain: None, the predicted class or next token; an int, ints [N] or ints
+      [N, K]; a `Contrast`; a function of the logits that returns [N] or [N, K].
+    batch_size: Texts per device batch, to bound memory: two batches are there at once. None takes
+      all texts together.
+    mask: [N, L], zero where there is padding; None for no padding.
+    types: Types of the tokens, integers [N, L]; None for zeros.
+    at: Places to predict a token at, one or [N]; None takes the last token of each text, of whose
+      successor decoders predict. Masked language models need it, classifiers have none.
+    buckets: Lengths to which texts are cut or padded, and numbers of texts are rounded up to powers
+      of two, so that short texts do not pay for the padding of long ones and few shapes are
+      compiled for. Padding must be on the right.
+    keep_weights: Whether the explanation has `inputs` and `weights`, D numbers per token; many
+      texts do not fit into memory with them. Without, both have no tokens: [N, 0, D].
+
+  Returns:
+    The explanation, as NumPy arrays, computed in float32 (float64 if the parameters are) at the
+    highest matmul precision.
+
+  Raises:
+    InputError: Ids outside the vocabulary, texts that are all padding or too long, a mask, types,
+      places or target that do not fit, or variables that are not those of the model.
+  """
+  ids, mask, types, at = _checked(model, ids, mask, types, at)
+  edges = edges_for(ids.shape[1], buckets, model.context_length)
+  if model.ops.dtype is not None:
+    model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
+  function, classes = _split(target, len(ids))
+  fills = {"ids": max(getattr(model, "pad_token", 0), 0), "mask": 0, "types": 0}
+  given = {
+    name: None if v is None else padded(v, edges[-1], fills[name])
+    for name, v in {"ids": ids, "mask": mask, "types": types}.items()
+  }
+  done, waiting = [], None
+  size, rounded = check_batch_size(batch_size), bool(len(buckets))
+  for length, kept, chosen in chunks(mask, edges, size, rounded):
+    cut = {name: None if v is None else v[chosen, :length] for name, v in given.items()}
+    cut["at"] = None if at is None else at[chosen]
+    asked = (_rows(function, chosen), None if classes is None else classes[chosen])
+    arguments = (model, asked[0], variables, cut, asked[1], keep_weights)
+    with jax.default_matmul_precision("highest"), blaming_variables(model, variables, (length,)):
+      if waiting is None:  # What is traced here is used again below.
+        _check_target(target, classes, _explain_jit.eval_shape(*arguments).logits)
+      begun = kept, _explain_jit(*arguments)
+    # A batch is computed while the one before it is fetched.
+    done += [] if waiting is None else [_fetched(*waiting, ids.shape[1])]
+    waiting = begun
+  done.append(_fetched(*waiting, ids.shape[1]))
+  order = np.argsort(np.concatenate([kept for kept, _ in done]))
+  ex = jax.tree.map(lambda *p: np.concatenate(p)[order], *(part for _, part in done))
+  return dataclasses.replace(ex, ids=ids, mask=mask)
+
+
+def dynamic_tokens(
+  model: LanguageModel,
+  variables: Variables,
+  ids: Array,
+  target: Target = None,
+  *,
+  mask: Array | None = None,
+  types: Array | None = None,
+  at: Array | None = None,
+) -> TextExplanation:
+  """The pure function behind `explain_tokens`: no checks, any transformation of JAX applies to it.
+
+  Arguments and result as there, but JAX arrays; use it inside a jitted step or a loss.
+  """
+  function, classes = split_target(target, len(ids), "texts")
+  detached = model.clone(ops=model.ops.detached())
+  mask = jnp.ones(ids.shape, jnp.int32) if mask is None else mask
+  parts = detached.apply(variables, ids, mask=mask, types=types, method="parts")
+  parts = {
+    name: jnp.broadcast_to(part, (*ids.shape, part.shape[-1])) for name, part in parts.items()
+  }
+  inputs, to_parts = jax.vjp(
+    lambda total: detached.apply(variables, total, method="combine"), sum(parts.values())
+  )
+
+  def forward(inputs, gains, **options):
+    return detached.apply(
+      {**variables, **gains}, ids, mask=mask, embeddings=inputs, at=at, **options
+    )
+
+  shapes = jax.eval_shape(lambda: forward(inputs, {}, mutable=[sources.COLLECTION])[1])
+  gains = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
+  value, pullback, (logits, chosen) = jax.vjp(
+    lambda *given: select(forward(*given), len(ids), function, classes), inputs, gains, has_aux=True
+  )
+  biased = "bias" in variables["params"]["embeddings"].get("norm", {})
+  found = _pulled(value, lambda ct: _shares(pullback(ct), inputs, parts, to_parts, biased))
+  residual = value - jnp.sum(found["contributions"], axis=-1)
+  residuals = found.pop("residuals")
+  residuals["unexplained"] = residual - sum(residuals.values())
+  return TextExplanation(
+    ids=ids,
+    mask=mask,
+    logits=logits,
+    value=value,
+    target=chosen,
+    at=at,
+    inputs=inputs,
+    residual=residual,
+    residuals=residuals,
+    **found,
+  )
+
+
+def _pulled(value: Array, back: Callable[[Array], dict[str, Any]]) -> dict[str, Any]:
+  """Returns what one backward pass gives, or one for each of K targets."""
+  if value.ndim == 1:
+    return back(jnp.ones_like(value))
+  one_hot = jnp.eye(value.shape[1], dtype=value.dtype)[:, None, :].repeat(len(value), axis=1)
+  return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), jax.vmap(back)(one_hot))
+
+
+def _shares(
+  pulled: Any, inputs: Array, parts: dict[str, Array], to_parts: Callable, biased: bool
+) -> dict[str, Any]:
+  """Returns weights, contributions, their parts and the residuals of one backward pass."""
+  weights, gains = pulled
+  contributions = jnp.sum(inputs * weights, axis=-1)
+  (before,) = to_parts(weights)
+  shares = {name: jnp.sum(part * before, axis=-1) for name, part in parts.items()}
+  if biased:
+    shares[NORM_BIAS] = contributions - sum(shares.values())
+  return {
+    "weights": weights,
+    "contributions": contributions,
+    "parts": shares,
+    "residuals": _by_source(gains),
+  }
+
+
+def _by_source(shares: Variables) -> dict[str, Array]:
+  totals: dict[str, Array] = {}
+  for path, share in traverse_util.flatten_dict(shares).items():
+    totals[path[-1]] = totals.get(path[-1], 0.0) + share
+  return totals
+
+
+@jax.jit(static_argnums=(0, 5))
+def _explain_jit(model, function, variables, given, classes, keep_weights):
+  target = classes if function is None else function
+  ids = given["ids"]
+  rest = {name: value for name, value in given.items() if name != "ids"}
+  ex = dynamic_tokens(model, variables, ids, target, **rest)
+  if keep_weights:
+    return ex
+  return dataclasses.replace(ex, inputs=ex.inputs[:, :0], weights=ex.weights[..., :0, :])
+
+
+def _fetched(
+  kept: np.ndarray, ex: TextExplanation, length: int
+) -> tuple[np.ndarray, TextExplanation]:
+  """Returns which texts a batch explains, and their explanations as NumPy arrays of a length."""
+  part = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(kept)], ex)
+  return kept, resized(part, length)
+
+
+def _contrast(target: Array | None, foil: Array | None, logits: Array) -> Array:
+  """Returns logit(target) - logit(foil) of each text, [N]."""
+
+  def of(classes):
+    return jnp.take_along_axis(logits, classes[:, None], axis=-1)[:, 0]
+
+  first = jnp.max(logits, axis=-1) if target is None else of(target)
+  return first - (jnp.mean(logits, axis=-1) if foil is None else of(foil))
+
+
+def _split(target: Target | Contrast, count: int) -> tuple[Any, np.ndarray | None]:
+  """As `split_target`; a contrast becomes a function whose classes are [count] each."""
+  if not isinstance(target, Contrast):
+    function, classes = split_target(target, count, "texts")
+    if function is not None and not isinstance(function, jax.tree_util.Partial):
+      function = jax.tree_util.Partial(function)
+    return function, None if classes is None else np.asarray(classes)
+  sides = []
+  for side in (target.target, target.foil):
+    classes = split_target(side, count, "texts")[1]
+    if np.ndim(classes) > 1:
+      raise InputError(
+        f"A contrast has classes of shape {np.shape(classes)}, expected ({count},).",
+        "Give one target and one foil per text.",
+      )
+    sides.append(None if classes is None else np.asarray(classes))
+  return dataclasses.replace(target, target=sides[0], foil=sides[1]), None
+
+
+def _rows(function: Any, rows: np.ndarray) -> Any:
+  """Returns the target function for some of the texts."""
+  if not isinstance(function, Contrast):
+    return function
+  sides = (None if s is None else s[rows] for s in (function.target, function.foil))
+  return jax.tree_util.Partial(_contrast, *sides)
+
+
+def _check_target(target: Any, classes: np.ndarray | None, logits: Any):
+  for asked in (target.target, target.foil) if isinstance(target, Contrast) else (classes,):
+    if asked is not None:
+      check_range(np.asarray(asked), logits)
+
+
+def _checked(model, ids, mask, types, at):
+  """Returns the inputs as NumPy arrays that fit the network."""
+  if not isinstance(model, LanguageModel):
+    raise InputError(
+      f"A {type(model).__name__} is no language model.", "Use explain for other networks."
+    )
+  ids = np.asarray(ids)
+  if ids.ndim != 2 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
+    raise InputError(
+      f"The ids are {ids.dtype} of shape {ids.shape}, expected integers [N, L].",
+      "Give what the tokenizer of the checkpoint returns.",
+    )
+  if ids.shape[1] > model.context_length:
+    raise InputError(
+      f"The texts have {ids.shape[1]} tokens, expected at most {model.context_length}.",
+      "Truncate them.",
+    )
+  check_ids(ids, model.vocab_size)
+  mask = np.ones(ids.shape, np.int32) if mask is None else np.asarray(mask)
+  for name, array in (("mask", mask), ("types", types)):
+    if array is not None and np.shape(array) != ids.shape:
+      raise InputError(
+        f"{name} has shape {np.shape(array)} for ids of shape {ids.shape}.",
+        "Give one number per token.",
+      )
+  mask = (mask != 0).astype(np.int32)
+  if not mask.any(axis=1).all():
+    raise InputError(
+      f"Text {int(np.argmin(mask.any(axis=1)))} is all padding.", "Leave out empty texts."
+    )
+  if getattr(model, "task", "") == "classify" and not mask[:, 0].all():
+    index = int(np.argmin(mask[:, 0]))
+    raise InputError(
+      f"Text {index} has padding on the left: its first token, which classifiers read, is padding.",
+      "Pad on the right.",
+    )
+  return ids.astype(np.int32), mask, _checked_types(model, types), _places(model, ids, mask, at)
+
+
+def _checked_types(model, types):
+  if types is None:
+    return None
+  types, rows = np.asarray(types), getattr(model, "token_types", 0)
+  if not rows:
+    raise InputError("The network knows no types of tokens.", "Leave out types.")
+  if types.min() < 0 or types.max() >= rows:
+    raise InputError(
+      f"The types span {types.min()} to {types.max()}, expected 0 to {rows - 1}.",
+      "Give 0 for the first text, 1 for the second.",
+    )
+  return types.astype(np.int32)
+
+
+def _places(model, ids, mask, at) -> np.ndarray | None:
+  """Returns where tokens are predicted, [N]; None for classifiers."""
+  if not isinstance(model, TextDecoder) and model.task != "masked_lm":
+    if at is not None:
+      raise InputError("A classifier predicts no tokens.", "Leave out at.")
+    return None
+  if at is None:
+    if isinstance(model, TextDecoder):
+      return (mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)).astype(np.int32)
+    raise InputError(
+      "A masked language model predicts at a place, and none is given.",
+      "Give at=, the place of the mask token of each text.",
+    )
+  at = np.asarray(at)
+  if at.ndim == 0:
+    at = at.reshape(1).repeat(len(ids))
+  fits = at.shape == (len(ids),) and np.issubdtype(at.dtype, np.integer)
+  if not fits or at.min() < 0 or at.max() >= ids.shape[1] or not _taken(mask, at).all():
+    raise InputError(
+      f"at is {at.tolist()!r:.60}, expected places of tokens, one for each of {len(ids)} texts.",
+      f"Count places from 0 to {ids.shape[1] - 1}, padding left out.",
+    )
+  return at.astype(np.int32)
+
+
+def _taken(mask: np.ndarray, at: np.ndarray) -> np.ndarray:
+  return np.take_along_axis(mask, at[:, None], axis=1)[:, 0]

@@ -1,0 +1,1 @@
+"""Files: saved networks (bundles), safetensors, repositories of the Hugging Face hub."""

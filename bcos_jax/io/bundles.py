@@ -1,0 +1,381 @@
+"""Saved networks: a bundle is a folder with `model.safetensors` and `config.json`.
+
+The configuration holds everything that a network needs beside its weights: architecture, layer
+family, input encoding, preprocessing, labels, and where it came from. Nothing in it is code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+from flax import linen as nn
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import models, ops
+from ..errors import InputError
+from ..inputs import Preprocess
+from ..variables import abstract_variables
+from .tensor_files import FileTensor, read_safetensors, write_safetensors
+
+FORMAT = 1
+_WEIGHTS, _CONFIG, _TOKENIZER = "model.safetensors", "config.json", "tokenizer"
+_SHOWN = 5  # problems in a message; a wrong network has hundreds
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bundle:
+  """A network with all that belongs to it.
+
+  Attributes:
+    model: The Flax module.
+    variables: Its variables.
+    preprocess: From a picture to an array in [0, 1], as its evaluation does it; None for networks
+      that read text.
+    labels: Names of the classes, or () where they are not known.
+    config: Format, architecture, fields, ops, preprocess and provenance, as plain values.
+    extras: Tensors of the source checkpoint that the network has no use for, by source key; kept
+      so that converting back gives the very same file.
+    tokenizer: Files of the tokenizer of a language model, by name; empty where there is none.
+  """
+
+  model: nn.Module
+  variables: Mapping[str, Any]
+  preprocess: Preprocess | None
+  labels: tuple[str, ...] = ()
+  config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  tokenizer: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+
+
+def make_bundle(
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  *,
+  preprocess: Preprocess | None = None,
+  labels: Sequence[str] = (),
+  provenance: Mapping[str, Any] | None = None,
+  extras: Mapping[str, np.ndarray] | None = None,
+  tokenizer: Mapping[str, bytes] | None = None,
+) -> Bundle:
+  """Returns a bundle in memory; arguments as for `save`.
+
+  Raises:
+    InputError: The labels do not fit the classes, or the variables do not fit the model.
+  """
+  labels = _checked_labels(model, labels)
+  _check_variables(model, variables, "The variables")
+  if preprocess is None and _reads_images(model):
+    side = model.image_size
+    preprocess = Preprocess(
+      (side, side), resize=side * 8 // 7 if side >= 64 else 0, colors=model.ops.encoding.colors
+    )
+  name, fields = models.describe(model)
+  config = {
+    "format": FORMAT,
+    "architecture": name,
+    "fields": fields,
+    "ops": ops.to_dict(dataclasses.replace(model.ops, detach=False)),
+    "preprocess": None if preprocess is None else dataclasses.asdict(preprocess),
+    "provenance": dict(provenance or {}),
+  }
+  config = json.loads(json.dumps(config))
+  return Bundle(
+    model=model,
+    variables=variables,
+    preprocess=preprocess,
+    labels=labels,
+    config=config,
+    extras=dict(extras or {}),
+    tokenizer=dict(tokenizer or {}),
+  )
+
+
+def _reads_images(model: nn.Module) -> bool:
+  """Whether the input is an encoded image; token ids are integers."""
+  return jnp.issubdtype(model.input_spec.dtype, jnp.floating)
+
+
+def _checked_labels(model: nn.Module, labels: Sequence[str]) -> tuple[str, ...]:
+  labels = tuple(map(str, labels))
+  if labels and len(labels) != model.num_classes:
+    raise InputError(
+      f"Got {len(labels)} labels for {model.num_classes} classes.",
+      "Give one label per class, or none.",
+    )
+  return labels
+
+
+def save(
+  folder: str | os.PathLike,
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  *,
+  preprocess: Preprocess | None = None,
+  labels: Sequence[str] = (),
+  provenance: Mapping[str, Any] | None = None,
+  extras: Mapping[str, np.ndarray] | None = None,
+  tokenizer: Mapping[str, bytes] | None = None,
+) -> pathlib.Path:
+  """Writes a bundle: the folder is complete or it is not there.
+
+  Args:
+    folder: Where to; replaced if it is a bundle already.
+    model: The network.
+    variables: Its variables.
+    preprocess: How its evaluation reads pictures; None derives it from `model.image_size`,
+      where the network reads images.
+    labels: Names of the classes, in order.
+    provenance: Plain values that say where the network came from.
+    extras: See `Bundle`.
+    tokenizer: See `Bundle`.
+
+  Returns:
+    The folder.
+
+  Raises:
+    InputError: The folder cannot be written or holds something else; bad labels or variables.
+  """
+  bundle = make_bundle(
+    model,
+    variables,
+    preprocess=preprocess,
+    labels=labels,
+    provenance=provenance,
+    extras=extras,
+    tokenizer=tokenizer,
+  )
+  folder = check_replaceable(folder)
+  leaves = traverse_util.flatten_dict(bundle.variables, sep="/")
+  leaves |= {f"extras/{key}": leaf for key, leaf in bundle.extras.items()}
+  try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+      staged = pathlib.Path(temporary) / "bundle"
+      staged.mkdir()
+      write_safetensors(staged / _WEIGHTS, leaves)
+      config = {**bundle.config, "labels": list(bundle.labels)}
+      (staged / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+      write_files(staged / _TOKENIZER, bundle.tokenizer)
+      _replace(folder, staged, pathlib.Path(temporary) / "replaced")
+  except OSError as error:
+    raise InputError(
+      f"Cannot write {str(folder)!r}: {error.strerror or error}.",
+      "Choose a folder that you may write to, on a disk with space.",
+    ) from error
+  return folder
+
+
+def write_files(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
+  """Writes files by name into a folder, which is made if there are any."""
+  for name, content in files.items():
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content)
+
+
+def check_replaceable(folder: str | os.PathLike) -> pathlib.Path:
+  """Returns the folder, if a bundle may be written there.
+
+  Raises:
+    InputError: It holds something that is no bundle.
+  """
+  folder = pathlib.Path(folder)
+  if folder.exists() and not is_bundle(folder) and (not folder.is_dir() or any(folder.iterdir())):
+    raise InputError(f"{str(folder)!r} exists and is no bundle.", "Choose a new folder.")
+  return folder
+
+
+def is_bundle(folder: pathlib.Path) -> bool:
+  """Whether a folder holds a bundle and nothing else, so that nothing of the user's is lost."""
+  if not folder.is_dir():
+    return False
+  if {path.name for path in folder.iterdir()} - {_TOKENIZER} != {_WEIGHTS, _CONFIG}:
+    return False
+  # Repositories of the Hugging Face hub have files of the same names.
+  try:
+    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+  except (OSError, ValueError):
+    return False
+  return isinstance(config, dict) and {"format", "architecture", "ops"} <= config.keys()
+
+
+def _replace(folder: pathlib.Path, staged: pathlib.Path, aside: pathlib.Path):
+  if folder.exists():
+    folder.rename(aside)
+  try:
+    staged.rename(folder)
+  except BaseException:
+    if aside.exists():
+      aside.rename(folder)
+    raise
+
+
+Placement = (
+  jax.sharding.Sharding
+  | Mapping[str, Any]
+  | Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
+)
+
+
+def load(folder: str | os.PathLike, *, sharding: Placement | None = None) -> Bundle:
+  """Reads a bundle.
+
+  Args:
+    folder: What `save` wrote.
+    sharding: Where to put the variables: one sharding for all, a tree of shardings like the
+      variables, or a function (path, shape) -> sharding, where a path is
+      `collection/module/.../leaf`. Each device gets its shards straight from the file, so that no
+      device and no process holds a full copy. None gives NumPy arrays.
+
+  Raises:
+    InputError: A file is missing, truncated or from a later format; tensors do not fit the
+      architecture that the configuration names; a sharding that does not fit.
+  """
+  folder = pathlib.Path(folder)
+  bundle = without_weights(folder)
+  model = bundle.model
+  try:
+    tensors = read_safetensors(folder / _WEIGHTS)
+  except InputError as error:
+    raise InputError(
+      f"Cannot read {_WEIGHTS} in {str(folder)!r}: {error.cause}",
+      "The file is missing or damaged: copy or save the bundle again.",
+    ) from error
+  extras = {
+    key.removeprefix("extras/"): tensors.pop(key).read()
+    for key in list(tensors)
+    if key.startswith("extras/")
+  }
+  _check_variables(
+    model, traverse_util.unflatten_dict(tensors, sep="/"), f"The tensors in {str(folder)!r}"
+  )
+  leaves = {path: _placed(path, tensor, sharding) for path, tensor in tensors.items()}
+  variables = traverse_util.unflatten_dict(leaves, sep="/")
+  return dataclasses.replace(bundle, variables=variables, extras=extras)
+
+
+def without_weights(folder: str | os.PathLike) -> Bundle:
+  """Reads a bundle but for its weights: its variables are empty. Errors as for `load`."""
+  folder = pathlib.Path(folder)
+  config = _read_config(folder)
+  try:
+    model = models.create(
+      config["architecture"],
+      ops=ops.from_dict(config["ops"]),
+      **{
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in config["fields"].items()
+      },
+    )
+    preprocess = Preprocess(**config["preprocess"]) if _reads_images(model) else None
+    labels = _checked_labels(model, config.pop("labels"))
+  except (KeyError, TypeError) as error:
+    raise InputError(
+      f"{_CONFIG} in {str(folder)!r} is incomplete: {error}.", "Save the network again."
+    ) from error
+  return Bundle(
+    model=model,
+    variables={},
+    preprocess=preprocess,
+    labels=labels,
+    config=config,
+    tokenizer=_read_files(folder / _TOKENIZER),
+  )
+
+
+def _read_files(folder: pathlib.Path) -> dict[str, bytes]:
+  if not folder.is_dir():
+    return {}
+  return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def _placed(path: str, tensor: FileTensor, sharding: Placement | None) -> np.ndarray | jax.Array:
+  if sharding is None:
+    return tensor.read()
+  place: Any = sharding
+  if isinstance(sharding, Mapping):
+    for part in path.split("/"):
+      place = place.get(part) if isinstance(place, Mapping) else None
+  elif not isinstance(sharding, jax.sharding.Sharding):
+    place = sharding(path, tensor.shape)
+  if not isinstance(place, jax.sharding.Sharding):
+    raise InputError(
+      f"The sharding of {path!r} is {place!r}, expected a jax.sharding.Sharding.",
+      "Give one sharding, a tree of them like the variables, or a function (path, shape).",
+    )
+  try:
+    return jax.make_array_from_callback(tensor.shape, place, lambda index: tensor[index])
+  except ValueError as error:
+    raise InputError(
+      f"{path!r} {list(tensor.shape)} cannot be placed as {place}: {error}",
+      "Give a function (path, shape) -> sharding that fits each shape.",
+    ) from error
+
+
+def _read_config(folder: pathlib.Path) -> dict[str, Any]:
+  if not (folder / _CONFIG).is_file():
+    raise InputError(
+      f"{str(folder)!r} is no bundle: it has no {_CONFIG}.",
+      "Give a folder written by bcos_jax.save or `bcos-jax`.",
+    )
+  try:
+    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    version = config["format"]
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise InputError(
+      f"Cannot read {_CONFIG} in {str(folder)!r}: {error}.",
+      "The file is damaged: copy or save the bundle again.",
+    ) from error
+  if version != FORMAT:
+    raise InputError(
+      f"{str(folder)!r} has bundle format {version}, expected {FORMAT}.", "Update bcos_jax."
+    )
+  return config
+
+
+def _check_variables(model: nn.Module, variables: Mapping[str, Any], whose: str):
+  wanted = traverse_util.flatten_dict(abstract_variables(model), sep="/")
+  given = traverse_util.flatten_dict(variables, sep="/")
+  problems = [f"{path} is missing" for path in sorted(wanted.keys() - given.keys())]
+  problems += [f"{path} is unexpected" for path in sorted(given.keys() - wanted.keys())]
+  problems += [
+    f"{path} has shape {given[path].shape}, expected {wanted[path].shape}"
+    for path in sorted(wanted.keys() & given.keys())
+    if given[path].shape != wanted[path].shape
+  ]
+  if problems:
+    shown = "; ".join(problems[:_SHOWN])
+    if len(problems) > _SHOWN:
+      shown += f"; and {len(problems) - _SHOWN} more problems"
+    raise InputError(
+      f"{whose} do not fit {models.describe(model)[0]}: {shown}.",
+      "Use the variables of this architecture, layer family and class count.",
+    )
+
+
+def check_writable(folder: str | os.PathLike) -> pathlib.Path:
+  """Creates a folder and proves that it can be written to, before any work is done.
+
+  Raises:
+    InputError: It cannot.
+  """
+  folder = pathlib.Path(folder)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix=".probe-"))
+    shutil.rmtree(probe)
+  except OSError as error:
+    raise InputError(
+      f"Cannot write to {str(folder)!r}: {error.strerror or error}.",
+      "Choose a folder that you may write to.",
+    ) from error
+  return folder

@@ -1,0 +1,119 @@
+"""Repositories of the Hugging Face hub: from its cache, and fetched only when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import json
+import pathlib
+import re
+
+from ..errors import InputError
+
+_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+WEIGHTS = (
+  "model.safetensors",
+  "model.safetensors.index.json",
+  "open_clip_model.safetensors",
+  "pytorch_model.bin",
+  "pytorch_model.bin.index.json",
+  "open_clip_pytorch_model.bin",
+)
+"""Where a repository may hold its weights, best first: safetensors are read without pickle."""
+CONFIGS = ("config.json", "open_clip_config.json")
+PREPROCESSOR = "preprocessor_config.json"
+TOKENIZER = (
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "vocab.txt",
+  "vocab.json",
+  "merges.txt",
+  "tokenizer.model",
+  "sentencepiece.bpe.model",
+)
+"""What the tokenizer of a language model may consist of."""
+
+
+def is_id(name: str) -> bool:
+  """Whether a name has the form of a hub id, `owner/name` or `owner/name@revision`."""
+  return _ID.fullmatch(name) is not None
+
+
+def snapshot(name: str, *, download: bool = False) -> pathlib.Path:
+  """Returns the folder of a hub repository in huggingface_hub's cache.
+
+  Args:
+    name: `owner/name`, or `owner/name@revision`.
+    download: Fetches the configuration and the weights, unless HF_HUB_OFFLINE is set. Otherwise
+      nothing is fetched.
+
+  Raises:
+    InputError: The repository or one of its files is not in the cache, or cannot be fetched.
+  """
+  repository, _, revision = name.partition("@")
+  get = _fetched if download else _cached
+  folder = None
+  for config in CONFIGS:
+    if (path := get(repository, config, revision or None)) is not None:
+      folder = path.parent
+      get(repository, PREPROCESSOR, revision or None)
+      if b'"vocab_size"' in path.read_bytes():
+        for file in TOKENIZER:
+          get(repository, file, revision or None)
+      break
+  if folder is None:
+    raise _missing(name, " or ".join(CONFIGS), download)
+  for weights in WEIGHTS:
+    if (path := get(repository, weights, revision or None)) is not None:
+      for shard in _shards(path):
+        if get(repository, shard, revision or None) is None:
+          raise _missing(name, shard, download)
+      return folder
+  raise _missing(name, " or ".join(WEIGHTS), download)
+
+
+def _shards(path: pathlib.Path) -> Iterable[str]:
+  if not path.name.endswith(".index.json"):
+    return ()
+  try:
+    return sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+  except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    return ()  # the reader of the index says what is wrong with it
+
+
+def _cached(repository: str, file: str, revision: str | None) -> pathlib.Path | None:
+  import huggingface_hub
+
+  found = huggingface_hub.try_to_load_from_cache(repository, file, revision=revision)
+  return pathlib.Path(found) if isinstance(found, str) else None
+
+
+def _fetched(repository: str, file: str, revision: str | None) -> pathlib.Path | None:
+  import huggingface_hub
+  from huggingface_hub import errors
+
+  try:
+    return pathlib.Path(huggingface_hub.hf_hub_download(repository, file, revision=revision))
+  except (errors.EntryNotFoundError, errors.LocalEntryNotFoundError):
+    return _cached(repository, file, revision)
+  except Exception as error:  # connections fail in many ways
+    raise InputError(
+      f"Cannot fetch {file!r} of {repository!r}: {' '.join(str(error).split())[:300]}",
+      "Check the id, the connection, and whether the repository asks you to log in.",
+    ) from error
+
+
+def _missing(name: str, file: str, download: bool) -> InputError:
+  from huggingface_hub import constants
+
+  if download:
+    return InputError(
+      f"{name!r} has no {file}, or it cannot be reached.",
+      "Check the id and the connection (HF_HUB_OFFLINE forbids fetching).",
+    )
+  return InputError(
+    f"{file} of {name!r} is not in the cache {str(constants.HF_HUB_CACHE)!r}; nothing is fetched "
+    "without being asked.",
+    "Give --download (download=True), or a local folder.",
+  )

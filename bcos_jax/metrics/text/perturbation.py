@@ -1,0 +1,209 @@
+"""What happens to the output where an explanation's most important tokens are taken away.
+
+Tokens that are not special are ranked by signed score, equal ones in random order. Published with
+B-cos LM (arXiv 2502.12992): the first k = max(1, floor(p n)) of n tokens become [MASK], for p from
+0.1 to 0.9, and the loss of the predicted class's softmax probability is integrated over p by the
+trapezoidal rule, a range of 0.8 that is not divided by. ERASER (arXiv 1911.03429, section 4.1)
+takes the mean over its own shares instead, the area over the perturbation curve (AOPC).
+
+Three rankings are measured on the same texts: that of the explanation; a random one; and, as
+oracle, that by the measured effect of taking each token away alone. Where effects add up no
+ranking is better than that oracle's; elsewhere an explanation may beat it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ...attribution.text import TextTask
+from ...attribution.text.checked_inputs import prepare
+from ...attribution.text.running import REMOVALS, Texts, replaced_values
+from ...errors import InputError, unknown_name
+from ...explain.targets import Target
+from ..perturbation import check_fractions
+from ..scores import Progress, check_count, random_maps, usable
+from .scores import TextScores, TokenScores, ranks_of, scores_of
+
+MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+  "aopc": lambda losses, fractions: losses.mean(axis=1),
+  "auc": lambda losses, fractions: np.trapezoid(losses, fractions, axis=1),
+}
+"""From losses [N, F] at fractions [F] to scores [N]."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenPerturbation:
+  """How tokens are taken away, and what is looked at.
+
+  Attributes:
+    fractions: Rising shares of the tokens that are not special; each takes at least one token.
+    measure: 'aopc', the mean loss; or 'auc', its integral over the fractions.
+    removal: 'mask', an absent token becomes the mask token; 'delete', the rest moves together.
+    keep_special: Whether special tokens stay where only the most important ones are kept.
+      Published code replaces them too.
+    score: 'softmax', 'sigmoid' or 'logit' of the target. Published: 'softmax', for every network.
+    oracle: Whether to measure the oracle's ranking too: one forward pass more for every token.
+    batch_size: Texts per forward pass, those with tokens taken away.
+    seed: Of the random ranking and of ties.
+  """
+
+  fractions: tuple[float, ...] = (0.01, 0.05, 0.1, 0.2, 0.5)
+  measure: str = "aopc"
+  removal: str = "mask"
+  keep_special: bool = True
+  score: str = "softmax"
+  oracle: bool = True
+  batch_size: int = 64
+  seed: int = 0
+
+  def __post_init__(self):
+    check_count("batch_size", self.batch_size)
+    check_fractions(self.fractions)
+    for name, known in (("measure", MEASURES), ("removal", REMOVALS)):
+      if getattr(self, name) not in known:
+        raise unknown_name(name, getattr(self, name), known)
+
+  @classmethod
+  def published(cls, **fields: Any) -> TokenPerturbation:
+    """Returns the settings of B-cos LM's code, special tokens replaced as well."""
+    fractions = tuple(i / 10 for i in range(1, 10))
+    return cls(**{"fractions": fractions, "measure": "auc", "keep_special": False, **fields})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenCurves(TextScores):
+  """Scores that come from curves.
+
+  Attributes:
+    fractions: [F], the share of the tokens that is taken away or kept.
+    start: [M], the output for the target of the whole text.
+    curves: [M, F], at each fraction.
+    random_curves: [M, F], with a random ranking.
+    oracle_curves: [M, F], with the oracle's; None if not asked for.
+  """
+
+  fractions: np.ndarray
+  start: np.ndarray
+  curves: np.ndarray
+  random_curves: np.ndarray
+  oracle_curves: np.ndarray | None
+
+
+def token_comprehensiveness(
+  task: TextTask,
+  ids: np.ndarray,
+  mask: np.ndarray,
+  scores: TokenScores,
+  targets: Target = None,
+  how: TokenPerturbation = TokenPerturbation(),
+  *,
+  progress: Progress = iter,
+) -> TokenCurves:
+  """The loss of output when the most important tokens are taken away; high is good.
+
+  Args:
+    task: The network.
+    ids: int [N, L].
+    mask: bool [N, L], False on padding.
+    scores: An explainer, or scores [N, L]; those of special tokens do not count.
+    targets: int [N], an int, or None for the predicted classes (published).
+    how: What taking away is; `TokenPerturbation.published()` for the numbers of B-cos LM.
+    progress: Wraps the loops over batches, e.g. `tqdm.tqdm`.
+
+  Returns:
+    One loss per text. Excluded are texts of special tokens only.
+
+  Raises:
+    InputError: Texts, targets or scores that cannot be used; no text that can be scored.
+  """
+  return _curves(task, ids, mask, scores, targets, how, progress, keep=False)
+
+
+def token_sufficiency(
+  task: TextTask,
+  ids: np.ndarray,
+  mask: np.ndarray,
+  scores: TokenScores,
+  targets: Target = None,
+  how: TokenPerturbation = TokenPerturbation(),
+  *,
+  progress: Progress = iter,
+) -> TokenCurves:
+  """The loss of output when only the most important tokens are kept; low is good.
+
+  Arguments, result and errors as for `token_comprehensiveness`.
+  """
+  return _curves(task, ids, mask, scores, targets, how, progress, keep=True)
+
+
+def counts_of(fractions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+  """Returns how many of [N] tokens each of [F] fractions takes, int [N, F]."""
+  # A hair more: 0.3 * 10 must not be 2.99...
+  return np.maximum(1, np.floor(fractions * tokens[:, None] + 1e-9)).astype(int)
+
+
+def _curves(task, ids, mask, scores, targets, how, progress, *, keep: bool) -> TokenCurves:
+  texts = prepare(task, ids, mask, targets, how.batch_size, progress, how.score)
+  if not texts.single or texts.classes is None:
+    raise InputError(
+      "The targets are several per text, or a function, expected one class per text.",
+      "Give int [N], or None for the predicted classes.",
+    )
+  found = scores_of(scores, texts.ids, texts.mask, texts.classes[:, 0])
+  free = ~texts.special
+  kept, excluded = usable({"no token that is not special": ~free.any(axis=1)}, "texts")
+  fractions = np.asarray(how.fractions)
+  start, effects = _start_and_effects(texts, free, how)
+  rankings = {"": found, "random_": random_maps(how.seed, range(len(free)), free.shape[1:])}
+  if how.oracle:
+    rankings["oracle_"] = effects
+  results: dict[str, Any] = {"oracle_scores": None, "oracle_curves": None}
+  for name, ranking in rankings.items():
+    absent = _absent(texts, ranks_of(ranking, free, how.seed), fractions, how, keep)
+    rows = np.repeat(np.arange(len(free)), len(fractions))
+    curves = replaced_values(texts, rows, absent, how.removal).reshape(-1, len(fractions))[kept]
+    results[f"{name}curves"] = curves
+    results[f"{name}scores"] = MEASURES[how.measure](start[kept, None] - curves, fractions)
+  return TokenCurves(
+    **results,
+    fractions=fractions,
+    start=start[kept],
+    higher_is_better=not keep,
+    texts=kept,
+    num_texts=len(free),
+    excluded=excluded,
+  )
+
+
+def _absent(texts: Texts, ranks, fractions, how, keep: bool) -> Callable:
+  """Returns which tokens are absent in the jobs of each text with each fraction."""
+  free = ~texts.special
+  numbers = counts_of(fractions, free.sum(axis=1))
+  movable = free if how.keep_special or not keep else texts.mask
+
+  def absent(places: np.ndarray) -> np.ndarray:
+    rows, which = np.divmod(places, len(fractions))
+    first = ranks[rows] < numbers[rows, which][:, None]
+    return movable[rows] & ~first if keep else free[rows] & first
+
+  return absent
+
+
+def _start_and_effects(
+  texts: Texts, free: np.ndarray, how: TokenPerturbation
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the output of whole texts [N], and what it loses without each token [N, L]."""
+  count, length = free.shape
+  rows, tokens = np.nonzero(free) if how.oracle else np.zeros((2, 0), int)
+  jobs = np.concatenate([np.arange(count), rows])
+  alone = np.concatenate([np.full(count, -1), tokens])  # a place that no token has
+  values = replaced_values(
+    texts, jobs, lambda places: np.arange(length) == alone[places, None], how.removal
+  )[:, 0]
+  effects = np.zeros(free.shape)
+  effects[rows, tokens] = values[rows] - values[count:]
+  return values[:count], effects

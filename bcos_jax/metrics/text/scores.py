@@ -1,0 +1,107 @@
+"""What every metric of texts takes and returns.
+
+A metric takes scores of tokens: either an array [N, L] that was computed anywhere, or an explainer,
+a function `(ids [N, L], mask [N, L], targets [N]) -> scores [N, L]` such as those of
+`attribution.texts.attribute_with`. It returns one score per text, beside those of noise and of
+scores that know all, and says which texts it could not score, and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+
+import numpy as np
+
+from ...errors import InputError
+from ..scores import Scored
+
+TextExplainer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+TokenScores = TextExplainer | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextScores(Scored):
+  """Scores of explanations, text by text.
+
+  Attributes:
+    texts: [M] ints, which of the given texts (or pairs of texts) these are.
+    num_texts: Number of texts (or pairs) given.
+  """
+
+  texts: np.ndarray
+  num_texts: int
+
+  def _given(self) -> dict[str, float]:
+    return {"num_texts": self.num_texts}
+
+
+def scores_of(
+  scores: TokenScores, ids: np.ndarray, mask: np.ndarray, targets: np.ndarray
+) -> np.ndarray:
+  """Returns the scores that an explainer gives, or those given, checked: float64 [N, ..., L].
+
+  Args:
+    scores: An explainer, or an array.
+    ids: [N, L].
+    mask: [N, L].
+    targets: [N] or [N, K].
+
+  Raises:
+    InputError: A wrong shape, or NaN.
+  """
+  found = np.asarray(scores(ids, mask, targets) if callable(scores) else scores)
+  check_scores(found, (*np.shape(targets), ids.shape[1]))
+  return found.astype(np.float64)
+
+
+def check_scores(scores: np.ndarray, expected: tuple[int, ...]) -> None:
+  """Raises InputError unless scores have a shape and are finite."""
+  if scores.shape != expected:
+    raise InputError(
+      f"The scores have shape {scores.shape}, expected {expected}.",
+      "Give one score per token for each text and target.",
+    )
+  if not np.isfinite(scores).all():
+    raise InputError(
+      "The scores contain NaN or infinite values.",
+      "An explanation that cannot be computed has no score; look for its cause.",
+    )
+
+
+def check_counted(scores: np.ndarray, counted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns scores float64 [N, L] and which tokens count, bool [N, L], or raises InputError."""
+  scores = np.asarray(scores, np.float64)
+  if scores.ndim != 2 or not scores.size:
+    raise InputError(
+      f"The scores have shape {scores.shape}, expected [N, L].", "Give one score per token."
+    )
+  check_scores(scores, scores.shape)
+  return scores, check_tokens("counted tokens", counted, scores.shape)
+
+
+def check_tokens(name: str, tokens: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  """Returns a choice of tokens as bool of a shape, or raises InputError."""
+  tokens = np.asarray(tokens)
+  if tokens.shape != shape or not np.isin(tokens, (0, 1)).all():
+    raise InputError(
+      f"The {name} are {tokens.dtype} {tokens.shape}, expected bool {shape}.",
+      "Give True for every token that belongs to them.",
+    )
+  return tokens.astype(bool)
+
+
+def ranks_of(scores: np.ndarray, free: np.ndarray, seed: int) -> np.ndarray:
+  """Returns each free token's place by falling score, from 0; others come after all of these.
+
+  Args:
+    scores: [N, L].
+    free: bool [N, L].
+    seed: Of the order among equal scores, a text's own by its number.
+  """
+  length = scores.shape[1]
+  ties = np.stack(
+    [np.random.default_rng((seed, i)).permutation(length) for i in range(len(scores))]
+  )
+  order = np.lexsort((ties, -scores, ~free))
+  return np.argsort(order, axis=1)

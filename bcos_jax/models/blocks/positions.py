@@ -1,0 +1,98 @@
+"""Where a token is: learned tables that follow the image size, and rotary angles."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...errors import unknown_name
+
+Array = jax.Array
+Grid = tuple[int, int]
+
+
+def _cubic(x: np.ndarray, a: float) -> np.ndarray:
+  """The cubic convolution kernel (Keys, 1981) with parameter `a`."""
+  x = np.abs(x)
+  near = ((a + 2) * x - (a + 3)) * x * x + 1
+  far = a * (((x - 5) * x + 8) * x - 4)
+  return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+def _bicubic(old: int, new: int) -> np.ndarray:
+  """Four taps around each place; those beyond the border repeat it. a = -0.75."""
+  places = (np.arange(new) + 0.5) * old / new - 0.5
+  first = np.floor(places).astype(int)
+  matrix = np.zeros((new, old))
+  for tap in range(-1, 3):
+    column = np.clip(first + tap, 0, old - 1)
+    np.add.at(matrix, (np.arange(new), column), _cubic(places - (first + tap), -0.75))
+  return matrix
+
+
+def _antialiased(kernel, support: float):
+  """The kernel widened when shrinking, and what the border cuts off made up for."""
+
+  def matrix(old: int, new: int) -> np.ndarray:
+    stretch = max(old / new, 1.0)
+    centers = (np.arange(new) + 0.5) * old / new
+    reach = support * stretch
+    columns = np.arange(old)
+    low = np.maximum((centers - reach + 0.5).astype(int), 0)[:, None]
+    high = np.minimum((centers + reach + 0.5).astype(int), old)[:, None]
+    weights = kernel((columns - centers[:, None] + 0.5) / stretch)
+    weights = np.where((columns >= low) & (columns < high), weights, 0.0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+  return matrix
+
+
+RESIZE = {
+  "bicubic": _bicubic,
+  "bicubic_antialias": _antialiased(lambda x: _cubic(x, -0.5), 2.0),
+  "bilinear_antialias": _antialiased(lambda x: np.maximum(1 - np.abs(x), 0.0), 1.0),
+}
+"""How published networks resize a table of positions, as PyTorch's `interpolate` does it: (old
+length, new length) -> matrix [new, old]. Half-pixel centres (`align_corners=False`) in all."""
+
+
+def resize_table(table: Array, old: Grid, new: Grid, kind: str) -> Array:
+  """Resizes a table of positions from one grid to another.
+
+  Args:
+    table: [old[0] * old[1], features], row-major.
+    old: Rows and columns that the table was learned for.
+    new: Rows and columns that are wanted.
+    kind: A name of `RESIZE`.
+
+  Returns:
+    [new[0] * new[1], features]; `table` itself where nothing changes.
+  """
+  if kind not in RESIZE:
+    raise unknown_name("position_resize", kind, RESIZE)
+  if old == new:
+    return table
+  rows, columns = (
+    jnp.asarray(RESIZE[kind](a, b), table.dtype) for a, b in zip(old, new, strict=True)
+  )
+  table = table.reshape(*old, -1)
+  # Exact in float32 on every device: positions are added to all that follows.
+  table = jnp.einsum("ah,bw,hwd->abd", rows, columns, table, precision="highest")
+  return table.reshape(new[0] * new[1], -1)
+
+
+def rotary_angles(grid: Grid, head_dim: int, theta: float) -> tuple[Array, Array]:
+  """Returns cosines and sines [rows * columns, head_dim] of DINOv3's rotary positions.
+
+  The centre of each patch, in [-1, 1] along each axis, turns at the frequencies
+  theta^(-4k / head_dim); a head holds those of rows, those of columns, and both once more
+  (arXiv 2508.10104, section 3.2).
+  """
+  frequencies = 2 * math.pi * theta ** -(np.arange(0, head_dim, 4) / head_dim)
+  rows, columns = (2 * (np.arange(n) + 0.5) / n - 1 for n in grid)
+  centers = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2, 1)
+  angles = np.tile((centers * frequencies).reshape(len(centers), -1), 2)
+  return jnp.asarray(np.cos(angles), jnp.float32), jnp.asarray(np.sin(angles), jnp.float32)

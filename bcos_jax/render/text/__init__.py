@@ -1,0 +1,1 @@
+"""Texts with the contributions of their words: HTML, terminal and LaTeX."""

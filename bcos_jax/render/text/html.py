@@ -1,0 +1,103 @@
+"""Texts as heat-maps in HTML, and tables of the most telling words.
+
+Texts are written by strangers: everything is escaped, control characters included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+import html
+import os
+
+from ...io import files
+from ...text.influential_words import TellingWord
+from ..report import page, table
+from .heat_maps import TextHeat, signed_number, sum_in_words, visible, word_colors
+
+_STYLE = """
+.text{line-height:2.1;overflow-wrap:anywhere;white-space:pre-wrap;max-width:none;margin:.6rem 0}
+.text span{border-radius:.2rem;padding:.12em .1em}
+.text span,.scale i{print-color-adjust:exact;-webkit-print-color-adjust:exact}
+"""
+
+
+def text_report(
+  path: str | os.PathLike,
+  title: str,
+  heats: Sequence[TextHeat],
+  *,
+  intro: str = "",
+  summary: Sequence[tuple[str, ...]] = (),
+  telling: Mapping[str, Sequence[TellingWord]] | None = None,
+  cutoff: float | None = None,
+) -> None:
+  """Writes texts as one HTML file without any link to the outside.
+
+  Args:
+    path: File to write, replaced as a whole.
+    title: Heading.
+    heats: The texts, in order.
+    intro: Text below the heading; an empty line starts a paragraph.
+    summary: Rows of a table above the texts, its heading first.
+    telling: Caption to the most telling words, shown as tables below the texts.
+    cutoff: Contribution at full colour; None for each text's own.
+
+  Raises:
+    InputError: A path that cannot be written.
+  """
+  target = files.check_folder(path)
+  tables = "".join(
+    f"<section><h2>{html.escape(visible(caption))}</h2>{table(telling_rows(rows))}</section>"
+    for caption, rows in (telling or {}).items()
+  )
+  above = f"<section>{table(summary)}</section>" if summary else ""
+  body = above + "".join(_article(heat, cutoff) for heat in heats) + tables
+  files.write(target, page(visible(title), _lines(intro), f"<main>{body}</main>", style=_STYLE))
+
+
+def telling_rows(words: Iterable[TellingWord]) -> list[tuple[str, ...]]:
+  """Returns the most telling words as rows of a table, its heading first."""
+  rows = [
+    (visible(w.word), signed_number(w.mean), f"{w.spread:.3g}", str(w.count), str(w.texts))
+    for w in words
+  ]
+  return [("word", "mean contribution", "spread", "occurrences", "texts"), *rows]
+
+
+def text_html(heat: TextHeat, cutoff: float | None = None) -> str:
+  """Returns a text's words as HTML, each with its contribution as a tip; for one's own page."""
+  full = heat.cutoff if cutoff is None else cutoff
+  spans = []
+  for piece, score in zip(heat.pieces, heat.scores, strict=True):
+    words = html.escape(visible(piece))
+    if score is None:
+      spans.append(words)
+      continue
+    back, front = (_hex(rgb) for rgb in word_colors(score, full))
+    spans.append(
+      f'<span style="background:{back};color:{front}" title="{signed_number(score)}">{words}</span>'
+    )
+  return f'<p class="text">{"".join(spans)}</p>'
+
+
+def _article(heat: TextHeat, cutoff: float | None) -> str:
+  full = heat.cutoff if cutoff is None else cutoff
+  notes = "".join(
+    f"<p class=note>{html.escape(visible(line))}</p>"
+    for line in (sum_in_words(heat), heat.note)
+    if line
+  )
+  heading = f"<h2>{html.escape(visible(heat.title))}</h2>" if heat.title else ""
+  legend = (
+    f'<p class="scale"><span>opposes, {signed_number(-full)}</span><i></i>'
+    f"<span>{signed_number(full)}, supports</span></p>"
+  )
+  return f"<article>{heading}{text_html(heat, cutoff)}{legend}{notes}</article>"
+
+
+def _lines(text: str) -> str:
+  return "\n".join(visible(line) for line in text.split("\n"))
+
+
+def _hex(rgb: Sequence[float]) -> str:
+  return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)

@@ -1,0 +1,124 @@
+"""Explanations of language models, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..errors import InputError
+from .words import TextBatch, Word, merged
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+  """A target: how much more one logit is than another.
+
+  Attributes:
+    target: A class or token, one for all texts or ints [N]; None for the predicted one.
+    foil: Likewise; None for the mean of all logits (the `relative` mode of B-cos LM).
+  """
+
+  target: int | Sequence[int] | np.ndarray | None = None
+  foil: int | Sequence[int] | np.ndarray | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextExplanation:
+  """Explanations of N texts of L tokens; with K targets per text, an axis K follows N at (K).
+
+  Attributes:
+    ids: Token ids, [N, L].
+    mask: 1 for tokens, 0 for padding, [N, L].
+    logits: The outputs, [N, C]; of language models those at `at`, [N, vocab_size].
+    value: The explained scalar, [N(, K)].
+    target: The explained class or token, int [N(, K)]; None if the target was a function or a
+      `Contrast`.
+    at: Places whose token is predicted, [N]; None for classifiers.
+    inputs: Output of the embedding module, [N, L, D].
+    weights: W(x) at `inputs`, [N(, K), L, D].
+    contributions: sum over channels of inputs * weights, [N(, K), L]; zero exactly for padding.
+    parts: What of the contributions came from each part of the embedding, [N(, K), L] each: `word`,
+      `position`, `token_type` as far as the network has them, and `norm_bias`, the bias of the
+      embedding module's norm.
+    residual: value - contributions.sum(), [N(, K)]: what no token accounts for.
+    residuals: The residual by source, each [N(, K)]: `bias`, `logit_bias`, and `unexplained`, the
+      rest: rounding.
+    batch: The texts, where they are known.
+  """
+
+  ids: Array
+  mask: Array
+  logits: Any
+  value: Array
+  target: Array | None
+  at: Array | None
+  inputs: Array
+  weights: Array
+  contributions: Array
+  parts: dict[str, Array]
+  residual: Array
+  residuals: dict[str, Array]
+  batch: TextBatch | None = dataclasses.field(default=None, metadata={"static": True})
+
+  @property
+  def mean_contributions(self) -> Array:
+    """Means over channels in place of sums, as published (`Bcos_absolute_ixg_mean`)."""
+    return self.contributions / self.inputs.shape[-1]
+
+  @property
+  def completeness_error(self) -> Array:
+    """|unexplained| relative to the largest of |value| and the absolute contributions' mass."""
+    mass = np.abs(self.contributions).sum(axis=-1)
+    least = np.maximum(np.maximum(np.abs(self.value), mass), np.finfo(np.float32).tiny)
+    return np.abs(self.residuals["unexplained"]) / least
+
+  def counting(self, *names: str) -> TextExplanation:
+    """Returns the explanation in which only these parts count as contributions.
+
+    The others become residuals. `counting("word")` is how the published code explains decoders.
+
+    Raises:
+      InputError: A part that the network does not have.
+    """
+    for name in names:
+      if name not in self.parts:
+        raise InputError(
+          f"The embeddings have no part {name!r}, expected {', '.join(self.parts)}.",
+          "Count parts that the network has.",
+        )
+    counted = sum(self.parts[name] for name in names)
+    others = {k: part.sum(axis=-1) for k, part in self.parts.items() if k not in names}
+    return dataclasses.replace(
+      self,
+      contributions=counted,
+      residual=self.value - counted.sum(axis=-1),
+      residuals={**others, **self.residuals},
+    )
+
+  def words(self, index: int, target: int | None = None) -> list[Word]:
+    """Returns the contributions of one text by word, special tokens as words of their own.
+
+    Args:
+      index: Which text.
+      target: Which of K targets; None where there is one.
+
+    Raises:
+      InputError: The explanation does not know the texts, or has no such target.
+    """
+    if self.batch is None:
+      raise InputError(
+        "The explanation knows ids, not texts.", "Explain texts with TextReader.explain."
+      )
+    scores = np.asarray(self.contributions[index])
+    several = scores.ndim == 2
+    if several != (target is not None) or (several and not 0 <= target < len(scores)):
+      expected = f"0 to {len(scores) - 1}" if several else "None: each text has one"
+      raise InputError(f"The target is {target}, expected {expected}.", "Name one of them.")
+    return merged(self.batch, index, scores[target] if several else scores)

@@ -1,0 +1,1 @@
+"""Key tables and configuration readers, one module per architecture."""

@@ -1,0 +1,241 @@
+"""Key tables and configurations of GPT-2 and Llama: Hugging Face."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bcos_jax.errors import InputError
+from bcos_jax.models import TextDecoder
+from bcos_jax.ops import StandardOps
+
+from ..hf_config import GENERATION, Config, ConfigReader, Setting, activation, by_class
+from ..keys import Keys
+from ..layouts import AS_IS, DENSE
+from ..parts import norm, scale
+from ..rules import Rule, Skip, Table
+
+_BLOCK = "decoder_{i}"
+_IN_BLOCK = f"params/{_BLOCK}/norm1/scale"
+_QKV = tuple(f"params/{_BLOCK}/attn/{part}" for part in ("query", "key", "value"))
+_TABLE = "params/embeddings/word"
+
+
+def _unused(source: str, reason: str, beside: str = _TABLE) -> Skip:
+  return Skip(source, reason, beside=beside, optional=True)
+
+
+def _head(tied: bool) -> Rule | Skip:
+  if tied:
+    return _unused("lm_head.weight", "is the table of tokens")
+  return Rule("lm_head.weight", "params/vocabulary/kernel", DENSE)
+
+
+def _gpt2(prefix: str, tied: bool) -> Table:
+  """GPT-2 holds its maps as convolutions of width 1: inputs first, as we do."""
+  layer = f"{prefix}h.{{i}}"
+
+  def conv(source: str, target: str) -> list[Rule]:
+    path = f"params/{_BLOCK}/{target}"
+    return [
+      Rule(f"{layer}.{source}.weight", f"{path}/kernel", AS_IS),
+      Rule(f"{layer}.{source}.bias", f"{path}/bias"),
+    ]
+
+  return (
+    Rule(f"{prefix}wte.weight", _TABLE),
+    Rule(f"{prefix}wpe.weight", "params/embeddings/position"),
+    *norm(f"{layer}.ln_{{k}}", f"{_BLOCK}/norm{{k}}"),
+    Rule(f"{layer}.attn.c_attn.weight", tuple(f"{part}/kernel" for part in _QKV), AS_IS, axis=1),
+    Rule(f"{layer}.attn.c_attn.bias", tuple(f"{part}/bias" for part in _QKV)),
+    *conv("attn.c_proj", "attn/out"),
+    *conv("mlp.c_fc", "mlp/linear1"),
+    *conv("mlp.c_proj", "mlp/linear2"),
+    *norm(f"{prefix}ln_f", "norm"),
+    _head(tied),
+    _unused(f"{layer}.attn.bias", "the causal mask", _IN_BLOCK),
+    _unused(f"{layer}.attn.masked_bias", "the causal mask", _IN_BLOCK),
+  )
+
+
+_LLAMA_MAPS = {
+  "self_attn.q_proj": "attn/query",
+  "self_attn.k_proj": "attn/key",
+  "self_attn.v_proj": "attn/value",
+  "self_attn.o_proj": "attn/out",
+  "mlp.gate_proj": "mlp/gate",
+  "mlp.up_proj": "mlp/up",
+  "mlp.down_proj": "mlp/down",
+}
+
+
+def _llama(biased: tuple[bool, bool], tied: bool) -> Table:
+  """Llama; biases of attention and of the feed-forward branch are options of its configuration."""
+  layer = "model.layers.{i}"
+  maps = []
+  for source, target in _LLAMA_MAPS.items():
+    maps.append(Rule(f"{layer}.{source}.weight", f"params/{_BLOCK}/{target}/kernel", DENSE))
+    if biased[target.startswith("mlp")]:
+      maps.append(Rule(f"{layer}.{source}.bias", f"params/{_BLOCK}/{target}/bias"))
+  return (
+    Rule("model.embed_tokens.weight", _TABLE),
+    scale(f"{layer}.input_layernorm", f"{_BLOCK}/norm1"),
+    scale(f"{layer}.post_attention_layernorm", f"{_BLOCK}/norm2"),
+    *maps,
+    scale("model.norm", "norm"),
+    _head(tied),
+    _unused(f"{layer}.self_attn.rotary_emb.inv_freq", "the rotary frequencies", _IN_BLOCK),
+  )
+
+
+def _gpt2_keys(prefix: str, tied: bool) -> Keys:
+  def fits(model: TextDecoder) -> bool:
+    return model.norm == "layer" and model.positions == "learned" and model.tied == tied
+
+  modules = (
+    (f"{prefix}h.{{i}}.attn", f"{_BLOCK}/attn"),
+    (f"{prefix}h.{{i}}.mlp", f"{_BLOCK}/mlp"),
+    (f"{prefix}h.{{i}}", _BLOCK),
+    (f"{prefix}ln_f", "norm"),
+  )
+  layout = "gpt2" if prefix else "gpt2_bare"
+  return Keys("huggingface", StandardOps(), _gpt2(prefix, tied), modules, layout, fits)
+
+
+def _llama_keys(biased: tuple[bool, bool], tied: bool) -> Keys:
+  def fits(model: TextDecoder) -> bool:
+    rotary = model.norm == "rms" and model.positions == "rotary" and model.gated_mlp
+    own = (model.attention_bias, model.mlp_bias)
+    return rotary and own == biased and model.tied == tied
+
+  layer = "model.layers.{i}"
+  modules = (
+    ("model.embed_tokens", "embeddings"),
+    *((f"{layer}.{source}", f"{_BLOCK}/{target}") for source, target in _LLAMA_MAPS.items()),
+    (layer, _BLOCK),
+    ("model.norm", "norm"),
+  )
+  return Keys("huggingface", StandardOps(), _llama(biased, tied), modules, "llama", fits)
+
+
+_BOOLS = (False, True)
+KEYS = (
+  _gpt2_keys("transformer.", True),
+  _gpt2_keys("", True),
+  _gpt2_keys("transformer.", False),
+  *(
+    _llama_keys((attention, mlp), tied) for attention in _BOOLS for mlp in _BOOLS for tied in _BOOLS
+  ),
+)
+
+
+def _inner(value: int | None, config: Config) -> Mapping[str, Any]:
+  return {"mlp_dim": 4 * config["n_embd"] if value is None else value}
+
+
+def _same_dropout(value: float, config: Config) -> Mapping[str, Any]:
+  if value != config["resid_pdrop"]:
+    raise InputError(
+      f"embd_pdrop is {value!r} and resid_pdrop {config['resid_pdrop']!r}, expected the same.",
+      "Give both one value in config.json; they only matter while training.",
+    )
+  return {}
+
+
+def _pad(value: int | None, config: Config) -> Mapping[str, Any]:
+  return {"pad_token": -1 if value is None else value}
+
+
+def _biases(value: bool, config: Config) -> Mapping[str, Any]:
+  return {"attention_bias": value, "attention_out_bias": value}
+
+
+def _rope(value: Mapping[str, Any], config: Config) -> Mapping[str, Any]:
+  """Reads how positions turn queries and keys, as transformers 5 states it."""
+  kind = value.get("rope_type", "default")
+  if kind not in ("default", "llama3"):
+    raise InputError(
+      f"rope_type is {kind!r}, supported is 'default' or 'llama3'.",
+      "Convert a network with one of these.",
+    )
+  names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+  known = {"rope_type", "type", "rope_theta", *(names if kind == "llama3" else ())}
+  if unknown := sorted(value.keys() - known):
+    raise InputError(
+      f"rope_parameters has {unknown[0]!r}: {value[unknown[0]]!r}, which is not understood.",
+      f"Expected are {', '.join(sorted(known))}.",
+    )
+  scaling = tuple(float(value[name]) for name in names) if kind == "llama3" else ()
+  return {"rope_theta": float(value["rope_theta"]), "rope_scaling": scaling}
+
+
+_GPT2_SUMMARY = dict.fromkeys(
+  (
+    "summary_activation",
+    "summary_first_dropout",
+    "summary_proj_to_labels",
+    "summary_type",
+    "summary_use_proj",
+  ),
+  "of another head",
+)
+_CAUSAL: dict[str, Setting] = {"pad_token_id": _pad, "tie_word_embeddings": "tied"}
+READERS: dict[str, ConfigReader] = {
+  "gpt2": ConfigReader(
+    "gpt2",
+    fields={
+      **_CAUSAL,
+      "vocab_size": "vocab_size",
+      "n_positions": "context_length",
+      "n_embd": "width",
+      "n_layer": "depth",
+      "n_head": "num_heads",
+      "n_inner": _inner,
+      "activation_function": activation,
+      "layer_norm_epsilon": "norm_eps",
+      "resid_pdrop": "dropout",
+      "embd_pdrop": _same_dropout,
+      "attn_pdrop": "attention_dropout",
+      "architectures": by_class({"GPT2LMHeadModel": {}, "GPT2Model": {}, None: {}}),
+    },
+    only={
+      "scale_attn_weights": (True,),
+      "scale_attn_by_inverse_layer_idx": (False,),
+      "add_cross_attention": (False,),
+    },
+    ignored={
+      **GENERATION,
+      **_GPT2_SUMMARY,
+      "n_ctx": "older name of n_positions",
+      "reorder_and_upcast_attn": "order of rounding",
+    },
+  ),
+  "llama": ConfigReader(
+    "llama_3_2_1b",
+    fields={
+      **_CAUSAL,
+      "vocab_size": "vocab_size",
+      "max_position_embeddings": "context_length",
+      "hidden_size": "width",
+      "num_hidden_layers": "depth",
+      "num_attention_heads": "num_heads",
+      "num_key_value_heads": "kv_heads",
+      "head_dim": "head_dim",
+      "intermediate_size": "mlp_dim",
+      "hidden_act": activation,
+      "rms_norm_eps": "norm_eps",
+      "rope_parameters": _rope,
+      "attention_bias": _biases,
+      "mlp_bias": "mlp_bias",
+      "attention_dropout": "attention_dropout",
+      "architectures": by_class({"LlamaForCausalLM": {}, None: {}}),
+    },
+    ignored={
+      **GENERATION,
+      "pretraining_tp": "order of rounding",
+      "rope_theta": "read with rope_parameters, into which transformers puts it",
+      "rope_scaling": "read with rope_parameters, into which transformers puts it",
+    },
+  ),
+}
+"""Model type -> reader."""

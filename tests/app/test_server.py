@@ -1,0 +1,343 @@
+"""The app without a browser: what is let in, what is shown, and what its command refuses."""
+
+import base64
+import io
+import socket
+
+import jax
+import numpy as np
+from PIL import Image
+import pytest
+
+import bcos_jax
+from bcos_jax import BcosOps, StandardOps, cli, render
+from bcos_jax.app import Limits, Settings, examples, networks, pictures, server, shown
+from bcos_jax.app.shown import CLASSES, NETWORKS, ONE, Question
+from bcos_jax.errors import InputError
+
+from ..common import CLASSES as COUNT
+from ..common import SIDE, filled, photos, tiny
+
+LABELS = ("ant", "bee", "cat", "dog", "elk")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+  root = tmp_path_factory.mktemp("networks")
+  made = {}
+  for name, ops, labels in (
+    ("bcos", BcosOps.v2(), LABELS),
+    ("plain", StandardOps(), LABELS[::-1]),
+    ("other", BcosOps(), ("x", "y", "cat", "z", "w")),
+  ):
+    model = tiny("resnet_tiny", ops)
+    made[name] = bcos_jax.save(root / name / "bundle", model, filled(model), labels=labels)
+  return made
+
+
+@pytest.fixture(scope="module")
+def loaded(folders):
+  return {name: networks.load_networks([folder])[0] for name, folder in folders.items()}
+
+
+@pytest.fixture(scope="module")
+def image(loaded):
+  return loaded["bcos"].preprocess(picture())
+
+
+def picture(width=40, height=30):
+  pixels = np.uint8(255 * photos(1, 40)[0])
+  return Image.fromarray(pixels).resize((width, height))
+
+
+def sent(data, kind="image/png"):
+  return f"data:{kind};base64," + base64.b64encode(data).decode()
+
+
+def encoded(image, kind="PNG", **options):
+  buffer = io.BytesIO()
+  image.save(buffer, format=kind, **options)
+  return buffer.getvalue()
+
+
+# What is let in.
+
+
+@pytest.mark.parametrize("kind", pictures.KINDS)
+def test_every_kind_of_picture_is_read(kind):
+  read = pictures.read_upload(sent(encoded(picture(), kind)), Limits())
+  assert read.size == (40, 30) and read.mode == "RGB"
+
+
+def test_what_the_browser_keeps_is_what_the_network_is_given(loaded, image):
+  preprocess = loaded["bcos"].preprocess
+  back = pictures.from_uri(pictures.to_uri(image), preprocess)
+  assert back.dtype == image.dtype and np.array_equal(back, image)
+  grey = bcos_jax.Preprocess((8, 8), resize=0, colors=1)
+  assert np.array_equal(pictures.from_uri(pictures.to_uri(grey(picture())), grey), grey(picture()))
+
+
+def refused(data, limits=None):
+  with pytest.raises(InputError) as caught:
+    pictures.read_upload(data, limits or Limits())
+  assert caught.value.fix
+  return caught.value.cause
+
+
+def test_what_is_no_picture_is_refused():
+  whole = encoded(picture())
+  assert "no picture" in refused(sent(b"just text"))
+  assert "no picture" in refused(sent(whole[: len(whole) // 2]))
+  assert "no picture" in refused(sent(b"<svg xmlns='http://www.w3.org/2000/svg'/>"))
+  assert "no picture" in refused(sent(encoded(picture(), "PPM")))  # not among the kinds
+  assert "whole" in refused("data:image/png;base64,%%%")
+  assert "no picture" in refused("")
+
+
+def test_large_files_are_refused_before_they_are_unpacked():
+  assert "larger than 0.001 MB" in refused(sent(encoded(picture())), Limits(megabytes=0.001))
+
+
+def test_pictures_of_many_pixels_are_refused_before_they_are_unpacked(monkeypatch):
+  bomb = encoded(Image.new("1", (9000, 8000)))
+  assert len(bomb) < 20_000
+  monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("unpacked"))
+  assert "9000 × 8000" in refused(sent(bomb))
+
+
+def test_strips_are_refused_because_scaling_blows_them_up():
+  assert "one side" in refused(sent(encoded(Image.new("L", (2, 5000)))))
+
+
+def test_the_browser_cannot_send_back_another_size(loaded):
+  other = pictures.to_uri(np.zeros((SIDE, SIDE + 1, 3)))
+  with pytest.raises(InputError, match="expected 16 × 16"):
+    pictures.from_uri(other, loaded["bcos"].preprocess)
+
+
+@pytest.mark.parametrize("limits", [{"megabytes": 0}, {"megapixels": -1}, {"megabytes": 1e9}])
+def test_limits_are_checked(limits):
+  with pytest.raises(InputError, match="--max_"):
+    Limits(**limits)
+
+
+# What is shown.
+
+
+def test_the_classes_are_those_of_the_package(loaded, image):
+  network = loaded["bcos"]
+  top = shown.top_classes(network, image)
+  ex = bcos_jax.explain(network.bundle.model, network.bundle.variables, image[None])
+  assert top == render.view(ex, 0, LABELS, network.options).classes
+  assert [p for _, _, p in top] == sorted((p for _, _, p in top), reverse=True)
+
+
+def test_one_class_adds_up(loaded, image):
+  network = loaded["bcos"]
+  (card,) = shown.answer([network], [image], Question(ONE, 2))
+  ex = bcos_jax.explain(network.bundle.model, network.bundle.variables, image[None], 2)
+  np.testing.assert_allclose(card.values, ex.contributions[0], rtol=1e-4, atol=1e-6)
+  assert card.title.startswith("cat") and "logit bias" in card.sum
+  assert [caption for caption, _ in card.panels] == ["Picture", "What the network sees in it"]
+
+
+def test_the_difference_of_two_classes_is_exact(loaded, image):
+  network = loaded["bcos"]
+  first, second, between = shown.answer([network], [image], Question(CLASSES, 1, 3))
+  np.testing.assert_array_equal(between.values, first.values - second.values)
+  assert between.words == ("for dog", "for bee") and "rather than" in between.title
+  assert first.cutoff == second.cutoff == between.cutoff
+
+  ex = network.explain(image, [1, 3])
+  whole = shown.difference(ex)
+  logits = np.asarray(ex.logits[0])
+  np.testing.assert_allclose(whole.value, [logits[1] - logits[3]], rtol=1e-6)
+  parts = whole.contributions.sum() + sum(part[0] for part in whole.residuals.values())
+  np.testing.assert_allclose(parts, whole.value[0], rtol=1e-5)
+  assert float(whole.completeness_error[0]) < 1e-5
+  back = shown.answer([network], [image], Question(CLASSES, 3, 1))[2]
+  np.testing.assert_array_equal(back.values, -between.values)
+
+
+def test_a_conventional_network_beside_another_says_what_it_shows(loaded, image):
+  pair = [loaded["bcos"], loaded["plain"]]
+  first, second = shown.answer(pair, [image, image], Question(NETWORKS, 1))
+  assert "bee" in first.title and "bee" in second.title  # by name: the orders differ
+  assert "post hoc" in second.caption and "need not add up" in second.note
+  assert second.unit == "attribution" and first.unit == "contribution"
+  maps = pair[1].input_x_gradient(image, 3)
+  np.testing.assert_array_equal(second.values, maps)
+
+
+def test_a_conventional_network_alone_is_explained_as_by_the_package(loaded, image):
+  (card,) = shown.answer([loaded["plain"]], [image], Question(ONE, 0))
+  assert "conventional" in card.note and "bias" in card.sum
+  assert [caption for caption, _ in card.panels] == ["Picture"]
+
+
+def test_classes_of_two_networks_are_matched_by_name(loaded, image):
+  first, second = loaded["bcos"], loaded["other"]
+  assert shown.same_class(first, second, 2) == 2 and shown.same_class(first, second, 0) is None
+  assert shown.same_class(first, loaded["plain"], 0) == COUNT - 1
+  cards = shown.answer([first, second], [image, image], Question(NETWORKS, 0))
+  assert "no class ant" in cards[1].note
+
+
+def test_questions_without_an_answer(loaded, image):
+  one = [loaded["bcos"]]
+  for question, word in (
+    (Question(CLASSES, 1, 1), "same"),
+    (Question(CLASSES, 1, None), "same"),
+    (Question(NETWORKS, 1), "one network"),
+    (Question(ONE, COUNT), "does not exist"),
+    (Question(ONE, -1), "does not exist"),
+    (Question("else", 0), "Unknown view"),
+  ):
+    for function in (shown.answer, shown.draw):
+      with pytest.raises(InputError, match=word):
+        function(one, [image], question)
+
+
+def test_the_figure_is_the_one_of_the_package(loaded, image, tmp_path):
+  network = loaded["bcos"]
+  ex = network.explain(image, [2])
+  render.figure(ex, 0, LABELS, tmp_path / "same.png", options=network.options)
+  expected = np.asarray(Image.open(tmp_path / "same.png"))
+  drawn = np.asarray(Image.open(io.BytesIO(shown.draw([network], [image], Question(ONE, 2)))))
+  np.testing.assert_array_equal(drawn, expected)
+
+
+def test_comparisons_are_drawn_too(loaded, image):
+  pair = [loaded["bcos"], loaded["plain"]]
+  for asked, question in (
+    (pair, Question(CLASSES, 0, 4)),
+    (pair, Question(NETWORKS, 0)),
+    (pair[::-1], Question(NETWORKS, 0)),
+  ):
+    drawn = Image.open(io.BytesIO(shown.draw(asked, [image, image], question)))
+    assert min(drawn.size) > 200
+
+
+def test_names_of_files_are_safe(loaded):
+  name = shown.file_name([loaded["bcos"]], Question(CLASSES, 0, 1))
+  assert name == "explanation-ant-or-bee.png"
+
+
+def test_shares_add_up_to_one():
+  values = np.array([[3.0, -1.0], [0.0, 0.0]])
+  np.testing.assert_allclose(shown.share(values), values / 4)
+  assert not shown.share(np.zeros((2, 2))).any()
+
+
+def test_networks_are_told_apart_by_name(folders):
+  both = networks.load_networks([folders["bcos"], folders["plain"]])
+  assert [network.name for network in both] == ["bcos", "plain"]
+  assert [network.conventional for network in both] == [False, True]
+  with pytest.raises(InputError, match="one or two"):
+    networks.load_networks([folders["bcos"]] * 3)
+
+
+def test_examples_suit_the_network(loaded):
+  scenes = examples.examples(loaded["bcos"], count=2)
+  assert len(scenes) == 2 and scenes[0][1].mode == "RGB"
+  encoding = bcos_jax.Encoding((0.3,), (0.4,), "negated")
+  model = bcos_jax.create("resnet_tiny", ops=BcosOps(encoding=encoding), image_size=8)
+  bundle = bcos_jax.pretrained.make_bundle(model, jax.tree.map(np.asarray, filled(model)))
+  digits = networks.Network("digits", bundle, tuple("0123456789"), render.Options(smooth=1))
+  names = [name for name, _ in examples.examples(digits)]
+  assert len(set(names)) == 6 and all(name.startswith("digit ") for name in names)
+
+
+# The command.
+
+
+def failing(capsys, *arguments):
+  assert cli.main(["app", *map(str, arguments)]) == 2
+  lines = capsys.readouterr().err.strip().splitlines()
+  assert len(lines) == 2 and lines[1].strip().startswith("fix:")
+  return lines
+
+
+@pytest.fixture
+def installed(monkeypatch):
+  monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+  monkeypatch.setattr(server, "_NEEDED", ())
+
+
+def test_a_missing_extra(monkeypatch, folders, capsys):
+  monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+  monkeypatch.setattr(server, "_NEEDED", ("dash", "no_such_package"))
+  cause, fix = failing(capsys, folders["bcos"])
+  assert "no_such_package" in cause and "pip install" in fix and "[app]" in fix
+
+
+def test_a_port_in_use(installed, folders, capsys):
+  with socket.create_server(("127.0.0.1", 0)) as taken:
+    port = taken.getsockname()[1]
+    cause, fix = failing(capsys, folders["bcos"], f"--port={port}")
+  assert "in use" in cause and str(port) in cause and f"--port={port + 1}" in fix
+
+
+def test_other_bad_arguments(installed, folders, tmp_path, capsys):
+  assert "Cannot listen" in failing(capsys, folders["bcos"], "--port=70000")[0]
+  assert "--max_upload_mb" in failing(capsys, folders["bcos"], "--max_upload_mb=0")[0]
+  assert "no bundle" in failing(capsys, tmp_path, "--port=0")[0]
+
+
+def test_listening_to_others_is_warned_of(installed, tmp_path, capsys):
+  assert cli.main(["app", str(tmp_path), "--port=0", "--host=0.0.0.0"]) == 2
+  assert "warning" in capsys.readouterr().out
+  assert cli.main(["app", str(tmp_path), "--port=0"]) == 2
+  assert "warning" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  ("host", "own"),
+  [("127.0.0.1", 1), ("localhost", 1), ("::1", 1), ("127.9.9.9", 1), ("0.0.0.0", 0), ("a.b", 0)],
+)
+def test_what_is_loopback(host, own):
+  assert server.is_loopback(host) == bool(own)
+
+
+# With the framework, without a browser.
+
+
+@pytest.fixture(scope="module")
+def client(loaded):
+  pytest.importorskip("dash", reason="the page's framework is installed by `make test-app` only")
+  from bcos_jax.app.page import make_page
+
+  page = make_page([loaded["bcos"]], Limits(), ())
+  server.guard(page.server, Settings(), page.csp_hashes())
+  return page.server.test_client()
+
+
+def test_the_page_reaches_nothing_outside(client):
+  answer = client.get("/", base_url="http://127.0.0.1:7860")
+  assert answer.status_code == 200 and 'lang="en"' in answer.text
+  assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+  assert "unsafe-eval" not in answer.headers["Content-Security-Policy"]
+  assert "http://" not in answer.text and "https://" not in answer.text
+
+
+def test_foreign_names_of_this_machine_are_refused(client):
+  assert client.get("/", base_url="http://rebound.example").status_code == 403
+  assert client.get("/", base_url="http://localhost:1").status_code == 200
+  assert client.get("/", base_url="http://[::1]:7860").status_code == 200
+
+
+def test_requests_are_bounded(client):
+  body = b"x" * (Limits().bytes * 2)
+  answer = client.post(
+    "/_dash-update-component",
+    data=body,
+    content_type="application/json",
+    base_url="http://127.0.0.1",
+  )
+  assert answer.status_code == 413
+
+
+def test_the_command_shows_its_example(capsys):
+  with pytest.raises(SystemExit):
+    cli.main(["app", "--help"])
+  assert "Example: bcos-jax app" in capsys.readouterr().out

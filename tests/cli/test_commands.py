@@ -1,0 +1,153 @@
+"""`bcos-jax convert` and `bcosify` from the command line, without PyTorch."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import bcos_jax
+from bcos_jax import StandardOps, cli, convert
+from bcos_jax.io import bundles
+from bcos_jax.io.tensor_files import write_safetensors
+
+from .. import torch_files
+from ..common import filled, flat, tiny
+
+NAME = "resnet_tiny"
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch):
+  monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+
+
+@pytest.fixture(scope="module")
+def state():
+  model = tiny(NAME, StandardOps(), image_size=32)
+  bundle = bundles.make_bundle(model, filled(model), provenance={"source": "torchvision"})
+  return {key: np.array(tensor) for key, tensor in convert.to_state_dict(bundle).items()}
+
+
+@pytest.fixture(scope="module")
+def file(state, tmp_path_factory):
+  path = tmp_path_factory.mktemp("source") / "model.safetensors"
+  write_safetensors(path, state)
+  return path
+
+
+def run(*arguments):
+  return cli.main([str(argument) for argument in arguments])
+
+
+def test_there_and_back(file, state, tmp_path, capsys):
+  assert run("convert", file, tmp_path / "bundle", f"--architecture={NAME}") == 0
+  printed = capsys.readouterr().out
+  for part in (
+    "params/layer{i}_{j}/conv{k}/kernel",
+    "counts updates, used by nothing",
+    f"{len(state)} keys of",
+    "0 unexplained",
+  ):
+    assert part in printed
+  back = tmp_path / "back.safetensors"
+  assert run("convert", tmp_path / "bundle", back, "--to=torchvision") == 0
+  written = load_file(back)
+  assert written.keys() == state.keys()
+  assert all(written[key].tobytes() == array.tobytes() for key, array in state.items())
+
+
+def test_a_dry_run_writes_nothing(file, tmp_path, capsys):
+  assert run("convert", file, tmp_path / "a", f"--architecture={NAME}", "--dry-run") == 0
+  assert "dry run: nothing is written" in capsys.readouterr().out
+  assert not list(tmp_path.iterdir())
+
+
+def test_bcosify_writes_the_network_that_bcosify_makes(file, tmp_path, capsys):
+  assert run("convert", file, tmp_path / "plain", f"--architecture={NAME}") == 0
+  options = ("--ops", "b=1.5", "--ops", "use_bias=true", "--ops", "pool=max")
+  assert run("bcosify", tmp_path / "plain", tmp_path / "bcos", *options) == 0
+  assert "B=1.5, biases kept, pool max" in capsys.readouterr().out
+  plain, made = bcos_jax.load(tmp_path / "plain"), bcos_jax.load(tmp_path / "bcos")
+  ops = bcos_jax.BcosOps(b=1.5, use_bias=True, pool="max")
+  model, variables = bcos_jax.bcosify(plain.model, plain.variables, ops=ops)
+  assert made.model == model
+  expected = flat(variables)
+  assert all(np.array_equal(leaf, expected[path]) for path, leaf in flat(made.variables).items())
+  # The authors' networks have no biases, so these weights have no place in their files.
+  assert run("convert", tmp_path / "bcos", tmp_path / "a.safetensors", "--to=bcosification") == 2
+  assert run("bcosify", tmp_path / "plain", tmp_path / "published") == 0
+  file = tmp_path / "file.safetensors"
+  assert run("convert", tmp_path / "published", file, "--to=bcosification") == 0
+  assert "model.conv1.linear.weight" in load_file(file)
+
+
+@pytest.mark.parametrize(
+  "arguments, word",
+  [
+    (["--ops", "pol=max"], "'pool'"),
+    (["--ops", "b"], "FIELD=VALUE"),
+    (["--ops", "b=0.5"], "0.5"),
+  ],
+)
+def test_bcosify_names_what_is_wrong(arguments, word, file, tmp_path, capsys):
+  run("convert", file, tmp_path / "plain", f"--architecture={NAME}")
+  assert run("bcosify", tmp_path / "plain", tmp_path / "bcos", *arguments) == 2
+  assert word in capsys.readouterr().err
+  assert not (tmp_path / "bcos").exists()
+
+
+def test_a_bundle_is_told_from_a_repository(file, tmp_path, capsys):
+  run("convert", file, tmp_path / "plain", f"--architecture={NAME}")
+  assert run("convert", tmp_path / "plain", tmp_path / "again") == 2
+  assert "is a bundle already" in capsys.readouterr().err
+  # A repository that another tool wrote is never replaced.
+  (tmp_path / "plain" / "config.json").write_text('{"model_type": "resnet"}')
+  assert run("convert", file, tmp_path / "plain", f"--architecture={NAME}") == 2
+  assert "no bundle" in capsys.readouterr().err
+
+
+def test_a_new_head(file, tmp_path, capsys):
+  arguments = (f"--architecture={NAME}", "--num_classes=3")
+  assert run("convert", file, tmp_path / "bundle", *arguments) == 0
+  assert "the head starts anew with 3 classes" in capsys.readouterr().out
+  assert bcos_jax.load(tmp_path / "bundle").variables["params"]["head"]["kernel"].shape[-1] == 3
+
+
+def test_checkpoints_of_trainings(state, tmp_path, capsys):
+  """A Lightning file: wrapped, prefixed, with other entries; and its averaged weights."""
+  averaged = {key: array + np.ones_like(array) for key, array in state.items()}
+  arrays = {f"model.{key}": array for key, array in state.items()}
+  arrays |= {f"ema.{key}": array for key, array in averaged.items()}
+  saved = torch_files.state(arrays)
+  value = {
+    "epoch": 3,
+    "state_dict": {key: value for key, value in saved.items() if key.startswith("model.")},
+    "ema": {k.removeprefix("ema."): value for k, value in saved.items() if k.startswith("ema.")},
+    "hyper_parameters": {"lr": 0.1},
+  }
+  torch_files.save(tmp_path / "last.ckpt", value, arrays)
+  for name, flags, expected in (("a", (), state), ("b", ("--ema",), averaged)):
+    done = run("convert", tmp_path / "last.ckpt", tmp_path / name, f"--architecture={NAME}", *flags)
+    assert done == 0, capsys.readouterr().err
+    kernel = bcos_jax.load(tmp_path / name).variables["params"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(kernel, expected["conv1.weight"].transpose(2, 3, 1, 0))
+
+
+def test_orbax(file, tmp_path):
+  import orbax.checkpoint as ocp
+
+  assert run("convert", file, tmp_path / "orbax", f"--architecture={NAME}", "--to=orbax") == 0
+  with ocp.StandardCheckpointer() as checkpointer:
+    variables = checkpointer.restore((tmp_path / "orbax" / "variables").absolute())
+  expected = flat(convert.from_pretrained(file, NAME).variables)
+  assert all(np.array_equal(leaf, expected[path]) for path, leaf in flat(variables).items())
+
+
+def test_without_pytorch_verification_says_so(file, tmp_path, capsys, monkeypatch):
+  find = convert.original.importlib.util.find_spec
+  monkeypatch.setattr(
+    convert.original.importlib.util,
+    "find_spec",
+    lambda name: None if name == "torch" else find(name),
+  )
+  assert run("convert", file, tmp_path / "a", f"--architecture={NAME}", "--verify") == 0
+  assert "not verified against PyTorch: PyTorch is not installed" in capsys.readouterr().out

@@ -1,0 +1,1 @@
+"""Input data of language models: texts, tokenized and padded batches, vocabularies."""

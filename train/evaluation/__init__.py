@@ -1,0 +1,1 @@
+"""Evaluation: accuracy and loss, metrics of explanations, reports."""

@@ -1,0 +1,133 @@
+"""Which predictions a report shows and explains: some that are wrong, some that are right."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import NamedTuple, Protocol
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+import bcos_jax
+from bcos_jax import render
+
+from ..data import pipeline
+
+MOST_SHOWN = 6
+"""Pictures in a report that are predicted right, and as many that are not."""
+
+Chosen = list[tuple[int, int]]
+
+
+class Network(Protocol):
+  """A trained network: a `Bundle` or a `TrainResult`."""
+
+  model: nn.Module
+  variables: dict
+  labels: tuple[str, ...]
+
+
+class Predicted(NamedTuple):
+  """What a network says of the N examples of a data set.
+
+  Attributes:
+    probabilities: [N, C].
+    labels: int [N], or [N, C] where a picture may have several.
+    readable: bool [N], which examples could be read.
+  """
+
+  probabilities: np.ndarray
+  labels: np.ndarray
+  readable: np.ndarray
+
+
+def predict(
+  network: Network,
+  examples: pipeline.Examples,
+  *,
+  softmax: bool,
+  batch_size: int,
+  workers: int = 0,
+) -> Predicted:
+  """Predicts all examples; `softmax` over the classes, else a sigmoid for each."""
+  model, variables = network.model, jax.device_get(network.variables)
+  activation = jax.nn.softmax if softmax else jax.nn.sigmoid
+  apply = jax.jit(lambda images: activation(model.apply(variables, model.ops.encoding(images))))
+  batches = pipeline.eval_batches(
+    examples, batch_size=min(batch_size, len(examples)), workers=workers
+  )
+  parts = []
+  with contextlib.closing(iter(batches)) as iterator:
+    for batch in iterator:
+      parts.append((np.asarray(apply(batch["image"])), batch["label"], batch["mask"] > 0))
+  return Predicted(
+    *(np.concatenate(column)[: len(examples)] for column in zip(*parts, strict=True))
+  )
+
+
+def choose(predicted: Predicted) -> tuple[Chosen, Chosen]:
+  """Returns (picture, class to explain) of wrong and of right predictions.
+
+  The wrong ones are the surest, each with the class that it is most wrong about. The right ones
+  are of as many classes as there are.
+  """
+  probabilities, labels, readable = predicted
+  classes = probabilities.shape[1]
+  truth = np.eye(classes)[labels] if labels.ndim == 1 else labels
+  if labels.ndim == 1:
+    correct = probabilities.argmax(-1) == labels
+    wrong_class = probabilities.argmax(-1)
+  else:
+    correct = ((probabilities > 0.5) == (truth > 0.5)).all(-1)
+    wrong_class = np.abs(probabilities - truth).argmax(-1)
+  error = np.abs(probabilities - truth)[np.arange(len(truth)), wrong_class]
+  wrong = np.flatnonzero(~correct & readable)
+  wrong = wrong[np.argsort(-error[wrong], kind="stable")][:MOST_SHOWN]
+  sure = np.where(truth > 0.5, probabilities, -1).argmax(-1)  # Of a picture without labels: 0.
+  right = np.flatnonzero(correct & readable & truth.any(-1))
+  seen: dict[int, int] = {}
+  turn = {}
+  for i in right:
+    turn[i] = seen[sure[i]] = seen.get(sure[i], 0) + 1
+  right = sorted(right, key=lambda i: (turn[i], sure[i]))[:MOST_SHOWN]
+  return [(int(i), int(wrong_class[i])) for i in wrong], [(int(i), int(sure[i])) for i in right]
+
+
+def entries(
+  network: Network,
+  examples: pipeline.Examples,
+  predicted: Predicted,
+  wrong: Chosen,
+  right: Chosen,
+) -> list[render.Entry]:
+  """Explains the chosen predictions for a report, the wrong ones first."""
+  chosen = [(*pair, "Wrong") for pair in wrong] + [(*pair, "Right") for pair in right]
+  if not chosen:
+    return []
+  images = np.stack([examples[i]["image"] for i, _, _ in chosen])
+  targets = np.array([target for _, target, _ in chosen])
+  variables = jax.device_get(network.variables)
+  explanation = bcos_jax.explain(network.model, variables, images, targets, batch_size=4)
+  found = []
+  for row, (i, _, verdict) in enumerate(chosen):
+    name = examples.dataset.source[i].get("name", f"example {i}")
+    probabilities, labels = predicted.probabilities[i], predicted.labels[i]
+    answer = probabilities > 0.5 if np.ndim(labels) else probabilities.argmax()
+    true, given = (_names(of, examples.dataset.label_names) for of in (labels, answer))
+    found.append(
+      render.Entry(
+        explanation,
+        row,
+        network.labels,
+        title=f"{verdict}: {given}" + (f"; is {true}" if verdict == "Wrong" else ""),
+        note=f"{name}. True: {true}.",
+      )
+    )
+  return found
+
+
+def _names(labels: np.ndarray, names: tuple[str, ...]) -> str:
+  if np.ndim(labels) == 0:
+    return names[int(labels)]
+  return ", ".join(names[i] for i in np.flatnonzero(labels)) or "no label"

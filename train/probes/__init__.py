@@ -1,0 +1,1 @@
+"""Frozen features and what is trained on them: probes, sweeps, nearest neighbours."""
