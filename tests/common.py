@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-import contextlib
+from collections.abc import Callable
 import functools
 import json
 import pathlib
@@ -152,17 +151,6 @@ def golden_state(name: str, kind: str) -> dict[str, np.ndarray]:
     key: data[f"stat/{key}"] if f"stat/{key}" in data else rules.weight(key, tuple(shape))
     for key, shape in keys.items()
   }
-
-
-@contextlib.contextmanager
-def quick_compilation() -> Iterator[None]:
-  """Compiles without costly optimisations: a third of the time, the same float32 arithmetic."""
-  before = jax.config.read("jax_disable_most_optimizations")
-  jax.config.update("jax_disable_most_optimizations", True)
-  try:
-    yield
-  finally:
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @functools.cache

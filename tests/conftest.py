@@ -1,4 +1,6 @@
-"""Makes eight CPU devices, so that sharding is tested everywhere, and compiles quickly."""
+"""Settings of the suite: eight CPU devices, so that sharding is tested everywhere, and quick
+compilation, except in the lane under the compiler settings of users (see test_compiler.py).
+"""
 
 import gc
 from importlib import metadata
@@ -6,20 +8,21 @@ import os
 
 # Before jax is imported. More threads than devices: with fewer, collectives on virtual devices
 # can wait for each other for ever.
+os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("PJRT_NPROC", "32")
 os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
-if metadata.version("jaxlib").startswith("0.10."):
-  # Most of the tests' time is compilation, and fusions take most of that; every core is busy
-  # already, so that programs cut into parts only take longer. Later versions do not know all of the
-  # flags, and stop at what they do not know.
-  os.environ["XLA_FLAGS"] += (
-    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-  )
-os.environ["JAX_PLATFORMS"] = "cpu"
-# Costly optimisations make compiling three times as long; the float32 arithmetic is the same.
-# Processes that the tests start compile so too.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+if os.environ.get("BCOS_TEST_COMPILER") != "user":
+  if metadata.version("jaxlib").startswith("0.10."):
+    # Most of the tests' time is compilation, and fusions take most of that; every core is busy
+    # already, so that programs cut into parts only take longer. Later versions do not know all of
+    # the flags, and stop at what they do not know.
+    os.environ["XLA_FLAGS"] += (
+      " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    )
+  # Costly optimisations make compiling three times as long; the float32 arithmetic is the same.
+  # Processes that the tests start compile so too.
+  os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 # JAX keeps millions of objects; looking through them ever again is a twentieth of the time.
 gc.set_threshold(200_000, 20, 100)

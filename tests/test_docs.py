@@ -15,7 +15,7 @@ from bcos_jax.convert import state_dict, targets
 from bcos_jax.convert.readers import READERS
 from bcos_jax.io import bundles
 
-from .common import ROOT, applied, filled, photos, quick_compilation, rel
+from .common import ROOT, applied, filled, photos, rel
 
 PAGES = {page.name: page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 ARCHITECTURES = PAGES["architectures.md"].read_text(encoding="utf-8")
@@ -106,8 +106,7 @@ def test_the_example_converts_bcosifies_and_explains(monkeypatch):
   monkeypatch.setitem(state_dict.KEYS, network.Plain, table.KEYS)
   assert EXAMPLE == network.VARIANTS.keys()
 
-  with quick_compilation():
-    _check_example()
+  _check_example()
 
 
 def _check_example():

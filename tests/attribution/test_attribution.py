@@ -15,7 +15,7 @@ from bcos_jax import BcosOps, StandardOps, attribution
 from bcos_jax.attribution.perturbation import draw_grids
 from bcos_jax.errors import InputError
 
-from ..common import CLASSES, SIDE, applied, filled, photos, quick_compilation, rel, tiny
+from ..common import CLASSES, SIDE, applied, filled, photos, rel, tiny
 
 IMAGES = photos(3)
 TARGETS = np.array([[0, 4], [1, 1], [3, 2]])
@@ -31,12 +31,6 @@ SETTINGS = {
   "grad_cam": {"layer": "conv2"},
 }
 TRANSFORMERS = ("attention_rollout", "chefer", "legrad", "attn_lrp")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
 
 
 class Linear(nn.Module):

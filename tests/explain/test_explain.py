@@ -23,7 +23,6 @@ from ..common import (
   filled,
   flat,
   photos,
-  quick_compilation,
   rel,
   tiny,
   unflat,
@@ -31,12 +30,6 @@ from ..common import (
 
 IMAGES = photos(3)
 LOGIT_BIAS = -math.log(CLASSES - 1)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
 
 
 @functools.cache
@@ -106,10 +99,10 @@ VIT = {
   [
     *(("resnet_tiny", preset) for preset in RESNET),
     *(("vitc_tiny", preset) for preset in VIT),
-    ("resnet_tiny_bottleneck", "bcosification"),
+    pytest.param("resnet_tiny_bottleneck", "bcosification", marks=pytest.mark.user_compiler),
     ("resnet_tiny_bottleneck", "standard"),
-    ("resnet8", "v2"),
-    ("simple_vit_tiny", "v2"),
+    pytest.param("resnet8", "v2", marks=pytest.mark.user_compiler),
+    pytest.param("simple_vit_tiny", "v2", marks=pytest.mark.user_compiler),
   ],
 )
 def test_complete_by_source(name, preset):

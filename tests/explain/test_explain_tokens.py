@@ -12,7 +12,7 @@ from bcos_jax.explain.tokens import _explain_jit
 from bcos_jax.functional import CONV_GUARD
 from bcos_jax.text.words import TextBatch, merged, word_spans, words_of_tokens
 
-from ..common import filled, quick_compilation, rel
+from ..common import filled, rel
 
 LENGTH = 9
 CASES = {
@@ -23,12 +23,6 @@ CASES = {
   "gpt2": ("gpt2_tiny", BcosOps.lm_plain(b=1.1)),
   "llama": ("llama_tiny", BcosOps.lm_decoder()),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
 
 
 def network(name, ops, **fields):

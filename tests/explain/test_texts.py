@@ -16,15 +16,9 @@ from bcos_jax.text.tokenizer import load_tokenizer
 from bcos_jax.zero_shot import templates
 
 from .. import tokenizers
-from ..common import quick_compilation, rel
+from ..common import rel
 
 LENGTH = 16
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,7 @@ from bcos_jax import BcosOps, StandardOps
 from bcos_jax.errors import InputError
 from bcos_jax.layers import drop_path, drop_rates
 
-from ..common import filled, photos, quick_compilation
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
+from ..common import filled, photos
 
 
 class _Drop(nn.Module):

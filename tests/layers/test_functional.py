@@ -11,13 +11,7 @@ import pytest
 from bcos_jax import functional as F
 
 from .. import twins
-from ..common import pulled_back, quick_compilation, rel
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
+from ..common import pulled_back, rel
 
 
 def _random(*shape, seed=0):

@@ -14,13 +14,7 @@ from bcos_jax.errors import InputError
 from bcos_jax.models import blocks
 
 from .. import twins
-from ..common import pulled_back, quick_compilation, rel
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
+from ..common import pulled_back, rel
 
 
 def _random(*shape, seed=0):

@@ -6,7 +6,7 @@ from bcos_jax import BcosOps, StandardOps, layers
 from bcos_jax import functional as F
 from bcos_jax.models import blocks
 
-from ..common import golden_layers, nhwc, pulled_back, quick_compilation, rel
+from ..common import golden_layers, nhwc, pulled_back, rel
 
 TOLERANCE = 1e-5
 SPEC, DATA = golden_layers()
@@ -29,10 +29,7 @@ NORMS = {
 """Published class -> ours. The golden group norms have 4 groups of 2 channels."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
+pytestmark = pytest.mark.user_compiler
 
 
 def test_every_case_is_tested_somewhere():

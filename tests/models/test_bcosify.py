@@ -20,7 +20,6 @@ from ..common import (
   filled,
   flat,
   photos,
-  quick_compilation,
   rel,
   shapes,
   tiny,
@@ -30,10 +29,7 @@ from ..common import (
 IMAGES = photos(3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
+COMMON = ("resnet_tiny", "vitc_tiny", "densenet_tiny")
 
 
 def _conventional(name="resnet_tiny", **fields):
@@ -41,7 +37,10 @@ def _conventional(name="resnet_tiny", **fields):
   return model, filled(model)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+  "name",
+  [pytest.param(name, marks=pytest.mark.user_compiler if name in COMMON else ()) for name in TINY],
+)
 def test_b_1_computes_the_same_function(name):
   """With biases, statistics, scales and means that are all far from trivial."""
   model, variables = _conventional(name)

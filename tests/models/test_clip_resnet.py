@@ -9,15 +9,9 @@ from bcos_jax import BcosOps, StandardOps, convert
 from bcos_jax.errors import InputError
 from bcos_jax.io import bundles
 
-from ..common import applied, filled, flat, photos, quick_compilation, rel, tiny
+from ..common import applied, filled, flat, photos, rel, tiny
 
 SIDE = 32
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
 
 
 def _network(**fields):

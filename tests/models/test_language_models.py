@@ -18,16 +18,10 @@ from bcos_jax.ops import from_dict, to_dict
 from bcos_jax.variables import num_parameters
 
 from .. import tokenizers
-from ..common import applied_to_texts, filled, flat, quick_compilation, rel, shapes, unflat
+from ..common import applied_to_texts, filled, flat, rel, shapes, unflat
 
 FAMILIES = ("bert_tiny", "distilbert_tiny", "roberta_tiny", "gpt2_tiny", "llama_tiny")
 SMALL = {"depth": 1, "context_length": 24}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
 
 
 def network(name, ops=None, **fields):

@@ -25,7 +25,6 @@ from ..common import (
   filled,
   flat,
   photos,
-  quick_compilation,
   rel,
   shapes,
   tiny,
@@ -37,12 +36,6 @@ PUBLISHED = (
   *(f"simple_vit_{size}_patch16_224" for size in ("ti", "s", "b", "l")),
   *(f"vitc_{size}_patch1_14" for size in ("ti", "s", "b", "l")),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
 
 
 def _count(model, collection="params"):

@@ -8,7 +8,7 @@ import pytest
 import bcos_jax
 from bcos_jax import convert
 
-from ..common import GOLDEN, applied, golden_keys, golden_state, nhwc, quick_compilation, rel
+from ..common import GOLDEN, applied, golden_keys, golden_state, nhwc, rel
 from ..golden import rules
 
 # DESIGN, section 4, allows 1e-3; these hold with room to spare.
@@ -18,12 +18,6 @@ STRIDE = 7  # of the golden gradients, which would be large otherwise
 # the golden features are off by 8e-5 and their gradient by 4e-3, ours by 9e-5 and 2e-3.
 CLIP_FEATURES, CLIP_WEIGHTS = 2e-4, 6e-3
 LOGIT_BIAS = -math.log(999)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
 
 
 def _images(name: str) -> np.ndarray:
@@ -48,7 +42,7 @@ def _assert_explains(ex, data, deviations):
 @pytest.mark.parametrize(
   "name, source",
   [
-    ("resnet18", "torchvision"),
+    pytest.param("resnet18", "torchvision", marks=pytest.mark.user_compiler),
     pytest.param("densenet121", "torchvision", marks=pytest.mark.slow),
     ("simple_vit_ti_patch16_224", "bcos_v2"),
     ("vitc_ti_patch1_14", "bcos_v2"),
@@ -91,7 +85,7 @@ def test_conventional_and_bcosified(name, source):
     pytest.param("densenet121", marks=pytest.mark.slow),
     pytest.param("vgg11_bnu", marks=pytest.mark.slow),
     pytest.param("convnext_tiny", marks=pytest.mark.slow),
-    "simple_vit_ti_patch16_224",
+    pytest.param("simple_vit_ti_patch16_224", marks=pytest.mark.user_compiler),
   ],
 )
 def test_bcos_v2(name):

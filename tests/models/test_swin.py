@@ -23,7 +23,6 @@ from ..common import (
   filled,
   flat,
   photos,
-  quick_compilation,
   rel,
   shapes,
   tiny,
@@ -31,12 +30,6 @@ from ..common import (
 
 NAMES = ["swin_test", "swin_v2_test"]
 IMAGES = photos(2)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
 
 
 # Parameters, as torchvision states and timm makes them.

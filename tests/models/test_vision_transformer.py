@@ -24,7 +24,6 @@ from ..common import (
   applied,
   filled,
   photos,
-  quick_compilation,
   rel,
   shapes,
   tiny,
@@ -32,12 +31,6 @@ from ..common import (
 
 NAMES = [name for name in TINY if name in vision_transformer_variants.VARIANTS]
 IMAGES = photos(2)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
 
 
 # Sizes.

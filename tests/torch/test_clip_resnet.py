@@ -10,7 +10,7 @@ from bcos_jax.convert import verify  # noqa: E402
 from bcos_jax.convert.keys import Keys  # noqa: E402
 from bcos_jax.io import bundles  # noqa: E402
 
-from ..common import filled, quick_compilation  # noqa: E402
+from ..common import filled  # noqa: E402
 from . import live  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -27,10 +27,8 @@ FIELDS = {"stages": (1, 2, 1), "width": 16, "image_size": SIDE}
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _quick():
+def _few_threads():
   torch.set_num_threads(2)
-  with quick_compilation():
-    yield
 
 
 def _timm(state):

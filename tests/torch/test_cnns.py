@@ -12,7 +12,7 @@ import bcos_jax  # noqa: E402
 from bcos_jax import BcosOps, convert  # noqa: E402
 from bcos_jax.convert import readers  # noqa: E402
 
-from ..common import applied, photos, quick_compilation, rel  # noqa: E402
+from ..common import applied, photos, rel  # noqa: E402
 from . import live  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -20,11 +20,9 @@ SHAPE = (80, 48)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _quick():
+def _few_threads():
   torch.set_num_threads(2)
   torch.manual_seed(0)
-  with quick_compilation():
-    yield
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import bcos_jax  # noqa: E402
 from bcos_jax import cli, convert  # noqa: E402
 from bcos_jax.convert import preprocessing, state_dict  # noqa: E402
 
-from ..common import flat, quick_compilation  # noqa: E402
+from ..common import flat  # noqa: E402
 from . import live  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -103,8 +103,7 @@ def test_towers_are_verified(name, tmp_path, capsys):
   fields, arguments = CASES[name]
   cls = getattr(transformers, name.partition(",")[0])
   live.stirred(cls(cls.config_class(**fields))).save_pretrained(tmp_path / "tower")
-  with quick_compilation():
-    done = run("convert", tmp_path / "tower", tmp_path / "bundle", "--verify", *arguments)
+  done = run("convert", tmp_path / "tower", tmp_path / "bundle", "--verify", *arguments)
   printed = capsys.readouterr()
   assert done == 0, printed.err
   assert "verified against transformers" in printed.out

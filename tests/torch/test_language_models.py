@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-
 import bcos_jax  # noqa: E402
 from bcos_jax import cli, convert  # noqa: E402
 
-from ..common import applied_to_texts, quick_compilation, rel  # noqa: E402
+from ..common import applied_to_texts, rel  # noqa: E402
 from . import live  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -71,8 +71,6 @@ def _plain(monkeypatch):
   monkeypatch.setattr(cli, "keep_compiled", lambda: None)
   torch.set_num_threads(2)
   torch.manual_seed(0)
-  with quick_compilation():
-    yield
 
 
 def run(*arguments):

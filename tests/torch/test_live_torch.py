@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-
 import bcos_jax  # noqa: E402
 from bcos_jax import BcosOps, StandardOps, convert, layers  # noqa: E402
 
-from ..common import applied, flat, photos, quick_compilation, rel, unflat  # noqa: E402
+from ..common import applied, flat, photos, rel, unflat  # noqa: E402
 from . import oracles  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -23,10 +23,8 @@ TINY = {"width": 8, "stages": (1, 1), "classes": CLASSES}
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _quick():
+def _few_threads():
   torch.set_num_threads(2)
-  with quick_compilation():
-    yield
 
 
 def _numpy(module) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from bcos_jax import BcosOps, convert  # noqa: E402
 from bcos_jax.convert.architectures import swin  # noqa: E402
 from bcos_jax.errors import InputError  # noqa: E402
 
-from ..common import applied, photos, quick_compilation, rel  # noqa: E402
+from ..common import applied, photos, rel  # noqa: E402
 from . import live  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -20,11 +20,9 @@ SIDE, OTHER = (32, 32), (40, 52)  # windows of 3 divide neither 8 x 8 nor 10 x 1
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _quick():
+def _few_threads():
   torch.set_num_threads(2)
   torch.manual_seed(0)
-  with quick_compilation():
-    yield
 
 
 @functools.cache

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-
 from bcos_jax import convert  # noqa: E402
 from bcos_jax.convert.architectures import text_tower  # noqa: E402
 
-from ..common import flat, quick_compilation  # noqa: E402
+from ..common import flat  # noqa: E402
 from . import live  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -16,11 +16,9 @@ LENGTH, END = 12, 19
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _quick():
+def _few_threads():
   torch.set_num_threads(2)
   torch.manual_seed(0)
-  with quick_compilation():
-    yield
 
 
 SMALL = {

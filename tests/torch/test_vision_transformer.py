@@ -11,7 +11,7 @@ import bcos_jax  # noqa: E402
 from bcos_jax import BcosOps, convert  # noqa: E402
 from bcos_jax.convert.architectures import vision_transformer  # noqa: E402
 
-from ..common import applied, filled, flat, photos, quick_compilation, rel, tiny  # noqa: E402
+from ..common import applied, filled, flat, photos, rel, tiny  # noqa: E402
 from . import aloe_oracle, live  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -19,11 +19,9 @@ SIDE, OTHER = 32, (48, 24)  # the table's size; one that shrinks and stretches i
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _quick():
+def _few_threads():
   torch.set_num_threads(2)
   torch.manual_seed(0)
-  with quick_compilation():
-    yield
 
 
 @functools.cache

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-
 from bcos_jax import TextTower, convert, zero_shot  # noqa: E402
 
 from .. import tokenizers  # noqa: E402
-from ..common import photos, quick_compilation, rel  # noqa: E402
+from ..common import photos, rel  # noqa: E402
 from . import live  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -39,11 +39,9 @@ PROMPTS = ["a photo of a dog", "the red car", "sky"]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _quick():
+def _few_threads():
   torch.set_num_threads(2)
   torch.manual_seed(0)
-  with quick_compilation():
-    yield
 
 
 def _network(name, folder):

@@ -13,7 +13,7 @@ from bcos_jax.train.data import captions, open_dataset
 from bcos_jax.train.main import main
 from bcos_jax.train.objectives import losses, teacher
 
-from ..common import quick_compilation, rel, tiny
+from ..common import rel, tiny
 
 SMALL = [
   "--config.model.name=resnet_tiny",
@@ -27,12 +27,6 @@ SMALL = [
   "--config.objective.captions=2",
   "--config.optimizer.warmup_steps=0",
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
 
 
 def test_captions_tell_what_a_scene_shows():

@@ -13,7 +13,7 @@ from bcos_jax.train import finetune, start
 from bcos_jax.train.data import folders, shapes
 from bcos_jax.variables import abstract_variables
 
-from ..common import TINY, flat, quick_compilation, tiny
+from ..common import TINY, flat, tiny
 
 QUICK = ("--config.mesh.data=1", "--config.steps=4", "--config.eval_every=2")
 
@@ -24,8 +24,7 @@ CLASSIFIERS = [name for name in TINY if "num_classes" not in TINY[name]]
 def conventional(tmp_path_factory):
   """A bundle of a conventional network with random weights."""
   model = bcos_jax.create("resnet_tiny", ops=StandardOps(), image_size=16, num_classes=7)
-  with quick_compilation():
-    variables = model.init(jax.random.key(0), np.zeros((1, 16, 16, 3)))
+  variables = model.init(jax.random.key(0), np.zeros((1, 16, 16, 3)))
   folder = tmp_path_factory.mktemp("networks") / "conventional"
   return str(bcos_jax.save(folder, model, variables))
 
@@ -49,8 +48,7 @@ def test_only_the_head_is_new(name, ops, classes):
   model = tiny(name, ops)
   variables = abstract_variables(model)
   variables = jax.tree.map(lambda leaf: np.full(leaf.shape, 7, leaf.dtype), variables)
-  with quick_compilation():
-    new, made = start.new_head(model, variables, classes, jax.random.key(1))
+  new, made = start.new_head(model, variables, classes, jax.random.key(1))
   assert new == model.clone(num_classes=classes)
   before, after = flat(variables), flat(made)
   assert {k: v.shape for k, v in after.items()} == {
@@ -94,8 +92,7 @@ def test_choices_by_the_size_of_the_data(count, batch, steps):
 
 def run(workdir, *arguments):
   """Runs the command; returns its exit code."""
-  with quick_compilation():
-    return cli.main(["train", "--config=finetune", f"--workdir={workdir}", *QUICK, *arguments])
+  return cli.main(["train", "--config=finetune", f"--workdir={workdir}", *QUICK, *arguments])
 
 
 def test_one_command_for_one_label(tmp_path, capsys, conventional, one_label):
@@ -177,7 +174,6 @@ def test_mistakes(conventional, one_label):
 def test_runlocal_trains(tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
   arguments = ("--config.steps=4", "--config.mesh.data=1", "--config.data.image_size=16")
-  with quick_compilation():
-    workdir = f"--workdir={tmp_path / 'run'}"
-    assert cli.main(["train", "--config=finetune:runlocal", workdir, *arguments]) == 0
+  workdir = f"--workdir={tmp_path / 'run'}"
+  assert cli.main(["train", "--config=finetune:runlocal", workdir, *arguments]) == 0
   assert bcos_jax.load(tmp_path / "run/bundle").labels == tuple("0123456789")

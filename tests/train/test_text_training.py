@@ -16,7 +16,7 @@ from bcos_jax.train import loop, main, objectives, optimizer, sharding, start, s
 from bcos_jax.train.data.text import masking, reviews, vocabularies
 from bcos_jax.train.objectives import losses
 
-from ..common import flat, plain, quick_compilation, rel, stop_at
+from ..common import flat, plain, rel, stop_at
 
 WIDTHS = {"width": 16, "mlp_dim": 32, "depth": 1, "num_heads": 2, "context_length": 64}
 
@@ -32,8 +32,7 @@ def quick(tmp_path_factory):
   before = {name: getattr(jax.config, name) for name in options}
   for name, value in options.items():
     jax.config.update(name, value)
-  with quick_compilation():
-    yield
+  yield
   for name, value in before.items():
     jax.config.update(name, value)
   compilation_cache.reset_cache()

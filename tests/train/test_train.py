@@ -169,6 +169,7 @@ def test_devices_send_gradients_parameters_and_statistics_only(name, axes, layou
 FSDP = (("conv.*kernel$", (None, None, None, "fsdp")),)
 
 
+@pytest.mark.user_compiler
 @pytest.mark.parametrize(
   "ops, mesh, layout",
   [(StandardOps(), (8, 1), ()), (BcosOps(), (4, 2), FSDP)],

@@ -12,15 +12,9 @@ from bcos_jax import StandardOps, cli, render
 from bcos_jax.errors import InputError
 
 from .. import tokenizers
-from ..common import filled, photos, quick_compilation
+from ..common import filled, photos
 
 SIDE = 32
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from bcos_jax.io import bundles
 from bcos_jax.models.image_model import ImageModel
 
 from .. import tokenizers
-from ..common import applied, filled, photos, quick_compilation, rel
+from ..common import applied, filled, photos, rel
 
 SIDE = 32
 IMAGES = photos(3, side=SIDE)
@@ -23,12 +23,6 @@ NETWORKS = {
   "clip_resnet_test": {"features": 16},
   "unpooled": {"features": 16, "pooling": "none"},
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
 
 
 def bcosified(name):

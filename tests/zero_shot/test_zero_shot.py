@@ -13,17 +13,11 @@ from bcos_jax.errors import InputError
 from bcos_jax.io import bundles
 
 from .. import tokenizers
-from ..common import ROOT, applied, filled, photos, quick_compilation, rel
+from ..common import ROOT, applied, filled, photos, rel
 
 SIDE = 32
 IMAGES = photos(3, side=SIDE)
 NAMES = ["dog", "cat", "red car"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick():
-  with quick_compilation():
-    yield
 
 
 def image_bundle(name="clip_test", **fields):
