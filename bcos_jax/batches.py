@@ -22,7 +22,8 @@ def check_batch_size(batch_size: int | None) -> int | None:
     size = 0
   if size < 1:
     raise InputError(
-      f"batch_size is {batch_size!r}, expected an integer of at least 1.", "Give None for all."
+      f"batch_size is {batch_size!r}, expected an integer of at least 1.",
+      "Use None to process all at once.",
     )
   return size
 

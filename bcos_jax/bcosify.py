@@ -1,7 +1,7 @@
-"""B-cosification (arXiv 2411.00715): a conventional network becomes a B-cos network.
+"""B-cosification (arXiv 2411.00715): conversion of a conventional network to a B-cos network.
 
 A pure function on (model, variables). The model changes its ops; the variables go through a
-short, declared table of edits, and whatever the table does not account for is an error. With B=1,
+short, declared table of edits, and anything that the table does not cover is an error. With B=1,
 biases kept and max pooling kept, the result computes the function of the original.
 """
 
@@ -156,20 +156,22 @@ def bcosify(
   if problems:
     raise InputError(
       "Cannot B-cosify: " + "; ".join(problems) + ".",
-      "Give the variables of this very model, and ops that keep its shapes.",
+      "Pass the variables of this model, and ops that keep its shapes.",
     )
   return new, traverse_util.unflatten_dict(made, sep="/")
 
 
 def _check(model: nn.Module, ops: BcosOps):
   if not isinstance(ops, BcosOps):
-    raise InputError(f"ops is {type(ops).__name__}, expected BcosOps.", "Give e.g. BcosOps(b=2).")
+    raise InputError(
+      f"ops is {type(ops).__name__}, expected BcosOps.", "For example: BcosOps(b=2)."
+    )
   spec = getattr(model, "input_spec", None)
   reads_ids = spec is not None and not jnp.issubdtype(spec.dtype, jnp.floating)
   if reads_ids and not isinstance(model, LanguageModel):
     raise InputError(
-      f"{type(model).__name__} reads token ids, which have no colours to widen.",
-      "Leave text towers as they are (arXiv 2411.00715, section 5): B-cosify the image tower.",
+      f"{type(model).__name__} reads token ids, which have no colour channels to widen.",
+      "Leave text towers conventional (arXiv 2411.00715, section 5): B-cosify the image tower.",
     )
   if not hasattr(model, "input_map"):
     raise InputError(
@@ -179,7 +181,7 @@ def _check(model: nn.Module, ops: BcosOps):
   if not isinstance(model.ops, StandardOps):
     raise InputError(
       f"The network has {type(model.ops).__name__}, expected StandardOps.",
-      "B-cosify a conventional network; this one already is a B-cos network.",
+      "B-cosify a conventional network; this one is already a B-cos network.",
     )
 
 

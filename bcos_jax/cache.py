@@ -1,4 +1,4 @@
-"""Where things are kept between runs that can be made again."""
+"""Cache folders for files that can be recreated."""
 
 from __future__ import annotations
 

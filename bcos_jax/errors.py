@@ -1,4 +1,4 @@
-"""Errors a person can act on: what was given, what was expected, how to fix it."""
+"""Error types with an actionable message: the value, the expectation and the fix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class InputError(ValueError):
 
   Attributes:
     cause: One line that names the offending value and what was expected.
-    fix: One line that says what to do instead.
+    fix: One line that states what to do instead.
   """
 
   def __init__(self, cause: str, fix: str = ""):
@@ -24,8 +24,8 @@ class RunError(RuntimeError):
   """What a run needs has failed: a disk, a mount, a process.
 
   Attributes:
-    cause: One line that says what has failed.
-    fix: One line that says what to do about it.
+    cause: One line that states what has failed.
+    fix: One line that states what to do about it.
   """
 
   def __init__(self, cause: str, fix: str):

@@ -1,4 +1,4 @@
-"""From pictures to the channels that a network sees.
+"""Input encodings and preprocessing: from picture files to the channels of a network.
 
 Every network owns its `Encoding`, and a saved network its `Preprocess`, so that images are always
 given as plain colours in [0, 1] and can never be normalised twice or not at all.
@@ -77,7 +77,7 @@ class Encoding:
     if images.shape[-1:] != (self.colors,):
       raise InputError(
         f"Images have shape {images.shape}, expected {self.colors} colour channels last.",
-        "Give channels-last images as plain colours: the network encodes them itself.",
+        "Pass channels-last images with colours in [0, 1]: the network encodes them itself.",
       )
     z = (images - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(self.std, jnp.float32)
     if self.pairing == "none":
@@ -110,19 +110,19 @@ def check_images(images, encoding: Encoding) -> np.ndarray:
   if not np.isfinite([low, high]).all():
     raise InputError(
       "Images contain NaN or infinite values, expected numbers in [0, 1].",
-      "Look for the damaged picture with np.isfinite.",
+      "Find the damaged picture with np.isfinite.",
     )
   if low < -1e-6 or high > 1 + 1e-6:
     raise InputError(
       f"Images span [{low:.3g}, {high:.3g}], expected [0, 1].",
-      "Give plain colours, not normalised ones: the network applies its own mean and std.",
+      "Pass colours in [0, 1], not normalised ones: the network applies its own mean and std.",
     )
   return images.astype(np.float32, copy=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
-  """From a picture file to an array, as the network's evaluation does it; travels with weights.
+  """From a picture file to an array, as the network's evaluation does it; stored with the weights.
 
   Attributes:
     size: Height and width of the result, in pixels.
@@ -157,7 +157,7 @@ class Preprocess:
       raise InputError(
         f"Preprocess has size {self.size} and resize {self.resize}, expected two positive "
         "lengths and a resize of 0 or at least the larger one.",
-        "Give e.g. size=(224, 224), resize=256.",
+        "For example: size=(224, 224), resize=256.",
       )
 
   def _covers(self) -> bool:
@@ -203,7 +203,7 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
   transparent parts are shown on white.
 
   Raises:
-    InputError: The file is missing, truncated or no picture.
+    InputError: The file is missing, truncated or not a picture.
   """
   from PIL import Image
 

@@ -1,4 +1,4 @@
-"""What a model's variables look like, without computing them."""
+"""Shapes and dtypes of a model's variables, found without computing them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the devices of a sharded training step send each other, read off the compiled program.
+"""Communication volume of a sharded training step, read off the compiled program.
 
     python benchmarks/collectives.py
 

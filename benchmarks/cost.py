@@ -1,4 +1,4 @@
-"""Cost of a B-cos training step beside the conventional one, compiled for a TPU v5e.
+"""Cost of a B-cos training step against the conventional one, compiled for a TPU v5e.
 
 No TPU is needed: libtpu (`pip install libtpu`) compiles for a described chip. FLOPs and bytes moved
 to and from memory are XLA's count over the optimised program, temporaries are what its buffer

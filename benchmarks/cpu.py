@@ -1,4 +1,4 @@
-"""Time of a B-cos network beside the conventional one on this machine's processor.
+"""Run time of a B-cos network against the conventional one on this machine's CPU.
 
 Inference and one training pass (forward and backward) in float32. The families take turns, so
 that a busy moment of the machine hits both; the ratio of the minima is the number to read.

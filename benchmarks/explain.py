@@ -1,4 +1,4 @@
-"""What explaining costs, in forward passes: exact, from the compiled programs.
+"""Cost of explanations in forward passes, exact, from the compiled programs.
 
   python benchmarks/explain.py
   python benchmarks/explain.py --model=resnet50 --targets=1,4

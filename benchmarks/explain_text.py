@@ -1,4 +1,4 @@
-"""What explaining texts and zero-shot classification cost, from the compiled programs.
+"""Cost of text-prompt explanations and zero-shot classification, from compiled programs.
 
   python benchmarks/explain_text.py
   python benchmarks/explain_text.py --model=clip_vit_base_patch32 --texts=1,4,16

@@ -1,4 +1,4 @@
-"""What explaining texts costs: FLOPs in forward passes, and batches against one text at a time.
+"""Cost of explanations of texts: FLOPs in forward passes, and batches against single texts.
 
   python benchmarks/explain_tokens.py
   python benchmarks/explain_tokens.py --model=roberta_tiny --width=32

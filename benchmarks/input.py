@@ -1,4 +1,4 @@
-"""Rate of the input pipeline beside bare decoding and resizing by the same library.
+"""Rate of the input pipeline against bare decoding and resizing by the same library.
 
 Made pictures of 500 x 375 pixels (JPEG, quality 92, about 100 kB: ImageNet's middle). The ways
 take turns, so that a busy moment of the machine hits all; the ratio of the best rates is the number

@@ -1,4 +1,4 @@
-"""Rate of attributions by masking beside that of batched inference, on this machine's processor.
+"""Rate of attribution by masking against batched inference, on this machine's CPU.
 
 RISE and KernelSHAP of a few images, and the same network on as many images in batches of the same
 size. They take turns, so that a busy moment of the machine hits all; read the ratio of the best

@@ -1,4 +1,4 @@
-"""How fast metrics run, beside what they are made of, on this machine in one run.
+"""Rates of the metrics against those of the passes they consist of, on this machine.
 
   python benchmarks/metrics.py
   python benchmarks/metrics.py --model=resnet18 --side=224 --classes=1000

@@ -1,4 +1,4 @@
-"""Trains the `runlocal` variant of every recipe, for real, and prints what it reaches.
+"""Training runs of the `runlocal` variant of every recipe, with the accuracies reached.
 
     python benchmarks/recipes.py
 

@@ -1,4 +1,4 @@
-"""Memory of parameters and optimiser on each of 256 chips, when all of them share the state.
+"""Memory of parameters and optimiser state per chip, sharded over 256 chips.
 
     python benchmarks/state.py
 

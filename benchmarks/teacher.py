@@ -1,4 +1,4 @@
-"""What a frozen teacher adds to a step, read off compiled programs: arithmetic and memory.
+"""Cost that a frozen teacher adds to a step, from compiled programs: FLOPs and memory.
 
   python benchmarks/teacher.py
   python benchmarks/teacher.py --model=clip_resnet50 --objective=clip

@@ -1,1 +1,1 @@
-"""Recipes: one file each, built from common.py. See `bcos_jax.train.config` for how to name one."""
+"""Recipes, one per file, based on common.py. See `bcos_jax.train.config` for their names."""

@@ -1,4 +1,4 @@
-"""Aligns a B-cos student with a frozen vision transformer, without labels (ALOE).
+"""Alignment of a B-cos student with a frozen vision transformer, without labels (ALOE).
 
   bcos-jax convert facebook/dinov3-vitl16-pretrain-lvd1689m bundles/dinov3_vitl16
   bcos-jax train --config=align_vit:dinov3_l --config.data.folder=pictures --workdir=runs/dinov3_l

@@ -1,4 +1,4 @@
-"""Trains the conventional networks that the papers compare with and start from.
+"""Training of conventional networks, the baselines and starting points of the papers.
 
   bcos-jax train --config=baseline:vitc_s --workdir=runs/vitc_s
   bcos-jax train --config=baseline:resnet50 --workdir=runs/resnet50

@@ -1,4 +1,4 @@
-"""Trains B-cos networks from scratch: B-cos v2 (arXiv 2306.10898) on ImageNet and CIFAR-10.
+"""Training of B-cos networks from scratch: B-cos v2 (arXiv 2306.10898), ImageNet and CIFAR-10.
 
   bcos-jax train --config=bcos_scratch:resnet50 --workdir=runs/bcos_resnet50
   bcos-jax train --config=bcos_scratch:resnet50,long --workdir=runs/bcos_resnet50_long

@@ -1,4 +1,4 @@
-"""B-cosifies CLIP's image tower: its teacher is the tower itself (arXiv 2411.00715, section 5).
+"""B-cosification of CLIP's image tower, its own teacher (arXiv 2411.00715, section 5).
 
   bcos-jax convert openai/clip-rn50.pt bundles/clip_resnet50 --architecture=clip_resnet50
   bcos-jax train --config=bcosify_clip --workdir=runs/clip

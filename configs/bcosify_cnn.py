@@ -1,4 +1,4 @@
-"""B-cosifies a pretrained convolutional network on ImageNet (arXiv 2411.00715, table 2).
+"""B-cosification of pretrained CNNs on ImageNet (arXiv 2411.00715, table 2).
 
   bcos-jax convert resnet18-f37072fd.pth bundles/resnet18 --architecture=resnet18
   bcos-jax train --config=bcosify_cnn:resnet18 --workdir=runs/resnet18

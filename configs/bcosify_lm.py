@@ -1,4 +1,4 @@
-"""B-cosifies a language model and fine-tunes it on a task, in one run (arXiv 2502.12992).
+"""B-cosification and fine-tuning of a language model in one run (arXiv 2502.12992).
 
   bcos-jax convert hub/bert-base-uncased bundles/bert --num_classes 2
   bcos-jax train --config=bcosify_lm:bert,imdb --config.init=bundles/bert --workdir=runs/imdb

@@ -1,4 +1,4 @@
-"""B-cosifies a pretrained SimpleViT or ViTc on ImageNet (arXiv 2411.00715, table 3).
+"""B-cosification of pretrained SimpleViT or ViTc on ImageNet (arXiv 2411.00715, table 3).
 
   bcos-jax convert standard_vitc_b_patch1_14-4d374b0220.pth bundles/vitc_b_patch1_14 \
     --architecture=vitc_b_patch1_14

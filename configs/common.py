@@ -1,4 +1,4 @@
-"""The fields of every recipe and their defaults, in one place.
+"""Default values of the fields of every recipe.
 
 A recipe module has `get_config() -> ConfigDict` and a table `VARIANTS` of functions that change
 such a config. `--config=NAME:variant` picks one, `--config.a.b=value` changes single fields.
@@ -26,20 +26,20 @@ def get_config() -> ConfigDict:
         "family": "standard",
       },
       "init": "",  # bundle folder to start from; "" starts at random, or from a teacher
-      "redraw": (),  # regular expressions of parameters that `init` need not have, drawn anew
+      "redraw": (),  # regular expressions of parameters that `init` may lack, reinitialised
       "finetune": False,  # a new head for the data's classes; fields that are 0 are filled in
       "best": False,  # end with the best evaluated state that was saved, not with the last
       "fold_mean": True,  # of batch norms into their biases, when `init` is B-cosified
       "data": {
         "name": "",  # TFDS name, unless there is a folder
-        # one's own pictures: DIR/class/..., or DIR/{train,val}/class/...; of texts: a file, or a
+        # the user's pictures: DIR/class/..., or DIR/{train,val}/class/...; of texts: a file, or a
         # folder with {train,test}.{csv,tsv,jsonl}, or of Hugging Face's save_to_disk
         "folder": "",
         "text": "text",  # column or key of texts
         "label": "label",  # of their labels
         "tokenizer": "",  # folder, or "reviews" for their words; "" for that of `init`
-        "max_length": 0,  # most tokens of a text; 0: the network's context
-        "truncate": False,  # cut longer texts, instead of refusing them
+        "max_length": 0,  # maximum number of tokens of a text; 0: the network's context
+        "truncate": False,  # truncate longer texts instead of refusing them
         "hidden_share": 0.15,  # of the tokens, for masked_lm
         "labels": "",  # table of the folder's files: name, one label or several separated by |
         "unlabelled": False,  # the folder is any pictures and tar files of them, without classes
@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
         "eval_batch_size": 256,
         "image_size": 224,  # of evaluation, and of training unless train_size is set
         "train_size": 0,  # side of training images; 0: image_size
-        "train_sizes": (),  # sides that each step draws one from, of pictures cut at the largest
+        "train_sizes": (),  # image sides, one drawn per step; pictures are cropped at the largest
         "resize": 256,  # shorter side before the central crop; 0: straight to image_size
         "interpolation": "bilinear",  # PIL's anti-aliased filter
         "damaged": "fail",  # pictures that cannot be read: fail, or skip and count them
@@ -96,13 +96,13 @@ def get_config() -> ConfigDict:
         "profile_steps": 0,  # steps to trace with JAX's profiler; 0: none
         "wandb": "",  # project of Weights & Biases to log to as well; "": none
       },
-      "recompute": False,  # blocks in the backward pass, to save memory
+      "recompute": False,  # recompute blocks in the backward pass, to save memory
       "accumulate": 1,  # parts that a batch is cut into, one after the other, to save memory
       "nonfinite": "stop",  # at a loss or gradient that is not finite; skip leaves the step out
       "eval_every": 0,  # 0: only at the end
       "log_every": 10,
       "checkpoint_every": 0,  # 0: only at the end and when interrupted
-      "keep_every": 0,  # checkpoints of multiples of it are kept for ever, beside newest and best
+      "keep_every": 0,  # checkpoints at its multiples are never deleted, beside newest and best
       "mesh": {  # axis sizes; -1 takes the remaining devices
         "data": -1,
         "fsdp": 1,
@@ -209,13 +209,13 @@ def augment() -> dict:
   return {
     "crop": "none",  # none, shift (by an eighth of the side) or random_resized
     "scale": (0.08, 1.0),  # share of the picture's area in a random crop
-    "flip": 0.0,  # probability of mirroring
+    "flip": 0.0,  # probability of a horizontal flip
     "policy": "none",  # none, rand_augment or trivial_augment_wide
     "policy_operations": 2,  # of rand_augment
     "policy_magnitude": 10,  # of rand_augment, 0 to 30
-    "erase": 0.0,  # probability of a black box
-    "mixup": 0.0,  # alpha of the blend of two pictures; 0: off
-    "cutmix": 0.0,  # alpha of the box from another picture; 0: off
+    "erase": 0.0,  # probability of random erasing with a black box
+    "mixup": 0.0,  # alpha of mixup, the blend of two pictures; 0: off
+    "cutmix": 0.0,  # alpha of cutmix, a box from another picture; 0: off
     "repeats": 1,  # variations of each picture in a row
   }
 

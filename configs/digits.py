@@ -1,4 +1,4 @@
-"""A small ResNet on 8 x 8 handwritten digits, shown at 24 x 24; trains in a minute on a laptop.
+"""A small ResNet on 8 x 8 handwritten digits, enlarged to 24 x 24; about a minute on a laptop.
 
   bcos-jax train --config=digits:conventional --workdir=runs/conventional
   bcos-jax train --config=digits:bcosify --config.init=runs/conventional/bundle \

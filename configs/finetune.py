@@ -1,4 +1,4 @@
-"""Fine-tunes a pretrained network on one's own pictures, and explains what it learned.
+"""Fine-tuning of a pretrained network on a user's pictures, with explanations.
 
   bcos-jax train --config=finetune --config.init=bundles/resnet18 --config.data.folder=pictures \
     --workdir=runs/mine

@@ -1,4 +1,4 @@
-"""Trains language models on plain text, or goes on with those that are trained or B-cosified.
+"""Pretraining of language models on plain text, from scratch or continued.
 
   bcos-jax train --config=pretrain_lm:masked_lm --config.data.folder=texts.jsonl \
     --config.init=bundles/bert_mlm --workdir=runs/bcos_bert_mlm

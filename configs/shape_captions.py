@@ -1,4 +1,4 @@
-"""A small CLIP of ShapeScenes: an image tower and a text tower learn from captions.
+"""A small CLIP trained on captions of ShapeScenes: an image tower and a text tower.
 
   bcos-jax train --config=shape_scenes:conventional --workdir=runs/shapes/conventional
   bcos-jax train --config=shape_captions --workdir=runs/captions

@@ -1,4 +1,4 @@
-"""Weights from PyTorch and back, exactly: every key accounted for in both directions."""
+"""Conversion of PyTorch weights, exact in both directions, with every key accounted for."""
 
 from .convert import from_pretrained as from_pretrained
 from .rules import Rule as Rule

@@ -1,4 +1,4 @@
-"""From somebody's checkpoint to a bundle: what it is, what each key becomes, and the tensors."""
+"""Conversion of checkpoints to bundles: identification, key mapping and tensors."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ class Plan:
     state: The keys as the table names them.
     keys: The table.
     model: The network to fill.
-    described: What the files beside the weights said.
+    described: The content of the files beside the weights.
     rows: What happens to each key.
-    notes: What a person should know about the choices made.
+    notes: Notes to the user about the choices made.
     keep_dtypes: Whether the tensors keep the dtypes of the source.
   """
 
@@ -84,7 +84,7 @@ class Plan:
 
   @property
   def new_head(self) -> bool:
-    """Whether the head starts anew instead of coming from the source."""
+    """Whether the head is reinitialised instead of coming from the source."""
     filled = {path for row in self.rows for path in row.targets}
     return any(path not in filled for path in wanted(self.model))
 
@@ -279,12 +279,12 @@ def _detect(checkpoint: Checkpoint, source: str | None) -> tuple[Tensors, str, s
   if names:
     raise InputError(
       f"The keys and shapes fit {len(names)} architectures: {', '.join(names)}.",
-      "Say which one with --architecture.",
+      "Choose one with --architecture.",
     )
   raise InputError(
     f"The keys and shapes of {checkpoint.origin!r} fit no architecture "
     f"({len(checkpoint.tensors)} keys, such as {next(iter(checkpoint.tensors))!r}).",
-    "Say which one it should be with --architecture, to see what does not fit.",
+    "Pass the intended one as --architecture, to see what does not fit.",
   )
 
 
@@ -333,11 +333,11 @@ def _read_as(
   checkpoint: Checkpoint,
   default_preprocess: bool,
 ) -> tuple[Described, list[str]]:
-  """Settles how pictures are read, and says so where it is not the source that says it."""
+  """Settles how pictures are read, and reports it where the source does not state it."""
   notes = []
   if checkpoint.config is not None and described.named:
     notes.append(
-      f"the architecture was given: {checkpoint.folder}'s configuration is not asked for sizes, "
+      f"the architecture was given: {checkpoint.folder}'s configuration is not read for sizes, "
       "activations and epsilons"
     )
   if not hasattr(model, "image_size") or described.reading is not None:
@@ -370,15 +370,15 @@ def _ops(keys: Keys, described: Described, dtype: str | None) -> Ops:
 def _headed(
   state: Tensors, keys: Keys, model: nn.Module, described: Described, classes: int | None
 ) -> tuple[nn.Module, Tensors, dict[str, str], tuple[str, ...]]:
-  """Settles the number of classes: the source's own, or a new head where one is asked for.
+  """Settles the number of classes: the source's own, or a new head where one is requested.
 
   Returns:
     The network, the keys that it uses, those that a new head replaces and why, and the beginnings
-    of the paths that start anew.
+    of the paths that are reinitialised.
   """
   if "num_classes" not in {field.name for field in dataclasses.fields(model)}:
     if classes is not None:
-      raise InputError(f"A {type(model).__name__} has no classes.", "Leave out --num_classes.")
+      raise InputError(f"A {type(model).__name__} has no classes.", "Omit --num_classes.")
     return model, state, {}, ()
   head = f"params/{model.head}/"
   rules = [r for r in keys.table if isinstance(r, Rule) and r.targets[0].startswith(head)]
@@ -398,9 +398,9 @@ def _headed(
     return model, state, {}, ()
   if classes < 1:
     raise InputError(
-      f"num_classes is {classes}, expected at least 1.", "Give your classes' number."
+      f"num_classes is {classes}, expected at least 1.", "Pass the number of your classes."
     )
-  reason = f"the head starts anew with {classes} classes"
+  reason = f"the head is reinitialised with {classes} classes"
   kept = {key: tensor for key, tensor in state.items() if key not in held}
   anew = text_heads.anew(model, kept, keys) or ((head,) if held else ())
   return model.clone(num_classes=classes), kept, dict.fromkeys(held, reason), anew
@@ -475,7 +475,7 @@ def _prepared(
     if not allow_nonfinite and (bad := _nonfinite(array)):
       raise InputError(
         f"{key!r} {list(array.shape)} has {bad} weights that are NaN or infinite.",
-        "Take an earlier checkpoint; --allow_nonfinite converts it all the same.",
+        "Use an earlier checkpoint; --allow_nonfinite converts it anyway.",
       )
     cast = array.astype(target, copy=False)
     if not allow_nonfinite and cast is not array and _nonfinite(cast):

@@ -1,4 +1,4 @@
-"""Hugging Face configurations, read strictly: what changes the computation is never guessed."""
+"""Strict reading of Hugging Face configurations; unknown fields are refused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ConfigReader:
         f"The configuration of a {config['model_type']!r} model does not fit: "
         + "; ".join(problems)
         + ".",
-        "Convert a supported configuration, or teach convert/hf_config.py what it means.",
+        "Convert a supported configuration, or add the field to convert/hf_config.py.",
       )
     return fields
 

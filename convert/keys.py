@@ -1,4 +1,4 @@
-"""What the keys of a source's checkpoints mean for one architecture."""
+"""Key tables: the meaning of a source's checkpoint keys for one architecture."""
 
 from __future__ import annotations
 

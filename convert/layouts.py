@@ -1,4 +1,4 @@
-"""How one tensor is laid out in PyTorch and in Flax; every layout has its exact inverse."""
+"""Tensor layouts in PyTorch and Flax, each with its exact inverse."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ def dense_window(size: int) -> Layout:
 
 
 def _patches_to_torch(w: np.ndarray) -> np.ndarray:
-  # Of these channel counts, one at most leaves a square: their ratios are no squares.
+  # Of these channel counts, one at most leaves a square: their ratios are not squares.
   for channels in (3, 6, 1, 2):
     side = math.isqrt(w.shape[0] // channels)
     if side * side * channels == w.shape[0]:
       return w.reshape(side, side, channels, -1).transpose(3, 2, 0, 1)
   raise InputError(
-    f"A patch embedding of {w.shape[0]} inputs holds no square patch of 1, 2, 3 or 6 channels.",
+    f"A patch embedding of {w.shape[0]} inputs fits no square patch of 1, 2, 3 or 6 channels.",
     "Convert networks for grey or colour images, plain or with B-cos channels.",
   )
 

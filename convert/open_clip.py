@@ -1,4 +1,4 @@
-"""Repositories of open_clip: `open_clip_config.json`, read strictly."""
+"""Repositories of open_clip: strict reading of `open_clip_config.json`."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def describe(config: Config, architecture: str | None) -> tuple[str, Fields]:
 
   Args:
     config: The content of `open_clip_config.json`.
-    architecture: Given by the user; the file is then asked for the activation only.
+    architecture: Given by the user; only the activation is then read from the file.
 
   Raises:
     InputError: A tower that must be named, or an attribute that is not understood.

@@ -1,4 +1,4 @@
-"""The PyTorch network that a checkpoint belongs to, where its library is installed."""
+"""Original PyTorch networks of checkpoints, where their library is installed."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def build(plan: Plan) -> tuple[Any | None, str]:
   if importlib.util.find_spec("torch") is None:
     return None, "PyTorch is not installed"
   if plan.new_head:
-    return None, "the head starts anew, so that there is no original to compare with"
+    return None, "the head is reinitialised, so there is no original to compare with"
   source = plan.keys.source
   if source not in _BUILDERS:
-    return None, f"the PyTorch code of {source!r} is no library that could be installed"
+    return None, f"the PyTorch code of {source!r} is not an installable library"
   library = {"huggingface": "transformers"}.get(source, source)
   if importlib.util.find_spec(library) is None:
     return None, f"{library} is not installed"
@@ -164,7 +164,9 @@ def _filled(network: Any, plan: Plan) -> Any:
   absent = network.load_state_dict(state, strict=False)
   lost = [key for key in absent.missing_keys if key in dict(network.named_parameters())]
   if lost or absent.unexpected_keys:
-    raise RuntimeError(f"PyTorch's network misses {lost[:3]} or has not {absent.unexpected_keys}")
+    raise RuntimeError(
+      f"PyTorch's network lacks {absent.unexpected_keys}, or the checkpoint lacks {lost[:3]}"
+    )
   return network.eval()
 
 

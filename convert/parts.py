@@ -1,4 +1,4 @@
-"""Rules of the layers that many architectures have, from the name of the layer alone."""
+"""Conversion rules of layers that many architectures share, by layer name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""PyTorch's `.pt`, `.pth`, `.bin` and `.ckpt` files without PyTorch and without running anything.
+"""A reader of PyTorch's pickle files (`.pt`, `.pth`, ...) that executes no code.
 
 Such a file is a zip archive: `data.pkl`, a program for Python's pickle machine, and one entry per
-tensor storage. The machine here knows only the opcodes that build containers and numbers, and only
+tensor storage. This interpreter implements only opcodes that build containers and numbers, and only
 the callables in `_CALLABLES`, all of which are functions of this file. Whatever else the program
 names is refused by that name: it is never imported.
 """
@@ -61,12 +61,12 @@ class Module(dict):
 
 
 class _Archive:
-  """The zip archive: its program, and its storages, read when asked for."""
+  """The zip archive: its program, and its storages, read on demand."""
 
   def __init__(self, path: pathlib.Path):
     self.path = path
     try:
-      # Left open: reading the directory anew for each tensor would take longer than the tensor.
+      # Kept open: rereading the directory for each tensor would take longer than the tensor.
       self._zip = zipfile.ZipFile(path)
       self._sizes = {info.filename: info.file_size for info in self._zip.infolist()}
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
@@ -105,7 +105,7 @@ class _Archive:
 
 
 def _damaged(path: pathlib.Path, what: object) -> InputError:
-  return InputError(f"{str(path)!r} is no complete PyTorch file: {what}.", DAMAGED)
+  return InputError(f"{str(path)!r} is not a complete PyTorch file: {what}.", DAMAGED)
 
 
 def read_pickle(path: pathlib.Path) -> Any:
@@ -127,7 +127,7 @@ def read_pickle(path: pathlib.Path) -> Any:
   if not head.startswith(b"PK"):
     old = _LEGACY in head
     raise InputError(
-      f"{str(path)!r} is {'of the format of PyTorch before 1.6' if old else 'no PyTorch file'}.",
+      f"{str(path)!r} is {'of the format of PyTorch before 1.6' if old else 'not a PyTorch file'}.",
       "Save it again with torch.save of a current PyTorch, or as safetensors.",
     )
   archive = _Archive(path)
@@ -136,7 +136,7 @@ def read_pickle(path: pathlib.Path) -> Any:
     return _named_tensors(value) if isinstance(value, Module) else value
   except InputError:
     raise
-  except Exception as error:  # a damaged program fails in any way that Python knows
+  except Exception as error:  # a damaged program can raise any Python exception
     what = " ".join(str(error).split()) or type(error).__name__
     raise _damaged(path, f"its data.pkl breaks off ({what})") from error
 
@@ -249,9 +249,9 @@ class _Machine:
 
   def _refused(self, what: str) -> InputError:
     return InputError(
-      f"{str(self._archive.path)!r} {what}, which builds neither tensors nor containers: refused, "
-      "nothing of it was run.",
-      "Where you trust the file, load it with torch and save only its state dict, best as "
+      f"{str(self._archive.path)!r} {what}, which creates neither tensors nor containers: refused, "
+      "nothing of it was executed.",
+      "If you trust the file, load it with torch and save only its state dict, preferably as "
       "safetensors.",
     )
 
@@ -283,7 +283,7 @@ class _Machine:
   def stack_named(self, _):
     name, module = self._stack.pop(), self._stack.pop()
     if not (isinstance(name, str) and isinstance(module, str)):
-      raise TypeError("name that is no text")
+      raise TypeError("name that is not text")
     self._stack.append(self.find(module, name))
 
   def reduce(self, _):

@@ -1,4 +1,4 @@
-"""How a source's evaluation reads pictures: image processors of transformers and timm, strictly."""
+"""Image preprocessing of transformers and timm configurations, read strictly."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _expect(key: str) -> str:
 def not_understood(name: str, problems: list[str]) -> InputError:
   return InputError(
     f"The preprocessing of {name} does not fit: {'; '.join(problems)}.",
-    "Give --default_preprocess to take the architecture's own instead.",
+    "Pass --default_preprocess to use the architecture's default instead.",
   )
 
 

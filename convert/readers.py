@@ -1,4 +1,4 @@
-"""From the configuration beside a checkpoint to an architecture and its fields."""
+"""Configuration readers: from the files beside a checkpoint to an architecture's fields."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ READERS: dict[str, ConfigReader] = {
 
 @dataclasses.dataclass(frozen=True)
 class Described:
-  """What the files beside the weights say about a network.
+  """The description of a network in the files beside its weights.
 
   Attributes:
-    architecture: Name of a variant; None if they do not say.
+    architecture: Name of a variant; None if not stated.
     fields: What to replace in it.
-    source: Whose keys the weights have; None if they do not say.
+    source: Source whose keys the weights have; None if not stated.
     labels: Names of the classes, or ().
-    num_labels: Number of classes; None if they do not say.
-    reading: How pictures are read; None if they do not say.
+    num_labels: Number of classes; None if not stated.
+    reading: Preprocessing of pictures; None if not stated.
     named: Whether the user named the architecture of a configuration that names one itself.
   """
 
@@ -77,7 +77,7 @@ def describe(
 
   Args:
     checkpoint: The source.
-    architecture: Given by the user: the configuration is then not asked for it.
+    architecture: Given by the user: it is then not read from the configuration.
     default_preprocess: Leaves the preprocessing to the architecture.
 
   Raises:
@@ -115,7 +115,7 @@ def describe(
 
 
 def _text_tower(config: Config, architecture: str) -> tuple[ConfigReader, Config, Config] | None:
-  """Returns how to read the text tower of a network with two; None if it was not asked for.
+  """Returns how to read the text tower of a network with two; None if it was not requested.
 
   The second configuration is what the file itself states.
   """
@@ -163,7 +163,7 @@ def complete(config: Config) -> Config:
     if "Unrecognized model identifier" in str(error):
       return config  # a model type of this package's own readers, such as ALOE's
     raise _refused(kind, error) from error
-  except Exception as error:  # whatever a configuration class makes of damaged values
+  except Exception as error:  # any error of a configuration class on damaged values
     raise _refused(kind, error) from error
   return {**filled, "model_type": kind}
 
@@ -183,7 +183,7 @@ def _labels(config: Config) -> tuple[tuple[str, ...], int | None]:
     ordered = {int(key): str(value) for key, value in names.items()}
   except (ValueError, AttributeError) as error:
     raise InputError(
-      f"id2label in config.json is no mapping from numbers to names: {error}.",
+      f"id2label in config.json is not a mapping from numbers to names: {error}.",
       "Correct config.json.",
     ) from error
   if sorted(ordered) != list(range(len(ordered))):

@@ -1,4 +1,4 @@
-"""What a conversion does to each key, as a table for people."""
+"""The table of a conversion: what happens to each key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Porting as a bijection: tables of rules, applied with every key accounted for.
+"""Conversion rules: bijective mappings of checkpoint keys to parameters.
 
 A table pairs name templates, `"layer{i}.{j}.conv{k}.weight"` with
 `"params/layer{i}_{j}/conv{k}/kernel"`. Each `{field}` stands for a number, so a template reads and

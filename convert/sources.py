@@ -1,4 +1,4 @@
-"""Checkpoints of every kind as mappings from keys to tensors that are read when asked for."""
+"""Checkpoints of every format, as lazy mappings from keys to tensors."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def open_checkpoint(
   if hub.is_id(str(source)):
     return _of_folder(hub.snapshot(str(source), download=download), str(source), ema)
   raise InputError(
-    f"Nothing at {str(source)!r}.", "Give a checkpoint file, a folder, or a hub id owner/name."
+    f"There is no file or folder {str(source)!r}.",
+    "Give a checkpoint file, a folder, or a hub id owner/name.",
   )
 
 
@@ -77,13 +78,13 @@ def _of_folder(folder: pathlib.Path, origin: str, ema: bool) -> Checkpoint:
   config = next((folder / name for name in hub.CONFIGS if (folder / name).is_file()), None)
   if config is None:
     raise InputError(
-      f"{origin!r} has no config.json that says what network it is.",
-      "Add it, or give the weights' file itself with --architecture.",
+      f"{origin!r} has no config.json that describes the network.",
+      "Add it, or pass the weights file itself with --architecture.",
     )
   if weights is None:
     raise InputError(
       f"{origin!r} has no weights: none of {', '.join(hub.WEIGHTS)}.",
-      "Download the repository again, or give the weights' file itself.",
+      "Download the repository again, or pass the weights file itself.",
     )
   tensors, notes = _of_file(weights, ema)
   preprocessor = folder / hub.PREPROCESSOR
@@ -130,7 +131,7 @@ def _of_file(path: pathlib.Path, ema: bool) -> tuple[Tensors, tuple[str, ...]]:
     tensors, notes = _state_dict(path, read_pickle(path), ema)
   else:
     raise InputError(
-      f"{str(path)!r} is of no known kind.",
+      f"{str(path)!r} has an unknown format.",
       f"Give .safetensors, {_INDEX} or a PyTorch file ({', '.join(_PICKLES)}).",
     )
   if not tensors:
@@ -192,7 +193,7 @@ def _state_dict(path: pathlib.Path, value: Any, ema: bool) -> tuple[Tensors, tup
   odd = [key for key, tensor in value.items() if not isinstance(tensor, LazyTensor)]
   if odd:
     raise InputError(
-      f"{str(path)!r} holds under {odd[0]!r} a {type(value[odd[0]]).__name__}, no tensor.",
+      f"{str(path)!r} holds a {type(value[odd[0]]).__name__} under {odd[0]!r}, expected a tensor.",
       "Save only the tensors of the state dict.",
     )
   return value, notes
@@ -223,7 +224,7 @@ def _unwrapped(checkpoint: Checkpoint, ema: bool) -> Checkpoint:
   if averaged and any(not key.startswith("ema.") for key in tensors):
     drop(lambda key: key == "ema.n_averaged", "counts updates of the average")
     if ema:
-      drop(lambda key: not key.startswith("ema.module."), "the averaged weights were asked for")
+      drop(lambda key: not key.startswith("ema.module."), "the averaged weights were requested")
     else:
       drop(lambda key: key.startswith("ema.module."), "averaged weights, taken with --ema")
   elif ema and not any(f"the entry {name!r}" in note for name in _AVERAGED for note in notes):

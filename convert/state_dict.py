@@ -1,4 +1,4 @@
-"""State dicts of PyTorch networks in and out, as NumPy arrays; PyTorch itself is not needed."""
+"""PyTorch state dicts as NumPy arrays, imported and exported without PyTorch."""
 
 from __future__ import annotations
 
@@ -132,11 +132,11 @@ def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.nda
   source = bundle.config["provenance"].get("source") if source is None else source
   family = type(bundle.model.ops)
   if source is None:
-    # A guess could pass unit-norm weights off as plain ones: the keys are the same.
+    # A guess could mistake unit-norm weights for plain ones: the keys are the same.
     known = sorted({keys.source for keys in keys_of(bundle.model, None)})
     raise InputError(
-      "The bundle does not say which source's keys it came with.",
-      f"Give source=, one of {', '.join(map(repr, known))}.",
+      "The bundle does not record the source of its keys.",
+      f"Pass source=, one of {', '.join(map(repr, known))}.",
     )
   fitting = [
     keys

@@ -1,4 +1,4 @@
-"""What a conversion writes: complete, or not there."""
+"""Output formats of conversions, written atomically."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _is_file(path: pathlib.Path) -> bool:
 
 @contextlib.contextmanager
 def _staged(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Gives a place beside the target that becomes the target only when all went well."""
+  """Yields a temporary path that is renamed to the target only on success."""
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as temporary:
@@ -149,5 +149,5 @@ def _staged(path: pathlib.Path) -> Iterator[pathlib.Path]:
   except OSError as error:
     raise InputError(
       f"Cannot write {str(path)!r}: {error.strerror or error}.",
-      "Choose a place that you may write to, on a disk with space.",
+      "Choose a writable folder on a disk with free space.",
     ) from error

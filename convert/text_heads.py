@@ -1,4 +1,4 @@
-"""New heads of language models: a pretrained encoder becomes a classifier of your classes."""
+"""New classification heads for pretrained language models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def asked_for(
 
 
 def anew(model: nn.Module, state: Mapping[str, Any], keys: Keys) -> tuple[str, ...]:
-  """Returns the parts of a text classifier that no key fills; () for other networks."""
+  """Returns the newly initialised parts of a text classifier; () for other networks."""
   if not isinstance(model, TextEncoder):
     return ()
 

@@ -1,4 +1,4 @@
-"""A converted network beside the PyTorch network that it came from, layer by layer."""
+"""Layer-by-layer comparison of a converted network with its PyTorch original."""
 
 from __future__ import annotations
 

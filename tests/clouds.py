@@ -1,4 +1,4 @@
-"""Features without a network: a cloud of points per class."""
+"""Synthetic features without a network: a cloud of points per class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests share: golden data, variables without training, measures of error."""
+"""Shared test helpers: golden data, variables without training, error measures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports run one way, and `import bcos_jax` stays light (DESIGN, section 2)."""
+"""Import rules: one direction between layers, and a light `import bcos_jax` (DESIGN, 2)."""
 
 import ast
 import collections

@@ -1,4 +1,4 @@
-"""Small networks on texts whose attributions are known, for tests."""
+"""Small networks on texts with known attributions, for tests."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Small tokenizers for tests, made here and saved as transformers saves them."""
+"""Small tokenizers for tests, built here and saved in the format of transformers."""
 
 import pathlib
 

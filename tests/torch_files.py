@@ -1,4 +1,4 @@
-"""PyTorch's file format, written without PyTorch, so that files can also be wrong in every way."""
+"""PyTorch's file format, written without PyTorch, also with deliberate damage."""
 
 import io
 import pickle

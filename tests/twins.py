@@ -1,4 +1,4 @@
-"""Slow, obviously right NumPy twins of the layers, in float64: loops instead of primitives."""
+"""Slow NumPy reference twins of the layers, in float64, with loops instead of primitives."""
 
 from __future__ import annotations
 

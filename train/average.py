@@ -1,4 +1,4 @@
-"""A moving average of the network beside the trained one (EMA), as in B-cos v2's long recipe."""
+"""Exponential moving averages (EMA) of network weights, as in B-cos v2's long recipe."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Average:
   Attributes:
     rate: Share of the current values in each update.
     every: Steps between updates.
-    warmup: Steps of the warm-up: an average that was updated in them is started anew at the next
+    warmup: Steps of the warm-up: an average that was updated in them is restarted at the next
       update.
   """
 

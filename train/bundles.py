@@ -1,4 +1,4 @@
-"""Opens the network that a recipe starts from, or learns from."""
+"""Loading of the networks that a recipe starts from or learns from."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ def open_bundle(init: str) -> bundles.Bundle:
     return bcos_jax.load(init)
   if pathlib.Path(init).exists() or hub.is_id(init):
     return convert.from_pretrained(init)
-  return bcos_jax.load(init)  # Says what is wrong with it.
+  return bcos_jax.load(init)  # Raises with the reason.

@@ -1,4 +1,4 @@
-"""Checkpoints: the state, and what a resumed run must know and check, written by Orbax."""
+"""Checkpoints of training runs, with the metadata checked on resumption, saved by Orbax."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Checkpoints:
         saved.
 
     Returns:
-      The state, each array born with its sharding.
+      The state, each array initialised with its sharding.
 
     Raises:
       InputError: listing every array that is missing, unexpected or of another shape or dtype
@@ -144,7 +144,7 @@ class Checkpoints:
     read = checksums(state)
     wrong = [name for name, value in about["checksums"].items() if read[name] != value]
     if wrong:
-      raise DamagedError(f"{self._folder / str(step)}: other bits than were saved in {wrong[0]}")
+      raise DamagedError(f"{self._folder / str(step)}: {wrong[0]} differs from what was saved")
     return state
 
   def set_aside(self, step: int) -> pathlib.Path:
@@ -162,7 +162,7 @@ class Checkpoints:
   def _reading(self, step: int) -> Iterator[None]:
     try:
       yield
-    # Orbax and TensorStore raise whatever the damage leads to.
+    # Orbax and TensorStore raise different errors, depending on the damage.
     except Exception as error:
       raise DamagedError(
         f"{self._folder / str(step)}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -206,7 +206,7 @@ def _checksums(leaves: list[jax.Array]) -> list[jax.Array]:
 def about_run(
   config: Mapping[str, Any], network: Mapping[str, Any], history: list[dict[str, float]]
 ) -> dict[str, Any]:
-  """Returns what a checkpoint says about its run, as plain JSON values.
+  """Returns the description of a run in its checkpoints, as plain JSON values.
 
   Args:
     config: Flat config.
@@ -245,7 +245,7 @@ def check_same_run(
   if differences:
     raise InputError(
       f"The checkpoints in {str(folder)!r} belong to another run: {'; '.join(differences)}.",
-      "Use another workdir, or the config that the run began with.",
+      "Use another workdir, or the config that the run started with.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Configs by name, changed from the command line, with every misspelling an error."""
+"""Recipes by name, with command-line overrides; every misspelling is an error."""
 
 from __future__ import annotations
 
@@ -227,4 +227,4 @@ def _wrong_type(key: str, text: str, old: Any) -> InputError:
   kind = kinds.get(type(old), "a Python tuple")
   if key in DURATIONS:
     kind = 'a whole number of steps or text such as "90 epochs"'
-  return InputError(f"{PREFIX}{key}={text!r}: expected {kind}.", f"The value so far is {old!r}.")
+  return InputError(f"{PREFIX}{key}={text!r}: expected {kind}.", f"The current value is {old!r}.")

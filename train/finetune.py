@@ -1,4 +1,4 @@
-"""Fine-tuning on one's own pictures: what a recipe leaves open comes from network and data."""
+"""Fine-tuning on a user's pictures: defaults derived from the network and the data."""
 
 from __future__ import annotations
 
@@ -120,13 +120,13 @@ def conclude(
 ) -> None:
   """Measures the network on the held-out pictures and explains some right and wrong predictions.
 
-  Writes evaluation.json (the measures, by class as well) and report.html, and says the measures.
+  Writes evaluation.json (the measures, by class as well) and report.html, and prints the metrics.
 
   Args:
     result: Of the run.
     config: As `resolve` returned it.
     workdir: The run's folder.
-    say: Prints a line.
+    say: Function that prints one line of output.
   """
   _, dataset = open_splits(config.data)
   examples = pipeline.Examples(

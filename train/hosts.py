@@ -1,4 +1,4 @@
-"""Several processes, one per host, that train as one machine."""
+"""Multi-process training: one process per host, joined into one run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from bcos_jax.errors import InputError, RunError
 
-# Seconds without a sign of life after which a process counts as dead. Signs are sent by a thread
+# Seconds without a heartbeat after which a process counts as dead. Heartbeats come from a thread
 # of their own, so that long compilations do not matter.
 HEARTBEAT_TIMEOUT = 30
 SHUTDOWN_TIMEOUT = 30
@@ -28,13 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--distributed",
     action="store_true",
-    help="one process per host, found out from the cluster (Cloud TPU, Slurm, Open MPI, ...)",
+    help="one process per host, detected from the cluster (Cloud TPU, Slurm, Open MPI, ...)",
   )
   parser.add_argument(
-    "--coordinator", help="HOST:PORT of process 0, where nothing tells the processes of each other"
+    "--coordinator", help="HOST:PORT of process 0, where the cluster cannot be detected"
   )
-  parser.add_argument("--num_processes", type=int, help="with --coordinator")
-  parser.add_argument("--process_id", type=int, help="with --coordinator: 0, 1, ...")
+  parser.add_argument("--num_processes", type=int, help="number of processes, with --coordinator")
+  parser.add_argument(
+    "--process_id", type=int, help="number of this process, 0, 1, ..., with --coordinator"
+  )
   parser.add_argument(
     "--join_timeout", type=int, default=300, help="seconds to wait for the other processes"
   )
@@ -64,9 +66,9 @@ def join(options: argparse.Namespace) -> None:
     )
   except (RuntimeError, ValueError) as error:
     raise InputError(
-      f"The processes did not come together within {options.join_timeout} s: "
+      f"The processes did not connect within {options.join_timeout} s: "
       f"{' '.join(str(error).split())[:300]}.",
-      "Start the same command on every host, let all reach the coordinator's port, or raise "
+      "Start the same command on every host, make the coordinator's port reachable, or raise "
       "--join_timeout.",
     ) from error
 
@@ -95,9 +97,9 @@ def _report(error: Exception) -> str:
     return f"error: {process}: {error.cause}\n  fix: {error.fix}"
   if _lost_another(error):
     return (
-      f"error: {process} lost another one: {' '.join(str(error).split())[:300]}\n"
+      f"error: {process} lost the connection to another one: {' '.join(str(error).split())[:300]}\n"
       "  fix: see the other processes' output for the cause; then run the same command on every "
-      "host to go on from the last checkpoint."
+      "host to continue from the last checkpoint."
     )
   return f"{''.join(traceback.format_exception(error))}error: {process} failed."
 
@@ -135,13 +137,13 @@ def _explicit(options: argparse.Namespace) -> dict[str, Any]:
   if not re.fullmatch(r".+:\d+", options.coordinator):
     raise InputError(
       f"--coordinator={options.coordinator!r}; expected HOST:PORT.",
-      "Give e.g. --coordinator=10.0.0.2:1234.",
+      "For example: --coordinator=10.0.0.2:1234.",
     )
   if count is None or number is None or not 0 <= number < count:
     raise InputError(
       f"--num_processes={count} and --process_id={number}; expected 0 <= process_id < "
       "num_processes.",
-      "Give both with --coordinator, e.g. --num_processes=2 --process_id=0.",
+      "Pass both with --coordinator, for example --num_processes=2 --process_id=0.",
     )
   return {
     "coordinator_address": options.coordinator,

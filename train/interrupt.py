@@ -1,4 +1,4 @@
-"""Stopping between two steps when the user or the machine asks for it."""
+"""Graceful interruption between two steps, by the user or the machine."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ StopRequested = Callable[[int], bool]
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequested]:
-  """Yields a function of the finished steps that says whether to stop now.
+  """Yields a function of the finished steps that returns whether to stop now.
 
-  SIGINT (Ctrl-C) and SIGTERM ask for it; a second signal acts as usual. Of several processes it
+  SIGINT (Ctrl-C) and SIGTERM request it; a second signal acts as usual. Of several processes it
   is enough that one is asked: all of them stop after the same step. Outside the main thread,
-  where Python handles no signals, nothing is asked for.
+  where Python handles no signals, no stop is requested.
   """
   if threading.current_thread() is not threading.main_thread():
     yield lambda step: False

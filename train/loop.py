@@ -175,14 +175,14 @@ def train(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Run:
-  """Everything about a run that does not change while it runs.
+  """The constant settings of a run.
 
   Attributes:
-    about: What its checkpoints say about it.
+    about: The description in its checkpoints.
     mesh: All devices.
     feed: Its examples.
     variables: To start from; None draws them.
-    frozen: Variables that are not trained, placed as the plan says.
+    frozen: Variables that are not trained, placed by the plan.
     plan: Its programs.
   """
 
@@ -254,13 +254,13 @@ def _begin(
       aside = checkpoints.set_aside(step)
       print(
         f"warning: the checkpoint of step {step} is damaged ({error}). It is now {str(aside)!r}; "
-        "the one before is used.",
+        "the previous one is used.",
         file=sys.stderr,
       )
       if not checkpoints.steps:
         raise InputError(
           f"The run in {str(workdir)!r} has no checkpoint that can be read.",
-          "Start anew in another workdir, or bring back a copy of the checkpoint.",
+          "Start again in another workdir, or restore a copy of the checkpoint.",
         ) from error
   return sharding.born(run.plan.create, run.plan.layout, run.variables), []
 
@@ -284,7 +284,7 @@ def _resume(
 def _watching(
   run: _Run, workdir: pathlib.Path, begin: int, writer: MetricWriter
 ) -> Iterator[list[Hook]]:
-  """Yields the hooks that `config.watch` asks for."""
+  """Yields the hooks that `config.watch` requests."""
   options, hooks = run.config.watch, []
   if options.explain_every:
     hooks.append(
@@ -302,7 +302,7 @@ def _watching(
 
 @contextlib.contextmanager
 def _naming_the_batch(run: _Run, checkpoints: checkpoint.Checkpoints) -> Iterator[None]:
-  """Says with which examples a run has diverged, and what is left of it."""
+  """Adds to an error the examples on which a run diverged, and its last checkpoint."""
   try:
     yield
   except NotFiniteError as error:
@@ -311,7 +311,7 @@ def _naming_the_batch(run: _Run, checkpoints: checkpoint.Checkpoints) -> Iterato
     examples = ", ".join(map(str, run.feed.examples_of(error.step)))
     raise FloatingPointError(
       f"{error}; {left}. The batch is examples {examples} of {run.feed.name}. Lower "
-      "--config.optimizer.lr, set --config.optimizer.agc=0.01, or leave such steps out with "
+      "--config.optimizer.lr, set --config.optimizer.agc=0.01, or skip such steps with "
       "--config.nonfinite=skip."
     ) from error
 
@@ -325,14 +325,14 @@ def _saying_what_broke(workdir: pathlib.Path) -> Iterator[None]:
     said = " ".join(str(error).split())[:300]
     if re.search("No space left|quota exceeded|File too large|Read-only file system", said):
       raise RunError(
-        f"{str(workdir)!r} takes no more data: {said}.",
-        "Make room there, then run the same command to go on from the last checkpoint.",
+        f"{str(workdir)!r} cannot be written to: {said}.",
+        "Free space there, then run the same command to continue from the last checkpoint.",
       ) from error
     if "Worker process was terminated" in said:
       raise RunError(
         f"A process that reads pictures has died: {said}",
         "Most likely memory ran out: set fewer --config.data.workers, then run the same command to "
-        "go on from the last checkpoint.",
+        "continue from the last checkpoint.",
       ) from error
     raise
 

@@ -1,4 +1,4 @@
-"""`python -m bcos_jax.train.main`: a training run from the command line.
+"""Entry point of `python -m bcos_jax.train.main`, a training run.
 
 python -m bcos_jax.train.main --config=digits:conventional --workdir=runs/conventional
 """
@@ -72,7 +72,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     epilog="Example: --config=digits:scratch --workdir=runs/scratch --config.steps=100",
   )
   parser.add_argument("--config", required=True, help="name or .py file, then :variant,variant")
-  parser.add_argument("--workdir", help="folder of the run; it resumes what it finds there")
+  parser.add_argument("--workdir", help="folder of the run; an existing run is resumed")
   parser.add_argument("--print_config", action="store_true", help="print the config and stop")
   hosts.add_arguments(parser)
   known, overrides = parser.parse_known_args(arguments)
@@ -89,7 +89,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     print(f"{error.cause}\n{error.fix}", file=sys.stderr)
     return 2 if isinstance(error, InputError) else 1
   except KeyboardInterrupt as stop:
-    print(f"{stop}\nRun the same command to go on.", file=sys.stderr)
+    print(f"{stop}\nRun the same command to continue.", file=sys.stderr)
     return 130
   return 0
 

@@ -24,7 +24,7 @@ DROP, DROP_EPOCHS = 0.1, 30  # torchvision's first ImageNet recipe
 
 
 class Optimizer(NamedTuple):
-  """An optax transformation and what the loop wants to know about it.
+  """An optax transformation and the information that the loop needs.
 
   Build it once per run and outside jit: optax states carry the transformation in their tree
   structure, so a second one makes `jit(..., out_shardings)` fail.
@@ -225,7 +225,7 @@ def _check(config: ConfigDict) -> None:
     raise unknown_name("schedule", config.schedule, SCHEDULES)
   steps = ("warmup_steps", "decay_steps")
   for field in ("lr", "weight_decay", "bias_decay", "b_decay", "agc", "clip_norm", *steps):
-    if not 0 <= config[field] < math.inf:  # NaN as well is no number to train with.
+    if not 0 <= config[field] < math.inf:  # NaN is refused as well.
       raise InputError(
         f"optimizer.{field}={config[field]}; expected a finite number >= 0.",
         "Use 0 to switch it off.",

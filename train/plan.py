@@ -1,4 +1,4 @@
-"""What a recipe compiles to: state, shardings and step on a mesh, before any data is read."""
+"""Training plans: state, shardings and compiled step of a recipe, before data are read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Plan:
 
   Attributes:
     config: The recipe, durations in steps.
-    create: Makes the state before the first step from the variables to start from, or from None.
+    create: Creates the state before the first step from the variables to start from, or from None.
     objective: What is minimised and measured.
     layout: The abstract state, with shardings.
     frozen: The abstract variables that are not trained, with shardings; {} if there are none.
@@ -63,7 +63,7 @@ def make(
     objective: With the network; see `objectives.from_config`.
     variables: To start from (arrays, or only their shapes); None if they are drawn.
     frozen: Variables that the objective needs and that are not trained, or only their shapes.
-    mesh: Of devices that need not be there, as long as nothing is run.
+    mesh: A mesh; its devices need not exist unless the plan is run.
     steps_per_epoch: Length of an epoch.
 
   Raises:
@@ -116,7 +116,7 @@ def _first_state(
   average: Average | None,
   variables: Any | None,
 ) -> TrainState:
-  """Makes the state before the first step; traced, never run as it is."""
+  """Creates the state before the first step; only traced."""
   init_key, run_key = jax.random.split(new_key(config.seed))
   if variables is None:
     spec = objective.model.input_spec

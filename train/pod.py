@@ -1,4 +1,4 @@
-"""What a recipe's training step costs on a TPU slice, compiled without having one.
+"""Cost estimates of a training step on a TPU slice, compiled without the hardware.
 
 libtpu (extra `[tpu]`) compiles for a described topology on any machine. The program is the very one
 that the slice would run, so its memory and communication are exact; only times are estimates.
@@ -158,7 +158,7 @@ def devices(topology: str) -> Sequence[Any]:
   if not re.fullmatch(r"\d+x\d+(x\d+)?", shape):
     raise InputError(
       f"Topology {topology!r} has the shape {shape!r}, expected e.g. '4x4' or '2x2x4'.",
-      "Give e.g. --topology=v5e:16x16.",
+      "For example: --topology=v5e:16x16.",
     )
   # Read by libtpu when it is loaded: describe chips instead of looking for them.
   os.environ |= {

@@ -1,4 +1,4 @@
-"""Where arrays live: a mesh of all devices and layouts written as (regex, spec) tables."""
+"""Device meshes, and layouts of arrays as (regex, spec) tables."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def abstract(create: Callable[..., PyTree], rules: Layout, mesh: Mesh, *args: An
     if len(parts) != len(sizes) or any(not n or d % n for n, d in zip(parts, sizes, strict=True)):
       raise InputError(
         f"layout {tuple(spec)} does not fit {name} of shape {leaf.shape} on {dict(mesh.shape)}.",
-        "Put a rule for it before the one that matched.",
+        "Add a rule for it before the one that matched.",
       )
     sharding = NamedSharding(mesh, PartitionSpec(*spec))
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
@@ -154,7 +154,7 @@ def shardings(tree: PyTree) -> PyTree:
 
 
 def born(create: Callable[..., PyTree], like: PyTree, *args: Any) -> PyTree:
-  """Returns `create(*args)`, each array made where `like` (see `abstract`) places it.
+  """Returns `create(*args)`, each array initialised sharded as in `like` (see `abstract`).
 
   One compiled call makes them all, so no device ever holds more than its share.
   """

@@ -1,4 +1,4 @@
-"""What a run starts from: a new network, a bundle, or a network in memory."""
+"""Initial states of runs: a new network, a bundle, or a network in memory."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def finetuned(
 
 
 def new_head(model: nn.Module, variables: Any, num_classes: int, key: jax.Array) -> Network:
-  """Returns a network for other classes: all as before, but every leaf of the head drawn anew.
+  """Returns a network for other classes: all as before, but every leaf of the head reinitialised.
 
   What belongs to the head is read off the shapes: it is what the number of classes changes.
 
@@ -122,7 +122,7 @@ def new_head(model: nn.Module, variables: Any, num_classes: int, key: jax.Array)
   if problems:
     raise InputError(
       f"Only the head may change, but these do not fit {num_classes} classes: {problems}.",
-      "Give the variables of this very model.",
+      "Pass the variables of this model.",
     )
 
   def draw(key: jax.Array) -> dict[str, jax.Array]:
@@ -180,7 +180,7 @@ def check_effects(config: ConfigDict, model: nn.Module, params: Any) -> None:
         f"Set --config.ops.{_KEEPS[leaf]}=true or --config.optimizer.{key}=0.",
       )
   if config.finetune or not isinstance(model.ops, ops.BcosOps):
-    return  # A fine-tuning writes the bundle's ops into the recipe: nobody asked for them.
+    return  # A fine-tuning writes the bundle's ops into the recipe: the user did not set them.
   default, asked = type(model.ops)(), None
   for name, request in _SERVES.items():
     if name in config.ops and getattr(model.ops, name) != getattr(default, name):
@@ -282,7 +282,7 @@ def _from_bundle(config: ConfigDict, family: ops.Ops) -> Network:
 
 
 def _inherited(config: ConfigDict, source: nn.Module, variables: Any) -> Network:
-  """Returns the config's network with another's leaves; what `redraw` names is drawn anew.
+  """Returns the config's network with another's leaves; what `redraw` names is reinitialised.
 
   Students of ALOE have a convolutional stem that their teachers lack, and keep all the rest.
 
@@ -307,7 +307,7 @@ def _inherited(config: ConfigDict, source: nn.Module, variables: Any) -> Network
     raise InputError(
       f"{config.model.name!r} and the bundle {config.init!r} differ in {', '.join(problems[:6])}"
       + (f" and {len(problems) - 6} more." if len(problems) > 6 else "."),
-      f"Name them in --config.redraw, which is {tuple(config.redraw)}, to draw them anew.",
+      f"Name them in --config.redraw, which is {tuple(config.redraw)}, to reinitialise them.",
     )
   drawn = traverse_util.flatten_dict(
     model.init(jax.random.key(config.seed), jax.numpy.zeros(model.input_spec.shape)), sep="/"

@@ -1,4 +1,4 @@
-"""What a run on texts starts from: a language model, and the tokenizer that it reads with."""
+"""Initial states of runs on texts: a language model and its tokenizer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .config import TEXT_OBJECTIVES
 from .data.text import reviews, vocabularies
 
 _NEW = ("pooler", "classifier", "transform", "transform_norm", "vocabulary")
-"""Modules of heads: what another task may lack, and has drawn anew."""
+"""Modules of heads: what another task may lack, and reinitialises."""
 
 
 def language_network(config: ConfigDict, *, weights: bool = True) -> tuple[nn.Module, Any | None]:
@@ -122,8 +122,8 @@ def _bundle_of_tokenizer(init: str) -> bundles.Bundle:
 def _check_kind(config: ConfigDict, model: nn.Module) -> None:
   if not isinstance(model, LanguageModel):
     raise InputError(
-      f"The objective {config.objective.name!r} is for language models, a {type(model).__name__} "
-      "is none.",
+      f"The objective {config.objective.name!r} is for language models, but the model is a "
+      f"{type(model).__name__}.",
       "Set --config.model.name to one, such as bert_base.",
     )
   if isinstance(model, TextDecoder) != (config.objective.name == "causal_lm"):
@@ -148,7 +148,7 @@ def _check_name(config: ConfigDict, bundle: bundles.Bundle, named: nn.Module) ->
 def _adapted(
   config: ConfigDict, bundle: bundles.Bundle, fields: dict[str, Any]
 ) -> tuple[nn.Module, Any]:
-  """Returns a bundle's network with the config's fields, its head drawn anew where it differs."""
+  """Returns a bundle's network with the config's fields, its head reinitialised if it differs."""
   source = bundle.model
   known = {f.name for f in dataclasses.fields(source)} - {"ops", "parent", "name"}
   for name in fields:

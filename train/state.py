@@ -1,4 +1,4 @@
-"""The whole state of a training run, as one frozen value."""
+"""The immutable state of a training run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training step and one evaluation step, each compiled once for any mesh.
+"""The training step and the evaluation step, compiled once for any mesh.
 
 Batches are what a feed makes, such as {"image": float [N, H, W, C] in [0, 1], "label": int [N]}.
 What is minimised and measured is a value of `objectives`, which knows what of a batch the network
@@ -41,7 +41,7 @@ def make_train_step(
 ) -> TrainStep:
   """Compiles (state, batch, frozen) -> (next state, metrics); the state's buffers are donated.
 
-  Gradients and batch statistics are those of the global batch, whatever the mesh.
+  Gradients and batch statistics are those of the global batch, independent of the mesh.
 
   Args:
     objective: What is minimised.

@@ -1,4 +1,4 @@
-"""A page for the browser that explains a person's pictures; see `server.serve`.
+"""The browser app that explains a user's pictures; see `server.serve`.
 
 What is shown is decided by pure functions (`pictures`, `networks`, `shown`); `page` lays it out
 with Dash, and `server` guards it. The server keeps nothing between two requests: a picture lives

@@ -1,4 +1,4 @@
-"""What stands around the explanations, as Dash components."""
+"""Dash components around the explanations: header, picture choice, legend, class list."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _HELP = html.Div(
     html.H2("Give a picture to begin"),
     html.P(
       "The network names the classes it finds. Choose one, and see which parts of the picture "
-      "speak for it and which against it. For a B-cos network this is no guess: the contributions "
+      "support it and which oppose it. For a B-cos network this is exact: the contributions "
       "of all pixels, and a few named constants, add up to its output."
     ),
   ],
@@ -88,7 +88,7 @@ _GUIDE = html.Details(
       "Solid places matter, faded places do not. Only the fading is smoothed, for the eye."
     ),
     html.P(
-      "Contributions: how much each pixel adds to the output for the class. Red speaks for it, "
+      "Contributions: how much each pixel adds to the output for the class. Red supports it, "
       "blue against it, white does not count. The number at either end of the scale is the "
       "contribution at full colour; a few pixels may be beyond it. A pixel's percentage is its "
       "share of all contributions, signs aside. Rows and columns count from 0 at the top left."

@@ -1,4 +1,4 @@
-"""One explanation as Dash components: pictures, the map to point at, its scale, the sum."""
+"""Dash components of one explanation: pictures, the interactive map, its scale, the sum."""
 
 from __future__ import annotations
 

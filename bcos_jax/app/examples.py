@@ -1,4 +1,4 @@
-"""Pictures to begin with, drawn or shipped with a package: nothing is downloaded."""
+"""Example pictures, generated or shipped with a package: nothing is downloaded."""
 
 from __future__ import annotations
 

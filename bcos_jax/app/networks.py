@@ -1,4 +1,4 @@
-"""The networks of the page: loaded, named, and asked one picture at a time."""
+"""The networks of the app: loading, names, and explanations of one picture at a time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Network:
 
   @property
   def conventional(self) -> bool:
-    """Whether it is no B-cos network."""
+    """Whether the network is conventional, not B-cos."""
     return not isinstance(self.bundle.model.ops, BcosOps)
 
   @property
@@ -66,7 +66,7 @@ class Network:
     if not all(isinstance(t, int) and 0 <= t < len(self.labels) for t in targets):
       raise InputError(
         f"Class {list(targets)} does not exist, expected 0 to {len(self.labels) - 1}.",
-        "Choose a class of the list.",
+        "Choose a class from the list.",
       )
 
 
@@ -74,11 +74,13 @@ def load_networks(folders: Sequence[str | os.PathLike]) -> tuple[Network, ...]:
   """Loads one or two bundles.
 
   Raises:
-    InputError: A folder that is no bundle, or a network that does not classify images.
+    InputError: A folder that is not a bundle, or a network that does not classify images.
   """
   paths = [pathlib.Path(folder) for folder in folders]
   if not 1 <= len(paths) <= 2:
-    raise InputError(f"Got {len(paths)} networks, expected one or two.", "Give one or two bundles.")
+    raise InputError(
+      f"Got {len(paths)} networks, expected one or two.", "Pass one or two bundle folders."
+    )
   names = _names(paths)
   return tuple(_load(path, name) for path, name in zip(paths, names, strict=True))
 
@@ -88,9 +90,10 @@ def _load(path: pathlib.Path, name: str) -> Network:
   classes = getattr(bundle.model, "num_classes", 0)
   if bundle.preprocess is None or not classes:
     raise InputError(
-      f"The network in {str(path)!r} does not classify images.", "Give a network with classes."
+      f"The network in {str(path)!r} does not classify images.",
+      "Use a network that classifies images.",
     )
-  # Explanations are asked for again and again: the weights travel to the device once.
+  # Explanations are requested repeatedly: the weights are copied to the device once.
   bundle = dataclasses.replace(bundle, variables=jax.device_put(bundle.variables))
   return Network(
     name=name,
@@ -103,7 +106,7 @@ def _load(path: pathlib.Path, name: str) -> Network:
 def _names(paths: Sequence[pathlib.Path]) -> list[str]:
   """The folders' names, with as much of the path before them as tells two apart.
 
-  A training names its bundle `bundle`, which says nothing; the run's folder does.
+  A training names its bundle `bundle`, which is not informative; the name of the run's folder is.
   """
   full = [path.resolve().parts for path in paths]
   for depth in (1, 2, 3):

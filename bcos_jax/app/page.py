@@ -1,4 +1,4 @@
-"""The page: layout and callbacks, in Dash. What it shows is decided in `shown`."""
+"""The page of the app: layout and callbacks, in Dash. `shown` decides what it displays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .pictures import Limits
 from .shown import Question
 
 _LOG = logging.getLogger(__name__)
-# Explanations take all cores and much memory: one at a time, others wait for their turn.
+# Explanations use all cores and much memory: one runs at a time, others wait.
 _ONE_AT_A_TIME = threading.Lock()
 
 Examples = Sequence[tuple[str, Image.Image]]
@@ -39,7 +39,7 @@ def make_page(networks: Sequence[Network], limits: Limits, examples: Examples) -
     update_title=None,
     serve_locally=True,
     compress=False,
-    # Names the page's language, which readers aloud need.
+    # States the page's language, which screen readers need.
     index_string=dash.Dash(__name__).index_string.replace("<html>", '<html lang="en">'),
     meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
   )
@@ -52,7 +52,7 @@ def make_page(networks: Sequence[Network], limits: Limits, examples: Examples) -
 
 
 def _guarded(count: int):
-  """Makes a callback's failure a message, its last of `count` outputs, and nothing else."""
+  """Shows a callback's failure as a message, its last of `count` outputs."""
 
   def decorate(function: Callable):
     @functools.wraps(function)
@@ -68,7 +68,8 @@ def _guarded(count: int):
         _LOG.exception("A picture could not be explained")
         return *[no_update] * (count - 1), blocks.message(
           InputError(
-            "Something went wrong with this picture.", "Try another one; the log says more."
+            "This picture could not be explained.",
+            "Try another one; see the server's log for details.",
           )
         )
 
@@ -80,7 +81,7 @@ def _guarded(count: int):
 def _register_reading(
   page: dash.Dash, networks: Sequence[Network], limits: Limits, examples: Examples
 ) -> None:
-  # The browser refuses a file that the server would not let in: an answer instead of silence.
+  # The browser refuses a file that the server would reject: an error message instead of silence.
   page.clientside_callback(
     ClientsideFunction("bcos", "take"),
     Output("taken", "data"),
@@ -127,7 +128,7 @@ def _register_reading(
 
 def _images(networks: Sequence[Network], uris: Sequence[str]):
   if not isinstance(uris, list) or len(uris) != len(networks):
-    raise InputError("There is no picture.", "Give a picture.")
+    raise InputError("There is no picture.", "Upload a picture, or choose an example.")
   return [
     pictures.from_uri(uri, network.preprocess) for uri, network in zip(uris, networks, strict=True)
   ]
@@ -177,7 +178,7 @@ def _register_answering(page: dash.Dash, networks: Sequence[Network]) -> None:
       content = [card(each, i, mode == shown.NETWORKS) for i, each in enumerate(cards)]
       top = cards[0].classes
     except InputError as error:
-      # Said in the answer's place: an old answer beside a new question would mislead.
+      # Shown in place of the result: an old result beside a new question would mislead.
       content = blocks.message(error)
       top = shown.top_classes(networks[0], images[0], also=target)
     return content, blocks.class_buttons(top, target), f"work mode-{mode}", None

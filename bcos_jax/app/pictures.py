@@ -1,4 +1,4 @@
-"""Pictures that come from outside: read within limits, or refused with a reason."""
+"""Decoding of uploaded pictures within limits; refusals state the reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
   from PIL import Image
 
 KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-# A side that is scaled to 256 pixels takes the other one with it, to many times that.
+# Scaling the shorter side to 256 pixels scales the longer one to many times that.
 _MOST_ELONGATED = 20
 
 
@@ -64,7 +64,7 @@ def read_upload(contents: str, limits: Limits) -> Image.Image:
   try:
     data = base64.b64decode(encoded, validate=True)
   except (binascii.Error, ValueError):
-    raise InputError("The upload did not arrive whole.", "Give the picture again.") from None
+    raise InputError("The upload is incomplete.", "Upload the picture again.") from None
   return read_bytes(data, limits)
 
 
@@ -72,7 +72,7 @@ def too_large(limits: Limits) -> InputError:
   """Returns the error for a file of too many bytes."""
   return InputError(
     f"The file is larger than {limits.megabytes:g} MB.",
-    "Give a smaller picture, or start the app with a larger --max_upload_mb.",
+    "Upload a smaller picture, or start the app with a larger --max_upload_mb.",
   )
 
 
@@ -84,7 +84,7 @@ def read_bytes(data: bytes, limits: Limits) -> Image.Image:
     raise too_large(limits)
   try:
     with warnings.catch_warnings():
-      # Pillow warns of pictures that are large for it; the limits here decide.
+      # Pillow warns of large pictures; the limits here take precedence.
       warnings.simplefilter("ignore", Image.DecompressionBombWarning)
       with Image.open(io.BytesIO(data), formats=KINDS) as picture:
         _check_size(picture.size, limits)
@@ -95,8 +95,8 @@ def read_bytes(data: bytes, limits: Limits) -> Image.Image:
   # Damaged files make Pillow's readers fail in many ways; none of them may reach the page.
   except Exception:
     raise InputError(
-      "The file is no picture that can be read.",
-      "Give a complete PNG, JPEG, WebP, GIF, BMP or TIFF file.",
+      "The file is not a readable picture.",
+      "Upload a complete PNG, JPEG, WebP, GIF, BMP or TIFF file.",
     ) from None
 
 
@@ -111,7 +111,7 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
     raise InputError(
       f"The picture has {width} × {height} pixels: one side is more than {_MOST_ELONGATED} times "
       "the other.",
-      "Crop it to what matters.",
+      "Crop it to the relevant part.",
     )
 
 
@@ -138,7 +138,7 @@ def from_uri(uri: str, preprocess: Preprocess) -> np.ndarray:
   if picture.size != (width, height):
     raise InputError(
       f"The picture has {picture.width} × {picture.height} pixels, expected {width} × {height}.",
-      "Give the picture again.",
+      "Upload the picture again.",
     )
   picture = picture.convert("RGB" if preprocess.colors == 3 else "L")
   return np.asarray(picture, np.float32).reshape(height, width, preprocess.colors) / 255.0

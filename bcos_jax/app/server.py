@@ -1,4 +1,4 @@
-"""The server of the page: what it may do, where it can be reached, and what it lets in."""
+"""The web server of the app: permitted requests, listening address, security headers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def serve(
   Args:
     bundles: Folders of saved networks.
     settings: See `Settings`.
-    say: Prints a line.
+    say: Function that prints one line of output.
 
   Raises:
     InputError: A missing package, a port in use, or a network that cannot be loaded.
@@ -68,7 +68,7 @@ def serve(
   with listening(settings.host, settings.port) as listener:
     if not is_loopback(settings.host):
       say(
-        f"warning: listening on {settings.host!r}: whoever reaches this machine can use this page, "
+        f"warning: listening on {settings.host!r}: anyone who reaches this host can use the page, "
         "which has no password and no encryption. Leave out --host to keep it to yourself."
       )
     networks = networks_.load_networks(bundles)
@@ -101,11 +101,11 @@ def listening(host: str, port: int) -> socket.socket:
   except (OSError, OverflowError, UnicodeError) as error:
     if getattr(error, "errno", None) == errno.EADDRINUSE:
       raise InputError(
-        f"Port {port} of {host} is in use.", f"Give another one, e.g. --port={port + 1}."
+        f"Port {port} of {host} is in use.", f"Choose another one, for example --port={port + 1}."
       ) from None
     raise InputError(
       f"Cannot listen on {host!r}, port {port}: {getattr(error, 'strerror', None) or error}.",
-      "Leave out --host, and give a --port from 1024 to 65535.",
+      "Omit --host, and pass a --port from 1024 to 65535.",
     ) from None
 
 
@@ -135,7 +135,7 @@ def _run(listener: socket.socket, networks, settings: Settings, say) -> None:
   page = make_page(networks, settings.limits, pictures)
   guard(page.server, settings, page.csp_hashes())
   host, port = listener.getsockname()[:2]
-  # A page loads many files at once; that some wait a moment is no news.
+  # A page loads many files at once; short waits are not worth a warning.
   logging.getLogger("waitress.queue").setLevel(logging.ERROR)
   server = waitress.create_server(
     page.server,
@@ -174,7 +174,7 @@ def guard(server: Flask, settings: Settings, script_hashes: Sequence[str]) -> No
 
   @server.before_request
   def known_host():
-    # A foreign page can point its own name at this machine and read what it finds there.
+    # DNS rebinding: a foreign page can point its own name at this machine and read its responses.
     name = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
     if is_loopback(settings.host) and not is_loopback(name.strip("[]")):
       abort(403)

@@ -1,4 +1,4 @@
-"""What the page shows: a question about a picture becomes cards, and one figure to take away."""
+"""The content of the page: cards that answer one question, and one figure to download."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ONE, CLASSES, NETWORKS = "one", "classes", "networks"
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-  """What a person asks about a picture.
+  """What the user asks about a picture.
 
   Attributes:
     mode: "one" class of the first network, two "classes" of it, or one class of two "networks".
@@ -45,10 +45,10 @@ class Card:
     caption: Of the map.
     values: The map, [H, W] floats.
     cutoff: Contribution at which its colour saturates.
-    words: What blue and what red speak for.
+    words: What blue and what red support.
     unit: What a value of the map is.
     sum: The completeness line.
-    note: What else must be said; may be empty.
+    note: A further remark; may be empty.
     classes: (class, name, probability), most probable first; of the first card also the
       explained class.
   """
@@ -73,7 +73,7 @@ def top_classes(
   Args:
     network: Whose classes.
     image: [H, W, colors] in [0, 1].
-    also: A class that is listed in any case; the last one makes room for it.
+    also: A class that is always listed; it replaces the last one if necessary.
   """
   ex = network.explain(image, [also or 0])
   if also is None:
@@ -120,7 +120,7 @@ def _check(networks: Sequence[Network], question: Question) -> None:
     )
   if question.mode == NETWORKS and len(networks) < 2:
     raise InputError(
-      "There is one network only.", "Start the app with two: bcos-jax app BUNDLE BUNDLE2."
+      "Only one network is loaded.", "Start the app with two: bcos-jax app BUNDLE BUNDLE2."
     )
 
 
@@ -172,7 +172,7 @@ def _two_classes(network: Network, image: np.ndarray, question: Question) -> tup
 
 
 def difference(ex: Explanation) -> Explanation:
-  """Returns what speaks for the first of two explanations of one image rather than the second.
+  """Returns what supports the first of two explanations of one image rather than the second.
 
   Both are linear maps of the same input, so that the difference of the outputs splits into the
   differences of contributions and of residuals, exactly.
@@ -215,7 +215,7 @@ def same_class(first: Network, second: Network, target: int) -> int | None:
 
 
 def _post_hoc(card: Card, network: Network, values: np.ndarray, output: float) -> Card:
-  """The card of a conventional network beside another: a map that says what it is."""
+  """The card of a conventional network beside another: a map labelled as post hoc."""
   text = (
     "This is a conventional network. Input × gradient is a post-hoc attribution: it need not "
     "add up to the output."
@@ -272,7 +272,7 @@ def _draw_networks(
 ):
   first, second = networks
   cards = _two_networks(networks, images, question)
-  # The first network's own contributions are drawn in any case; a post-hoc map is another thing.
+  # The first network's own contributions are drawn in any case; a post-hoc map differs in kind.
   beside = cards if first.conventional else cards[1:]
   render.figures(
     first.explain(images[0], [question.target]),

@@ -1,4 +1,4 @@
-"""Post-hoc attributions: what one would ask a conventional network, to compare B-cos with.
+"""Post-hoc attribution methods for conventional networks, to compare B-cos networks with.
 
 All methods have one signature,
 
@@ -15,8 +15,8 @@ All methods have one signature,
     progress    Wraps the loop over batches, e.g. `tqdm.tqdm`.
 
 and return float32 maps [N, H, W] with one target per image, else [N, K, H, W]: what each pixel of
-the encoded input, its channels together, means for the target. Larger speaks for it; which
-methods have negative values, and what a map sums to, each says itself. The default settings are
+the encoded input, its channels together, means for the target. Larger values support it; which
+methods have negative values, and what a map sums to, each documents. The default settings are
 those that B-cos papers and ALOE compare with, where they name any.
 
 All raise InputError for images, targets, variables and settings that cannot be used, and where a

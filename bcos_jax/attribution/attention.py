@@ -1,4 +1,4 @@
-"""Attributions that see attention weights, or propagate relevance through attention."""
+"""Attribution methods that use attention weights or propagate relevance through attention."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def attention_rollout(
   Other arguments, result and errors as for all methods, see `bcos_jax.attribution`.
 
   Raises:
-    InputError: A network that is no plain vision transformer.
+    InputError: A network that is not a plain vision transformer.
   """
   check_share("residual", residual)
   task, layout = _prepare(
@@ -104,7 +104,7 @@ def chefer(
   Other arguments, result and errors as for all methods, see `bcos_jax.attribution`.
 
   Raises:
-    InputError: A network that is no plain vision transformer.
+    InputError: A network that is not a plain vision transformer.
   """
   task, layout = _prepare(
     "Chefer's attribution", model, variables, images, targets, batch_size, progress, resize
@@ -155,7 +155,7 @@ def legrad(
   Other arguments, result and errors as for all methods, see `bcos_jax.attribution`.
 
   Raises:
-    InputError: A network that is no plain vision transformer.
+    InputError: A network that is not a plain vision transformer.
   """
   task, layout = _prepare("LeGrad", model, variables, images, targets, batch_size, progress, resize)
   return task.shaped(

@@ -1,4 +1,4 @@
-"""Layer families with another backward pass: how attributions change rules without flags.
+"""Layer families with modified backward passes, for attribution methods with their own rules.
 
 A network asks its ops for every layer. Each class here replaces a family's activations, pooling
 or attention and keeps the rest, so `model.clone(ops=replaced(model.ops, Guided))` is a network of
@@ -39,7 +39,7 @@ def replaced(ops: Ops, rules: type[Ops]) -> Ops:
 
 
 def show(module: nn.Module, name: str, value: Array) -> None:
-  """Puts a value into the collection `SEEN`, if it is asked for."""
+  """Puts a value into the collection `SEEN`, if it is requested."""
   module.sow(SEEN, name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
 
 
@@ -89,7 +89,7 @@ class Rescale(_Activations):
     return _secant_pool(super().max_pool, x, (window, strides, padding))
 
 
-_LEAST_STEP = 1e-10  # below which a slope is the gradient, as in Captum
+_LEAST_STEP = 1e-10  # below this difference a slope is the gradient, as in Captum
 
 
 def _secant(function, x: Array) -> Array:

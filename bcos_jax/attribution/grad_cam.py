@@ -115,8 +115,8 @@ def _outputs_with_tap(
 def _layer_of(model: nn.Module) -> str:
   if type(model) not in _LAYERS:
     raise InputError(
-      f"Grad-CAM knows no layer of {type(model).__name__}.",
-      "Name the module whose features it shall weigh: layer='...'.",
+      f"Grad-CAM has no default layer for {type(model).__name__}.",
+      "Name the module whose features it should weight: layer='...'.",
     )
   return _LAYERS[type(model)](model)
 

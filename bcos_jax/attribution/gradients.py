@@ -1,4 +1,4 @@
-"""Attributions by gradients of the input, ordinary ones or those of replaced backward rules."""
+"""Attribution methods by input gradients, ordinary or with modified backward rules."""
 
 from __future__ import annotations
 

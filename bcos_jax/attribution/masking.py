@@ -1,4 +1,4 @@
-"""Networks on images whose parts are absent, at the rate of batched inference.
+"""Batched inference on masked images, for attribution methods that remove parts.
 
 All pairs of an image and a mask form one list, which is cut into batches of equal size whatever
 the number of masks per image. Masks are made on the device from what describes them.

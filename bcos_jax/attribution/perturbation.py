@@ -1,4 +1,4 @@
-"""Attributions that only see outputs: what happens where parts of the image are absent."""
+"""Attribution methods that use outputs only: the effect of removing parts of the image."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def occlusion(
   if stride > window:
     raise InputError(
       f"stride is {stride}, larger than the window of {window}.",
-      "Some pixels would never be covered: take a stride of at most the window.",
+      "Some pixels would never be covered: set stride to at most the window.",
     )
   if overlap not in OVERLAPS:
     raise unknown_name("overlap", overlap, OVERLAPS)
@@ -116,7 +116,9 @@ def rise(
   """
   check_share("keep", keep)
   if not keep:
-    raise InputError("keep is 0, expected more.", "Masks without any one show nothing.")
+    raise InputError(
+      "keep is 0, expected a share above 0.", "Masks must keep some parts of the image."
+    )
   masks, grid = check_count("masks", masks), check_count("grid", grid)
   task = prepare(model, variables, images, targets, batch_size, progress, score)
   random_grids = draw_grids(task.images.shape[1:3], masks, grid, keep, check_count("seed", seed, 0))

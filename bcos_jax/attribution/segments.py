@@ -1,4 +1,4 @@
-"""The parts of an image that surrogate models take for their features."""
+"""Segmentations of images, the features of surrogate models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def segment_numbers(segments: Segments, images: np.ndarray) -> np.ndarray:
     images: [N, H, W, colors].
 
   Raises:
-    InputError: Another shape, or no integers.
+    InputError: Another shape, or not integers.
   """
   shape = images.shape[:3]
   if np.ndim(segments) == 0:
@@ -33,7 +33,7 @@ def segment_numbers(segments: Segments, images: np.ndarray) -> np.ndarray:
     raise InputError(
       f"segments are {segments.dtype} of shape {segments.shape}, expected integers {shape[1:]} or "
       f"{shape}.",
-      "Give the number of each pixel's part, or the side of square patches.",
+      "Pass the segment number of each pixel, or the side of square patches.",
     )
   if segments.ndim == 2:
     numbers = np.unique(segments, return_inverse=True)[1].reshape(shape[1:])

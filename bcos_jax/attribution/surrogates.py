@@ -1,4 +1,4 @@
-"""Linear models of a network around one image: LIME and KernelSHAP.
+"""Local linear surrogate models of a network: LIME and KernelSHAP.
 
 Their features are the parts of an image, present or absent. All images with as many parts are
 looked at through the same samples.

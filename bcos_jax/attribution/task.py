@@ -1,4 +1,4 @@
-"""What every method is given, checked once; and how it is run batch by batch.
+"""Checked inputs of attribution methods on images, and their batched execution.
 
 A method is a pure function of encoded inputs and of the outputs that are explained. It is
 compiled once per network and settings: the last batch is filled up rather than shortened.
@@ -109,7 +109,7 @@ class Task:
     return dataclasses.replace(self, explained=dataclasses.replace(self.explained, model=model))
 
   def shaped(self, maps: Array | np.ndarray) -> np.ndarray:
-    """Returns maps [N, K, H, W] as a method returns them: float32, without K if it is not asked."""
+    """Returns maps [N, K, H, W] as a method returns them: float32, without K if not requested."""
     maps = np.asarray(maps, np.float32)
     return maps[:, 0] if self.single else maps
 
@@ -126,7 +126,7 @@ def prepare(
   """Checks what a method is given; arguments as for the methods of `attribution`.
 
   Raises:
-    InputError: As for `explain`; or an unknown score, or a progress that is no function.
+    InputError: As for `explain`; or an unknown score, or a progress that is not a function.
   """
   images = check_images(images, model.ops.encoding)
   size = check_batch_size(batch_size)
@@ -135,7 +135,7 @@ def prepare(
   if not callable(progress):
     raise InputError(
       f"progress is {progress!r}, expected a function that wraps a range.",
-      "Give tqdm.tqdm, or leave it out.",
+      "Pass tqdm.tqdm, or omit it.",
     )
   # Without recomputation: some methods look at what is inside a block.
   model = model.clone(ops=dataclasses.replace(model.ops, dtype=None, recompute=False))
@@ -228,7 +228,7 @@ class Pairs(NamedTuple):
     images: The images that may occur, as many in every batch.
     places: Which of these is in each pair, [B].
     numbers: The number of each pair, [B].
-    real: Whether it is no filling of the last batch, [B].
+    real: Whether the row is not padding of the last batch, [B].
   """
 
   images: slice
@@ -250,7 +250,7 @@ def pairs(task: Task, count: int) -> Iterator[Pairs]:
 
 
 def overlapped(parts: Iterable[Any]) -> Iterator[Any]:
-  """Yields device results as NumPy trees, each after the next has been asked for.
+  """Yields device results as NumPy trees, each after the next has been requested.
 
   So the device computes while the next batch is prepared, and no more wait in its memory.
   """
@@ -342,7 +342,7 @@ def check_baseline(task: Task, baseline: float | Array | np.ndarray) -> np.ndarr
       "It is of the encoded input; `model.ops.encoding(color)` encodes a colour.",
     ) from None
   if not np.isfinite(filled).all():
-    raise InputError("baseline contains NaN or infinite values.", "Give 0 for an empty input.")
+    raise InputError("baseline contains NaN or infinite values.", "Pass 0 for an empty input.")
   return filled
 
 

@@ -1,4 +1,4 @@
-"""Which tokens of a transformer are patches, where these are, and which tokens are read out."""
+"""Token layouts of vision transformers: patch tokens, their positions, tokens read out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TokenLayout:
 
   Attributes:
     prefix: Tokens before those of patches (class, distillation, registers).
-    grid: Rows and columns of patches, row-major behind the prefix.
+    grid: Rows and columns of patches, row-major after the prefix.
     stride: Pixels of the image from one patch to the next.
     side: Height and width of the image.
   """

@@ -1,4 +1,4 @@
-"""Runs the command with `python -m bcos_jax.cli`."""
+"""Entry point of `python -m bcos_jax.cli`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The command `app`."""
+"""The command `app`, which starts the browser app."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def add_app(commands):
     commands,
     "app",
     _app,
-    "explain pictures on a page in the browser, on this machine",
+    "explain pictures in a browser, with a server on this machine",
     "bcos-jax app runs/quickstart/bcosified",
   )
   command.set_defaults(after_stop="run the same command again.")
@@ -24,12 +24,17 @@ def add_app(commands):
     help="folder of a saved network; two to compare them",
   )
   command.add_argument("--host", default="127.0.0.1", help="address to listen on")
-  command.add_argument("--port", type=int, default=7860, help="port to listen on; 0: a free one")
-  command.add_argument("--max_upload_mb", type=float, default=10.0, help="largest picture file")
+  command.add_argument("--port", type=int, default=7860, help="port to listen on; 0: any free port")
   command.add_argument(
-    "--max_megapixels", type=float, default=50.0, help="largest picture, in million pixels"
+    "--max_upload_mb", type=float, default=10.0, help="maximum size of a picture file, in MB"
   )
-  command.add_argument("--no_examples", action="store_true", help="offer no pictures to begin with")
+  command.add_argument(
+    "--max_megapixels",
+    type=float,
+    default=50.0,
+    help="maximum size of a picture, in million pixels",
+  )
+  command.add_argument("--no_examples", action="store_true", help="offer no example pictures")
 
 
 def _app(options, _):

@@ -1,4 +1,4 @@
-"""What networks there are, which sources they come from, and what was published."""
+"""The catalogue of networks: their sources, and published accuracies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def show(pattern: str = "", say: Callable[..., object] = print) -> None:
 
   Args:
     pattern: Part of the names to list.
-    say: Prints a line; takes `flush`.
+    say: Function that prints one line of output; takes `flush`.
 
   Raises:
     InputError: No name has this part.

@@ -1,4 +1,4 @@
-"""The commands that list, convert and B-cosify networks."""
+"""The commands `models`, `convert` and `bcosify`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_models(commands):
     commands,
     "models",
     _models,
-    "list the networks, what they come from and what was published",
+    "list the networks, their sources and published accuracies",
     "bcos-jax models vit",
   )
   command.add_argument("pattern", nargs="?", default="", help="part of a name")
@@ -36,25 +36,35 @@ def add_convert(commands):
     "bcos-jax convert resnet50.pth bundles/resnet50 --architecture=resnet50",
   )
   command.add_argument("source", help="file, folder, hub id owner/name, or bundle")
-  command.add_argument("destination", type=pathlib.Path, help="what to write")
-  command.add_argument("--architecture", help="see `bcos-jax models`; found out if not given")
-  command.add_argument("--source", dest="layout", help="whose keys these are, e.g. torchvision")
+  command.add_argument("destination", type=pathlib.Path, help="bundle, folder or file to write")
+  command.add_argument("--architecture", help="see `bcos-jax models`; detected if omitted")
+  command.add_argument(
+    "--source", dest="layout", help="library whose keys the checkpoint has, e.g. torchvision"
+  )
   command.add_argument("--dtype", help="float32 (default), bfloat16, float16, or source")
-  command.add_argument("--num_classes", type=int, help="puts a new head of so many classes")
+  command.add_argument(
+    "--num_classes", type=int, help="replaces the head by a new one with this many classes"
+  )
   command.add_argument("--to", default="bundle", help="bundle, orbax, or a source's own layout")
-  command.add_argument("--ema", action="store_true", help="take a training's averaged weights")
-  command.add_argument("--download", action="store_true", help="fetch a hub id")
+  command.add_argument(
+    "--ema", action="store_true", help="convert the averaged (EMA) weights of a training run"
+  )
+  command.add_argument("--download", action="store_true", help="download from the Hugging Face hub")
   command.add_argument("--dry-run", action="store_true", help="print the table and stop")
   command.add_argument("--verify", action="store_true", help="compare with PyTorch before writing")
   command.add_argument(
-    "--verify_images", nargs="+", default=(), type=pathlib.Path, help="pictures to compare on too"
+    "--verify_images",
+    nargs="+",
+    default=(),
+    type=pathlib.Path,
+    help="further pictures to compare on",
   )
-  command.add_argument("--every_key", action="store_true", help="a line for every tensor")
+  command.add_argument("--every_key", action="store_true", help="print one line for every tensor")
   command.add_argument(
-    "--default_preprocess", action="store_true", help="take the architecture's preprocessing"
+    "--default_preprocess", action="store_true", help="use the architecture's default preprocessing"
   )
   command.add_argument(
-    "--allow_nonfinite", action="store_true", help="take weights that are NaN or infinite"
+    "--allow_nonfinite", action="store_true", help="accept weights that are NaN or infinite"
   )
 
 
@@ -82,10 +92,10 @@ def add_bcosify(commands):
     action="append",
     default=[],
     metavar="FIELD=VALUE",
-    help="option of the B-cos family, e.g. b=1.5, use_bias=true, pool=max; may be given again",
+    help="option of the B-cos family, e.g. b=1.5, use_bias=true, pool=max; may be repeated",
   )
   command.add_argument(
-    "--keep_mean", action="store_true", help="do not fold the norms' means into biases"
+    "--keep_mean", action="store_true", help="do not fold the running means of norms into biases"
   )
 
 
@@ -99,7 +109,7 @@ def _bcosify(options, _):
 def _field(text: str) -> tuple[str, object]:
   name, equals, value = text.partition("=")
   if not equals:
-    raise InputError(f"--ops {text!r}; expected FIELD=VALUE.", "Write e.g. --ops b=1.5.")
+    raise InputError(f"--ops {text!r}; expected FIELD=VALUE.", "For example: --ops b=1.5.")
   words = {"true": True, "false": False, "none": None}
   if value.lower() in words:
     return name, words[value.lower()]

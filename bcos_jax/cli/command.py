@@ -1,4 +1,4 @@
-"""What every command has: help with an example, and `--debug`."""
+"""Options and help shared by all commands: an example, and `--debug`."""
 
 from __future__ import annotations
 

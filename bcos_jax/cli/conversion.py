@@ -1,4 +1,4 @@
-"""What `bcos-jax convert` and `bcos-jax bcosify` do."""
+"""The implementation of `bcos-jax convert` and `bcos-jax bcosify`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def convert(
     source: A checkpoint file, a folder, a hub id, or a bundle.
     destination: What to write; complete, or not there.
     choices: The options.
-    say: Prints a line.
+    say: Function that prints one line of output.
 
   Returns:
     What was written; None after a dry run.
@@ -134,7 +134,7 @@ def _verify(made: Plan, bundle: bundles.Bundle, pictures: Sequence, say: Say) ->
   """
   network, about = original.build(made)
   if network is None:
-    say(f"not verified against PyTorch: {about}. Every key and shape fits all the same.")
+    say(f"not verified against PyTorch: {about}. Every key and shape fits.")
     return
   exact = _in_float32(made, bundle)
   if pictures:
@@ -145,7 +145,7 @@ def _verify(made: Plan, bundle: bundles.Bundle, pictures: Sequence, say: Say) ->
     first = next((check for check in checks if not check.agrees), None)
     if first is not None:
       raise InputError(
-        f"The network departs from {about} on {name}, first at {first.torch!r} "
+        f"The network differs from {about} on {name}, first at {first.torch!r} "
         f"({first.flax!r}): relative difference {first.error:.2e}.",
         "Nothing was written. Check --architecture and --source; if they are right, report it.",
       )
@@ -189,7 +189,7 @@ def _verify_reading(
 
 
 def _in_float32(made: Plan, bundle: bundles.Bundle) -> bundles.Bundle:
-  """Returns the network with the numbers of the original, where fewer digits were asked for."""
+  """Returns the network with the numbers of the original, where a lower precision was requested."""
   if made.model.ops.param_dtype == "float32" and not made.keep_dtypes:
     return bundle
   ops_ = dataclasses.replace(made.model.ops, param_dtype="float32")
@@ -202,7 +202,7 @@ def _inputs(bundle: bundles.Bundle, pictures: Sequence) -> list[tuple[str, np.nd
   spec, rng = bundle.model.input_spec, np.random.default_rng(0)
   if not np.issubdtype(spec.dtype, np.floating):
     if pictures:
-      raise InputError("The network reads no pictures.", "Leave out --verify_images.")
+      raise InputError("The network reads no pictures.", "Omit --verify_images.")
     length = spec.shape[1]
     if isinstance(bundle.model, models.LanguageModel):  # whose contexts may be very long
       length = min(length, _VERIFIED_TOKENS)
@@ -233,7 +233,7 @@ def bcosify(
     destination: Folder of the new bundle.
     fields: Fields of the family: `family` and others, as for `ops.from_dict`.
     fold_mean: As for `bcos_jax.bcosify`.
-    say: Prints a line.
+    say: Function that prints one line of output.
 
   Returns:
     The new bundle's folder.

@@ -1,4 +1,4 @@
-"""The commands that measure networks: `evaluate` and `probe`."""
+"""The commands `evaluate` and `probe`, which measure networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def add_evaluate(commands):
     commands,
     "evaluate",
     _evaluate,
-    "measure accuracy and, if asked, explanations",
+    "measure accuracy and, optionally, explanations",
     "bcos-jax evaluate runs/quickstart/bcosified --dataset=digits "
     "--metrics=accuracy,grid_pointing,deletion,completeness --grid=2",
   )
@@ -24,7 +24,9 @@ def add_evaluate(commands):
     help="TFDS name, in array_record; for language models also a file or folder of texts",
   )
   command.add_argument(
-    "--split", default="", help="split of it, test if not given; a file of texts is read whole"
+    "--split",
+    default="",
+    help="split of the data set, default test; a file of texts is read entirely",
   )
   command.add_argument("--data_dir", default="", help="folder of the data sets")
   command.add_argument("--batch_size", type=int, default=64, help="images or texts at a time")
@@ -32,8 +34,8 @@ def add_evaluate(commands):
     "--metrics",
     default="accuracy",
     help="comma-separated: accuracy, comprehensiveness, sufficiency, completeness; of pictures "
-    "grid_pointing, energy_pointing (of data with masks), deletion, insertion; of texts "
-    "sequence_pointing, rationales (of data that say which words decide)",
+    "grid_pointing, energy_pointing (needs masks), deletion, insertion; of texts "
+    "sequence_pointing, rationales (needs marked deciding words)",
   )
   command.add_argument(
     "--report", type=pathlib.Path, help="HTML file to write, with explained predictions"
@@ -50,45 +52,49 @@ def _add_picture_options(group):
     "--grid",
     type=int,
     default=0,
-    help="pictures per side in the grid pointing game, which this asks for as well; 0: 3",
+    help="pictures per side in the grid pointing game, also enables that metric; 0: 3",
   )
-  group.add_argument("--num_grids", type=int, default=250, help="most grids to play")
-  group.add_argument("--smooth", type=int, default=15, help="odd averaging window, in pixels")
+  group.add_argument("--num_grids", type=int, default=250, help="maximum number of grids")
   group.add_argument(
-    "--block", type=int, default=0, help="pixels per side of what is deleted; 0: a 14th of the side"
+    "--smooth", type=int, default=15, help="side of the averaging window, odd, in pixels"
+  )
+  group.add_argument(
+    "--block", type=int, default=0, help="pixels per side of a deleted block; 0: a 14th of the side"
   )
   group.add_argument(
     "--fill",
     choices=["mean", "zero"],
     default="mean",
-    help="what is deleted gets the picture's mean colour, or zero in all encoded channels",
+    help="fill of deleted blocks: the picture's mean colour, or zero in all encoded channels",
   )
 
 
 def _add_text_options(group):
   group.add_argument("--num_texts", type=int, default=128, help="texts to measure explanations on")
-  group.add_argument("--num_pairs", type=int, default=250, help="most pairs of sequence_pointing")
+  group.add_argument(
+    "--num_pairs", type=int, default=250, help="maximum number of pairs for sequence_pointing"
+  )
   group.add_argument(
     "--length",
     type=int,
     default=0,
-    help="tokens of each text in sequence_pointing, cut there; 0: as many as fit twice",
+    help="tokens of each text in sequence_pointing, truncated; 0: the most that fit twice",
   )
   group.add_argument("--text", default="text", help="column or feature of the text")
   group.add_argument("--label", default="label", help="column of the label")
   group.add_argument(
-    "--held_out", type=float, default=0.2, help="share of a file that was held out of training"
+    "--held_out", type=float, default=0.2, help="share of a file that was held out from training"
   )
-  group.add_argument("--truncate", action="store_true", help="cut texts that are too long")
+  group.add_argument("--truncate", action="store_true", help="truncate texts that are too long")
   group.add_argument(
     "--published",
     action="store_true",
-    help="comprehensiveness, sufficiency and sequence_pointing as B-cos LM has them",
+    help="use B-cos LM's definitions of comprehensiveness, sufficiency and sequence_pointing",
   )
   group.add_argument(
     "--no_oracle",
     action="store_true",
-    help="leave out the oracle of comprehensiveness and sufficiency: a forward pass per token",
+    help="omit the oracle of comprehensiveness and sufficiency: a forward pass per token",
   )
 
 
@@ -154,7 +160,9 @@ def _evaluate_texts(options):
   from ..train.evaluation import text_metrics
 
   if options.grid:
-    raise InputError(f"--grid={options.grid} is for pictures.", "Leave it out.")
+    raise InputError(
+      f"--grid={options.grid} is for pictures, the network reads texts.", "Omit --grid."
+    )
   choices = text_metrics.TextChoices(
     names=tuple(dict.fromkeys(options.metrics.split(","))),
     num_texts=options.num_texts,
@@ -176,7 +184,9 @@ def _evaluate_texts(options):
   )
   measured, found = text_metrics.MeasuredTexts(reader, dataset, choices), {}
   if measured.cut:
-    print(f"{measured.cut} of {len(dataset)} texts were cut to {reader.length} tokens", flush=True)
+    print(
+      f"{measured.cut} of {len(dataset)} texts were truncated to {reader.length} tokens", flush=True
+    )
   if "accuracy" in choices.names:
     print(f"accuracy {measured.accuracy:.2%} on {len(dataset)} texts", flush=True)
   for metric, found[metric] in measured.measure():
@@ -224,25 +234,25 @@ def add_probe(commands):
   command.add_argument("--test_split", default="test", help="TFDS split to measure on")
   command.add_argument("--data_dir", default="", help="folder of the data sets")
   command.add_argument(
-    "--damaged", choices=["fail", "skip"], default="fail", help="pictures that cannot be read"
+    "--damaged", choices=["fail", "skip"], default="fail", help="handling of unreadable pictures"
   )
-  command.add_argument(
-    "--features", type=pathlib.Path, help="folder to keep features in, and to take them from"
-  )
+  command.add_argument("--features", type=pathlib.Path, help="folder for cached features")
   command.add_argument("--batch_size", type=int, default=64, help="images at a time, for features")
   command.add_argument("--workers", type=int, default=0, help="decoding processes")
   command.add_argument(
     "--head",
     default="",
-    help="linear, bcos or bcos_mlp; if not given, what the network's family has",
+    help="linear, bcos or bcos_mlp; default: that of the network's family",
   )
   command.add_argument(
     "--loss",
     default="",
-    help="uniform_off_label_bce, bce or cross_entropy; if not given, the first for B-cos heads and "
+    help="uniform_off_label_bce, bce or cross_entropy; default: the first for B-cos heads and "
     "the last for linear ones",
   )
-  command.add_argument("--rates", default="0.01,0.003,0.001", help="learning rates to try together")
+  command.add_argument(
+    "--rates", default="0.01,0.003,0.001", help="learning rates of the sweep, comma-separated"
+  )
   command.add_argument("--epochs", type=int, default=50, help="passes over the training set")
   command.add_argument(
     "--probe_batch",
@@ -250,28 +260,35 @@ def add_probe(commands):
     default=0,
     help="examples at a time, for the probe; 0: 8192, or fewer for small data sets",
   )
-  command.add_argument("--weight_decay", type=float, default=1e-4, help="of AdamW")
+  command.add_argument("--weight_decay", type=float, default=1e-4, help="weight decay of AdamW")
   command.add_argument(
-    "--hidden", type=int, default=0, help="of bcos_mlp; 0: as many as the network has features"
+    "--hidden",
+    type=int,
+    default=0,
+    help="hidden units of bcos_mlp; 0: the number of the network's features",
   )
   command.add_argument(
-    "--normalise", action="store_true", help="scale features to unit length, for the probe"
+    "--normalise", action="store_true", help="scale the probe's input features to unit length"
   )
   command.add_argument(
     "--select",
     default="held_out",
-    help="what chooses rate and epoch: held_out examples of the training set or, as published and "
+    help="data to select rate and epoch on: held_out training examples or, as published and "
     "optimistic, test",
   )
-  command.add_argument("--held_out", type=float, default=0.1, help="share that held_out takes")
-  command.add_argument("--knn", type=int, default=20, help="neighbours; 0 for none")
-  command.add_argument("--metric", default="euclidean", help="of the neighbours, or cosine")
   command.add_argument(
-    "--teacher", type=pathlib.Path, help="bundle whose neighbours' predictions are compared"
+    "--held_out", type=float, default=0.1, help="share of the training set that is held out"
   )
-  command.add_argument("--seed", type=int, default=0, help="seed of everything")
+  command.add_argument("--knn", type=int, default=20, help="number of nearest neighbours; 0: none")
   command.add_argument(
-    "--output", type=pathlib.Path, help="folder for network and probe as one bundle"
+    "--metric", default="euclidean", help="distance of the neighbours: euclidean or cosine"
+  )
+  command.add_argument(
+    "--teacher", type=pathlib.Path, help="bundle of a teacher whose k-NN predictions are compared"
+  )
+  command.add_argument("--seed", type=int, default=0, help="random seed")
+  command.add_argument(
+    "--output", type=pathlib.Path, help="folder for the bundle of network and probe"
   )
 
 
@@ -287,7 +304,7 @@ def _probe(options, _):
     rates = tuple(float(rate) for rate in options.rates.split(","))
   except ValueError as error:
     raise InputError(
-      f"--rates={options.rates!r}, expected numbers.", "Write e.g. --rates=0.01,0.003."
+      f"--rates={options.rates!r}, expected numbers.", "For example: --rates=0.01,0.003."
     ) from error
   shared = {"head", "loss", "epochs", "weight_decay", "hidden", "normalise", "select", "held_out"}
   chosen = probe.Options(

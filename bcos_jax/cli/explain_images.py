@@ -1,4 +1,4 @@
-"""Explains a person's own pictures with a saved network: figures, a report, and the top classes."""
+"""Explanations of a user's pictures with a saved network: figures, a report, top classes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def explain_pictures(
     output: Folder for the results.
     target: Class to explain, by label or number; None explains the predicted class.
     batch_size: Pictures at a time.
-    say: Prints a line.
+    say: Function that prints one line of output.
 
   Returns:
     The figures' paths and, last, the report's.
@@ -44,8 +44,8 @@ def explain_pictures(
   network = bundles.load(bundle)
   if not getattr(network.model, "num_classes", 0):
     raise InputError(
-      f"{network.config['architecture']} has features, no classes to explain.",
-      "Say what to look for with --text, or give a network with classes.",
+      f"{network.config['architecture']} returns features and has no classes to explain.",
+      "Pass texts to compare with as --text, or use a network with classes.",
     )
   labels = network.labels or tuple(map(str, range(network.model.num_classes)))
   wanted = None if target is None else _class(target, labels)

@@ -1,4 +1,4 @@
-"""Explains what in a person's own pictures is like some texts: figures, and a report."""
+"""Explanations of pictures for a user's text prompts with saved towers: figures, a report."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def explain_prompts(
     unpooled: Compares texts with every position of a CLIP ResNet, without its pooling.
     power: Of the cosines at these positions; see `Similarity`.
     batch_size: Pictures at a time.
-    say: Prints a line.
+    say: Function that prints one line of output.
 
   Returns:
     The figures' paths and, last, the report's.

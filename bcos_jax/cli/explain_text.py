@@ -1,4 +1,4 @@
-"""Explains a person's own texts with a saved language model: coloured words, a page, numbers."""
+"""Explanations of a user's texts with a saved language model: terminal, HTML and JSON."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ def explain_sentences(
     tokenizer: Folder of a tokenizer; None takes the one in the bundle.
     target: Class, by label or number, or next token to explain; None the predicted one.
     foil: Explains how much more the target's logit is than this one's.
-    truncate: Whether texts over the network's length are cut; the count is said.
+    truncate: Whether texts over the network's length are cut; their number is printed.
     output: Folder for the results.
     batch_size: Texts at a time.
-    colors: Whether the terminal has colours; None finds out.
-    say: Prints a line.
+    colors: Whether the terminal has colours; None detects it.
+    say: Function that prints one line of output.
 
   Returns:
     The paths of the page and of the numbers.
@@ -88,7 +88,9 @@ def explain_sentences(
   asked = target if foil is None else Contrast(target, foil)
   ex = reader.explain(texts, asked, batch_size=batch_size)
   if cut := int((ex.batch.dropped > 0).sum()):
-    say(f"{cut} of {len(texts)} texts were cut, by {int(ex.batch.dropped.sum())} tokens in all")
+    say(
+      f"{cut} of {len(texts)} texts were truncated, by {int(ex.batch.dropped.sum())} tokens in all"
+    )
   if colors is None:
     colors = sys.stdout.isatty()
   words = [ex.words(i) for i in range(len(texts))]
@@ -107,7 +109,7 @@ def explain_sentences(
   page, numbers = output / "report.html", output / "explanations.jsonl"
   telling = words_by_class(words, explained) if len(texts) > 1 else {}
   what = "a text" if len(texts) == 1 else f"{len(texts)} texts"
-  render.text_report(page, f"What {what} said to the network", heats, telling=telling)
+  render.text_report(page, f"Explanation of {what}", heats, telling=telling)
   lines = [
     json.dumps({"target_name": name, "foil": foil, **_numbers(ex, i, words[i])})
     for i, name in enumerate(names)
@@ -136,7 +138,7 @@ def _note(ex: TextExplanation, index: int) -> str:
   special = ex.batch.special[index] & (ex.mask[index] > 0)
   parts = {name: float(part[index].sum()) for name, part in ex.parts.items()}
   cut = int(ex.batch.dropped[index])
-  said = [f"its last {cut} tokens were cut off and not read"] if cut else []
+  said = [f"its last {cut} tokens were truncated"] if cut else []
   said += [f"value {ex.value[index]:+.4f}", f"tokens {ex.contributions[index].sum():+.4f}"]
   said += [f"special tokens among them {ex.contributions[index][special].sum():+.4f}"]
   said += [f"{name} {value:+.4f}" for name, value in parts.items()]

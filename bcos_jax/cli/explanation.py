@@ -1,4 +1,4 @@
-"""The command `explain`."""
+"""The command `explain`, for pictures, prompts and texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def add_explain(commands):
     commands,
     "explain",
     _explain,
-    "explain what a network sees in pictures, or which words decided",
+    "explain the predictions of a network for pictures or texts",
     "bcos-jax explain runs/quickstart/bcosified digit.png; or for an image tower: bcos-jax explain "
     'bundles/clip_image photo.jpg --text "a dog, a cat" --text_tower bundles/clip_text '
     "--tokenizer tokenizers/clip; or for a language model: bcos-jax explain bundles/reviews "
@@ -25,10 +25,10 @@ def add_explain(commands):
     nargs="*",
     metavar="picture",
     type=pathlib.Path,
-    help="PNG, JPEG, WebP, ...: any size and kind",
+    help="picture file (PNG, JPEG, WebP, ...) of any size",
   )
   command.add_argument(
-    "--target", help="class to explain, by name or number; the predicted one if not given"
+    "--target", help="class to explain, by name or number; default: the predicted one"
   )
   command.add_argument(
     "--output",
@@ -39,21 +39,23 @@ def add_explain(commands):
   command.add_argument("--batch_size", type=int, default=16, help="pictures at a time")
   command.add_argument(
     "--text",
-    help="texts to look for, separated by commas, for bundles of image towers; the text to explain "
-    "for those of language models",
+    help="for image towers: texts to compare with, comma-separated; for language models: the text "
+    "to explain",
   )
   command.add_argument(
     "--text_file", "--text-file", type=pathlib.Path, help="texts to explain, one per line"
   )
-  command.add_argument("--foil", help="class or token that the target is compared with, for texts")
-  command.add_argument("--truncate", action="store_true", help="cut texts that are too long")
+  command.add_argument("--foil", help="class or token to contrast the target with, for texts")
+  command.add_argument("--truncate", action="store_true", help="truncate texts that are too long")
   command.add_argument("--text_tower", type=pathlib.Path, help="bundle of the text tower")
   command.add_argument("--tokenizer", type=pathlib.Path, help="folder of its tokenizer")
   command.add_argument(
-    "--unpooled", action="store_true", help="compare texts with every position of a CLIP ResNet"
+    "--unpooled",
+    action="store_true",
+    help="compare texts with every position of a CLIP ResNet, without pooling",
   )
   command.add_argument(
-    "--power", type=float, help="of the cosines at these positions; 1 if not given"
+    "--power", type=float, help="exponent of the cosines at these positions; default: 1"
   )
 
 
@@ -68,9 +70,13 @@ def _explain(options, _):
     return
   for name in ("text_file", "foil", "truncate"):
     if getattr(options, name):
-      raise InputError(f"--{name} is for language models, the bundle is of none.", "Leave it out.")
+      raise InputError(
+        f"--{name} is for language models, the bundle holds another network.", f"Omit --{name}."
+      )
   if not options.pictures:
-    raise InputError("No pictures are given.", "Name picture files after the bundle.")
+    raise InputError(
+      "No pictures are given, expected at least one.", "Name picture files after the bundle."
+    )
   shared = {"output": options.output, "batch_size": options.batch_size}
   if options.text is not None:
     _check_text(options)
@@ -89,7 +95,9 @@ def _explain(options, _):
     return
   for name in ("text_tower", "tokenizer", "unpooled", "power"):
     if getattr(options, name) not in (None, False):
-      raise InputError(f"--{name} is given without --text.", 'Add e.g. --text "a dog, a cat".')
+      raise InputError(
+        f"--{name} is given without --text.", 'For example, add --text "a dog, a cat".'
+      )
   from .explain_images import explain_pictures
 
   explain_pictures(options.bundle, options.pictures, target=options.target, **shared)
@@ -100,10 +108,11 @@ def _explain_sentences(options):
 
   for name in ("pictures", "text_tower", "unpooled", "power"):
     if getattr(options, name) not in (None, False, []):
-      raise InputError(f"{name} is given, the network reads texts.", "Leave it out.")
+      raise InputError(f"{name} is given, but the network reads texts.", f"Omit {name}.")
   if (options.text is None) == (options.text_file is None):
     raise InputError(
-      "Neither or both of --text and --text_file are given.", 'Give one, e.g. --text "so funny".'
+      "Neither or both of --text and --text_file are given.",
+      'Pass one of them, for example --text "so funny".',
     )
   texts = [options.text] if options.text_file is None else read_lines(options.text_file)
   explain_sentences(
@@ -123,7 +132,9 @@ def _check_text(options):
     if getattr(options, name) is None:
       raise InputError(
         f"--text is given without --{name}.",
-        "Give --text_tower, a bundle, and --tokenizer, the folder of its tokenizer.",
+        "Pass --text_tower, a bundle, and --tokenizer, the folder of its tokenizer.",
       )
   if options.target is not None:
-    raise InputError("--target and --text are both given.", "Give a class or texts, not both.")
+    raise InputError(
+      "--target and --text are both given, expected one of them.", "Pass a class or texts."
+    )

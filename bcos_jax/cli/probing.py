@@ -1,4 +1,4 @@
-"""What `bcos-jax probe` does: features, a probe, nearest neighbours, and the joined network."""
+"""The implementation of `bcos-jax probe`: features, probe, k-NN, and the merged network."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class Choices:
 
 
 def run(bundle: str | os.PathLike, choices: Choices, say: Say = print) -> probe.Probe:
-  """Probes a bundle and says what was found, line by line.
+  """Probes a bundle and prints the results.
 
   Args:
     bundle: Folder of a network.
     choices: See `Choices`.
-    say: Prints a line.
+    say: Function that prints one line of output.
 
   Raises:
     InputError: See `features.extract`, `probe.fit`, `knn.classify` and `heads.join`; whatever
@@ -107,7 +107,9 @@ def _check(
     features.headless(bundle.model, bundle.variables)
   knn.check_k(choices.knn or 1, len(splits[0]), choices.metric)
   if teacher and not choices.knn:
-    raise InputError("A teacher is compared by neighbours, and knn=0.", "Set e.g. --knn=20.")
+    raise InputError(
+      "A teacher is compared by nearest neighbours, but knn=0.", "For example, set --knn=20."
+    )
   if choices.output:
     bundles.check_replaceable(choices.output)
     classes = len(splits[0].label_names)

@@ -1,4 +1,4 @@
-"""The command `quickstart`."""
+"""The command `quickstart`, the offline example."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def add_quickstart(commands):
     default=pathlib.Path("runs/quickstart"),
     help="folder for networks, figure and report",
   )
-  command.set_defaults(after_stop="run the same command again; a quickstart begins anew.")
-  command.add_argument("--seed", type=int, default=0, help="seed of everything")
+  command.set_defaults(after_stop="run the same command again; a quickstart starts over.")
+  command.add_argument("--seed", type=int, default=0, help="random seed")
   command.add_argument(
-    "--short", action="store_true", help="a fraction of the steps; shows that everything runs"
+    "--short", action="store_true", help="a fraction of the steps, as a smoke test"
   )
 
 

@@ -1,4 +1,4 @@
-"""The command `study`."""
+"""The command `study`, which runs offline studies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def add_study(commands):
     commands,
     "study",
     _study,
-    "train small networks, and measure what B-cosification does to them",
+    "train small networks and measure the effects of B-cosification",
     "bcos-jax study b-sweep --dataset=digits",
   )
   command.add_argument(
@@ -21,20 +21,20 @@ def add_study(commands):
     "texts",
   )
   command.add_argument(
-    "--dataset", default="", help="shape_scenes or digits, the first if not given; texts: reviews"
+    "--dataset", default="", help="shape_scenes (default) or digits; for the study texts: reviews"
   )
   command.add_argument(
-    "--network", default="", help="architecture, see `bcos-jax models`; the recipe's if not given"
+    "--network", default="", help="architecture, see `bcos-jax models`; default: that of the recipe"
   )
   command.add_argument(
     "--workdir",
     type=pathlib.Path,
     default=pathlib.Path("runs/studies"),
-    help="folder of networks and findings, shared by all studies",
+    help="folder of networks and results, shared by all studies",
   )
-  command.add_argument("--seed", type=int, default=0, help="seed of everything")
+  command.add_argument("--seed", type=int, default=0, help="random seed")
   command.add_argument(
-    "--short", action="store_true", help="a fraction of the steps; shows that everything runs"
+    "--short", action="store_true", help="a fraction of the steps, as a smoke test"
   )
 
 

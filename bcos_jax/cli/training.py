@@ -1,4 +1,4 @@
-"""The commands that prepare data, train, and compile training for a TPU."""
+"""The commands `prepare`, `train` and `compile`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_prepare(commands):
   command.add_argument("--data_dir", default="", help="folder of the data sets")
   command.add_argument("--splits", default="train,validation", help="which archives to read")
   command.add_argument(
-    "--any_size", action="store_true", help="take archives that hold only a part of the pictures"
+    "--any_size", action="store_true", help="accept archives with only some of the pictures"
   )
 
 
@@ -54,14 +54,16 @@ def add_train(commands):
     "bcos-jax train --config=digits:scratch --workdir=runs/scratch --config.optimizer.lr=1e-3",
   )
   command.set_defaults(
-    takes_overrides=True, after_stop="run the same command to go on from the last checkpoint."
+    takes_overrides=True, after_stop="run the same command to continue from the last checkpoint."
   )
   command.add_argument(
     "--config",
     required=True,
     help="name or .py file of a recipe, then :variant,variant; single fields as --config.a.b=value",
   )
-  command.add_argument("--workdir", type=pathlib.Path, help="folder of the run; resumed if begun")
+  command.add_argument(
+    "--workdir", type=pathlib.Path, help="folder of the run; an existing run is resumed"
+  )
   command.add_argument("--print_config", action="store_true", help="print the recipe and stop")
   hosts.add_arguments(command)
 
@@ -75,7 +77,7 @@ def _train(options, overrides):
     return
   if options.workdir is None:
     raise InputError(
-      "--workdir is missing, expected a folder for the run.", "Give e.g. --workdir=runs/first."
+      "--workdir is missing, expected a folder for the run.", "For example: --workdir=runs/first."
     )
   hosts.join(options)
   print(f"Saved {training.main(options.config, overrides, options.workdir)}")
@@ -86,7 +88,7 @@ def add_compile(commands):
     commands,
     "compile",
     _compile,
-    "compile a recipe's training step for a TPU slice, without having one",
+    "compile a recipe's training step for a TPU slice, without the hardware",
     "bcos-jax compile --config=bcosify_cnn:resnet50_v1 --topology=v5e:16x16 "
     "--config.data.batch_size=4096",
   )
@@ -97,7 +99,10 @@ def add_compile(commands):
     "--examples", type=int, default=1_281_167, help="size of the training set (ImageNet's)"
   )
   command.add_argument(
-    "--utilisation", type=float, default=0.4, help="share of the chip's peak, for the estimates"
+    "--utilisation",
+    type=float,
+    default=0.4,
+    help="assumed share of the chip's peak performance, for the estimates",
   )
 
 

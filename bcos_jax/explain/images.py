@@ -114,7 +114,7 @@ def explain(
     return explain_tokens(model, variables, images, target, batch_size, **text)
   if text:
     raise InputError(
-      f"{next(iter(text))} is for language models, this is a {type(model).__name__}.",
+      f"{next(iter(text))} is for language models, the model is a {type(model).__name__}.",
       "Leave it out.",
     )
   images = check_images(images, model.ops.encoding)

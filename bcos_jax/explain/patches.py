@@ -1,4 +1,4 @@
-"""Explanations of what a network says of each patch: features, and linear read-outs of them.
+"""Exact explanations of the features of patches, and of linear read-outs of them.
 
 Aligned backbones serve segmentation and depth through linear maps of their patch features. Such a
 map is linear, and so is the network in explanation mode: what it reads out at any place is
@@ -28,7 +28,7 @@ def backbone(model: nn.Module) -> nn.Module:
   """Returns the network whose outputs are the features of patches, float32 [N, h, w, D].
 
   It takes the variables of `model`; those of its head and pooling are left over. The features are
-  those behind the last norm, and behind CLIP's projection where there is one.
+  those after the last norm, and after CLIP's projection where there is one.
 
   Raises:
     InputError: An architecture whose features have no places of their own.
@@ -84,7 +84,9 @@ def explain_patches(
   *grid, width = output_shapes(model, tuple(side)).shape[1:]
   directions = _directions(kernel, width)
   if at is not None and regions is not None:
-    raise InputError("Both `at` and `regions` are given.", "Give patches or regions, not both.")
+    raise InputError(
+      "Both `at` and `regions` are given, expected one of them.", "Pass patches or regions."
+    )
   if at is not None:
     regions = _single_patches(at, tuple(grid))
   weights = _regions(np.ones((1, *grid)) if regions is None else regions, tuple(grid))
@@ -125,7 +127,7 @@ def _single_patches(
     raise InputError(
       f"at={places.tolist()!r:.80}; the picture has {grid[0]} rows and {grid[1]} columns of "
       "patches.",
-      "Write rows and columns from zero on, e.g. at=[(0, 1)].",
+      "Count rows and columns from 0, for example at=[(0, 1)].",
     )
   weights = np.zeros((len(places), *grid), np.float32)
   weights[np.arange(len(places)), places[:, 0], places[:, 1]] = 1
@@ -143,5 +145,5 @@ def _regions(regions: np.ndarray | Array, grid: tuple[int, int]) -> np.ndarray:
     )
   total = weights.sum(axis=(1, 2), keepdims=True)
   if not (total > 0).all():
-    raise InputError("A region is empty: all its weights are zero.", "Leave such targets out.")
+    raise InputError("A region is empty: all its weights are zero.", "Remove such targets.")
   return weights / total

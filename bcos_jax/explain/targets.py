@@ -1,4 +1,4 @@
-"""What an explanation is of: a scalar output, named by a class or computed by a function.
+"""Explanation targets: scalar outputs, selected by class or computed by a function.
 
 Shared by exact explanations and post-hoc attributions, with the checks of what they are given.
 """
@@ -30,7 +30,7 @@ def split_target(
   """Returns a target as (function, None), (None, classes [N] or [N, K]) or, undecided, two None.
 
   Raises:
-    InputError: Classes that are no integers, or not of `count` images, or whatever else `kind` is.
+    InputError: Classes that are not integers, or not of `count` images, or whatever else `kind` is.
   """
   if target is None:
     return None, None
@@ -82,7 +82,7 @@ def check_variables(model: nn.Module, variables: Variables, side: tuple[int, int
       problems.append(f"{path} is missing")
     elif np.shape(given[path]) != shape:
       problems.append(f"{path} has shape {np.shape(given[path])}, expected {shape}")
-  if problems:  # More than a network needs is fine, as where a pooled one is explained unpooled.
+  if problems:  # Additional variables are accepted, as when a pooled network is explained unpooled.
     problems += [
       f"{path} is not a variable of it"
       for path in given
@@ -92,7 +92,7 @@ def check_variables(model: nn.Module, variables: Variables, side: tuple[int, int
     raise InputError(
       f"The variables are not those of this {type(model).__name__}: "
       f"{'; '.join(problems[:5])}{more}.",
-      "Give the model together with its own variables, as create/init, load and bcosify do.",
+      "Pass the model with its own variables, as create/init, load and bcosify return them.",
     )
 
 
@@ -125,7 +125,7 @@ def check_range(classes: Array | np.ndarray, outputs: Any) -> None:
   if low < 0 or high >= outputs.shape[-1]:
     raise InputError(
       f"target spans classes {low} to {high}, expected 0 to {outputs.shape[-1] - 1}.",
-      "Count classes from zero.",
+      "Count classes from 0.",
     )
 
 

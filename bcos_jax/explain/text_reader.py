@@ -1,4 +1,4 @@
-"""From texts to explanations: a language model with the tokenizer that it reads with.
+"""Text readers: a language model with its tokenizer, from texts to explanations.
 
 ```python
 reader = bcos_jax.TextReader.load("bundles/reviews")
@@ -72,20 +72,20 @@ class TextReader:
       truncate: Whether longer texts are cut.
 
     Raises:
-      InputError: Either cannot be read, the network is no language model, or the two do not fit.
+      InputError: Either cannot be read, the network is not a language model, or the two do not fit.
     """
     if not isinstance(bundle, bundles.Bundle):
       bundle = bundles.load(bundle)
     model = bundle.model
     if not isinstance(model, LanguageModel):
       raise InputError(
-        f"A {type(model).__name__} is no language model.",
-        "Give the bundle of one, such as bert_base.",
+        f"A {type(model).__name__} is not a language model.",
+        "Pass the bundle of a language model, such as bert_base.",
       )
     if length is not None and not 0 < length <= model.context_length:
       raise InputError(
         f"length is {length}, expected 1 to {model.context_length}, the network's context.",
-        "Leave it out to take the whole context.",
+        "Omit it to use the whole context.",
       )
     return cls(
       model=model,
@@ -233,7 +233,7 @@ def tokenizer_in(bundle: bundles.Bundle) -> Any:
   """Returns the tokenizer of a bundle, or raises InputError if it has none."""
   if not bundle.tokenizer:
     raise InputError(
-      "The bundle has no tokenizer.", "Give the folder with the tokenizer's files as tokenizer=."
+      "The bundle has no tokenizer.", "Pass the folder with the tokenizer's files as tokenizer=."
     )
   with tempfile.TemporaryDirectory() as temporary:
     path = pathlib.Path(temporary)
@@ -250,12 +250,12 @@ def check_tokenizer(source: Any, model: LanguageModel) -> None:
   check_vocabulary(source, model.vocab_size, "network")
   if not source.is_fast:
     raise InputError(
-      f"A {type(source).__name__} does not say where its tokens are in a text.",
-      "Give a tokenizer with a tokenizer.json.",
+      f"A {type(source).__name__} does not return the positions of its tokens in a text.",
+      "Use a tokenizer with a tokenizer.json.",
     )
   pad = getattr(model, "pad_token", -1)
   if pad >= 0 and source.pad_token_id not in (None, pad):
     raise InputError(
-      f"The tokenizer fills texts with id {source.pad_token_id}, the network expects {pad}.",
-      "Give the tokenizer that lies beside the network's checkpoint.",
+      f"The tokenizer pads texts with id {source.pad_token_id}, the network expects {pad}.",
+      "Use the tokenizer of the network's checkpoint.",
     )

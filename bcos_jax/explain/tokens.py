@@ -1,4 +1,4 @@
-"""Exact explanations of language models: what each token contributed to an output.
+"""Exact explanations of language models: the contribution of each token to an output.
 
 Contributions are measured at the output of the embedding module, e = word + position + type,
 normalised (B-cos LM, arXiv 2502.12992): in explanation mode the network behind it is affine, so
@@ -264,13 +264,13 @@ def _checked(model, ids, mask, types, at):
   """Returns the inputs as NumPy arrays that fit the network."""
   if not isinstance(model, LanguageModel):
     raise InputError(
-      f"A {type(model).__name__} is no language model.", "Use explain for other networks."
+      f"A {type(model).__name__} is not a language model.", "Use explain for other networks."
     )
   ids = np.asarray(ids)
   if ids.ndim != 2 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
     raise InputError(
       f"The ids are {ids.dtype} of shape {ids.shape}, expected integers [N, L].",
-      "Give what the tokenizer of the checkpoint returns.",
+      "Pass the output of the checkpoint's tokenizer.",
     )
   if ids.shape[1] > model.context_length:
     raise InputError(
@@ -288,7 +288,7 @@ def _checked(model, ids, mask, types, at):
   mask = (mask != 0).astype(np.int32)
   if not mask.any(axis=1).all():
     raise InputError(
-      f"Text {int(np.argmin(mask.any(axis=1)))} is all padding.", "Leave out empty texts."
+      f"Text {int(np.argmin(mask.any(axis=1)))} contains only padding.", "Remove empty texts."
     )
   if getattr(model, "task", "") == "classify" and not mask[:, 0].all():
     index = int(np.argmin(mask[:, 0]))
@@ -304,7 +304,7 @@ def _checked_types(model, types):
     return None
   types, rows = np.asarray(types), getattr(model, "token_types", 0)
   if not rows:
-    raise InputError("The network knows no types of tokens.", "Leave out types.")
+    raise InputError("The network has no token types.", "Omit types.")
   if types.min() < 0 or types.max() >= rows:
     raise InputError(
       f"The types span {types.min()} to {types.max()}, expected 0 to {rows - 1}.",
@@ -317,14 +317,16 @@ def _places(model, ids, mask, at) -> np.ndarray | None:
   """Returns where tokens are predicted, [N]; None for classifiers."""
   if not isinstance(model, TextDecoder) and model.task != "masked_lm":
     if at is not None:
-      raise InputError("A classifier predicts no tokens.", "Leave out at.")
+      raise InputError(
+        "at is for language modelling heads, the network is a classifier.", "Omit at."
+      )
     return None
   if at is None:
     if isinstance(model, TextDecoder):
       return (mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)).astype(np.int32)
     raise InputError(
-      "A masked language model predicts at a place, and none is given.",
-      "Give at=, the place of the mask token of each text.",
+      "A masked language model needs the position of a mask token, and none is given.",
+      "Pass at=, the position of the mask token of each text.",
     )
   at = np.asarray(at)
   if at.ndim == 0:
@@ -332,8 +334,8 @@ def _places(model, ids, mask, at) -> np.ndarray | None:
   fits = at.shape == (len(ids),) and np.issubdtype(at.dtype, np.integer)
   if not fits or at.min() < 0 or at.max() >= ids.shape[1] or not _taken(mask, at).all():
     raise InputError(
-      f"at is {at.tolist()!r:.60}, expected places of tokens, one for each of {len(ids)} texts.",
-      f"Count places from 0 to {ids.shape[1] - 1}, padding left out.",
+      f"at is {at.tolist()!r:.60}, expected positions of tokens, one for each of {len(ids)} texts.",
+      f"Count positions from 0 to {ids.shape[1] - 1}, without padding.",
     )
   return at.astype(np.int32)
 

@@ -135,7 +135,7 @@ def save(
     preprocess: How its evaluation reads pictures; None derives it from `model.image_size`,
       where the network reads images.
     labels: Names of the classes, in order.
-    provenance: Plain values that say where the network came from.
+    provenance: Plain values that record the origin of the network.
     extras: See `Bundle`.
     tokenizer: See `Bundle`.
 
@@ -170,7 +170,7 @@ def save(
   except OSError as error:
     raise InputError(
       f"Cannot write {str(folder)!r}: {error.strerror or error}.",
-      "Choose a folder that you may write to, on a disk with space.",
+      "Choose a writable folder on a disk with free space.",
     ) from error
   return folder
 
@@ -186,16 +186,16 @@ def check_replaceable(folder: str | os.PathLike) -> pathlib.Path:
   """Returns the folder, if a bundle may be written there.
 
   Raises:
-    InputError: It holds something that is no bundle.
+    InputError: It holds something that is not a bundle.
   """
   folder = pathlib.Path(folder)
   if folder.exists() and not is_bundle(folder) and (not folder.is_dir() or any(folder.iterdir())):
-    raise InputError(f"{str(folder)!r} exists and is no bundle.", "Choose a new folder.")
+    raise InputError(f"{str(folder)!r} exists and is not a bundle.", "Choose a new folder.")
   return folder
 
 
 def is_bundle(folder: pathlib.Path) -> bool:
-  """Whether a folder holds a bundle and nothing else, so that nothing of the user's is lost."""
+  """Whether a folder holds a bundle and nothing else, so that no other files are overwritten."""
   if not folder.is_dir():
     return False
   if {path.name for path in folder.iterdir()} - {_TOKENIZER} != {_WEIGHTS, _CONFIG}:
@@ -324,7 +324,7 @@ def _placed(path: str, tensor: FileTensor, sharding: Placement | None) -> np.nda
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:
   if not (folder / _CONFIG).is_file():
     raise InputError(
-      f"{str(folder)!r} is no bundle: it has no {_CONFIG}.",
+      f"{str(folder)!r} is not a bundle: it has no {_CONFIG}.",
       "Give a folder written by bcos_jax.save or `bcos-jax`.",
     )
   try:
@@ -376,6 +376,6 @@ def check_writable(folder: str | os.PathLike) -> pathlib.Path:
   except OSError as error:
     raise InputError(
       f"Cannot write to {str(folder)!r}: {error.strerror or error}.",
-      "Choose a folder that you may write to.",
+      "Choose a writable folder.",
     ) from error
   return folder

@@ -1,4 +1,4 @@
-"""Writing a result whole or not at all."""
+"""Atomic writes of result files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_folder(path: str | os.PathLike) -> pathlib.Path:
   if path.is_dir():
     raise InputError(
       f"{str(path)!r} is a folder, expected the path of a file.",
-      f"Give e.g. {str(path / 'explanation.png')!r}.",
+      f"For example: {str(path / 'explanation.png')!r}.",
     )
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def check_folder(path: str | os.PathLike) -> pathlib.Path:
   except OSError as error:
     raise InputError(
       f"Cannot write in the folder {str(path.parent)!r}: {error.strerror}.",
-      "Choose a folder that you may write to.",
+      "Choose a writable folder.",
     ) from error
   return path
 

@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face hub: from its cache, and fetched only when asked for."""
+"""Repositories of the Hugging Face hub, read from its cache; downloaded only on request."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _missing(name: str, file: str, download: bool) -> InputError:
       "Check the id and the connection (HF_HUB_OFFLINE forbids fetching).",
     )
   return InputError(
-    f"{file} of {name!r} is not in the cache {str(constants.HF_HUB_CACHE)!r}; nothing is fetched "
-    "without being asked.",
-    "Give --download (download=True), or a local folder.",
+    f"{file} of {name!r} is not in the cache {str(constants.HF_HUB_CACHE)!r}, and "
+    "nothing is downloaded without --download.",
+    "Pass --download (download=True), or a local folder.",
   )

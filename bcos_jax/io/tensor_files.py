@@ -1,4 +1,4 @@
-"""Tensors in safetensors files, read one at a time and written one at a time.
+"""Safetensors files, read and written one tensor at a time.
 
 The format (github.com/huggingface/safetensors): eight bytes with the length of a JSON header, the
 header, then the bytes of all tensors without gaps. Nothing in it is code.
@@ -45,7 +45,7 @@ DAMAGED = "The file is damaged or incomplete: copy or download it again."
 
 @dataclasses.dataclass(frozen=True)
 class LazyTensor:
-  """A tensor of a file: its shape and dtype are known, its numbers are read when asked for.
+  """A tensor of a file: its shape and dtype are known, its values are read on demand.
 
   Attributes:
     shape: Its shape.
@@ -121,7 +121,7 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, FileTensor]:
     entries.pop("__metadata__", None)
     tensors = {key: _tensor(path, 8 + length, entry) for key, entry in entries.items()}
   except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise _damaged(path, f"its header is not in order ({error})") from error
+    raise _damaged(path, f"its header is invalid ({error})") from error
   _check_cover(path, tensors, 8 + length, total)
   return tensors
 
@@ -166,7 +166,7 @@ def _check_cover(path: pathlib.Path, tensors: Mapping[str, FileTensor], start: i
 
 
 def _damaged(path: pathlib.Path, what: str) -> InputError:
-  return InputError(f"{str(path)!r} is no complete safetensors file: {what}.", DAMAGED)
+  return InputError(f"{str(path)!r} is not a complete safetensors file: {what}.", DAMAGED)
 
 
 def write_safetensors(

@@ -1,4 +1,4 @@
-"""Flax Linen layers: exact twins of the published PyTorch modules, usable on their own."""
+"""Flax Linen layers equal to the published PyTorch modules, usable on their own."""
 
 from .drop_path import drop_path as drop_path
 from .drop_path import drop_rates as drop_rates

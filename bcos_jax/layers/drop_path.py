@@ -1,4 +1,4 @@
-"""Stochastic depth: residual branches that are left out at random while training."""
+"""Stochastic depth: random omission of residual branches during training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def drop_path(module: nn.Module, y: jax.Array, rate: float, train: bool) -> jax.
   if not 0 <= rate < 1:
     raise InputError(
       f"The rate of stochastic depth is {rate!r}, expected at least 0 and less than 1.",
-      "Give drop_path=0 for none.",
+      "Use drop_path=0 to disable it.",
     )
   if not train or rate == 0:
     return y

@@ -1,4 +1,4 @@
-"""Dropout: channels, or attention weights, that are left out at random while training."""
+"""Dropout of channels or of attention weights during training."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def dropout(module: nn.Module, x: jax.Array, rate: float, train: bool) -> jax.Ar
     train: Whether anything is dropped at all.
 
   Raises:
-    InputError: A rate that is no probability below 1.
+    InputError: A rate that is not a probability below 1.
   """
   if not 0 <= rate < 1:
     raise InputError(
       f"The rate of dropout is {rate!r}, expected at least 0 and less than 1.",
-      "Give dropout=0 for none.",
+      "Use dropout=0 to disable it.",
     )
   if not train or rate == 0:
     return x

@@ -1,4 +1,4 @@
-"""B-cos transforms of convolutions (1, 2 and 3 dimensions) and of dense maps.
+"""B-cos transforms: convolutions (1, 2 and 3 dimensions) and dense layers.
 
 At B=2, and in explanation mode at every B above 1, the layers have gradients of their own and are
 reverse-mode only: `jax.grad`, also of a gradient, `jax.vjp`, `jax.jacrev` and `jax.hessian` work,
@@ -55,7 +55,7 @@ class _BcosLinear(nn.Module):
   ) -> tuple[Array, Array | None]:
     if self.cosine_of_weights and self.max_out > 1:
       raise InputError(
-        f"cosine_of_weights and max_out={self.max_out} do not go together: each unit has a length "
+        f"cosine_of_weights and max_out={self.max_out} cannot be combined: each unit has a length "
         "of its own.",
         "Use one of them.",
       )

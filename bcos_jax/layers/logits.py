@@ -1,4 +1,4 @@
-"""The last step of a B-cos classifier."""
+"""Logit layers of B-cos classifiers: temperature and bias."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear maps, and their B-cos transform at B=2 as one function with a gradient of its own.
+"""Linear maps, and their B-cos transform at B=2 with a custom gradient.
 
 Training is bound by memory traffic rather than arithmetic, so what counts is how often each
 activation is read and written. Automatic differentiation of `y |y| / ||x||` keeps y and the

@@ -1,4 +1,4 @@
-"""Normalisation, centred and uncentred, with explanations that see through it.
+"""Normalisation layers, centred and uncentred, with statistics fixed in explanations.
 
 An uncentred norm divides by the standard deviation and subtracts nothing, so that it keeps zero
 at zero and is linear once its divisor is fixed (B-cos v2, arXiv 2306.10898, section 3.2). Its

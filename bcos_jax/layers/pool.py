@@ -1,4 +1,4 @@
-"""Pooling, channels last, over two spatial axes."""
+"""Pooling layers over two spatial axes, channels last."""
 
 from __future__ import annotations
 

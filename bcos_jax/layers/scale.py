@@ -1,4 +1,4 @@
-"""A learned multiplier for each channel."""
+"""Layer scale: a learned multiplier for each channel."""
 
 from __future__ import annotations
 

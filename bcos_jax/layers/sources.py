@@ -1,4 +1,4 @@
-"""Named additive constants: what a sum of input contributions can never contain.
+"""Named additive constants, the part of an output that no input contributes.
 
 In explanation mode a network is affine in its input: `value = sum(input * weight) + rest`, and the
 rest comes from constants that layers add (biases, positions, running means). Each layer adds its

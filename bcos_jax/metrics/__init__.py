@@ -1,4 +1,4 @@
-"""Measures of explanations, each beside what knowing nothing and knowing all would score.
+"""Metrics of explanations, each reported with random and oracle baselines.
 
 Also attacks and corruptions, to see what predictions and explanations withstand, and adapters for
 the metrics of Captum and Quantus.

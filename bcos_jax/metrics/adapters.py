@@ -1,4 +1,4 @@
-"""Explanations and networks as Captum and Quantus expect them; neither is needed here.
+"""Adapters of explanations and networks to Captum and Quantus; neither is required.
 
 Both libraries see pictures [N, colors, H, W], channels first, and networks of PyTorch. Quantus 0.6
 wraps every network itself and takes modules of PyTorch or Keras only, so `torch_module` is what

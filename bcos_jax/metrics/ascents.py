@@ -1,4 +1,4 @@
-"""The arithmetic of attacks: losses, steps and balls, for batches on the device."""
+"""Losses, ascent steps and norm-ball projections of adversarial attacks, batched."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RADII = {"linf": 2 / 255, "l2": 0.5}
 
 
 class Sizes(NamedTuple):
-  """Radius of the ball and length of a step; traced, so that no other value compiles anew."""
+  """Radius of the ball and length of a step; traced, so that other values do not recompile."""
 
   epsilon: float
   step: float
@@ -109,7 +109,7 @@ def _kept(state: State, losses: Array, wrong: Array) -> State:
 def _unit(gradient: Array) -> Array:
   """Returns gradients of length 1, or 0 where they are 0."""
   axes = (1, 2, 3)
-  # Saturated losses have gradients whose squares float32 cannot hold any more.
+  # Saturated losses have gradients whose squares underflow in float32.
   largest = jnp.max(jnp.abs(gradient), axis=axes, keepdims=True)
   scaled = gradient / jnp.where(largest > 0, largest, 1.0)
   length = jnp.sqrt(jnp.sum(scaled**2, axis=axes, keepdims=True))

@@ -1,4 +1,4 @@
-"""Attacks: small changes of pictures that make a network answer wrongly.
+"""Adversarial attacks: small perturbations that change a network's prediction.
 
 Both attacks climb a loss of the network's logits for the true class, in colours: the network
 encodes every changed picture itself, so that all of its channels belong to a picture. What is
@@ -131,7 +131,8 @@ def pgd(
   check_count("restarts", restarts)
   if restarts > 1 and not random_start:
     raise InputError(
-      f"restarts={restarts} without a random start, expected 1.", "All would do the same."
+      f"restarts={restarts} without a random start, expected 1.",
+      "Without it all restarts give the same result.",
     )
   epsilon = RADII[norm] if epsilon is None else epsilon
   _check_length("epsilon", epsilon)
@@ -181,7 +182,7 @@ def _prepare(model, variables, images, targets, norm, epsilon, step_size, loss) 
   targets = check_targets(targets, len(task.images), classes)
   if classes < 2:
     raise InputError(
-      "The network has 1 class, expected at least 2.", "A prediction must be able to change."
+      "The network has 1 class, expected at least 2.", "Attack a network with several classes."
     )
   return _Attack(task.explained, variables, task.images.clip(0, 1), targets, norm, loss, sizes)
 
@@ -191,7 +192,7 @@ def _check_length(name: str, value: float) -> float:
   if not number or not 0 <= value < np.inf:
     raise InputError(
       f"{name}={value!r}, expected a number of at least 0.",
-      "It is in the unit of the images, whose values span 0 to 1; give e.g. 2 / 255.",
+      "It is in the unit of the images, whose values span 0 to 1; for example 2 / 255.",
     )
   return float(value)
 

@@ -1,4 +1,4 @@
-"""What every explanation should do: hold still under noise, and add up to the output."""
+"""Axiomatic metrics: stability under noise, and completeness."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def stability(
   Max-sensitivity (arXiv 1901.09392, definition 3) relative to the explanation's own length, with
   `noise` as radius: max over samples of |E(x + d) - E(x)| / |E(x)|, d uniform in
   [-noise, noise], images clipped to [0, 1]. The target stays that of the clean image. The oracle,
-  an explanation that stays as it is, scores 0; maps that are drawn anew every time score about
+  an explanation that stays as it is, scores 0; maps that are random each time score about
   the square root of 2, which `random_scores` measures.
 
   Args:
@@ -72,7 +72,7 @@ def stability(
     InputError: Options or maps that cannot be used, or nothing that can be scored.
   """
   if not 0 < noise <= 1:
-    raise InputError(f"noise={noise}, expected more than 0 and at most 1.", "Use e.g. 0.02.")
+    raise InputError(f"noise={noise}, expected more than 0 and at most 1.", "For example: 0.02.")
   check_count("samples", samples)
   images = np.asarray(images, np.float32)
   base = maps_of(explainer, images, targets, batch_size)

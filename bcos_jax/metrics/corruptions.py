@@ -1,6 +1,6 @@
 """Common corruptions of pictures: noise, blur, weather, colour and compression.
 
-The kinds and the five severities of ImageNet-C (arXiv 1903.12261, section 3), written anew, so
+The kinds and the five severities of ImageNet-C (arXiv 1903.12261, section 3), reimplemented, so
 that a corrupted picture resembles the published one of its kind and severity without being equal
 to it. What differs on purpose:
 
@@ -50,7 +50,9 @@ def corrupt(images: np.ndarray, name: str, severity: int, seed: int = 0) -> np.n
   if name not in CORRUPTIONS:
     raise unknown_name("corruption", name, CORRUPTIONS)
   if severity not in _SEVERITIES:
-    raise InputError(f"severity={severity!r}, expected 1 to 5.", "5 is the strongest.")
+    raise InputError(
+      f"severity={severity!r}, expected 1 to 5.", "Use 1 for the weakest, 5 for the strongest."
+    )
   severity = int(severity)
   colors = np.shape(images)[-1] if np.ndim(images) == 4 else 3
   if colors not in (1, 3):
@@ -163,7 +165,7 @@ def _saturate(image, severity, random):
   value = image.max(axis=-1, keepdims=True)
   spread = value - image.min(axis=-1, keepdims=True)
   saturation = np.divide(spread, value, out=np.zeros_like(value), where=value > 0)
-  # How far each colour lies below the value, as a share of the spread: all there is of the hue.
+  # How far each colour is below the value, as a share of the spread; this determines the hue.
   red = np.broadcast_to([0.0, 1.0, 1.0], image.shape).copy()
   depth = np.divide(value - image, spread, out=red, where=spread > 0)
   return value * (1 - (saturation * factor + shift).clip(0, 1) * depth)

@@ -1,4 +1,4 @@
-"""The grid pointing game: does an explanation of a class point at the picture of that class?
+"""The grid pointing game: localisation of each class in a grid of pictures.
 
 Pictures of distinct classes, each classified rightly and confidently on its own, form a g x g
 grid. Every class in the grid is explained in turn, and its score is the share of the positive
@@ -32,12 +32,12 @@ _SAMPLINGS = {"published": sample_grids, "random": random_grids}
 
 @dataclasses.dataclass(frozen=True)
 class GridPointingResult:
-  """Scores of a grid pointing game, beside those of maps that know nothing.
+  """Scores of a grid pointing game, with those of random and uniform maps.
 
   Attributes:
     scores: [G, g * g] floats in [0, 1]: for each grid, the score of each cell's class.
     random_scores: [G, g * g], the scores of Gaussian noise as attribution, on the same grids.
-    requested: Number of grids asked for; there are fewer where images ran out.
+    requested: Number of grids requested; there are fewer where images ran out.
     selection: The images that could be used, and how many could not.
     num_empty: Attributions without any positive part; they score 0, as published.
   """
@@ -77,7 +77,7 @@ class GridPointingResult:
     return 1.0
 
   def summary(self) -> dict[str, float]:
-    """Everything that a report should say, as plain numbers."""
+    """The results of the game, as plain numbers."""
     return {
       "mean": self.mean,
       **{f"percentile_{p}": v for p, v in self.percentiles.items()},
@@ -112,7 +112,7 @@ def grid_share(attributions: jax.Array, grid: int, smooth: int = 0) -> jax.Array
   if grid < 1 or height % grid or width % grid:
     raise InputError(
       f"A map of {height} x {width} pixels has no {grid} x {grid} equal cells.",
-      "Give maps of the grid's own size.",
+      "Pass maps of the grid's size.",
     )
   positive = jnp.maximum(box_average(jnp.asarray(attributions), smooth), 0)
   cells = positive.reshape(*positive.shape[:-2], grid, height // grid, grid, width // grid)

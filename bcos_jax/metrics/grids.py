@@ -1,4 +1,4 @@
-"""Grids of pictures for the grid pointing game: which pictures, and where they go.
+"""Grids for the grid pointing game: selection of pictures, and their arrangement.
 
 The rules are those published with B-cos networks (arXiv 2205.10268, section 5; B-cos v2,
 arXiv 2306.10898), kept to the letter down to the random numbers, so that the same network gives
@@ -101,7 +101,7 @@ def sample_grids(
     (indices of images [G, n], their classes [G, n]), cells numbered column by column.
 
   Raises:
-    InputError: If there is not a single grid, with the counts that say why.
+    InputError: If there is not a single grid, with the counts that explain it.
   """
   cells = grid * grid
   _check_grid(grid, num_grids, skip)
@@ -132,7 +132,7 @@ def random_grids(
     (indices of images [G, n], their classes [G, n]), cells numbered column by column.
 
   Raises:
-    InputError: Fewer classes than cells, with the counts that say why.
+    InputError: Fewer classes than cells, with the counts that explain it.
   """
   _check_grid(grid, num_grids, 0)
   if len(selection.images) < grid * grid:
@@ -148,7 +148,7 @@ def _check_grid(grid: int, num_grids: int, skip: int) -> None:
     raise InputError(
       f"grid={grid}, num_grids={num_grids}, skip={skip}; expected a grid of at "
       "least 2, one grid or more, and no negative skip.",
-      "Give e.g. grid=2.",
+      "For example: grid=2.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Does an explanation point at the object? With boxes or masks of the objects as ground truth."""
+"""Localisation metrics with boxes or masks of the objects as ground truth."""
 
 from __future__ import annotations
 
@@ -94,7 +94,9 @@ def pointing_game(
     InputError: Shapes that do not fit, NaN, an even window, or nothing that can be scored.
   """
   if not tolerance >= 0:
-    raise InputError(f"tolerance={tolerance}, expected 0 or more pixels.", "Published: 15.")
+    raise InputError(
+      f"tolerance={tolerance}, expected 0 or more pixels.", "The published value is 15."
+    )
   maps, regions = _prepare(maps, regions, images, targets, batch_size, smooth)
   kept, excluded = usable(_empty(regions))
   near = regions[kept]
@@ -136,7 +138,7 @@ def box_masks(boxes: Sequence[np.ndarray], height: int, width: int) -> np.ndarra
         raise InputError(
           f"Box {box} of image {i}, expected (top, left, bottom, right) in whole pixels, inside "
           f"{height} x {width}.",
-          "Clip boxes to the image; multiply shares of the side by it.",
+          "Clip boxes to the image; scale relative coordinates to pixels.",
         )
       region[int(top) : int(bottom), int(left) : int(right)] = True
   return regions

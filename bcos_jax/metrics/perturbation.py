@@ -1,4 +1,4 @@
-"""What happens to the output where an explanation's most important pixels are taken away.
+"""Deletion and insertion: the output as the most important pixels are removed or added.
 
 Pictures are cut into blocks, and blocks are ranked by the mean of the signed map over them. All
 measures look at the network's output for the target class after the first blocks of that ranking
@@ -6,7 +6,7 @@ were deleted, or after all others were. Ties are broken at random.
 
 Deleting is done on the encoded channels, so that a deleted pixel may be one that a picture can
 have (a colour, encoded) or, as published for six-channel networks, zero in all channels, which
-for the encoding [x, 1 - x] is no colour at all.
+for the encoding [x, 1 - x] is not a valid colour.
 
 Three rankings are measured on the same images: that of the explanation; a random one; and, as
 oracle, that by the measured effect of deleting each block alone. Where effects add up, as in a
@@ -34,7 +34,7 @@ _OUTPUTS = ("softmax", "sigmoid", "logit")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Perturbation:
-  """How pictures are perturbed, and what is looked at.
+  """Settings: how pictures are perturbed, and what is measured.
 
   Attributes:
     block: Side of a block in pixels; the last block of a row or column may be smaller.
@@ -72,7 +72,7 @@ class CurveScores(Scores):
     fractions: [F], the share of the blocks that is deleted or kept.
     curves: [M, F], the output for the target at each fraction.
     random_curves: [M, F], with a random ranking.
-    oracle_curves: [M, F], with the oracle's; None if not asked for.
+    oracle_curves: [M, F], with the oracle's; None if not requested.
   """
 
   fractions: np.ndarray
@@ -322,7 +322,7 @@ def _num_classes(model: nn.Module, side: tuple[int, int]) -> int:
   outputs, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
   if getattr(outputs, "ndim", 0) != 2:
     raise InputError(
-      "The network has no logits [N, C], which perturbation looks at.", "Give a classifier."
+      "The network has no logits [N, C], which perturbation measures.", "Give a classifier."
     )
   return outputs.shape[1]
 
@@ -334,7 +334,7 @@ def check_fractions(fractions: Sequence[float]) -> np.ndarray:
   if not (rising and array[0] >= 0 and array[-1] <= 1):
     raise InputError(
       f"fractions={list(fractions)}, expected two or more rising numbers in [0, 1].",
-      "Give e.g. np.linspace(0, 0.8, 11).",
+      "For example: np.linspace(0, 0.8, 11).",
     )
   return array
 
@@ -347,6 +347,6 @@ def _check_fill(fill, colors: int) -> np.ndarray | None:
   if color.shape not in ((), (colors,)) or not ((color >= 0) & (color <= 1)).all():
     raise InputError(
       f"fill={fill}, expected a number or {colors} numbers in [0, 1], 'mean' or 'zero'.",
-      "Give a plain colour; the network encodes it.",
+      "Pass a colour in [0, 1]; the network encodes it.",
     )
   return color

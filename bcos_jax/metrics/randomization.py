@@ -1,4 +1,4 @@
-"""Sanity checks: an explanation has to change when what it explains has changed.
+"""Sanity checks: similarity of explanations before and after randomisation.
 
 Adebayo et al., Sanity Checks for Saliency Maps (arXiv 1810.03292), and the check of Sixt et al.
 (arXiv 1912.09818) with another class. A similarity near that of unrelated maps passes; one near 1

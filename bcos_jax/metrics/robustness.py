@@ -1,4 +1,4 @@
-"""Whether predictions and explanations hold when pictures change, by attacks or corruptions."""
+"""Robustness of predictions and explanations to attacks and corruptions."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ class RobustnessScores(Scores):
 
   @property
   def mean_kept(self) -> float:
-    """Mean similarity where the prediction stayed; NaN if it stayed nowhere."""
+    """Mean similarity where the prediction stayed; NaN if it never stayed."""
     return self._mean_of(self.predictions == self.changed_predictions)
 
   @property
   def mean_turned(self) -> float:
-    """Mean similarity where the prediction changed; NaN if it changed nowhere."""
+    """Mean similarity where the prediction changed; NaN if it never changed."""
     return self._mean_of(self.predictions != self.changed_predictions)
 
   def _mean_of(self, which: np.ndarray) -> float:
@@ -155,7 +155,7 @@ def robustness(
   if images.shape != changed.shape:
     raise InputError(
       f"Images have shape {images.shape}, changed ones {changed.shape}, expected the same.",
-      "Give each image and its changed version in the same place.",
+      "Pass each image and its changed version at the same index.",
     )
   targets = check_targets(targets, len(images))
   before, after = (logits_of(model, variables, x, batch_size) for x in (images, changed))

@@ -1,8 +1,8 @@
-"""What every metric takes and returns.
+"""Input checks and result types shared by all metrics.
 
 A metric takes explanations as `maps`: either maps [N, H, W] that were computed anywhere, or an
 explainer, a function `(images [N, H, W, colors], targets [N]) -> maps [N, H, W]`. It returns one
-score per image, beside those of maps that know nothing and of maps that know all, and says which
+score per image, with the random and oracle baselines, and states which
 images it could not score, and why.
 """
 
@@ -64,7 +64,7 @@ class Scored:
     return float(self.scores.std(ddof=1) / count**0.5) if count > 1 else float("nan")
 
   def summary(self) -> dict[str, float]:
-    """Everything that a report should say, as plain numbers."""
+    """The contents of a report, as plain numbers."""
     return {
       "mean": self.mean,
       **({"standard_error": self.standard_error} if len(self.scores) > 1 else {}),
@@ -120,7 +120,8 @@ def usable(
   if out.all():
     why = ", ".join(f"{count} with {reason}" for reason, count in counts.items())
     raise InputError(
-      f"None of {len(out)} {things} can be scored: {why}.", "Look at these first; see the metric."
+      f"None of {len(out)} {things} can be scored: {why}.",
+      "Check these inputs; see the documentation of the metric.",
     )
   return np.flatnonzero(~out), counts
 
@@ -147,7 +148,7 @@ def maps_of(
     return maps
   if images is None or targets is None:
     raise InputError(
-      "An explainer was given without images and targets.", "Give both, or the maps themselves."
+      "An explainer was given without images and targets.", "Pass both, or the maps themselves."
     )
   images, targets = np.asarray(images), check_targets(targets, len(images))
   check_count("batch_size", batch_size)
@@ -195,7 +196,7 @@ def check_maps(maps: np.ndarray, expected: tuple[int, ...]) -> None:
   if not np.isfinite(np.asarray(maps)).all():
     raise InputError(
       "The maps contain NaN or infinite values.",
-      "A map that cannot be computed has no score; look for its cause.",
+      "Find the cause in the explainer or in the network's weights.",
     )
 
 

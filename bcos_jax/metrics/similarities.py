@@ -1,4 +1,4 @@
-"""How alike two maps are: image by image, [N, H, W] and [N, H, W] -> [N]; 1 means the same.
+"""Similarities of two batches of maps, [N, H, W] and [N, H, W] -> [N]; 1 means equal.
 
 Where a similarity is not defined (a flat map has no ranks, an empty one no direction) it is NaN.
 """

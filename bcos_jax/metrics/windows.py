@@ -1,4 +1,4 @@
-"""Grids larger than the pictures a network takes, seen through windows of a picture's size."""
+"""Sliding windows over grids that are larger than the input size of a network."""
 
 from __future__ import annotations
 

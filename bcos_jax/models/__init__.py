@@ -1,4 +1,4 @@
-"""Architectures, each written once for every layer family, and their published variants."""
+"""Architectures, each defined once for every layer family, and their published variants."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _VARIANTS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
 
 
 def names() -> tuple[str, ...]:
-  """Returns the names that `create` knows, in order."""
+  """Returns the names that `create` accepts, in order."""
   return tuple(_VARIANTS)
 
 
@@ -104,7 +104,7 @@ def describe(model: nn.Module) -> tuple[str, dict[str, Any]]:
   if not candidates:
     raise InputError(
       f"{type(model).__name__} is not an architecture of bcos_jax.",
-      "Give a network made by create().",
+      "Pass a network made by create().",
     )
   return min(candidates, key=lambda candidate: len(candidate[1]))
 

@@ -180,7 +180,7 @@ class ClipResNet(ImageModel):
       raise unknown_name("pooling", self.pooling, POOLINGS)
     if self.num_classes:
       raise InputError(
-        f"num_classes is {self.num_classes}, but CLIP's image towers have features, no classes.",
+        f"num_classes is {self.num_classes}, but CLIP's image towers return features only.",
         "Leave it at 0, and compare the features with those of texts, or train a probe on them.",
       )
     sides = (*x.shape[1:3], self.image_size)

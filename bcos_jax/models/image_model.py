@@ -1,4 +1,4 @@
-"""What networks that read images have in common."""
+"""The base class of networks that read images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What language models have in common: embeddings, masks, feed-forward branches, vocabularies.
+"""Shared parts of language models: embeddings, masks, feed-forward layers, vocabularies.
 
 A language model reads token ids [N, L]. What it computes behind its embedding module is a function
 of the embeddings [N, L, D] alone, and every one of them takes these in place of ids: explanations
@@ -94,7 +94,7 @@ class TokenEmbeddings(nn.Module):
     """Returns what is added for each token, each [N, L, D], by the name of its table."""
     index = {"word": tokens, "position": places}
     index["token_type"] = jnp.zeros_like(tokens) if types is None else types
-    # An id beyond a table would read some other row without a word: NaN instead.
+    # An id beyond a table would silently read another row: NaN instead.
     outside = {"mode": "fill", "fill_value": jnp.nan, "wrap_negative_indices": False}
     return {
       name: jnp.asarray(table).at[index[name]].get(**outside) for name, table in self.tables.items()
@@ -174,7 +174,7 @@ def check_tokens(tokens: Array, context_length: int) -> None:
     raise InputError(
       f"The network got {tokens.dtype} of shape {tokens.shape}, expected token ids, integers "
       f"[N, L] with L up to {context_length}.",
-      "Give what the tokenizer of the checkpoint returns, truncated where texts are longer.",
+      "Pass the output of the checkpoint's tokenizer, truncated where texts are longer.",
     )
 
 
@@ -185,7 +185,7 @@ def check_ids(tokens: Any, vocab_size: int) -> None:
   if low < 0 or high >= vocab_size:
     raise InputError(
       f"The token ids span {low} to {high}, expected 0 to {vocab_size - 1}.",
-      "Give the tokenizer that lies beside the network's checkpoint.",
+      "Use the tokenizer of the network's checkpoint.",
     )
 
 

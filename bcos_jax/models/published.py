@@ -1,4 +1,4 @@
-"""What was published with the weights of the B-cos v2 zoo, and with B-cosification.
+"""Published accuracies and settings of the B-cos v2 zoo and of B-cosification.
 
 Top-1 and top-5 accuracy on ImageNet's validation set, in percent: of B-cos v2's model zoo
 (arXiv 2306.10898), and of B-cosified networks (arXiv 2411.00715, tables 1 and 2).

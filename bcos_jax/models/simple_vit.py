@@ -1,4 +1,4 @@
-"""SimpleViT (arXiv 2205.01580) and ViTc, the same with a convolutional stem (arXiv 2106.14881).
+"""SimpleViT (arXiv 2205.01580) and ViTc, its variant with a conv stem (arXiv 2106.14881).
 
 As in B-cos v2: no class token, sine-cosine positions that are added but not learned, the mean
 over tokens instead of pooling by attention. The "L" of this family is 14 (13) blocks deep.

@@ -1,4 +1,4 @@
-"""GPT-2 and decoders like Llama (arXiv 2302.13971): each token predicts the next.
+"""GPT-2 and Llama-like decoders (arXiv 2302.13971), which predict the next token.
 
 One definition: they differ in norms, positions, feed-forward branches, biases and in how many
 heads share keys and values; each difference is a field.
@@ -181,7 +181,7 @@ class TextDecoder(LanguageModel):
       mask: [N, L], zero where there is padding, at either end; None for no padding.
       types: None: decoders know no types of tokens.
       embeddings: Takes the place of the embedding module's output, [N, L, D].
-      at: Places [N] whose next token is asked for; None for all.
+      at: Positions [N] whose next token is predicted; None for all.
 
     Returns:
       Logits of the next token, float32 at least: [N, L, vocab_size], or [N, vocab_size] at places.
@@ -196,7 +196,7 @@ class TextDecoder(LanguageModel):
       },
     )
     if types is not None:
-      raise InputError("A decoder knows no types of tokens.", "Leave out types.")
+      raise InputError("A decoder has no token types.", "Omit types.")
     order = jnp.arange(tokens.shape[1])
     allowed = order[:, None] >= order
     if mask is not None:

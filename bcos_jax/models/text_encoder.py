@@ -68,7 +68,7 @@ class TextEncoder(LanguageModel):
     ops: The layer family.
     task: 'classify': the first token stands for the text; or 'masked_lm'.
     num_classes: Number of logits of a classifier; 0 for none: the network then returns the last
-      hidden states [N, L, D]. Masked language models have `vocab_size` logits in any case.
+      hidden states [N, L, D]. Masked language models always have `vocab_size` logits.
     vocab_size: Number of different tokens.
     context_length: Largest number of tokens of a text.
     width: Channels of a token.

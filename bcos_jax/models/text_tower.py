@@ -132,7 +132,7 @@ class TextTransformer(nn.Module):
     positions = self.param(
       "position", nn.initializers.normal(0.01), (self.context_length, self.width), ops.param_dtype
     )
-    # An id beyond the vocabulary would read some other row without a word: NaN instead.
+    # An id beyond the vocabulary would silently read another row: NaN instead.
     x = table.at[tokens].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     x = add_constant(self, x, positions[: tokens.shape[1]], "position")
     x = x.astype(ops.dtype or x.dtype)

@@ -21,7 +21,7 @@ class VGG(ImageModel):
 
   Attributes:
     ops: The layer family.
-    num_classes: Number of logits; 0 for the features behind the second dense map instead.
+    num_classes: Number of logits; 0 for the features after the second dense map instead.
     stages: Convolutions of each stage.
     widths: Channels of each stage.
     batch_norm: Whether a batch norm follows each convolution.

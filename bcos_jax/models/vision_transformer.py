@@ -1,4 +1,4 @@
-"""Plain vision transformers: ViT, DeiT, DINOv2, DINOv3, SigLIP, CLIP, and the students of ALOE.
+"""Plain vision transformers: ViT, DeiT, DINOv2, DINOv3, SigLIP, CLIP, and ALOE's students.
 
 They differ in their tokens (arXiv 2010.11929, 2012.12877, 2309.16588), positions (learned, or
 rotary as in DINOv3, arXiv 2508.10104), blocks (LayerScale, gated units) and pooling; each
@@ -203,20 +203,20 @@ class VisionTransformer(ImageModel):
     layer_scale: Initial multiplier of each channel of a branch; None for no LayerScale.
     class_token: Whether there is a class token.
     distillation_token: Whether there is a distillation token (DeiT).
-    distillation_head: Whether it has a head of its own; the logits are averaged.
+    distillation_head: Whether it has a separate head; the logits are averaged.
     registers: Number of register tokens.
     positions: 'learned', a table that is added; or 'rotary', turned queries and keys.
     prefix_positions: Whether class and distillation tokens have rows in the table.
     position_resize: How the table follows the image size, a name of `positions.RESIZE`.
     rope_theta: Base of the rotary frequencies.
     pre_norm: A norm between embeddings and blocks (CLIP).
-    final_norm: A norm behind the blocks.
+    final_norm: A norm after the blocks.
     pool: 'cls', the class token; 'mean' of the patches; 'cls_mean', both side by side; 'map',
       attention with a learned probe; or 'none', for networks without classes: the features of
       each patch, see `bcos_jax.explain_patches`.
-    pooler: Features of a dense map with tanh behind the pooling (bare Hugging Face ViTs); 0 for
+    pooler: Features of a dense map with tanh after the pooling (bare Hugging Face ViTs); 0 for
       none.
-    projection: Features of a projection without bias behind the pooling (CLIP); 0 for none.
+    projection: Features of a projection without bias after the pooling (CLIP); 0 for none.
     norm_eps: Epsilon of the norms.
     conv_stem: Channels of each 3x3 convolution before the patches, each followed by a norm and
       ReLU (ALOE); a convolution that widens has stride 2.
@@ -348,7 +348,8 @@ class VisionTransformer(ImageModel):
     grid = token_grid(x.shape[1:3], stages, self.patch_size)
     if not min(grid):
       raise InputError(
-        f"An image of {x.shape[1]}x{x.shape[2]} pixels holds no patch.", "Give larger images."
+        f"An image of {x.shape[1]}x{x.shape[2]} pixels is smaller than one patch.",
+        "Use larger images.",
       )
     return grid
 

@@ -24,7 +24,7 @@ Array = jax.Array
 
 @functools.cache
 def _recomputed(module: type[nn.Module]) -> type[nn.Module]:
-  # Counted from the module itself: whether the network is training is no array.
+  # Static: whether the network is training is not an array.
   takes_train = "train" in inspect.signature(module.__call__).parameters
   return nn.remat(module, static_argnums=(2,) if takes_train else ())
 
@@ -36,10 +36,10 @@ class Ops(abc.ABC):
   Attributes:
     encoding: How colours become input channels.
     dtype: Compute dtype such as 'bfloat16', kept as its name; None computes in float32. Norms,
-      B-cos scales and logits are float32 in any case.
+      B-cos scales and logits are always float32.
     param_dtype: Dtype of the parameters.
     detach: Explanation mode, see `detached`.
-    recompute: Whether the backward pass computes each block's results anew rather than keeping
+    recompute: Whether the backward pass recomputes each block's results rather than keeping
       them: about a third more arithmetic for a fraction of the memory.
   """
 
@@ -135,7 +135,7 @@ class Ops(abc.ABC):
 
   @abc.abstractmethod
   def spatial_pool(self, x: Array, window: int = 3, strides: int = 2, padding: int = 1) -> Array:
-    """What conventional networks pool by the maximum; by default the pooling behind a stem."""
+    """What conventional networks pool by the maximum; by default the pooling after a stem."""
 
   @abc.abstractmethod
   def window_head(self, features: int, window: int, *, name: str) -> Callable[[Array], Array]:

@@ -36,7 +36,7 @@ class BcosOps(Ops):
     norm_groups: Groups of the norm `group`.
     centered_stem: Whether the stem norm of transformers subtracts the mean.
     keep_activations: Keeps ReLU and GELU; their gates become dynamic weights.
-    keep_last_activation: Keeps the activation right before a head in any case: DenseNet's last
+    keep_last_activation: Always keeps the activation right before a head: DenseNet's last
       ReLU is a function, which B-cosification never replaces.
     pool: What max pooling becomes: average, max, or blur (anti-aliased).
     head_order: head_first (a 1x1 map, then the mean over positions) or pool_first.

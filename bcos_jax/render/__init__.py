@@ -1,4 +1,4 @@
-"""Explanations as pictures: coloured images, contribution maps, figures and an offline report.
+"""Renderings of explanations: coloured images, contribution maps, figures, offline reports.
 
 ```python
 ex = bcos_jax.explain(model, variables, images)

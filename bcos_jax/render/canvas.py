@@ -1,7 +1,7 @@
-"""What every Matplotlib figure here shares: a white page off screen, its inks, and its file.
+"""Shared Matplotlib setup: an off-screen figure, its colours, and its file.
 
 Only Matplotlib's object interface is used: no window system is chosen, nothing global changes,
-and the style is Matplotlib's own on white, whatever the caller's settings are.
+and the style is Matplotlib's own on white, independent of the caller's settings.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def blank(size: tuple[float, float], layout: str) -> Figure:
 
 
 def plain_style():
-  """Matplotlib's own style while drawing; the caller's settings come back afterwards."""
+  """Matplotlib's own style while drawing; the caller's settings are restored afterwards."""
   import matplotlib.style
 
   return matplotlib.style.context("default")
@@ -48,7 +48,7 @@ def check_path(path: str | os.PathLike) -> pathlib.Path:
   if checked.suffix.lower() not in (".png", ".pdf", ".svg"):
     raise InputError(
       f"{str(path)!r} has the suffix {checked.suffix!r}, expected .png, .pdf or .svg.",
-      "Name the file e.g. explanation.png.",
+      "For example: explanation.png.",
     )
   return checked
 

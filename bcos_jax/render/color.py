@@ -1,4 +1,4 @@
-"""From dynamic weights and contributions to colours: pure functions on arrays, jittable.
+"""Colours of dynamic weights and contributions: pure, jittable functions of arrays.
 
 Two pictures of one explanation:
 
@@ -34,7 +34,7 @@ def box_average(maps: jax.Array, size: int) -> jax.Array:
     [..., H, W] floats of the same type.
 
   Raises:
-    InputError: If `size` is negative, even or no integer (an even window has no center).
+    InputError: If `size` is negative, even or not an integer (an even window has no center).
   """
   check_window(size)
   if size <= 1:

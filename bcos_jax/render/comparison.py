@@ -1,4 +1,4 @@
-"""The same pictures explained by many methods, side by side."""
+"""Comparison figures: the same pictures explained by several methods."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ def _check(
   if columns < 2 or not maps:
     raise InputError(
       f"{len(maps)} methods in {columns} columns, expected a method and two columns at least.",
-      "Give maps, and e.g. columns=7.",
+      "Pass at least one map and, for example, columns=7.",
     )
   if len(names) != len(pictures):
     raise InputError(
-      f"{len(names)} names of {len(pictures)} pictures.", "Say of each what is explained."
+      f"{len(names)} names of {len(pictures)} pictures.", "Pass one name per picture."
     )
   for method, values in maps.items():
     if np.shape(values) != pictures.shape[:3] or not np.isfinite(values).all():

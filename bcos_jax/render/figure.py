@@ -1,4 +1,4 @@
-"""Figures of explanations, one or several, with Matplotlib."""
+"""Matplotlib figures of one or several explanations."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def figures(
   """
   target = None if path is None else canvas.check_path(path)
   if not len(indices):
-    raise InputError("indices is empty, expected at least one image to draw.", "Give e.g. [0].")
+    raise InputError("indices is empty, expected at least one image to draw.", "For example: [0].")
   rows = [
     (view(ex, index, labels, options), _baseline_maps(baselines or {}, index, len(ex.images)))
     for index in indices

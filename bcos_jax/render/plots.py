@@ -1,4 +1,4 @@
-"""Plots of measurements: curves and bars that stay readable in grey and for the colour-blind.
+"""Line and bar plots of measurements, readable in greyscale and with colour blindness.
 
 Colours are those of Okabe and Ito; curves differ in marker and dash as well, and are named at
 their ends rather than by colour alone.
@@ -36,7 +36,7 @@ class Panel:
     x: Label of the horizontal axis.
     y: Label of the vertical axis.
     percent: Whether y is a share, to be shown in percent.
-    levels: Name to a constant to draw across, e.g. what knowing nothing scores.
+    levels: Name to a constant to draw across, e.g. the score of a random baseline.
   """
 
   curves: Mapping[str, tuple[Sequence[float], ...]]
@@ -58,7 +58,7 @@ def curves(panels: Sequence[Panel], title: str = "") -> Figure:
   names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
   if len(names) > _MOST:
     raise InputError(
-      f"{len(names)} curves are to be told apart, expected at most {_MOST}.", "Plot fewer at once."
+      f"{len(names)} curves are plotted, expected at most {_MOST}.", "Plot fewer at once."
     )
   styles = {name: _style(i) for i, name in enumerate(names)}
   with canvas.plain_style():
@@ -107,7 +107,7 @@ def bars(
     InputError: No value, or one that is not finite.
   """
   if not values or not np.isfinite(list(values.values())).all():
-    raise InputError(f"values={dict(values)}, expected finite numbers.", "Leave out the others.")
+    raise InputError(f"values={dict(values)}, expected finite numbers.", "Remove the other values.")
   names = sorted(values, key=values.get)
   errors, levels = errors or {}, levels or {}
   with canvas.plain_style():

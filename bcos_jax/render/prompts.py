@@ -1,4 +1,4 @@
-"""One picture explained for several texts: a column for each, on one scale."""
+"""Figures of one picture explained for several texts: one column each, one shared scale."""
 
 from __future__ import annotations
 

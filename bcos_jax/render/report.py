@@ -1,4 +1,4 @@
-"""A report of explanations as one HTML file that opens offline, prints, and needs no engineer."""
+"""Offline HTML reports of explanations, in one printable file."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _LEGEND = """
 <section class="legend"><h2>How to read the pictures</h2><dl>
 <dt>Picture</dt><dd>What the network was given.</dd>
 <dt>What the network sees in it</dt><dd>The network's own computation for the explained class,
-turned back into colours. Solid places matter, faded places do not. The colours are no guess about
+turned back into colours. Solid places matter, faded places do not. The colours do not approximate
 the network: it multiplies the picture by exactly these weights to reach its output. Only the
 fading is smoothed, for the eye.</dd>
 <dt>Contributions</dt><dd>How much each pixel adds to the output for the explained class.
 <span class="scale"><span>opposes</span><i></i><span>supports</span></span>
-Red pixels speak for the class, blue ones against it, white ones do not count. The number below
+Red pixels support the class, blue ones oppose it, white ones do not count. The number below
 a map is the contribution at full colour, so compare maps with it in mind.</dd>
 <dt>Output</dt><dd>The contributions of all pixels, and the named constants of the network, add up
 to the output. A remainder other than rounding would mean that the explanation is incomplete.</dd>

@@ -1,4 +1,4 @@
-"""One explanation of one image, taken out of a batch and made ready to draw."""
+"""Views: one explanation of one image, taken from a batch and prepared for drawing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Options:
 
   Attributes:
     smooth: Odd width of the opacity's averaging window in the coloured explanation. 15 pixels is
-      the published choice for 224-pixel images; smaller images want less, down to 1.
+      the published choice for 224-pixel images; smaller images need less, down to 1.
     percentile: Where opacity and contributions saturate.
     probability: "sigmoid" (networks trained with binary cross-entropy, as B-cos networks are) or
       "softmax".

@@ -1,4 +1,4 @@
-"""Studies of B-cosification that run offline in minutes, with small networks.
+"""Studies of B-cosification with small networks, which run offline in minutes.
 
   bcos-jax study equivalence | speedup | b-sweep | options | methods | sanity | robustness |
     alignment | clip | texts
@@ -74,7 +74,7 @@ def run(
     short: A fraction of the steps and pictures; shows that everything runs, the numbers mean
       little.
     progress: Whether to show progress bars.
-    say: Prints a line.
+    say: Function that prints one line of output.
 
   Returns:
     The findings, also written to study.md, table.csv, report.html and a PNG per plot in

@@ -1,4 +1,4 @@
-"""Does a B-cos student see what its teacher sees, without a label? (label-free alignment)"""
+"""Label-free alignment: a study of B-cos students against their teachers."""
 
 from __future__ import annotations
 
@@ -116,18 +116,18 @@ def _answer(worth: dict[str, Worth], scores: dict[str, metrics.Scores]) -> tuple
 
 
 def points(own: float, other: float) -> str:
-  """Says by how many points an accuracy is above or below another."""
+  """States by how many points an accuracy is above or below another."""
   gap = 100 * (own - other)
   return f"{abs(gap):.1f} points {'above' if gap >= 0 else 'below'}"
 
 
 def pointing(scores: dict[str, metrics.Scores], own: str, others: tuple[str, ...]) -> str:
-  """Says whether a network's own explanations point better than post-hoc ones of its teacher.
+  """States whether a network's own explanations point better than post-hoc ones of its teacher.
 
   Args:
     scores: By network or method.
     own: The network.
-    others: Of the scores, those that are no post-hoc method.
+    others: Of the scores, those that are not of a post-hoc method.
   """
   methods = {n: s.mean for n, s in scores.items() if n not in (own, *others)}
   best = max(methods, key=methods.get)

@@ -1,4 +1,4 @@
-"""What does the exponent B trade? Accuracy against localisation, for B from 1 to 3."""
+"""The exponent B from 1 to 3: a study of accuracy against localisation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a B-cosified CLIP as good as its teacher, and does it show what a prompt means?"""
+"""B-cosified CLIP against its teacher: a study of accuracy and of prompt explanations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the B-cos twin at B=1 the same function, layer by layer? For every architecture."""
+"""Equivalence at B=1 of B-cos twins, layer by layer, for every architecture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the features of frozen networks are worth, beside each other: probes and neighbours."""
+"""Comparisons of frozen networks' features: probes and nearest neighbours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where studies train and measure: small networks, a data set, and one pretrained network for all.
+"""Shared setup of the studies: small networks, a data set, one pretrained network.
 
 Networks are kept in the folder and trained by `train`, so a study that was stopped goes on where
 it was, and studies of the same data set share what they have in common.
@@ -102,7 +102,7 @@ class Measures:
     grid_pointing: Mean score of the grid pointing game; None if too few pictures could be used.
     grid_pointing_error: Its standard error over the grids; None likewise.
     energy_pointing: Mean score; None where the data set has no masks.
-    bias_share: Mean share of what adds up to an output that is no pixel's: sizes of biases and
+    bias_share: Mean share of the terms of an output that belong to no pixel: sizes of biases and
       other constants, over theirs and that of the pixels' sum. The logit bias is left out.
   """
 
@@ -124,7 +124,7 @@ class Lab:
     seed: Of all trainings.
     short: A fraction of the steps and pictures; shows that everything runs.
     progress: Whether to show progress bars.
-    say: Prints a line.
+    say: Function that prints one line of output.
   """
 
   workdir: pathlib.Path

@@ -1,4 +1,4 @@
-"""Do the explanations of a B-cosified network point better than post-hoc methods do?"""
+"""B-cos explanations against post-hoc methods: a study of localisation."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _own(result: TrainResult) -> Callable:
 
 
 def _post_hoc(lab: Lab, result: TrainResult) -> dict[str, tuple[TrainResult, Callable]]:
-  """Every method that applies to the network; says which do not."""
+  """Every method that applies to the network; prints which do not."""
   variables = jax.device_get(result.variables)
   image, label = lab.pictures.images[:1], lab.pictures.labels[:1]
   found = {}
@@ -138,7 +138,7 @@ def _table(scored: dict[str, _Scored]) -> Table:
 
 
 def _answer(scored: dict[str, _Scored]) -> tuple[str, ...]:
-  """Says for each game which methods are not beaten."""
+  """States for each game which methods are not beaten."""
   games = {"Grid pointing": {n: s.pointing.mean for n, s in scored.items()}}
   if scored[OWN].energy is not None:
     games["Energy pointing"] = {n: s.energy.mean for n, s in scored.items()}

@@ -1,4 +1,4 @@
-"""Which differences between conventional and B-cos networks matter? (arXiv 2411.00715, section 3)
+"""Options of B-cosification: an ablation study (arXiv 2411.00715, section 3).
 
 Six differences, each switched alone, and ways to change B and the biases other than at once.
 """

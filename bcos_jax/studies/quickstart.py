@@ -1,4 +1,4 @@
-"""The main job in small: a conventional network becomes one that explains itself.
+"""The quickstart: B-cosification, fine-tuning and explanation of a small network.
 
 Real data (handwritten digits), no download, a few minutes on two CPU cores. Every number in the
 table that it prints is measured by the run.
@@ -132,7 +132,7 @@ def quickstart(
     length: How long; None takes the full length.
     seed: Of everything.
     progress: Whether to show progress bars.
-    say: Prints a line.
+    say: Function that prints one line of output.
 
   Returns:
     The findings that the printed table shows.

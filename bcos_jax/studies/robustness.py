@@ -1,4 +1,4 @@
-"""Do predictions and explanations hold when pictures change? (left open in arXiv 2411.00715)"""
+"""Robustness to attacks and corruptions: a study (left open in arXiv 2411.00715)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do explanations change when what they explain has changed? (arXiv 1810.03292, 1912.09818)"""
+"""Sanity checks of explanations: a randomisation study (arXiv 1810.03292, 1912.09818)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ExplainerOf = Callable[..., Callable]
 
 
 def study(lab: Lab) -> Findings:
-  """Randomises parameters, labels and classes; B-cos beside two methods on the same network."""
+  """Randomises parameters, labels and classes; B-cos and two methods on the same network."""
   tuned, shuffled = lab.bcosified(), lab.bcosified(_SHUFFLED)
   some = lab.pictures.some(lab.setting.num_images)
   layers = metrics.layers_of(tuned.model, some.images)

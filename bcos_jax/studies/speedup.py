@@ -1,4 +1,4 @@
-"""How many steps does B-cosification save? (arXiv 2411.00715, table 1)"""
+"""Training steps that B-cosification saves: a study (arXiv 2411.00715, table 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study finds, and the files that it leaves."""
+"""The result of a study, and the files that hold it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Findings:
 
   Attributes:
     title: Of table and report.
-    question: What was asked and how it was measured, in plain sentences.
+    question: The question and the method, in plain sentences.
     table: The measurements.
-    answer: What they say, in sentences whose numbers come from the table.
+    answer: The answer, in sentences whose numbers come from the table.
     plots: File name (without suffix) to (caption, figure).
   """
 

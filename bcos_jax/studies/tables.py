@@ -1,4 +1,4 @@
-"""Tables of measurements: in full in CSV, readable in Markdown."""
+"""Tables of measurements: all columns in CSV, a readable selection in Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the explanations of a B-cosified language model find the words that decide?"""
+"""Explanations of a B-cosified language model: a study of agreement with deciding words."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _material(lab: TextLab, readers: dict[str, TextReader]) -> tuple[Marked, met
   logits = {name: logits_of(reader, texts) for name, reader in readers.items()}
   right = np.all([values.argmax(-1) == texts.labels for values in logits.values()], axis=0)
   seen = logits["conventional"]
-  if lab.short:  # Networks are right about nothing yet: pairs are of any texts.
+  if lab.short:  # The networks classify nothing correctly yet: any texts form pairs.
     right[:], seen = True, 9.0 * np.eye(seen.shape[1])[texts.labels]
   rows = np.flatnonzero(right)[: lab.setting.texts]
   pairs = metrics.text_pairs(
@@ -212,7 +212,7 @@ def _accuracy_answer(trained: _Trained, accuracy: dict[str, dict[str, float]]) -
 
 
 def _answer(scored: dict[Key, Scored]) -> tuple[str, ...]:
-  """Says for each measure which methods are not beaten, and by how much on the same texts."""
+  """States for each measure which methods are not beaten, and by how much on the same texts."""
   own, lines, beaten_by = scored[OWN, "B-cosified"], [], set()
   for measure, sign in _MEASURES.items():
     others = {
@@ -238,7 +238,7 @@ def _answer(scored: dict[Key, Scored]) -> tuple[str, ...]:
 
 
 def _reasons(beaten_by: set[tuple[str, str, str]]) -> Iterator[str]:
-  """Says why B-cos is behind, of (measure, method, network) where a reason is known."""
+  """States why B-cos is behind, of (measure, method, network) where a reason is known."""
   if any(key[1:] == ("attn lrp", "B-cosified") for key in beaten_by):
     yield (
       "On a B-cos network AttnLRP would be the network's own explanation if it took attention "

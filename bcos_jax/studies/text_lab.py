@@ -1,4 +1,4 @@
-"""Where studies of language models train: a tiny BERT, pretrained and fine-tuned on reviews.
+"""Shared setup of the studies on texts: a small BERT, pretrained and fine-tuned on reviews.
 
 As in `lab`, networks are kept in the folder, and a study that was stopped goes on where it was.
 """
@@ -99,7 +99,7 @@ class TextLab:
       raise unknown_name("data set of studies of texts", self.dataset, (DATASET,))
     if self.network:
       raise InputError(
-        f"--network={self.network}, expected none.", "Studies of texts have one small BERT."
+        f"--network={self.network}, expected none.", "Omit it: studies of texts use one small BERT."
       )
 
   @property

@@ -1,4 +1,4 @@
-"""Explanations of language models, as values."""
+"""Result types of explanations of language models."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class TextExplanation:
       if name not in self.parts:
         raise InputError(
           f"The embeddings have no part {name!r}, expected {', '.join(self.parts)}.",
-          "Count parts that the network has.",
+          "Name parts that the network has.",
         )
     counted = sum(self.parts[name] for name in names)
     others = {k: part.sum(axis=-1) for k, part in self.parts.items() if k not in names}
@@ -114,11 +114,11 @@ class TextExplanation:
     """
     if self.batch is None:
       raise InputError(
-        "The explanation knows ids, not texts.", "Explain texts with TextReader.explain."
+        "The explanation has ids, but no texts.", "Explain texts with TextReader.explain."
       )
     scores = np.asarray(self.contributions[index])
     several = scores.ndim == 2
     if several != (target is not None) or (several and not 0 <= target < len(scores)):
       expected = f"0 to {len(scores) - 1}" if several else "None: each text has one"
-      raise InputError(f"The target is {target}, expected {expected}.", "Name one of them.")
+      raise InputError(f"The target is {target}, expected {expected}.", "Pass one of these.")
     return merged(self.batch, index, scores[target] if several else scores)

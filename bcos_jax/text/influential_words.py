@@ -1,4 +1,4 @@
-"""Which words speak for a class over a whole data set."""
+"""The most influential words for a class over a data set."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TellingWord:
 def words_by_class(
   texts: Sequence[Iterable[Word]], classes: Sequence[str], *, least: int = 2
 ) -> dict[str, list[TellingWord]]:
-  """Returns tables of the words that tell most for each explained class, by a caption.
+  """Returns tables of the most influential words for each explained class, by caption.
 
   Args:
     texts: The words of each text with their contributions.
@@ -47,7 +47,7 @@ def words_by_class(
   for name in dict.fromkeys(classes):
     own = [words for words, explained in zip(texts, classes, strict=True) if explained == name]
     if rows := telling_words(own, least=least, order="both"):
-      found[f"Most telling words for and against {name}"] = rows
+      found[f"Most influential words for and against {name}"] = rows
   return found
 
 
@@ -65,7 +65,7 @@ def telling_words(
     texts: The words of each text with their contributions, as `TextExplanation.words` gives them,
       all for one class or each for its own predicted class. Special tokens are left out.
     top: Most words to return.
-    least: Occurrences that a word needs; a word seen once tells about one text only.
+    least: Occurrences that a word needs; a word seen once describes one text only.
     order: 'for', the largest means first; 'against', the least; 'both', by size.
     lower: Whether words that differ in case only count as one.
 

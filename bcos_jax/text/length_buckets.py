@@ -64,7 +64,7 @@ def _bucketed(mask: np.ndarray, edges: Sequence[int]) -> Iterator[tuple[int, np.
   if not all(row[:count].all() for row, count in zip(mask, own, strict=True)):
     raise InputError(
       "Texts have padding on the left, expected it on the right.",
-      "Pad on the right, or leave out buckets.",
+      "Pad on the right, or omit buckets.",
     )
   place = np.searchsorted(edges, own)
   for index, edge in enumerate(edges):
@@ -78,7 +78,7 @@ def resized(ex: TextExplanation, length: int) -> TextExplanation:
     return ex
 
   def resize(array, axis):
-    if not array.shape[axis]:  # left out
+    if not array.shape[axis]:  # omitted
       return array
     array = np.moveaxis(array, axis, 0)[:length]
     more = np.zeros((length - len(array), *array.shape[1:]), array.dtype)

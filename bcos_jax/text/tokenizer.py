@@ -1,4 +1,4 @@
-"""Tokenizers of transformers, checked against the text towers that read their ids.
+"""Tokenizers of transformers, checked against the text towers that use them.
 
 A tokenizer is a folder of files, as `save_pretrained` of transformers writes it and as it lies
 beside the weights on the hub. Nothing is downloaded.
@@ -53,7 +53,7 @@ class Tokenizer:
         if len(ids) > self.length:
           raise InputError(
             f"Text {i} ({short(texts[i])}) has {len(ids)} tokens, expected at most {self.length}.",
-            "Shorten it, or set truncate=True to have its end cut off.",
+            "Shorten it, or set truncate=True.",
           )
     padded = self.source(
       cleaned, padding="max_length", truncation=self.truncate, max_length=self.length
@@ -71,7 +71,7 @@ class Tokenizer:
       if not text:
         raise InputError(
           f"Text {i} ({short(texts[i])}) is empty, expected words.",
-          "Leave it out, or write what to look for.",
+          "Remove it, or write what to compare with.",
         )
     return cleaned
 
@@ -117,7 +117,7 @@ def load_tokenizer(
   if not 0 < length <= model.context_length:
     raise InputError(
       f"length is {length}, expected 1 to {model.context_length}, the tower's context.",
-      "Leave it out to take the whole context.",
+      "Omit it to use the whole context.",
     )
   source = read_tokenizer(folder)
   check_vocabulary(source, model.vocab_size, "text tower")
@@ -139,13 +139,13 @@ def word_tokenizer(words: Sequence[str], length: int) -> Tokenizer:
     length: Number of ids of every text.
 
   Raises:
-    InputError: No words, a word twice, or one that is no single word.
+    InputError: No words, a word twice, or one that is not a single word.
   """
   known = ("<pad>", END, "<unk>", *words)
   if not words or len(set(known)) < len(known) or any(len(word.split()) != 1 for word in words):
     raise InputError(
       f"The words of a tokenizer are {words!r:.80}, expected different single words.",
-      "Give e.g. ['a', 'red', 'star'].",
+      "For example: ['a', 'red', 'star'].",
     )
   from tokenizers import Tokenizer as Backend
   from tokenizers import models, pre_tokenizers, processors
@@ -178,7 +178,7 @@ def read_tokenizer(folder: str | os.PathLike) -> Any:
 
   try:
     return AutoTokenizer.from_pretrained(os.fspath(folder), local_files_only=True)
-  except Exception as error:  # whatever damaged files and missing packages make of it
+  except Exception as error:  # any error of damaged files or missing packages
     raise InputError(
       f"{os.fspath(folder)!r} holds no tokenizer that transformers can read: "
       f"{' '.join(str(error).split())[:200]}",
@@ -200,14 +200,14 @@ def check_vocabulary(source: Any, vocab_size: int, whose: str) -> None:
   if highest >= vocab_size or highest + 1 < _LEAST_SHARE * vocab_size:
     raise InputError(
       f"The tokenizer has {highest + 1} ids, the {whose} {vocab_size}.",
-      f"Give the tokenizer that lies beside the {whose.rpartition(' ')[2]}'s checkpoint.",
+      f"Use the tokenizer of the {whose.rpartition(' ')[2]}'s checkpoint.",
     )
 
 
 def _check_padding(source: Any) -> None:
   if source.pad_token_id is None:
     raise InputError(
-      "The tokenizer has no padding token, expected one that fills short texts.",
+      "The tokenizer has no padding token, expected one that pads short texts.",
       "Set pad_token in its tokenizer_config.json, as its checkpoint does.",
     )
 
@@ -224,7 +224,7 @@ def _check_end(tokenizer: Tokenizer, model: TextTransformer) -> None:
     raise InputError(
       f"The tokenizer ends a text with id {probe[-1] if probe else None} (its end token is "
       f"{source.eos_token_id}), the text tower expects {end}.",
-      "Give the tokenizer that lies beside the tower's checkpoint.",
+      "Use the tokenizer of the tower's checkpoint.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Texts as rows of token ids, and which of these belong to a word or to what someone marked."""
+"""Batches of token ids, with the tokens of each word and of marked spans."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def tokenize(
   """
   if not getattr(source, "is_fast", False):
     raise InputError(
-      f"A {type(source).__name__} does not say where its tokens are in a text.",
-      "Give a tokenizer with a tokenizer.json.",
+      f"A {type(source).__name__} does not return the positions of its tokens in a text.",
+      "Use a tokenizer with a tokenizer.json.",
     )
   check_texts(texts)
   if length is not None and length < 1:
-    raise InputError(f"length is {length}, expected at least 1.", "Give None for no limit.")
+    raise InputError(f"length is {length}, expected at least 1.", "Use None for no limit.")
   options = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "verbose": False}
   rows = source(list(texts), **options)
   counts = np.array([len(ids) for ids in rows["input_ids"]])
@@ -50,13 +50,13 @@ def tokenize(
       raise InputError(
         f"Text {index} ({short(texts[index])}) has {counts[index]} tokens, expected at most "
         f"{length}.",
-        "Shorten it, or set truncate=True to have its end cut off.",
+        "Shorten it, or set truncate=True.",
       )
     rows = source(list(texts), truncation=True, max_length=length, **options)
     if (least := max(map(len, rows["input_ids"]))) > length:
       raise InputError(
         f"length is {length}, expected at least {least}, the tokens that every text has.",
-        "Give room for special tokens and a word.",
+        "Leave room for the special tokens and at least one word.",
       )
   if pad is None:
     pad = 0 if source.pad_token_id is None else source.pad_token_id
@@ -84,7 +84,7 @@ def check_texts(texts: Sequence[str]) -> None:
 
 
 def special_ids(source: Any) -> list[int]:
-  """Returns the ids that are no text even where a text spells them.
+  """Returns the ids that are special even where a text contains their spelling.
 
   A hidden word and an unknown one are part of a text, unless the same id ends texts.
   """

@@ -1,4 +1,4 @@
-"""From texts to features: tokenizers, and text towers that read with them.
+"""Text towers with their tokenizers, from texts to features.
 
 ```python
 reader = TextTower.load("bundles/clip_text", "tokenizers/clip")
@@ -79,7 +79,7 @@ class TextTower:
       batch_size: Texts at a time, compiled once; None takes all at once.
 
     Raises:
-      InputError: A text that the tokenizer refuses, or features that are no directions: NaN or
+      InputError: A text that the tokenizer refuses, or features that are not directions: NaN or
         zero.
     """
     model = self.model.clone(ops=dataclasses.replace(self.model.ops, dtype=None))
@@ -133,8 +133,8 @@ def filled_templates(names: Sequence[str], templates: Sequence[str]) -> list[str
   for template in templates:
     if "{}" not in template:
       raise InputError(
-        f"The template {template!r} has no place for the class.",
-        "Write {} where the name belongs, e.g. 'a photo of a {}.'.",
+        f"The template {template!r} has no placeholder for the class.",
+        "Put {} in place of the class name, for example 'a photo of a {}.'.",
       )
   return [template.replace("{}", str(name)) for name in names for template in templates]
 
@@ -166,6 +166,6 @@ def check_features(features: np.ndarray, whose: str = "The text features") -> np
   if not lengths.all():
     row = int(np.argmin(lengths))
     raise InputError(
-      f"{whose} are all zero in row {row}, which has no direction.", "Leave that text out."
+      f"{whose} are all zero in row {row}, which has no direction.", "Remove that text."
     )
   return features / lengths

@@ -1,4 +1,4 @@
-"""From tokens back to words: what belongs together in the text that a person wrote."""
+"""Groups of tokens that form the words of the original text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TextBatch:
     texts: N texts.
     ids: Token ids, int32 [N, L].
     mask: 1 for tokens, 0 for padding, int32 [N, L].
-    special: Whether a token is no part of the text, such as [CLS] and [SEP], bool [N, L]; padding
+    special: Whether a token is not part of the text, such as [CLS] and [SEP], bool [N, L]; padding
       is special, too.
     spans: First and past-the-last character of each token, int32 [N, L, 2]; equal for special
       ones.
@@ -115,7 +115,7 @@ def merged(batch: TextBatch, index: int, scores: np.ndarray) -> list[Word]:
 
 
 def _joined(owners: Sequence[int], special: np.ndarray) -> list[int]:
-  """Gives tokens without a word, unless they are special, that of the token before them."""
+  """Assigns tokens without a word, unless special, the word of the token before them."""
   found: list[int] = []
   for owner, alone in zip(owners, special, strict=True):
     free = owner < 0 and not alone and found

@@ -1,4 +1,4 @@
-"""Images and texts compared: classes by their names, and retrieval.
+"""Image-text comparison: zero-shot classification and retrieval.
 
 ```python
 text = TextTower.load("bundles/clip_text", "tokenizers/clip")

@@ -1,4 +1,4 @@
-"""Classes by their names: an image tower beside the cached directions of texts."""
+"""Zero-shot classifiers: an image tower with cached text embeddings of the classes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _features(model, variables, images):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-  """What a classifier says about N images, best class first in `classes`.
+  """Predictions of a classifier for N images, best class first in `classes`.
 
   Attributes:
     logits: [N, C] float32.
@@ -94,7 +94,7 @@ class ZeroShot:
     labels: Names of the classes.
     scale: Multiplies similarities.
     bias: Is added to them then.
-    sigmoid: Whether every class is a yes or no of its own, or all compete in a softmax.
+    sigmoid: Whether each class has an independent sigmoid, or all compete in a softmax.
     similarity: Of features; its power and reduction matter for maps of features.
   """
 

@@ -1,4 +1,4 @@
-"""What in a picture is like a text: exact explanations of image-text similarity.
+"""Exact explanations of image-text similarity, per pixel.
 
 A cosine does not change when the features grow, so its gradient times the input sums to zero for
 a network that is linear in its input. The length of the features is therefore a constant here, as
@@ -36,7 +36,7 @@ def explain_text(
 ) -> Explanation:
   """Explains the similarity of each image to each of P texts.
 
-  One forward pass and P backward passes, whatever the texts are; compiled once for each P.
+  One forward pass and P backward passes, independent of the texts; compiled once for each P.
 
   Args:
     model: An image tower: its outputs are features [N, D], or maps of them [N, h, w, D], as those
@@ -69,7 +69,7 @@ def _features(texts: np.ndarray | Sequence[str], reader: TextTower | None) -> np
     return check_features(texts)
   if reader is None:
     raise InputError(
-      f"The texts are {texts!r:.80}, and there is no reader for them.",
-      "Give reader=TextTower.load(bundle, tokenizer), or the features [P, D] of the texts.",
+      f"The texts are {texts!r:.80}, but no reader is given for them.",
+      "Pass reader=TextTower.load(bundle, tokenizer), or the features [P, D] of the texts.",
     )
   return reader.features(texts)

@@ -1,4 +1,4 @@
-"""Finding images by texts, and texts by images."""
+"""Retrieval of images by texts, and of texts by images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def retrieve(scores: Any, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
     (columns, int [N, k]; their scores [N, k]). Of equal scores, the first column comes first.
 
   Raises:
-    InputError: Scores that are no finite matrix, or k out of range.
+    InputError: Scores that are not a finite matrix, or k out of range.
   """
   scores = _checked(scores)
   _check_k(k, scores.shape[1])
@@ -48,7 +48,7 @@ def recall(scores: Any, image_of: Any, ks: Sequence[int] = (1, 5, 10)) -> dict[s
     counted.
 
   Raises:
-    InputError: Scores that are no finite matrix, pairs that do not fit them, or k out of range.
+    InputError: Scores that are not a finite matrix, pairs that do not fit them, or k out of range.
   """
   scores = _checked(scores)
   image_of = np.asarray(image_of)
@@ -56,7 +56,7 @@ def recall(scores: Any, image_of: Any, ks: Sequence[int] = (1, 5, 10)) -> dict[s
   if image_of.shape != (texts,) or not np.issubdtype(image_of.dtype, np.integer):
     raise InputError(
       f"image_of is {image_of.dtype} {image_of.shape}, expected integers ({texts},).",
-      "Give the number of the image that each text belongs to.",
+      "Pass the index of the image that each text belongs to.",
     )
   if image_of.min() < 0 or image_of.max() >= count:
     raise InputError(
@@ -88,4 +88,4 @@ def _checked(scores: Any) -> np.ndarray:
 
 def _check_k(k: int, most: int) -> None:
   if not 1 <= k <= most:
-    raise InputError(f"k is {k}, expected 1 to {most}.", "Ask for fewer.")
+    raise InputError(f"k is {k}, expected 1 to {most}.", "Choose a k in this range.")

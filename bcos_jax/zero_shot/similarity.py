@@ -1,4 +1,4 @@
-"""How alike images and texts are: cosines, and powers of them at the positions of a map."""
+"""Image-text similarities: cosines, and their powers at the positions of a feature map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An image tower and a text tower of one checkpoint."""
+"""Pairs of an image tower and a text tower from one checkpoint."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SCALE = 100.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Towers:
-  """An image tower beside a text tower, and how their similarity becomes a logit.
+  """An image tower with a text tower, and the scale and bias of their logits.
 
   Attributes:
     image: The image tower.
     text: The text tower with its tokenizer.
     scale: Multiplies similarities.
     bias: Is added to them then.
-    sigmoid: Whether every pair is a yes or no of its own (SigLIP), or an image's texts compete in
+    sigmoid: Whether each pair has an independent sigmoid (SigLIP), or an image's texts compete in
       a softmax (CLIP).
     similarity: Of features; its power and reduction matter for maps of features.
   """
@@ -91,7 +91,7 @@ class Towers:
       text_features: From `text_features`, [P, D].
 
     Raises:
-      InputError: Text features that are no directions, or of another width than the images'.
+      InputError: Text features that are not directions, or of another width than the images'.
     """
     texts = check_features(text_features)
     with jax.default_matmul_precision("highest"):

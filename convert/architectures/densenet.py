@@ -15,7 +15,7 @@ _BLOCKS = 4
 def _names(renumbered: bool) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
   """Returns the convolutions and the norms, below `features`.
 
-  B-cosification numbers the children of each sequence anew: the stem has the numbers 0 to 3 (with
+  B-cosification renumbers the children of each sequence: the stem has the numbers 0 to 3 (with
   ReLU and pool), blocks and transitions take turns from 4 on, and a transition's children are
   norm, ReLU, convolution and pool.
   """

@@ -1,4 +1,4 @@
-"""Key tables of Swin Transformers (Hugging Face, torchvision, timm), and how to read their configs.
+"""Key tables and configurations of Swin Transformers: Hugging Face, torchvision, timm.
 
 Both versions are named alike but for the biases: V2 has none for its keys, makes its table of
 relative positions by a small network, and scales its logits.
@@ -35,7 +35,7 @@ def _without_keys(bias: np.ndarray) -> np.ndarray:
   if k.any():
     raise InputError(
       "A Swin V2 checkpoint of torchvision has biases of keys other than zero.",
-      "Its network takes them for zero: write zeros into the middle third of each qkv.bias.",
+      "Its network treats them as zero: set the middle third of each qkv.bias to zero.",
     )
   return np.concatenate([q, v])
 

@@ -268,7 +268,7 @@ def _transform(value: str, config: Config) -> Mapping[str, Any]:
 
 
 def _context(value: int, config: Config) -> Mapping[str, Any]:
-  # Rows up to that of padding are no places of text.
+  # Rows up to that of padding are not positions of text.
   return {"context_length": value - config["pad_token_id"] - 1}
 
 

@@ -139,7 +139,7 @@ def _activation(value: str, config: Config) -> Mapping[str, Any]:
 
 
 def _clip_end(value: int, config: Config) -> Mapping[str, Any]:
-  # Configurations written before transformers corrected the id say 2, which is no end: their
+  # Configurations written before transformers corrected the id say 2, not the end token: their
   # networks take the highest id, and the end has it.
   return {"pool": "highest"} if value == 2 else {"pool": "eos", "eos_token": value}
 

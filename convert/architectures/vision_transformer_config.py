@@ -1,4 +1,4 @@
-"""Hugging Face configurations of vision transformers, and those of ALOE's students."""
+"""Configurations of Hugging Face's vision transformers and of ALOE's students."""
 
 from __future__ import annotations
 
@@ -257,8 +257,8 @@ def _aloe_type(default: str) -> Setting:
     implementation = config.get("aloe_bcos_impl", default)
     if implementation != "v2":
       raise InputError(
-        f"aloe_bcos_impl is {implementation!r}; published students compute v2, whatever their "
-        "files say, and the two differ by the length of every weight.",
+        f"aloe_bcos_impl is {implementation!r}; published students compute v2, regardless of their "
+        "files, and the two differ by the length of every weight.",
         "If it is v2, write 'v2' into config.json; else read with 'v2' and pass "
         "ops=BcosOps.aloe(implementation=1).",
       )

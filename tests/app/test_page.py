@@ -1,4 +1,4 @@
-"""The page as a person meets it: a real server, a real browser, no connection to the outside."""
+"""Tests of the app in a real browser against a real server, without internet access."""
 
 import io
 import os
@@ -229,7 +229,7 @@ def test_bad_uploads_get_a_message_and_the_page_goes_on(page, picture):
   text = {"name": "text.png", "mimeType": "image/png", "buffer": b"no picture at all"}
   give(page, text)
   message = page.get_by_role("alert")
-  sync_api.expect(message).to_contain_text("no picture that can be read")
+  sync_api.expect(message).to_contain_text("not a readable picture")
   large = {"name": "large.png", "mimeType": "image/png", "buffer": os.urandom(300_000)}
   give(page, large)
   sync_api.expect(message).to_contain_text("larger than 0.2 MB")

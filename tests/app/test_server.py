@@ -1,4 +1,4 @@
-"""The app without a browser: what is let in, what is shown, and what its command refuses."""
+"""Tests of the app without a browser: uploads, displayed content, refusals of the command."""
 
 import base64
 import io
@@ -281,7 +281,7 @@ def test_a_port_in_use(installed, folders, capsys):
 def test_other_bad_arguments(installed, folders, tmp_path, capsys):
   assert "Cannot listen" in failing(capsys, folders["bcos"], "--port=70000")[0]
   assert "--max_upload_mb" in failing(capsys, folders["bcos"], "--max_upload_mb=0")[0]
-  assert "no bundle" in failing(capsys, tmp_path, "--port=0")[0]
+  assert "not a bundle" in failing(capsys, tmp_path, "--port=0")[0]
 
 
 def test_listening_to_others_is_warned_of(installed, tmp_path, capsys):

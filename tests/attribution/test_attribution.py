@@ -493,7 +493,7 @@ BAD = [
   ("lime", {"top": 0}, "top is 0"),
   ("kernel_shap", {"samples": 0}, "samples is 0"),
   ("guided_backprop", {}, "needs ReLUs, and this Linear has none"),
-  ("grad_cam", {}, "knows no layer of Linear"),
+  ("grad_cam", {}, "no default layer for Linear"),
   ("grad_cam", {"layer": "mapp"}, "Did you mean 'map'"),
   ("grad_cam", {"layer": "map"}, r"returns shape \(1, 5\)"),
   ("grad_cam", {"resize": "linear"}, "Did you mean 'bilinear'"),

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: what it prints, exit codes, a line of cause and fix."""
+"""The command line: output, exit codes, and error lines with cause and fix."""
 
 import json
 
@@ -88,7 +88,7 @@ def test_a_missing_picture(bundle, tmp_path, capsys):
 
 def test_a_folder_that_is_no_bundle(picture, tmp_path, capsys):
   cause, _ = failing(capsys, "explain", tmp_path, picture, "--output", tmp_path / "o")
-  assert "no bundle" in cause and str(tmp_path) in cause
+  assert "not a bundle" in cause and str(tmp_path) in cause
 
 
 def test_an_output_that_cannot_be_written_is_told_before_any_work(
@@ -224,8 +224,8 @@ def test_evaluate_plays_without_holding_all_pictures(bundle, tmp_path, capsys, m
 @pytest.mark.parametrize(
   "command, advice",
   [
-    (["quickstart"], "begins anew"),
-    (["train", "--config=digits", "--workdir=x"], "go on from the last checkpoint"),
+    (["quickstart"], "starts over"),
+    (["train", "--config=digits", "--workdir=x"], "continue from the last checkpoint"),
   ],
 )
 def test_ctrl_c_says_truthfully_how_to_go_on(command, advice, capsys, monkeypatch):

@@ -102,13 +102,13 @@ def test_a_bundle_is_told_from_a_repository(file, tmp_path, capsys):
   # A repository that another tool wrote is never replaced.
   (tmp_path / "plain" / "config.json").write_text('{"model_type": "resnet"}')
   assert run("convert", file, tmp_path / "plain", f"--architecture={NAME}") == 2
-  assert "no bundle" in capsys.readouterr().err
+  assert "not a bundle" in capsys.readouterr().err
 
 
 def test_a_new_head(file, tmp_path, capsys):
   arguments = (f"--architecture={NAME}", "--num_classes=3")
   assert run("convert", file, tmp_path / "bundle", *arguments) == 0
-  assert "the head starts anew with 3 classes" in capsys.readouterr().out
+  assert "the head is reinitialised with 3 classes" in capsys.readouterr().out
   assert bcos_jax.load(tmp_path / "bundle").variables["params"]["head"]["kernel"].shape[-1] == 3
 
 

@@ -1,4 +1,4 @@
-"""Porting is a bijection: every key counted, every bit kept, every problem in one message."""
+"""Conversion as a bijection: every key counted, every bit kept, all problems reported."""
 
 import dataclasses
 import zlib
@@ -260,7 +260,7 @@ def test_wrong_source_or_architecture(architecture, source, message):
 def test_source_is_never_guessed_when_writing():
   """B-cos v2 and B-cosification share most keys, but not what their weights mean."""
   model = tiny("resnet_tiny", BcosOps())
-  with pytest.raises(InputError, match=r"does not say.*'bcos_v2', 'bcosification', 'hugg"):
+  with pytest.raises(InputError, match=r"does not record.*'bcos_v2', 'bcosification', 'hugg"):
     convert.to_state_dict(make_bundle(model, filled(model)))
 
 

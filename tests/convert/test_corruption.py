@@ -1,4 +1,4 @@
-"""Checkpoints that are wrong in every way: each gives a clear error and no half-written target."""
+"""Damaged checkpoints of every kind: a clear error, and no partial output."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face hub come from its cache; nothing is fetched unasked."""
+"""Repositories of the Hugging Face hub: read from its cache, downloaded only on request."""
 
 import json
 
@@ -62,7 +62,7 @@ def test_what_is_not_in_the_cache_is_named(cache, missing):
 
 
 def test_an_unknown_repository_is_not_fetched(cache):
-  with pytest.raises(InputError, match=r"nobody/nothing.*nothing is fetched"):
+  with pytest.raises(InputError, match=r"nobody/nothing.*nothing is downloaded"):
     convert.from_pretrained("nobody/nothing")
 
 

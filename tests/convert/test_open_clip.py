@@ -1,4 +1,4 @@
-"""CLIP's files: what open_clip's configuration says, and what goes without saying."""
+"""open_clip's configuration files: stated fields and implied defaults."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Bundles: what is saved comes back, whole or not at all."""
+"""Bundles: exact round trips, and atomic writes."""
 
 import json
 import pathlib
@@ -185,16 +185,16 @@ def test_replacing_leaves_nothing_of_the_old_bundle(tmp_path):
 def test_a_bundle_with_something_of_the_users_is_left_alone(tmp_path):
   folder = bcos_jax.save(tmp_path / "net", MODEL, filled(MODEL), labels=LABELS)
   (folder / "notes.txt").write_text("mine")
-  with pytest.raises(InputError, match="exists and is no bundle"):
+  with pytest.raises(InputError, match="exists and is not a bundle"):
     bcos_jax.save(folder, MODEL, filled(MODEL, seed=1))
   assert (folder / "notes.txt").read_text() == "mine"
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
   (tmp_path / "thesis.tex").write_text("years of work")
-  with pytest.raises(InputError, match="exists and is no bundle"):
+  with pytest.raises(InputError, match="exists and is not a bundle"):
     bcos_jax.save(tmp_path, MODEL, filled(MODEL))
-  with pytest.raises(InputError, match="exists and is no bundle"):
+  with pytest.raises(InputError, match="exists and is not a bundle"):
     bcos_jax.save(tmp_path / "thesis.tex", MODEL, filled(MODEL))
   assert _snapshot(tmp_path) == {"thesis.tex": b"years of work"}
 
@@ -272,7 +272,7 @@ def test_missing_files(folder, tmp_path):
     bcos_jax.load(folder)
   (folder / "config.json").unlink()
   for place in (folder, tmp_path / "nowhere"):
-    with pytest.raises(InputError, match=r"no bundle.*config\.json"):
+    with pytest.raises(InputError, match=r"not a bundle.*config\.json"):
       bcos_jax.load(place)
 
 

@@ -1,4 +1,4 @@
-"""Explanations: complete by source, equal however they are batched, and usable inside a loss."""
+"""Explanations: completeness by source, independence of batching, use inside a loss."""
 
 import dataclasses
 import functools

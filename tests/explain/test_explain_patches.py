@@ -1,4 +1,4 @@
-"""What a network says of each patch: complete, linear in what is read out, and at its place."""
+"""Explanations of patches: complete, linear in the read-out, and at the right position."""
 
 import jax
 import numpy as np

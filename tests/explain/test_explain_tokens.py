@@ -1,4 +1,4 @@
-"""What tokens contribute: complete on every family, zero for padding, and not the gradient."""
+"""Token contributions: complete in every family, zero for padding, not the gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -171,7 +171,7 @@ def test_masked_language_models_are_asked_at_a_place():
   assert ex.completeness_error.max() <= 2e-6 and (ex.contributions[mask == 0] == 0).all()
   with pytest.raises(InputError, match="none is given"):
     bcos_jax.explain(model, variables, ids, mask=mask)
-  with pytest.raises(InputError, match="places of tokens"):
+  with pytest.raises(InputError, match="positions of tokens"):
     bcos_jax.explain(model, variables, ids, mask=mask, at=5)  # padding of the first text
 
 
@@ -210,7 +210,7 @@ def test_what_cannot_be_explained():
   refused("mask has shape", mask=mask[:, :4])
   refused("Text 1 is all padding", mask=mask * [[1], [0], [1]])
   refused("types span 0 to 2", types=np.minimum(ids, 2) * mask)
-  refused("predicts no tokens", at=1)
+  refused("is a classifier", at=1)
   refused("expected 0 to 2", target=3)
   refused("expected 0 to 2", target=Contrast(0, 3))
   refused("one target and one foil", target=Contrast(np.zeros((3, 2), int)))

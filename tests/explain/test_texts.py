@@ -1,4 +1,4 @@
-"""Tokenizers and text towers: what they return, and what they refuse."""
+"""Tokenizers and text towers: return values and refusals."""
 
 import dataclasses
 import pathlib
@@ -149,7 +149,7 @@ def test_class_features_are_means_of_directions(folders):
   mean = single.mean(axis=0)
   assert rel(found, mean / np.linalg.norm(mean, axis=1, keepdims=True)) <= 1e-6
   for given, message in (
-    ((names, ["a dog"]), "has no place for the class"),
+    ((names, ["a dog"]), "has no placeholder for the class"),
     (([], forms), "class names are"),
     (("dog", forms), "class names are"),
     ((names, []), "templates are"),

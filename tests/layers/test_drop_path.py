@@ -1,4 +1,4 @@
-"""Stochastic depth: what is left out, how often, and that nothing is while evaluating."""
+"""Stochastic depth: which branches are dropped, how often, and none in evaluation."""
 
 import functools
 

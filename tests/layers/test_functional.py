@@ -1,4 +1,4 @@
-"""The equations on arrays, against the formulas of the papers written in NumPy and float64."""
+"""The B-cos equations on arrays, against the papers' formulas in NumPy and float64."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Layers against slow twins, closed-form explanations, and hostile inputs."""
+"""Layers against slow reference twins, closed-form explanations, and invalid inputs."""
 
 import itertools
 import math

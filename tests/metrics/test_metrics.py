@@ -1,4 +1,4 @@
-"""Metrics of explanations: each by hand, at its maximum, at its baseline, and with bad input."""
+"""Metrics of explanations: by hand, at their maximum, at their baseline, with bad input."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""The grid pointing game against golden numbers, by hand, and by what must hold."""
+"""The grid pointing game against golden numbers, hand calculation and general properties."""
 
 import functools
 import json

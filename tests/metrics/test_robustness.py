@@ -1,4 +1,4 @@
-"""Attacks against closed forms and their constraints, corruptions by hand, robustness by counts."""
+"""Attacks by closed forms and constraints, corruptions by hand, robustness by counts."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""CLIP's ResNets and text towers: what the generic tests of architectures do not reach."""
+"""CLIP's ResNets and text towers: tests beyond the generic ones of architectures."""
 
 import jax
 import numpy as np

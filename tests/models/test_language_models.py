@@ -184,7 +184,7 @@ def test_what_networks_refuse():
       shapes(model.clone(**fields))
   with pytest.raises(InputError, match="cannot share 3 heads"):
     shapes(bcos_jax.create("llama_tiny", ops=StandardOps(), kv_heads=3))
-  with pytest.raises(InputError, match="knows no types"):
+  with pytest.raises(InputError, match="no token types"):
     network("gpt2_tiny")[0].apply(network("gpt2_tiny")[1], ids, types=ids)
   towers = bcos_jax.create("clip_text_test", ops=StandardOps())
   with pytest.raises(InputError, match="Leave text towers"):
@@ -249,7 +249,7 @@ def test_what_readers_refuse(folder, tmp_path):
   with pytest.raises(InputError, match="has no tokenizer"):
     TextReader.load(bare)
   image = bcos_jax.create("resnet_tiny", ops=StandardOps())
-  with pytest.raises(InputError, match="no language model"):
+  with pytest.raises(InputError, match="not a language model"):
     TextReader.load(bundles.make_bundle(image, filled(image)))
   with pytest.raises(InputError, match="2 labels for 3 classes"):
     bundles.make_bundle(*network("bert_tiny"), labels=("a", "b"))
@@ -352,7 +352,7 @@ def test_the_command_explains_texts(folder, tmp_path, capsys, monkeypatch):
   assert cli.main(list(map(str, given))) == 0
   assert "'good' has the value" in capsys.readouterr().out
   page = (out / "report.html").read_text(encoding="utf-8")
-  assert "&lt;" in page and "<b>" not in page and "Most telling words for and against" in page
+  assert "&lt;" in page and "<b>" not in page and "Most influential words for and against" in page
   assert "http" not in page
   rows = [json.loads(line) for line in (out / "explanations.jsonl").read_text().splitlines()]
   for row in rows:

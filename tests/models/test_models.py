@@ -1,4 +1,4 @@
-"""Architectures: names, sizes, shapes, and finite numbers from hostile images."""
+"""Architectures: names, sizes, shapes, and finite outputs for extreme images."""
 
 import copy
 import dataclasses

@@ -1,4 +1,4 @@
-"""Whole networks against the authors' code: outputs, explanations, and the way to them."""
+"""Whole networks against the authors' code: outputs, explanations, intermediate values."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Bundles loaded onto several devices: each gets its shards from the file, and nothing more."""
+"""Bundles loaded onto several devices: each reads only its own shards from the file."""
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec

@@ -1,4 +1,4 @@
-"""The published zoo: every name exists, and has the published size."""
+"""The published zoo: every name exists, with the published size."""
 
 import re
 

@@ -109,7 +109,7 @@ def test_any_image_size(name):
   for height, width in ((24, 40), (SIDE + 3, SIDE)):
     assert logits(height, width).shape == (1, CLASSES)
   if model.patch_size > 1:
-    with pytest.raises(InputError, match="holds no patch"):
+    with pytest.raises(InputError, match="smaller than one patch"):
       logits(2, 32)
 
 

@@ -1,4 +1,4 @@
-"""Plots of measurements, by what a reader must find in them."""
+"""Plots of measurements, checked by their visible content."""
 
 import matplotlib
 import numpy as np

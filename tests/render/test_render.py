@@ -1,4 +1,4 @@
-"""Coloured explanations against golden numbers, and pictures by what a reader must find in them."""
+"""Coloured explanations against golden numbers, and figures by their visible content."""
 
 import base64
 from html.parser import HTMLParser

@@ -1,4 +1,4 @@
-"""Texts as heat-maps: what is shown, what is escaped; words from tokens; the most telling words."""
+"""Heat maps of texts: content, escaping, words from tokens, most influential words."""
 
 import html.parser
 import re

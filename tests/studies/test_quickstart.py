@@ -1,4 +1,4 @@
-"""The shipped example, in its shorter form, is the end-to-end test."""
+"""The quickstart in its short form, the end-to-end test."""
 
 import json
 import os

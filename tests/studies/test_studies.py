@@ -1,4 +1,4 @@
-"""Studies: what they compare, and what they leave behind."""
+"""Studies: their comparisons and the files they write."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""The study of texts: what it says of its numbers, and which texts it measures on."""
+"""The study of texts: its wording of results, and its selection of texts."""
 
 import numpy as np
 import pytest

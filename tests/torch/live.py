@@ -1,4 +1,4 @@
-"""What the tests against live PyTorch share: torchvision's import, weights, the comparison."""
+"""Shared helpers of the tests against live PyTorch: imports, weights, comparisons."""
 
 from __future__ import annotations
 

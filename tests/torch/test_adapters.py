@@ -1,4 +1,4 @@
-"""Metrics of Captum and Quantus on our networks and maps; the examples of the documentation."""
+"""Captum's and Quantus' metrics on networks and maps of this package; documented examples."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""FGSM and PGD against Captum, and against plain PyTorch where Captum differs, on copied weights.
+"""FGSM and PGD on copied weights, against Captum and, where it differs, plain PyTorch.
 
 Captum steps along the sign of the gradient for every norm and normalises nothing, so it has no
 PGD in L2 as published; that one is written out here.

@@ -1,4 +1,4 @@
-"""Post-hoc attributions against Captum, and against plain PyTorch where Captum has none.
+"""Post-hoc attributions against Captum, and against plain PyTorch where Captum lacks them.
 
 The networks are written twice, here in PyTorch with the weights of those in Flax. What differs is
 the order of float32 sums, so maps agree to 1e-5 of their norm, or to 1e-4 where differences of

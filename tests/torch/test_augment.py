@@ -1,4 +1,4 @@
-"""Augmentations beside torchvision's, operation by operation and draw by draw."""
+"""Augmentations against torchvision's, operation by operation and draw by draw."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""CLIP's ResNets beside timm's, which reads OpenAI's keys by its own rules."""
+"""CLIP's ResNets against timm's, which reads OpenAI's keys by its own rules."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""`bcos-jax convert --verify` on files that PyTorch and transformers wrote."""
+"""`bcos-jax convert --verify` on files written by PyTorch and transformers."""
 
 import json
 

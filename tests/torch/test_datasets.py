@@ -1,4 +1,4 @@
-"""Texts that the package `datasets` of Hugging Face saved, which the second environment has."""
+"""Texts saved by Hugging Face's package `datasets`, from the second environment."""
 
 import numpy as np
 import pytest

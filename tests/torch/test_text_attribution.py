@@ -1,4 +1,4 @@
-"""Attributions of texts against Captum, on a small network written twice.
+"""Attributions of texts against Captum, on a small network in both frameworks.
 
 What differs is the order of float32 sums; sampled methods are compared where they are exact.
 """

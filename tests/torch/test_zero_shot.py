@@ -1,4 +1,4 @@
-"""Both towers of random Hugging Face networks: image-text similarities as the original's."""
+"""Image-text similarities of random Hugging Face towers, against the originals."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What happens to training pictures, against values computed another way."""
+"""Augmentation against values computed independently."""
 
 import contextlib
 import io
@@ -199,7 +199,7 @@ def test_nothing_but_damage_is_an_error():
 
 def test_options_that_would_do_nothing_are_refused():
   config = load_config("digits", ["--config.data.augment.policy=rand_augment"])
-  with pytest.raises(InputError, match="goes with no policy"):
+  with pytest.raises(InputError, match="cannot be combined with a policy"):
     augment.from_config(config.data.augment, Preprocess())
   with pytest.raises(InputError, match="Did you mean 'rand_augment'"):
     config = load_config("digits", ["--config.data.augment.policy=randaugment"])

@@ -1,4 +1,4 @@
-"""Captions of scenes, towers that learn from them, and students that learn from the towers."""
+"""Captions of scenes, towers trained on captions, and students of these towers."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Configs by name, overrides, and what a typing mistake gets."""
+"""Configs by name, overrides, and errors of misspelt fields."""
 
 import pathlib
 

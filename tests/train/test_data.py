@@ -1,4 +1,4 @@
-"""The digits, and batches that depend on the step and on nothing else."""
+"""The digits, and batches that are a pure function of the step."""
 
 import contextlib
 import io

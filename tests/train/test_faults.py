@@ -1,4 +1,4 @@
-"""What goes wrong in the middle of a run, and what is left of it."""
+"""Faults during a run, and the files that remain."""
 
 import multiprocessing
 import os
@@ -91,7 +91,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, stopped, dam
   result = train(folder, "--config.checkpoint_every=2", hooks=[lambda step, _: seen.append(step)])
   assert seen == [5, 6, 7, 8]
   said = capfd.readouterr().err
-  assert "checkpoint of step 6 is damaged" in said and "the one before is used" in said
+  assert "checkpoint of step 6 is damaged" in said and "the previous one is used" in said
   assert (folder / "damaged" / "6").is_dir()
   for a, b in zip(arrays(result), stopped[1], strict=True):
     np.testing.assert_array_equal(a, b)
@@ -241,7 +241,7 @@ def test_pictures_that_vanish_stop_the_run_and_it_goes_on_when_they_are_back(
 ):
   folder, away = tmp_path / "pictures", tmp_path / "elsewhere"
   flags = [*pictures, f"--config.data.damaged={policy}"]
-  with pytest.raises(RunError, match=r"out of reach: .*No such file"):
+  with pytest.raises(RunError, match=r"cannot be accessed: .*No such file"):
     train(tmp_path / "run", *flags, hooks=[at(3, lambda: folder.rename(away))])
   away.rename(folder)
   seen = []
@@ -272,7 +272,7 @@ def test_a_full_disk_stops_the_run_and_it_goes_on_when_there_is_room(tmp_path, p
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
 
   try:
-    with pytest.raises(RunError, match=r"takes no more data.*Make room there"):
+    with pytest.raises(RunError, match=r"cannot be written to.*Free space there"):
       train(tmp_path / "run", *pictures, hooks=[at(3, fill)])
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -1,4 +1,4 @@
-"""Features: every example once, kept once, and never taken for others'."""
+"""Features: each example once, cached once, never mixed up between networks or data."""
 
 import contextlib
 import dataclasses

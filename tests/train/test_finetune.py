@@ -1,4 +1,4 @@
-"""From a bundle and a folder to a network, its measures and a report, in one command."""
+"""Fine-tuning end to end: from a bundle and a folder to a network, metrics and a report."""
 
 import json
 

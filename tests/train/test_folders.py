@@ -1,4 +1,4 @@
-"""One's own pictures: folders, tables, held-out pictures, balance, and several labels."""
+"""Picture folders: tables, held-out pictures, class balance, and several labels."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Two real processes that train one network, and what happens when one is stopped or dies."""
+"""Multi-process training with two real processes, one of which stops or dies."""
 
 import contextlib
 import json
@@ -118,7 +118,9 @@ def test_a_dead_process_ends_the_others_within_a_minute(story):
   _, told = story
   code, said = told["killed"][0]
   assert code == 1, said
-  assert "process 0 of 2 lost another one" in said and "run the same command" in said
+  assert (
+    "process 0 of 2 lost the connection to another one" in said and "run the same command" in said
+  )
 
 
 @pytest.mark.slow
@@ -162,9 +164,21 @@ def test_on_one_host_arrays_come_as_they_are():
   "error, code, said",
   [
     (InputError("no picture", "Give one."), 2, "process 0 of 2: no picture\n  fix: Give one."),
-    (ValueError("UNKNOWN: Gloo AllGather failed"), 1, "lost another one: UNKNOWN: Gloo"),
-    (TimeoutError("waiting for a barrier"), 1, "lost another one: waiting for a barrier"),
-    (jax.errors.JaxRuntimeError("INTERNAL: peer"), 1, "lost another one: INTERNAL: peer"),
+    (
+      ValueError("UNKNOWN: Gloo AllGather failed"),
+      1,
+      "lost the connection to another one: UNKNOWN: Gloo",
+    ),
+    (
+      TimeoutError("waiting for a barrier"),
+      1,
+      "lost the connection to another one: waiting for a barrier",
+    ),
+    (
+      jax.errors.JaxRuntimeError("INTERNAL: peer"),
+      1,
+      "lost the connection to another one: INTERNAL: peer",
+    ),
     (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GiB"), 1, "9 GiB\nerror: process 0 of 2 f"),
     (OSError(28, "No space left"), 1, "Traceback"),
   ],

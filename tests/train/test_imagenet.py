@@ -1,4 +1,4 @@
-"""ImageNet from archives of the official layout, with pictures made here."""
+"""ImageNet from archives of the official layout, with generated pictures."""
 
 import io
 import pathlib

@@ -1,4 +1,4 @@
-"""Nearest neighbours are scikit-learn's, in whatever chunks they are looked for."""
+"""Nearest neighbours against scikit-learn's, for every chunk size."""
 
 import dataclasses
 

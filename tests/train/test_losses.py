@@ -1,4 +1,4 @@
-"""Losses against golden numbers and against what must hold for any input."""
+"""Losses against golden numbers and against general properties."""
 
 import functools
 import pathlib

@@ -1,4 +1,4 @@
-"""Objectives without labels: against formulas in NumPy, and in runs that learn."""
+"""Label-free objectives: against formulas in NumPy, and in training runs."""
 
 import functools
 import re
@@ -291,7 +291,7 @@ def test_a_student_with_a_stem_of_its_own_keeps_the_rest(teacher, tmp_path):
     (["--config.data.image_size=24"], "data.image_size=24"),
     (["--config.data.augment.mixup=0.2"], "no labels to blend"),
     (["--config.objective.name=clip", "--config.objective.negatives=all"], "negatives"),
-    (["--config.objective.name=supervised", "--config.model.num_classes=10"], "not asked for"),
+    (["--config.objective.name=supervised", "--config.model.num_classes=10"], "not used by"),
     (["--config.optimizer.decay_steps=2", "--config.optimizer.schedule=cosine"], "does nothing"),
     (["--config.data.train_sizes=(16,)", "--config.data.train_size=16"], "one of them"),
   ],

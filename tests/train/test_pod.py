@@ -1,4 +1,4 @@
-"""What `bcos-jax compile` reads off a program; compiling itself needs libtpu."""
+"""Parsing of compiled programs by `bcos-jax compile`; compilation itself needs libtpu."""
 
 import importlib.util
 import os

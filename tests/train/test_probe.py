@@ -1,4 +1,4 @@
-"""Probes: they learn what can be learnt, alone or in a sweep, and become part of the network."""
+"""Probes: learning, alone and in a sweep, and merging into the network."""
 
 import dataclasses
 import json

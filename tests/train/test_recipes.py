@@ -1,4 +1,4 @@
-"""Every recipe: built, with the published values, and refused where it is misspelt."""
+"""Every recipe: built, with the published values, and misspellings refused."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""ShapeScenes: drawn alike every time, with boxes and masks that are where the objects are."""
+"""ShapeScenes: deterministic drawing, with boxes and masks at the objects."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Texts to train on: made reviews, package lists, files, batches by length, hidden tokens."""
+"""Training texts: reviews, package lists, files, batches by length, masked tokens."""
 
 import gzip
 import itertools
@@ -168,7 +168,11 @@ def test_tables_and_lines_read_alike(tmp_path):
     ("a.csv", "text,label\ngood,pos\nfine,pos\n", "the label 'pos' only"),
     ("a.csv", "text,label\n", "holds no texts"),
     ("a.csv", "", "holds no texts"),
-    ("a.jsonl", '{"text": "good", "label": "pos"}\n{"text": "ba', "Line 2 .* is no JSON.*cut off"),
+    (
+      "a.jsonl",
+      '{"text": "good", "label": "pos"}\n{"text": "ba',
+      "Line 2 .* is not valid JSON.*truncated",
+    ),
     ("a.jsonl", '["good"]\n', "Line 1 .* is a list, expected an object"),
     ("a.jsonl", '{"text": "good"}\n', "has no 'label'"),
     ("a.jsonl.gz", gzip.compress(b'{"text": "good"}' * 99, mtime=0)[:-20], "Cannot read"),
@@ -320,7 +324,7 @@ def test_descriptions_come_from_translations(tmp_path):
   [
     ("Packages", b"<html>\n", "Line 1 .*expected 'Field: value'"),
     ("Packages", b"Package: a\n", "no package with a section"),
-    ("Packages.xz", lzma.compress(packages_file().encode())[:-30], "cut off"),
+    ("Packages.xz", lzma.compress(packages_file().encode())[:-30], "truncated"),
     ("Packages.gz", b"no", "Cannot read"),
     ("Packages", packages_file(4).encode(), "fewer than 2 have 100"),
     ("Packages.lz4", b"", "packed as .lz4.*apt-helper"),

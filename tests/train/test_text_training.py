@@ -1,4 +1,4 @@
-"""Training language models: the loop of pictures, on texts; and what a bad run gets."""
+"""Training of language models: the shared loop on texts, and errors of bad runs."""
 
 import functools
 import json
@@ -241,7 +241,7 @@ def test_the_linear_schedule_is_that_of_transformers():
     (("data.train_split=nothing",), "folder with nothing.csv"),
     (("data.augment.mixup=0.2",), "is for pictures"),
     (("model.name=resnet_tiny",), "field of 'resnet_tiny'"),
-    (("watch.explain_every=2",), "draws pictures"),
+    (("watch.explain_every=2",), "explains pictures"),
     (("objective.name=causal_lm", "model.name=bert_tiny"), "does not fit a TextEncoder"),
   ],
   ids=lambda value: value[0] if isinstance(value, tuple) else "",

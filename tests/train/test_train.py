@@ -1,4 +1,4 @@
-"""Training: one step on any mesh, runs that resume, and what a bad run gets."""
+"""Training: one step on any mesh, resumed runs, and errors of bad runs."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""Pictures without labels: files and shards, split by name, read at random."""
+"""Unlabelled pictures: files and shards, splits by name, random access."""
 
 import io
 import pickle
@@ -90,7 +90,7 @@ def test_bad_folders_are_refused(folder, tmp_path):
 def test_broken_and_compressed_shards_are_refused(folder):
   whole = (folder / "00000.tar").read_bytes()
   (folder / "00000.tar").write_bytes(whole[: 512 + 20])
-  with pytest.raises(InputError, match=r"00000\.tar' is not a whole tar file"):
+  with pytest.raises(InputError, match=r"00000\.tar' is not a complete tar file"):
     unlabelled.read_unlabelled(folder, held_out=0.1)
   (folder / "00000.tar").unlink()
   shard(folder / "00002.tar.gz", {"a.png": picture(1)}, "w:gz")

@@ -1,4 +1,4 @@
-"""What a run shows of itself."""
+"""Monitoring of a run: figures, profiles and progress."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Explanations of image-text similarity: complete, in closed form, and from few passes."""
+"""Explanations of image-text similarity: completeness, closed forms, number of passes."""
 
 from flax import linen as nn
 import jax
@@ -124,7 +124,7 @@ def test_texts_are_read_by_their_tower(tmp_path):
   ex = bcos_jax.explain_text(model, variables, IMAGES[:1], prompts, reader=reader)
   same = bcos_jax.explain_text(model, variables, IMAGES[:1], reader.features(prompts))
   assert np.array_equal(ex.contributions, same.contributions)
-  with pytest.raises(InputError, match="no reader for them"):
+  with pytest.raises(InputError, match="no reader is given"):
     bcos_jax.explain_text(model, variables, IMAGES, prompts)
 
 

@@ -1,4 +1,4 @@
-"""How a training picture varies from epoch to epoch.
+"""Augmentation of training pictures.
 
 An augmentation has two halves: `prepare`, which is the same every time and may be kept in memory,
 and the call, which is not.
@@ -198,7 +198,7 @@ def from_config(config: Any, preprocess: Preprocess) -> Augmentation:
 def _refuse_unused(config: Any) -> None:
   if config.policy != "none" or config.erase:
     raise InputError(
-      f"data.augment.crop={config.crop!r} goes with no policy and no erasing, got "
+      f"data.augment.crop={config.crop!r} cannot be combined with a policy or erasing, got "
       f"{config.policy!r} and {config.erase}.",
       "Set --config.data.augment.crop=random_resized.",
     )

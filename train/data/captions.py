@@ -1,4 +1,4 @@
-"""Captions of ShapeScenes: what a scene shows, in words, as people would write below a picture.
+"""Captions of ShapeScenes, generated from the scenes.
 
 The data set has names and masks of its objects; colours are those that the pixels have. How much a
 caption tells differs: the object of the class always, its colour, the ground and what else there
@@ -70,7 +70,7 @@ def captions(
     record = dataset.source[index]
     if "objects" not in record or "mask" not in record:
       raise InputError(
-        f"{dataset.name} has no named objects and masks, which captions are written from.",
+        f"{dataset.name} has no named objects and masks, from which captions are generated.",
         "Set --config.data.name=shape_scenes.",
       )
     names, paints, ground = _seen(record)

@@ -1,4 +1,4 @@
-"""Handwritten digits as a TFDS dataset: real data that comes with scikit-learn, no download.
+"""Handwritten digits as a TFDS dataset, from scikit-learn, without a download.
 
 1797 gray images of 8 x 8 pixels (UCI Optical Recognition of Handwritten Digits, test part).
 Each is stored as PNG bytes, its 17 gray levels 0..16 spread over 0..255.

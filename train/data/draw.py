@@ -1,4 +1,4 @@
-"""Draws a folder of pictures to try a fine-tuning on; see `shapes.write`.
+"""A command that draws a folder of example pictures for fine-tuning; see `shapes.write`.
 
 python -m bcos_jax.train.data.draw shapes
 python -m bcos_jax.train.data.draw several --several

@@ -1,4 +1,4 @@
-"""One's own pictures as a data set: a folder per class, or a table of file names and labels.
+"""Picture folders as a data set: a folder per class, or a table of files and labels.
 
 Which pictures are held out depends on their names alone, so it is the same on every machine and
 process, whatever the order in which a file system lists them.
@@ -42,7 +42,7 @@ class Pictures:
     train: Names of the training pictures, relative to the folder, sorted.
     held_out: Those of the pictures to evaluate on.
     labels: By name: the numbers of its classes.
-    ignored: Number of files that are no pictures.
+    ignored: Number of files that are not pictures.
   """
 
   folder: pathlib.Path
@@ -67,7 +67,7 @@ class Pictures:
 
 
 class Files(Sequence):
-  """Picture files, read when they are asked for: {"image": bytes, "label", "name"}."""
+  """Picture files, read on demand: {"image": bytes, "label", "name"}."""
 
   def __init__(self, folder: pathlib.Path, names: Sequence[str], labels: np.ndarray):
     """Takes names relative to the folder, and their labels: int [N], or uint8 [N, C]."""
@@ -88,11 +88,11 @@ class Files(Sequence):
 def read_folder(
   folder: str | os.PathLike, *, labels: str | os.PathLike = "", held_out: float = 0.2
 ) -> Pictures:
-  """Looks through a folder of pictures, without opening them.
+  """Scans a folder of pictures, without opening them.
 
   Without `labels`, the folder holds one folder per class, or `train` and one of `val`,
-  `validation`, `valid` and `test`, with one folder per class each. Pictures may lie deeper. Hidden
-  files and links to nowhere are passed over; other files that are no pictures are counted.
+  `validation`, `valid` and `test`, with one folder per class each. Subfolders are allowed. Hidden
+  files and broken links are skipped; other files that are not pictures are counted.
 
   Args:
     folder: The folder.
@@ -148,7 +148,8 @@ def checked_folder(folder: str | os.PathLike, held_out: float) -> pathlib.Path:
     raise InputError(f"No folder {str(folder)!r}.", "Set --config.data.folder to your pictures.")
   if not 0 < held_out < 1:
     raise InputError(
-      f"data.held_out={held_out}; expected a share between 0 and 1.", "Use 0.2 for one in five."
+      f"data.held_out={held_out}; expected a share between 0 and 1.",
+      "Use 0.2 to hold out one picture in five.",
     )
   return folder
 
@@ -201,7 +202,7 @@ def class_weights(labels: np.ndarray, power: float) -> np.ndarray:
 
 def name_hash(name: str) -> bytes:
   """Returns eight bytes that depend on nothing but a picture's name."""
-  # Names may hold bytes that are no text; surrogateescape keeps them.
+  # Names may hold bytes that are not UTF-8; surrogateescape keeps them.
   return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
 
@@ -259,7 +260,7 @@ def _labels_by_folder(
   empty = _folders(folder, depth) - {"/".join(name.split("/")[: depth + 1]) for name in names}
   if empty:
     warnings.warn(
-      f"Left out, since they hold no pictures: the classes {_some(sorted(empty))}.", stacklevel=3
+      f"Skipped, as they hold no pictures: the classes {_some(sorted(empty))}.", stacklevel=3
     )
   return {name: (name.split("/")[depth],) for name in names}
 
@@ -288,18 +289,18 @@ def _check_split(
 ) -> None:
   for names, what in ((train, "train on"), (test, "evaluate on")):
     if not names:
-      raise InputError(f"There are no pictures to {what}.", "Add some: two per class will do.")
+      raise InputError(f"There are no pictures to {what}.", "Add some: two per class suffice.")
   trained, tested = ({label for name in part for label in labels[name]} for part in (train, test))
   unknown = [label_names[i] for i in sorted(tested - trained)]
   if unknown:
     raise InputError(
       f"Held out but not trained on are the classes {_some(unknown)}.",
-      "Add training pictures of them, or take their folders away.",
+      "Add training pictures of them, or remove their folders.",
     )
   if trained - tested:
     alone = [label_names[i] for i in sorted(trained - tested)]
     warnings.warn(
-      f"Trained on but not evaluated, for want of pictures, are the classes {_some(alone)}.",
+      f"Trained on but not evaluated, for lack of pictures, are the classes {_some(alone)}.",
       stacklevel=3,
     )
 

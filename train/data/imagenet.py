@@ -1,8 +1,8 @@
-"""ImageNet (ILSVRC 2012) from its official archives to array_record, without TensorFlow.
+"""Conversion of ImageNet's (ILSVRC 2012) archives to array_record, without TensorFlow.
 
 The result is what TFDS' own builder `imagenet2012` 5.1.0 makes and is read under that name: same
 features, keys, and bytes of every picture but 23. Of those, 22 CMYK files and one PNG file of the
-training set, that builder decodes and encodes anew (JPEG, quality 100) with TensorFlow; here PIL
+training set, that builder decodes and re-encodes (JPEG, quality 100) with TensorFlow; here PIL
 does. Both turn CMYK into RGB by products of (255 - c) and (255 - k); rounding differs by at most
 one level before the encoding.
 """
@@ -198,7 +198,7 @@ def _check_archive(path: pathlib.Path, size: int | None) -> None:
   if size is not None and found != size:
     raise InputError(
       f"{str(path)!r} has {found:,} bytes, the official archive {size:,}.",
-      "Download it again, or take it as it is with --any_size.",
+      "Download it again, or accept it with --any_size.",
     )
   with path.open("rb") as file:
     file.seek(max(found - 2 * _BLOCK, 0))
@@ -208,7 +208,7 @@ def _check_archive(path: pathlib.Path, size: int | None) -> None:
 
 def _broken(path: pathlib.Path, what: str) -> InputError:
   return InputError(
-    f"{str(path)!r} is truncated or another archive: it has {what}.", "Download it again."
+    f"{str(path)!r} is truncated or a different archive: it has {what}.", "Download it again."
   )
 
 
@@ -218,7 +218,7 @@ def _check_there(folder: pathlib.Path, splits: Sequence[str]) -> None:
   if missing:
     raise InputError(
       f"{str(folder)!r} was prepared without {', '.join(missing)}.",
-      "Take that folder away, or choose another --data_dir.",
+      "Remove that folder, or choose another --data_dir.",
     )
 
 
@@ -231,7 +231,7 @@ def _check_space(root: pathlib.Path, size: int) -> None:
 def _too_full(root: pathlib.Path, what: str) -> InputError:
   return InputError(
     f"The disk of {str(root)!r} is too full: {what}.",
-    "Choose --data_dir on a larger disk; half of the space is free again in the end.",
+    "Choose --data_dir on a larger disk; half of the space is freed at the end.",
   )
 
 

@@ -1,4 +1,4 @@
-"""Mixup and cutmix: batches of blends, with soft labels.
+"""Mixup and cutmix: blended batches with soft labels.
 
 As in B-cos v2's recipes: the partner of each example is the one before it in the batch, and one
 weight is drawn for the whole batch.

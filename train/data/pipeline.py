@@ -1,4 +1,4 @@
-"""From encoded examples to batches of arrays, in an order that is a pure function of the step.
+"""The input pipeline: batches whose order is a pure function of the step.
 
 The i-th training example of a run depends on the seed and on i alone, so a run resumes by
 starting at i = step * batch_size, on any number of processes.
@@ -27,7 +27,7 @@ Example = dict[str, Any]
 _MOST_DAMAGED_IN_A_ROW = 100
 _REPEATED_MULTIPLE = 256
 
-# Grain's worker processes read absl flags and die if nobody parsed them; programs with another
+# Grain's worker processes read absl flags and fail if they are not parsed; programs with another
 # command line never do.
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()
@@ -84,13 +84,13 @@ class Examples:
         if not self.skip_damaged:
           raise
         # Python shows a warning once per place, so one line however many are damaged.
-        warnings.warn(f"{error.cause} Skipped, like any other.", stacklevel=2)
+        warnings.warn(f"{error.cause} It and any further ones are skipped.", stacklevel=2)
       else:
         return example | {"damaged": np.int32(attempt > 0)}
     raise InputError(
       f"{_MOST_DAMAGED_IN_A_ROW} examples of {self.dataset.name} in a row, from {index} on, cannot "
       "be read.",
-      "Prepare the data set anew.",
+      "Prepare the data set again.",
     )
 
   def _decode(self, index: int) -> Example:
@@ -102,13 +102,13 @@ class Examples:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
       if isinstance(error, OSError) and error.errno is not None:  # PIL's own have none.
         raise RunError(
-          f"Example {index}{name} of {self.dataset.name} is out of reach: {error}.",
-          "See that the data are where they were when the run began, then run the same command to "
-          "go on.",
+          f"Example {index}{name} of {self.dataset.name} cannot be accessed: {error}.",
+          "Restore the data to where they were at the start, then run the same command to "
+          "continue.",
         ) from error
       raise InputError(
         f"Example {index}{name} of {self.dataset.name} is not a picture that can be read: {error}.",
-        "Prepare the data set anew, or leave such examples out with --config.data.damaged=skip.",
+        "Prepare the data set again, or skip such examples with --config.data.damaged=skip.",
       ) from error
     kind = np.float32 if self.dataset.multi_label else np.int32
     extras = {key: array[index] for key, array in self.extras.items()}
@@ -287,7 +287,7 @@ def eval_batches(
 
   def load(index: int) -> Example:
     example = examples[index] if index < count else blank
-    # A damaged example counts for nothing, and neither does the one in its place.
+    # A damaged example has weight 0, and so has its substitute.
     return example | {"mask": np.float32(index < count and not example["damaged"])}
 
   ds = grain.MapDataset.range(-(-count // batch_size) * batch_size).map(load)

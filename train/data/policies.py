@@ -1,4 +1,4 @@
-"""Random chains of photographic changes: RandAugment and TrivialAugmentWide, as in torchvision.
+"""Augmentation policies: RandAugment and TrivialAugmentWide, as in torchvision.
 
 Each operation takes an upright 8-bit PIL picture and a strength, and returns a picture of the same
 size and mode. Where pixels come from outside the picture, black comes in.

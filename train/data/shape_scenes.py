@@ -1,4 +1,4 @@
-"""ShapeScenes as a TFDS dataset: drawn on first use, with the box and mask of every object."""
+"""ShapeScenes as a TFDS dataset with boxes and masks of objects; created on first use."""
 
 from __future__ import annotations
 

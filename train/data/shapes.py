@@ -1,8 +1,8 @@
-"""ShapeScenes: coloured, textured shapes and glyphs on textured ground, with boxes and masks.
+"""ShapeScenes: textured shapes and glyphs on textured ground, with boxes and masks.
 
 A scene is a pure function of seed, number and side, drawn with NumPy alone. It shows one object
 of a class (or several, of different classes) and distractors: objects of no class in the same
-colours and textures, so that only form tells the class and only a class's form lies in its mask.
+colours and textures, so that only the shape determines the class and only its shape is in its mask.
 
 As a data set, see `shape_scenes`; as a folder of pictures to try things with:
 
@@ -49,7 +49,7 @@ class Scene:
 
   Attributes:
     image: uint8 [side, side, 3].
-    objects: Of classes first, in the order asked for, then distractors.
+    objects: Of classes first, in the requested order, then distractors.
     mask: uint8 [side, side]: 0 for the ground, k for the visible pixels of the k-th object,
       counted from 1.
   """
@@ -76,7 +76,7 @@ def scene(
     side: Of the picture, in pixels, at least 16.
     distractors: Most of them; there are fewer where there is no room.
     radius: Largest radius of an object as a share of the side; None for 0.33, less if several
-      objects are asked for.
+      objects are requested.
     colors: Red, green and blue in [0, 1] of the first objects; others have colours at random.
 
   Raises:
@@ -86,7 +86,7 @@ def scene(
     raise InputError(
       f"A scene of classes {list(labels)} and {side} pixels, expected classes in 0 to "
       f"{len(CLASSES) - 1} and at least 16 pixels.",
-      "Give e.g. labels=[0], side=64.",
+      "For example: labels=[0], side=64.",
     )
   rng = np.random.default_rng(seed)
   radius = radius or 0.33 / len(labels) ** 0.3
@@ -126,7 +126,9 @@ def _places(rng, count: int, needed: int, radius: float) -> list[tuple[float, fl
         break
     if len(places) >= needed:
       return places
-  raise InputError(f"No room for {needed} objects.", "Ask for fewer, or a smaller radius.")
+  raise InputError(
+    f"{needed} objects do not fit into the scene.", "Request fewer, or a smaller radius."
+  )
 
 
 def _cover(rng, name: str, place, rows, columns, side: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Data sets by name, as random access to encoded examples."""
+"""Data sets by name, with random access to encoded examples."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ def open_builder(
   base, _, variant = name.partition("/")
   if not re.fullmatch(r"[a-zA-Z]\w*(:\d\S*)?", base):
     raise InputError(
-      f"There is no file or folder {name!r}, and it is no name of a data set.",
-      "Give a file that is there, or a TFDS name such as imdb_reviews.",
+      f"There is no file or folder {name!r}, and it is not the name of a data set.",
+      "Use an existing file, or a TFDS name such as imdb_reviews.",
     )
   if base not in own:
     return _found(name, data_dir, own)
@@ -124,7 +124,7 @@ def open_split(
 
 
 def with_label_noise(dataset: Dataset, share: float, seed: int) -> Dataset:
-  """Returns a data set with a share of its labels drawn anew, each class as likely as another.
+  """Returns a data set with a share of its labels redrawn, all classes equally likely.
 
   A network that is trained on random labels is what the explanations of a trained one are checked
   against (arXiv 1810.03292, section 5).

@@ -1,4 +1,4 @@
-"""What a recipe trains on and what it evaluates on."""
+"""The training and evaluation splits of a recipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def open_splits(data: Any) -> tuple[Dataset, Dataset]:
   """
   if data.labels and (data.unlabelled or not data.folder):
     raise InputError(
-      f"data.labels={data.labels!r} goes with a folder of pictures that have labels.",
+      f"data.labels={data.labels!r} requires a folder of labelled pictures.",
       "Set --config.data.folder and --config.data.unlabelled=False.",
     )
   if data.folder and data.unlabelled:

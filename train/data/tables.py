@@ -1,4 +1,4 @@
-"""Tables of labels: file name, one label or several."""
+"""Label tables: file name, one label or several."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read_table(
   if bare and not several:
     raise InputError(
       f"{os.fspath(table)!r} gives no label in line {lines[bare[0]]} ({bare[0]!r}).",
-      "Give it one, or leave the line out.",
+      "Add one, or remove the line.",
     )
   return labels, several
 
@@ -74,7 +74,7 @@ def _find(table: str | os.PathLike, folder: pathlib.Path) -> pathlib.Path:
 def _rows(path: pathlib.Path) -> list[tuple[int, tuple[str, str]]]:
   """Returns (line number, (file name, labels)) of every line that is not empty."""
   try:
-    # Excel writes a mark at the beginning, which utf-8-sig takes away.
+    # Excel writes a byte order mark at the beginning, which utf-8-sig removes.
     with path.open(encoding="utf-8-sig", newline="") as file:
       delimiter = "\t" if "\t" in file.readline() else ","
       file.seek(0)

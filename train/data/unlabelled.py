@@ -1,7 +1,7 @@
-"""Pictures without labels: files below a folder, and those in WebDataset shards (tar files).
+"""Unlabelled pictures: files in a folder tree, and WebDataset shards (tar files).
 
 A shard is indexed once, by its headers, and its pictures are read at random, without unpacking.
-Captions and other members beside the pictures are passed over. Which pictures are held out depends
+Captions and other members beside the pictures are skipped. Which pictures are held out depends
 on their names alone, so it is the same on every machine and process.
 """
 
@@ -24,7 +24,7 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 class Unlabelled(Sequence):
-  """Pictures as pieces of files, read when they are asked for: {"image", "label": 0, "name"}."""
+  """Pictures as byte ranges of files, read on demand: {"image", "label": 0, "name"}."""
 
   def __init__(self, paths: Sequence[str], where: np.ndarray):
     """Takes files, and for each picture int64 [N, 3]: number of its file, offset and size."""
@@ -48,7 +48,7 @@ class Unlabelled(Sequence):
 
 
 def read_unlabelled(folder: str | os.PathLike, *, held_out: float) -> tuple[Dataset, Dataset]:
-  """Looks through a folder of pictures and shards, without opening the pictures.
+  """Scans a folder of pictures and shards, without opening the pictures.
 
   Args:
     folder: Pictures and uncompressed tar files may lie at any depth.
@@ -93,7 +93,7 @@ def _files(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[tuple[str,
     if name.endswith(_COMPRESSED):
       raise InputError(
         f"{str(folder / name)!r} is compressed; shards are read at random.",
-        "Decompress it to a .tar file, which is hardly larger, or move it away.",
+        "Decompress it to a .tar file, which is hardly larger, or move it elsewhere.",
       )
     if name.endswith(".tar"):
       yield folder / name, list(_members(folder, name))
@@ -108,5 +108,5 @@ def _members(folder: pathlib.Path, shard: str) -> Iterator[tuple[str, int, int]]
           yield f"{shard}/{member.name}", member.offset_data, member.size
   except (tarfile.TarError, EOFError) as error:
     raise InputError(
-      f"{str(folder / shard)!r} is not a whole tar file: {error}.", "Fetch it again."
+      f"{str(folder / shard)!r} is not a complete tar file: {error}.", "Download it again."
     ) from error

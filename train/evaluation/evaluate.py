@@ -1,4 +1,4 @@
-"""Evaluation that counts every example exactly once, on any number of devices."""
+"""Evaluation on any number of devices that counts every example exactly once."""
 
 from __future__ import annotations
 

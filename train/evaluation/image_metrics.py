@@ -1,4 +1,4 @@
-"""The metrics of explanations on a data set, by name: what `bcos-jax evaluate` prints."""
+"""Explanation metrics on a data set, by name, as printed by `bcos-jax evaluate`."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def measure(
   if examples.dataset.multi_label:
     raise InputError(
       f"Pictures of {examples.dataset.name} may have several labels, expected one each.",
-      "Explanations are measured of a picture's one class.",
+      "Use a data set with one label per picture.",
     )
   names = [name for name in choices.names if name != "accuracy"]
   explainer = metrics.attribute_with(bundle.model, bundle.variables)
@@ -124,7 +124,7 @@ def _play(
 
 
 class _Pictures(Sequence):
-  """The pictures of examples, each read when it is asked for."""
+  """The pictures of examples, each read on demand."""
 
   def __init__(self, examples: pipeline.Examples):
     self._examples = examples
@@ -154,7 +154,7 @@ def regions(preprocess: Preprocess, dataset: Dataset, rows: Sequence[int]) -> np
     if "mask" not in record:
       raise InputError(
         f"{dataset.name} has no masks of its objects, which energy_pointing needs.",
-        "Use shape_scenes, or leave energy_pointing out.",
+        "Use shape_scenes, or omit energy_pointing.",
       )
     marked = np.asarray(Image.open(io.BytesIO(record["mask"]))) == 1
     found.append(cut(Image.fromarray(np.uint8(marked) * 255))[..., 0] > 0.5)

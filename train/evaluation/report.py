@@ -1,4 +1,4 @@
-"""An evaluation as one HTML file: the measures, their curves, and explained predictions."""
+"""HTML reports of evaluations: metrics, curves, and explained predictions."""
 
 from __future__ import annotations
 

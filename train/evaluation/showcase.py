@@ -1,4 +1,4 @@
-"""Which predictions a report shows and explains: some that are wrong, some that are right."""
+"""Selection of the predictions that a report explains: some wrong, some right."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Network(Protocol):
 
 
 class Predicted(NamedTuple):
-  """What a network says of the N examples of a data set.
+  """Predictions of a network for the N examples of a data set.
 
   Attributes:
     probabilities: [N, C].
@@ -69,7 +69,7 @@ def predict(
 def choose(predicted: Predicted) -> tuple[Chosen, Chosen]:
   """Returns (picture, class to explain) of wrong and of right predictions.
 
-  The wrong ones are the surest, each with the class that it is most wrong about. The right ones
+  The wrong ones are the most confident, each with its highest-scoring wrong class. The right ones
   are of as many classes as there are.
   """
   probabilities, labels, readable = predicted

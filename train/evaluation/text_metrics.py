@@ -1,4 +1,4 @@
-"""The metrics of classified texts, by name: what `bcos-jax evaluate` prints of language models."""
+"""Metrics of text classifiers, by name, as printed by `bcos-jax evaluate`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class TextChoices:
 
 
 class MeasuredTexts:
-  """A network on a data set: predictions are made once, explanations when they are asked for.
+  """A network on a data set: predictions are made once, explanations on demand.
 
   Attributes:
     reader: The network.
@@ -82,7 +82,7 @@ class MeasuredTexts:
 
     Raises:
       InputError: A network that classifies no texts, or other classes than those of the texts;
-        texts that cannot be read; texts without rationales, if these are asked for.
+        texts that cannot be read; texts without rationales, if these are requested.
     """
     if isinstance(reader.model, TextDecoder) or reader.model.task != "classify":
       raise InputError(
@@ -94,8 +94,8 @@ class MeasuredTexts:
     check_classes(reader.model, dataset.label_names, dataset.name)
     if "rationales" in choices.names and dataset.spans is None:
       raise InputError(
-        f"{dataset.name} does not say which words decide, which rationales needs.",
-        "Use reviews, or JSON lines with spans, or leave rationales out.",
+        f"{dataset.name} does not mark the deciding words, which rationales needs.",
+        "Use reviews, or JSON lines with spans, or omit rationales.",
       )
     self.reader, self.dataset, self.choices = reader, dataset, choices
     batch = reader.read(dataset.texts)
@@ -109,7 +109,7 @@ class MeasuredTexts:
     return float(np.mean(self.logits.argmax(axis=-1) == self.dataset.labels))
 
   def measure(self) -> Iterator[tuple[str, TextScores]]:
-    """Measures explanations: of the labelled classes, or of those that the measure asks for.
+    """Measures explanations: of the labelled classes, or of those that the metric requires.
 
     Yields:
       Each name and what was measured; its `summary()` has it as plain numbers.

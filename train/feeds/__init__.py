@@ -1,4 +1,4 @@
-"""What a run is trained and evaluated on, behind one face: pictures or texts."""
+"""Feeds: training and evaluation data of a run, pictures or texts, behind one interface."""
 
 from __future__ import annotations
 

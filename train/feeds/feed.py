@@ -1,4 +1,4 @@
-"""What the loop knows of its data: batches by step, names, and what the bundle keeps of them."""
+"""The interface of feeds: batches by step, class names, and metadata for the bundle."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Feed(abc.ABC):
       InputError: Such examples are not drawn while a run goes on.
     """
     raise InputError(
-      f"watch.explain_every={every} draws pictures, the network reads {self.unit}.",
+      f"watch.explain_every={every} explains pictures, but the network reads {self.unit}.",
       "Set --config.watch.explain_every=0, and explain the bundle: bcos-jax explain.",
     )
 

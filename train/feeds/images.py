@@ -1,4 +1,4 @@
-"""Pictures with labels, cropped and augmented."""
+"""The feed of labelled pictures, cropped and augmented."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts as token ids, with labels, hidden tokens or next tokens, as the objective asks."""
+"""The feed of texts: token ids with labels, masked tokens or next tokens."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Texts(Feed):
     examples = TextExamples(dataset, self._tokenizer, length=length, truncate=truncate)
     if examples.truncated and not jax.process_index():
       count = f"{examples.truncated} of {len(dataset)} texts of {dataset.name}"
-      print(f"{count} were cut to {length} tokens", flush=True)
+      print(f"{count} were truncated to {length} tokens", flush=True)
     return examples
 
   def _changing(self, model: nn.Module) -> Any:
@@ -140,4 +140,4 @@ def _check(config: ConfigDict) -> None:
     ("finetune", config.finetune),
   ):
     if value:
-      raise InputError(f"{name}={value!r} is for pictures, the network reads texts.", "Leave it.")
+      raise InputError(f"{name}={value!r} is for pictures, the network reads texts.", "Omit it.")

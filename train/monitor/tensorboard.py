@@ -1,4 +1,4 @@
-"""TensorBoard events."""
+"""A writer of TensorBoard event files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run shows of itself while it runs: explanations, a profile, how well it uses a chip."""
+"""Monitoring of a run: figures of explanations, a profile, and utilisation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics to the console, to JSON lines and to TensorBoard, without making the device wait."""
+"""Writers of training metrics: console, JSON lines and TensorBoard, without blocking."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class MetricWriter:
       unit: What a batch is made of.
 
     Raises:
-      InputError: Weights & Biases is asked for but not installed.
+      InputError: Weights & Biases is requested but not installed.
     """
     self._may_skip, self._skipped, self._skipped_in_a_row = may_skip, 0, 0
     self._first = jax.process_index() == 0
@@ -123,7 +123,7 @@ class MetricWriter:
       unit="step",
       dynamic_ncols=True,
       disable=not (progress and self._first),
-      # A log file wants a line now and then, not a moving bar.
+      # A log file gets a line at intervals, not a progress bar.
       mininterval=0.5 if sys.stderr.isatty() else 30,
     )
     if self._first:
@@ -157,7 +157,7 @@ class MetricWriter:
     self.catch_up()
     self._write(step, {f"eval/{name}": value for name, value in metrics.items()})
     self._show({label: f"{metrics[name]:.3f}" for label, name in EVAL_SHOWN if name in metrics})
-    self._window_start = time.perf_counter()  # Evaluation is no training time.
+    self._window_start = time.perf_counter()  # Evaluation does not count as training time.
 
   def close(self) -> None:
     """Writes what is pending and closes the files."""

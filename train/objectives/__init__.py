@@ -1,4 +1,4 @@
-"""What training minimises: labels, captions, tokens of texts, or what a frozen teacher sees."""
+"""Training objectives: labels, captions, tokens of texts, or a frozen teacher's features."""
 
 from .alignment import Alignment as Alignment
 from .choice import from_config as from_config

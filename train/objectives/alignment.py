@@ -1,4 +1,4 @@
-"""Learning a teacher's features without labels: cosines of tokens at some depths, and of the pool.
+"""Label-free alignment with a teacher: cosines of tokens at several depths, and pooled.
 
 Blocks are those of transformers and of ResNets, where the positions of a map are its tokens.
 
@@ -130,7 +130,7 @@ def _check_depths(model, depths: tuple[int, ...], role: str) -> None:
   if wrong:
     raise InputError(
       f"objective.depths names the blocks {wrong}, the {role} {type(model).__name__} has {blocks}.",
-      "Name blocks from 1 on, or set --config.objective.depths= to compare pooled features only.",
+      "Number blocks from 1, or set --config.objective.depths= to compare pooled features only.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The objective that a recipe names."""
+"""Selection and checks of the objective that a recipe names."""
 
 from __future__ import annotations
 
@@ -79,9 +79,8 @@ def from_config(
 def _check_no_teacher(config: ConfigDict) -> None:
   if config.objective.teacher:
     raise InputError(
-      f"objective.teacher={config.objective.teacher!r} is not asked for by "
-      f"{config.objective.name!r}.",
-      "Set --config.objective.name=align or clip, or leave out the teacher.",
+      f"objective.teacher={config.objective.teacher!r} is not used by {config.objective.name!r}.",
+      "Set --config.objective.name=align or clip, or omit the teacher.",
     )
 
 
@@ -107,13 +106,13 @@ def _pairs(config: ConfigDict, model: nn.Module) -> Pairs:
     raise InputError(
       f"objective.teacher={options.teacher!r}, objective.captions={options.captions}: pairs have "
       "no teacher, and at least one caption for each picture.",
-      "Leave the teacher out, and set e.g. --config.objective.captions=8.",
+      "Omit the teacher and set, for example, --config.objective.captions=8.",
     )
   fields = {"vocab_size": len(words) + 3, **config.text.to_dict()}
   name, family = fields.pop("name"), StandardOps(dtype=model.ops.dtype)
   if not isinstance(bcos_jax.create(name, ops=family), TextTransformer):
     raise InputError(
-      f"text.name={name!r} reads no text.", "Set e.g. --config.text.name=clip_text_test."
+      f"text.name={name!r} reads no text.", "For example, set --config.text.name=clip_text_test."
     )
   text = bcos_jax.create(name, ops=family, **fields)
   tokenizer = word_tokenizer(words, text.context_length)
@@ -170,7 +169,7 @@ def _check_pictures(config: ConfigDict, teacher: Preprocess) -> None:
   ):
     if own != other:
       raise InputError(
-        f"{key}={own!r}, but the teacher {config.objective.teacher!r} was given {other!r}.",
+        f"{key}={own!r}, but the teacher {config.objective.teacher!r} uses {other!r}.",
         f"Set --config.{key}={other}; if the student's pictures have another size than the "
         "teacher's, set --config.objective.teacher_size.",
       )

@@ -1,4 +1,4 @@
-"""B-cosified CLIP: each picture's embedding finds the teacher's of the same picture in the batch.
+"""The objective of B-cosified CLIP: contrastive matching of the teacher's embeddings.
 
 The published recipe (arXiv 2411.00715, section 5): the teacher's image embeddings stand where
 SigLIP's loss has texts; scale 10 and bias -10 are constants.

@@ -1,4 +1,4 @@
-"""What a step minimises, as a value: which networks, how they are compared, what is measured."""
+"""The type of an objective: its networks, its loss and its metrics."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Objective(abc.ABC):
 
   @property
   def extras(self) -> Mapping[str, jax.ShapeDtypeStruct]:
-    """What a step needs of each example beside picture and label; {} for nothing."""
+    """The data of each example that a step needs besides picture and label; {} for none."""
     return {}
 
   def extras_of(self, dataset: Dataset) -> dict[str, np.ndarray]:
@@ -75,7 +75,7 @@ class Objective(abc.ABC):
     return {}
 
   def save(self, folder: pathlib.Path, params: PyTree) -> None:
-    """Writes what else was learned beside the network, into a folder of the run; mostly nothing.
+    """Writes what was learned besides the network into a folder of the run; usually nothing.
 
     Args:
       folder: Where to.
@@ -96,7 +96,7 @@ class Objective(abc.ABC):
     return batch["mask"] > 0
 
   def apply_evaluating(self, variables: PyTree, batch: Batch) -> jax.Array:
-    """Applies the network as it is used."""
+    """Applies the network in evaluation mode."""
     given, named = self.inputs(batch)
     return self.model.apply(variables, *given, train=False, **named)
 

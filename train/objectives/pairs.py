@@ -1,4 +1,4 @@
-"""An image tower and a text tower learn from captions which picture belongs to which text (CLIP).
+"""The objective of CLIP: an image tower and a text tower learn to match captions.
 
 The network of the run is the image tower. The text tower is the objective's own: its parameters
 are learned beside the network's, and are written as a bundle beside it.

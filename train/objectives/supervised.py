@@ -1,4 +1,4 @@
-"""Learning labels."""
+"""The objective of supervised training with labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frozen network that a student learns from, and what of it is looked at."""
+"""Frozen teacher networks, and the features of theirs that students learn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning from texts: their labels, their hidden tokens, or the token after each."""
+"""Objectives of language models: labels, masked tokens, or next tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .supervised import Supervised
 
 
 class _Reading(Objective):
-  """An objective whose network takes token ids and the mask of what is no padding."""
+  """An objective whose network takes token ids and the mask of non-padding tokens."""
 
   def inputs(self, batch):
     return (batch["ids"],), {"mask": batch["mask"]}

@@ -1,7 +1,7 @@
-"""Files of features: a folder per split, moved into place whole.
+"""Feature files: one folder per split, written atomically.
 
-A folder holds `values.npy`, `labels.npy`, `examples.npy`, and `about.json` that says what they are
-of. One that is there is complete, one that was interrupted never comes to be.
+A folder holds `values.npy`, `labels.npy`, `examples.npy`, and `about.json`, their origin.
+An existing folder is complete: interrupted writes leave none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def write(place: pathlib.Path, about: Mapping[str, Any], rows: Iterator[Rows]) -
 
   Args:
     place: The folder; not there yet.
-    about: Plain values that say what the features are of.
+    about: Plain values that describe the origin of the features.
     rows: Batches.
 
   Raises:
@@ -58,7 +58,7 @@ def write(place: pathlib.Path, about: Mapping[str, Any], rows: Iterator[Rows]) -
   except OSError as error:
     raise InputError(
       f"Cannot write features to {str(place)!r}: {error.strerror or error}.",
-      "Choose a folder that you may write to, on a disk with space.",
+      "Choose a writable folder on a disk with free space.",
     ) from error
 
 
@@ -106,5 +106,5 @@ def read(place: pathlib.Path, about: Mapping[str, Any]) -> dict[str, np.ndarray]
 def _no_features(place: pathlib.Path, why: str) -> InputError:
   return InputError(
     f"{str(place)!r} holds no features that can be read: {' '.join(why.split())}.",
-    "Delete the folder to compute them anew, or give another one.",
+    "Delete the folder to recompute them, or choose another one.",
   )

@@ -1,4 +1,4 @@
-"""Features of a data set by a frozen network: computed once, on any number of devices, and kept."""
+"""Cached features of a data set by a frozen network, computed on any number of devices."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Features:
 def headless(model: nn.Module, variables: Any) -> tuple[nn.Module, Any]:
   """Returns the network that computes the features, and its part of the variables.
 
-  Features are what a head behind the pooling reads. So a network of `head_first` order is taken
-  in `pool_first` order: where a norm or a map lies between the last block and the head (ConvNeXt,
+  Features are the input of a head after the pooling. So a network of `head_first` order is taken
+  in `pool_first` order: where a norm or a map is between the last block and the head (ConvNeXt,
   SimpleViT, VGG), it is applied to the mean.
 
   Args:
@@ -76,7 +76,7 @@ def headless(model: nn.Module, variables: Any) -> tuple[nn.Module, Any]:
     variables: Its variables; leaves are shared, those of the head left out.
 
   Raises:
-    InputError: The network reads no images, or what it returns is no vector per image, or the
+    InputError: The network reads no images, or does not return one vector per image, or the
       variables are not its own.
   """
   encoding = getattr(model.ops, "encoding", None)
@@ -96,7 +96,7 @@ def headless(model: nn.Module, variables: Any) -> tuple[nn.Module, Any]:
   if wrong:
     raise InputError(
       f"The variables do not fit {models.describe(model)[0]}: {wrong[:5]}.",
-      "Give the variables of this very network.",
+      "Pass the variables of this network.",
     )
   variables = traverse_util.unflatten_dict({path: given[path] for path in wanted}, sep="/")
   shape = jax.eval_shape(model.apply, variables, model.input_spec).shape
@@ -215,7 +215,7 @@ def _check_finite(values: np.ndarray, examples: np.ndarray, name: str) -> None:
   if len(bad):
     raise InputError(
       f"The features of example {examples[bad[0]]} of {name} are not finite.",
-      "Look for NaN in the network's weights, or give it float32: ops.dtype=None.",
+      "Look for NaN in the network's weights, or use float32: ops.dtype=None.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Heads of probes: what is trained on frozen features, and how it joins the network again."""
+"""Probe heads: training on frozen features, and merging into the network."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def joined_model(model: nn.Module, num_classes: int, head: Head) -> nn.Module:
   if len(head.maps) > 1 or head.normalise:
     missing = "a second map" if len(head.maps) > 1 else "a scaling to unit length"
     raise InputError(
-      f"The probe has {missing} before the classifier, {name} has not.",
+      f"The probe has {missing} before the classifier, which {name} lacks.",
       "Train a probe of one map on features as they are: head linear or bcos, no normalise.",
     )
   linear = _is_linear(_own(model, num_classes))
@@ -167,7 +167,7 @@ def join(
 
 
 def _with_classes(model: nn.Module, num_classes: int, **logits: float) -> nn.Module:
-  """Returns the network with a head behind its pooling; `logits` are fields of B-cos families."""
+  """Returns the network with a head after its pooling; `logits` are fields of B-cos families."""
   family = model.ops
   if isinstance(family, ops.BcosOps):
     orders = {"head_order": "pool_first", "token_head_order": "pool_first"}

@@ -1,4 +1,4 @@
-"""Classification by the nearest neighbours among the features of a training set.
+"""k-nearest-neighbour classification on the features of a training set.
 
 As in ALOE's evaluation, which calls scikit-learn: 20 neighbours, Euclidean distance of features as
 they are, one vote each.
@@ -59,7 +59,7 @@ def classify(
   metric: str = "euclidean",
   mesh: Mesh | None = None,
 ) -> Neighbours:
-  """Gives each example of `test` the class that most of its k neighbours in `train` have.
+  """Classifies each example of `test` by the majority of its k neighbours in `train`.
 
   Of classes with equally many votes the smaller number wins, as in scikit-learn. Of training
   examples at equal distance the earlier is the nearer one; scikit-learn's choice among them is
@@ -100,12 +100,12 @@ def check_k(k: int, count: int, metric: str) -> None:
   if not 1 <= k <= count:
     raise InputError(
       f"k={k} neighbours of {count} training examples; expected 1 to {count}.",
-      "Choose another k.",
+      "Choose a k in this range.",
     )
 
 
 def agreement(first: Neighbours, second: Neighbours) -> float:
-  """Returns the share of test examples for which two networks' neighbours say the same, in [0, 1].
+  """Returns the share of test examples for which two networks' neighbours agree, in [0, 1].
 
   Such as a teacher and its student.
 

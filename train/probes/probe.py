@@ -1,4 +1,4 @@
-"""Probes: a head trained on frozen features, at all learning rates of a sweep together.
+"""Linear probes: heads trained on frozen features, all learning rates of a sweep at once.
 
 As in ALOE's evaluation: AdamW, one cycle of the learning rate, 50 epochs of batches of 8192, rates
 0.01, 0.003 and 0.001. Unlike there, rate and epoch are chosen on examples held out of the training

@@ -1,4 +1,4 @@
-"""One head at many learning rates: one program, mapped over the rates, trains them all."""
+"""Learning-rate sweeps: one head trained at many rates by one mapped program."""
 
 from __future__ import annotations
 

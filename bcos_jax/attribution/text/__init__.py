@@ -1,4 +1,4 @@
-"""Post-hoc attributions of texts: what one would ask a conventional language model.
+"""Post-hoc attribution methods for conventional language models.
 
 All methods have one signature,
 
@@ -15,9 +15,9 @@ All methods have one signature,
     progress    Wraps the loop over batches, e.g. `tqdm.tqdm`.
 
 and return float32 scores [N, L] with one target per text, else [N, K, L]; exactly 0 on padding.
-Larger speaks for the target; which methods have negative values, and what scores sum to, each says
-itself. Methods that take tokens away leave special tokens in place and give them 0; with `words`
-they take whole words away.
+Larger values support the target; which methods have negative values, and what scores sum to, each
+documents. Methods that mask tokens leave special tokens in place and score them 0; with `words`
+they mask whole words.
 
 All raise InputError for what cannot be used, and where the task lacks a function that they call.
 """

@@ -1,4 +1,4 @@
-"""Attributions of texts that only look at attention weights; none depends on the target."""
+"""Attribution methods on texts that use attention weights only; none depends on the target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every method on texts is given, checked once."""
+"""Checked inputs of attribution methods on texts."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def prepare(
   for name in needs:
     if getattr(task, name) is None:
       raise InputError(
-        f"The TextTask has no {name!r}, which this method calls.",
-        f"Make it with {name}=..., or use a method that only looks at outputs, such as occlusion.",
+        f"The TextTask has no {name!r}, which this method needs.",
+        f"Pass {name}=... to it, or use a method that needs outputs only, such as occlusion.",
       )
   foils = None
   if isinstance(targets, Contrast):
@@ -91,19 +91,19 @@ def check_foils(foils: np.ndarray) -> np.ndarray:
   if foils.min() < 0:
     raise InputError(
       f"The foils go down to {foils.min()}, expected classes from 0 on.",
-      "Leave the foil out for the mean.",
+      "Omit the foil to compare with the mean of all classes.",
     )
   return foils
 
 
 def check_vocabulary(task: TextTask, ids: np.ndarray) -> None:
-  """Raises InputError if an id is outside the vocabulary; a compiled network cannot say so."""
+  """Raises InputError if an id is outside the vocabulary; a compiled network cannot raise it."""
   highest = max(int(ids.max()), task.mask_id, task.pad_id)
   if task.vocabulary is not None and highest >= task.vocabulary:
     raise InputError(
-      f"The ids, that of the mask token included, go up to {highest}, expected at most "
+      f"The ids, including that of the mask token, go up to {highest}, expected at most "
       f"{task.vocabulary - 1}.",
-      "Give the tokenizer that lies beside the network's checkpoint.",
+      "Use the tokenizer of the network's checkpoint.",
     )
 
 
@@ -113,7 +113,7 @@ def check_texts(ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarr
   if ids.ndim != 2 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
     raise InputError(
       f"The ids are {ids.dtype} {ids.shape}, expected integers [N, L].",
-      "Give one row of token ids per text, filled up to one length.",
+      "Pass one row of token ids per text, padded to one length.",
     )
   if mask.shape != ids.shape or not np.isin(mask, (0, 1)).all():
     raise InputError(
@@ -121,9 +121,11 @@ def check_texts(ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarr
       "Give True for every token and False for padding.",
     )
   if ids.min() < 0:
-    raise InputError(f"The ids go down to {ids.min()}, expected 0 or more.", "See the tokenizer.")
+    raise InputError(
+      f"The ids go down to {ids.min()}, expected 0 or more.", "Check the tokenizer that made them."
+    )
   mask = mask.astype(bool)
   if not mask.any(axis=1).all():
     empty = int(np.flatnonzero(~mask.any(axis=1))[0])
-    raise InputError(f"Text {empty} has no tokens.", "Leave empty texts out.")
+    raise InputError(f"Text {empty} has no tokens.", "Remove empty texts.")
   return ids.astype(np.int32), mask

@@ -1,4 +1,4 @@
-"""Which tokens come and go together, and texts of which some are absent."""
+"""Feature groups of texts: the tokens masked together, and texts with some groups masked."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Solve = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def number_players(texts: Texts, words: np.ndarray | None) -> np.ndarray:
-  """Returns the number of the player that each token belongs to, int [N, L].
+  """Returns the number of each token's feature group, int [N, L].
 
   Args:
     texts: What is explained.
     words: Number of each token's word, int [N, L], -1 for tokens of no word; None makes every
-      token a player of its own.
+      token a group of its own.
 
   Returns:
     Numbers from 0 on in each text, without gaps, in order; -1 for special tokens, padding and
@@ -45,17 +45,17 @@ def number_players(texts: Texts, words: np.ndarray | None) -> np.ndarray:
 
 
 def solve_players(texts: Texts, words: np.ndarray | None, draw: Draw, solve: Solve) -> np.ndarray:
-  """Returns what each token gets from how the output depends on which players are present.
+  """Returns each token's score, computed from outputs with some feature groups masked.
 
   Args:
     texts: What is explained.
     words: As for `number_players`.
-    draw: number of players -> which are present in each sample, bool [M, players]. All texts with
-      as many players see the same samples.
-    solve: (samples [M, players], outputs [M, K]) -> what each player gets, [players, K].
+    draw: number of groups -> which are present in each sample, bool [M, groups]. All texts with
+      equally many groups use the same samples.
+    solve: (samples [M, groups], outputs [M, K]) -> the score of each group, [groups, K].
 
   Returns:
-    float64 [N, K, L]: a player's tokens share what it gets equally.
+    float64 [N, K, L]: the tokens of a group share its score equally.
   """
   players = number_players(texts, words)
   counts = players.max(axis=1) + 1

@@ -1,4 +1,4 @@
-"""Attributions of texts by gradients at the embeddings: the images' methods, on tokens.
+"""Attribution methods on texts by gradients at the embeddings, as for images.
 
 The arithmetic is that of `attribution.gradients`, with embeddings in place of encoded pixels.
 """

@@ -1,4 +1,4 @@
-"""Language models of this package as a `TextTask`, and their own explanations beside it."""
+"""Adapters of this package's language models to `TextTask`, and their own explanations."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def language_task(
   if not decoder and (model.task != "classify" or not model.num_classes):
     raise InputError(
       f"This {type(model).__name__} has no logits of a whole text.",
-      "Give a classifier or a decoder.",
+      "Use a classifier or a decoder.",
     )
   model = model.clone(ops=dataclasses.replace(model.ops, dtype=None, recompute=False))
   functions = _functions(model, rule)

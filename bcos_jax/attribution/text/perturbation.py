@@ -1,4 +1,4 @@
-"""Attributions of texts that only see outputs: what happens where tokens are absent.
+"""Attribution methods on texts that use outputs only: the effect of removing tokens.
 
 An absent token becomes the mask token of the task. With `words`, tokens of a word are absent
 together and share equally what the word gets, so that word-pieces need no gluing together.
@@ -93,13 +93,13 @@ def shapley_sampling(
 
 
 def _orders(players: int, samples: int, seed: int) -> np.ndarray:
-  """Returns random orders of the players, int [samples, players]."""
+  """Returns random orders of the feature groups, int [samples, groups]."""
   random = np.random.default_rng((seed, players))
   return random.permuted(np.tile(np.arange(players), (samples, 1)), axis=1)
 
 
 def _prefixes(orders: np.ndarray) -> np.ndarray:
-  """Returns none, all, and the first 1 to P - 1 players of each order, bool [M, P]."""
+  """Returns none, all, and the first 1 to P - 1 groups of each order, bool [M, P]."""
   ranks = np.argsort(orders, axis=1)
   players = orders.shape[1]
   inner = ranks[:, None] < np.arange(1, players)[:, None]

@@ -1,4 +1,4 @@
-"""Runs methods on texts batch by batch, each batch only as long as its texts need.
+"""Batched execution of attribution methods on texts, padded to the longest of each batch.
 
 Methods see pairs of a text and a number (of a step, of a set of replaced tokens). Pairs are sorted
 by length and cut into batches whose length is a power of two, so that a network is compiled for
@@ -100,7 +100,7 @@ class TextBatch:
     return self.select(self.task.forward(inputs, self.mask))
 
   def baseline(self, kind: str) -> Array:
-    """Returns embeddings [B, L, D] of what says nothing, by a name of `BASELINES`."""
+    """Returns embeddings [B, L, D] of an uninformative input, by a name of `BASELINES`."""
     if kind == "zero":
       return jnp.zeros_like(self.inputs)
     special = self.task.special(self.ids, self.mask)

@@ -1,4 +1,4 @@
-"""A network on texts as the methods see it: a few functions of arrays, so that any family plugs in.
+"""The interface of a network on texts: functions of arrays, independent of the framework.
 
 Token ids and the mask of real tokens go in. Padding, what the mask leaves out, is at the end.
 """
@@ -35,7 +35,7 @@ class TextTask:
     attentions: (ids, mask) -> [N, layers, heads, L, L], the weights of each layer, the first one
       first; rows (queries) sum to 1. For methods that look at attention.
     lrp: As `forward`, with the backward rules of `attribution.attention.lrp_ops`; for AttnLRP.
-    mask_id: What stands for an absent token: the id of [MASK]. Decoders without one take that of
+    mask_id: Replacement of an absent token: the id of [MASK]. Decoders without one take that of
       their end of text.
     special_ids: Ids that are never replaced and never counted, such as [CLS], [SEP] and [PAD].
     pad_id: Fills texts up where tokens are deleted.

@@ -1,4 +1,4 @@
-"""Does an explanation of one next word rather than another point at what decides between them?
+"""Contrastive metrics of next-word explanations: agreement with the deciding words.
 
 As on BLiMP's minimal pairs: "The keys to the cabinet" is followed by "are" rather than "is"
 because of "keys". The target's score less the foil's is explained (`attribution.texts.Contrast`).
@@ -67,12 +67,12 @@ def probability_gap(logits: np.ndarray, targets: np.ndarray, foils: np.ndarray) 
     foils: int [N].
 
   Raises:
-    InputError: Targets or foils that are no classes, one for each row of logits.
+    InputError: Targets or foils that are not classes, one for each row of logits.
   """
   logits = np.asarray(logits, np.float64)
   if logits.ndim != 2 or not np.isfinite(logits).all():
     raise InputError(
-      f"The logits have shape {logits.shape}, expected finite [N, C].", "One row per text."
+      f"The logits have shape {logits.shape}, expected finite [N, C].", "Pass one row per text."
     )
   probabilities = special.softmax(logits, axis=1)
   rows = np.arange(len(logits))

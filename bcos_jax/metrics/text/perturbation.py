@@ -1,4 +1,4 @@
-"""What happens to the output where an explanation's most important tokens are taken away.
+"""Comprehensiveness and sufficiency: the output as the most important tokens are masked.
 
 Tokens that are not special are ranked by signed score, equal ones in random order. Published with
 B-cos LM (arXiv 2502.12992): the first k = max(1, floor(p n)) of n tokens become [MASK], for p from
@@ -37,7 +37,7 @@ MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenPerturbation:
-  """How tokens are taken away, and what is looked at.
+  """Settings: how tokens are masked, and what is measured.
 
   Attributes:
     fractions: Rising shares of the tokens that are not special; each takes at least one token.
@@ -47,7 +47,7 @@ class TokenPerturbation:
       Published code replaces them too.
     score: 'softmax', 'sigmoid' or 'logit' of the target. Published: 'softmax', for every network.
     oracle: Whether to measure the oracle's ranking too: one forward pass more for every token.
-    batch_size: Texts per forward pass, those with tokens taken away.
+    batch_size: Texts per forward pass, those with masked tokens.
     seed: Of the random ranking and of ties.
   """
 
@@ -79,11 +79,11 @@ class TokenCurves(TextScores):
   """Scores that come from curves.
 
   Attributes:
-    fractions: [F], the share of the tokens that is taken away or kept.
+    fractions: [F], the share of the tokens that is masked or kept.
     start: [M], the output for the target of the whole text.
     curves: [M, F], at each fraction.
     random_curves: [M, F], with a random ranking.
-    oracle_curves: [M, F], with the oracle's; None if not asked for.
+    oracle_curves: [M, F], with the oracle's; None if not requested.
   """
 
   fractions: np.ndarray
@@ -103,7 +103,7 @@ def token_comprehensiveness(
   *,
   progress: Progress = iter,
 ) -> TokenCurves:
-  """The loss of output when the most important tokens are taken away; high is good.
+  """The loss of output when the most important tokens are masked; high is good.
 
   Args:
     task: The network.
@@ -142,7 +142,7 @@ def token_sufficiency(
 
 def counts_of(fractions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
   """Returns how many of [N] tokens each of [F] fractions takes, int [N, F]."""
-  # A hair more: 0.3 * 10 must not be 2.99...
+  # Tolerance: 0.3 * 10 must not be 2.99...
   return np.maximum(1, np.floor(fractions * tokens[:, None] + 1e-9)).astype(int)
 
 
@@ -150,7 +150,7 @@ def _curves(task, ids, mask, scores, targets, how, progress, *, keep: bool) -> T
   texts = prepare(task, ids, mask, targets, how.batch_size, progress, how.score)
   if not texts.single or texts.classes is None:
     raise InputError(
-      "The targets are several per text, or a function, expected one class per text.",
+      "targets has several per text or is a function, expected one class per text.",
       "Give int [N], or None for the predicted classes.",
     )
   found = scores_of(scores, texts.ids, texts.mask, texts.classes[:, 0])

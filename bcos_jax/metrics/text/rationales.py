@@ -1,4 +1,4 @@
-"""Do explanations agree with what people marked as the reason of a label?
+"""Agreement of explanations with human rationales.
 
 As in ERASER (arXiv 1911.03429, section 4.2). All take scores and rationales of the same tokens,
 padding and special tokens left out by `counted`.
@@ -89,7 +89,9 @@ def rationale_iou_f1(
   Returns, raises: As `rationale_auprc`.
   """
   if not 0 < threshold <= 1:
-    raise InputError(f"threshold={threshold}, expected a share above 0.", "Published: 0.5.")
+    raise InputError(
+      f"threshold={threshold}, expected a share above 0.", "The published value is 0.5."
+    )
 
   def measure(chosen: np.ndarray, marked: np.ndarray) -> float:
     return _span_f1(chosen, marked, threshold)
@@ -133,7 +135,10 @@ def _chosen(scores, counted, marked, share: float | None, seed: int) -> np.ndarr
   elif 0 < share <= 1:
     numbers = np.maximum(1, np.round(share * counted.sum(axis=1)))
   else:
-    raise InputError(f"share={share!r}, expected a share above 0.", "None follows the rationales.")
+    raise InputError(
+      f"share={share!r}, expected a share above 0.",
+      "Use None to select as many tokens as the rationales mark.",
+    )
   return counted & (ranks_of(scores, counted, seed) < numbers[:, None])
 
 

@@ -1,4 +1,4 @@
-"""What every metric of texts takes and returns.
+"""Input checks and result types shared by the metrics of texts.
 
 A metric takes scores of tokens: either an array [N, L] that was computed anywhere, or an explainer,
 a function `(ids [N, L], mask [N, L], targets [N]) -> scores [N, L]` such as those of
@@ -65,7 +65,7 @@ def check_scores(scores: np.ndarray, expected: tuple[int, ...]) -> None:
   if not np.isfinite(scores).all():
     raise InputError(
       "The scores contain NaN or infinite values.",
-      "An explanation that cannot be computed has no score; look for its cause.",
+      "Find the cause in the explainer or in the network's weights.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The sequence pointing game: does an explanation of a class point at the text of that class?
+"""The sequence pointing game: localisation of each class in a pair of texts.
 
 Texts that fill a number of tokens, each classified rightly and confidently on its own, are put
 together in pairs of different classes, as `[CLS] first [SEP] second [SEP]`. Each of the two
@@ -7,7 +7,7 @@ text, special tokens left out. 1 is perfect, and a blind explanation gets one ha
 
 Published with B-cos LM (arXiv 2502.12992), after the grid pointing game. There a conventional
 network chooses the texts for all networks that are compared. Two things differ from its code: ids
-are joined and each token's text is kept, where the code glues strings, tokenizes anew and takes
+are joined and each token's text is kept, where the code joins strings, tokenizes again and takes
 the middle for the boundary; and no network sees segment numbers that it was never trained with.
 """
 
@@ -36,7 +36,7 @@ class TextPairs:
     segments: int8 [P, L]: 0 on the first text, 1 on the second, -1 on special tokens and padding.
     classes: int [P, 2], of the first and the second text.
     indices: int [P, 2], which of the given texts they are.
-    requested: Number of pairs asked for; there are fewer where texts ran out.
+    requested: Number of pairs requested; there are fewer where texts ran out.
     selection: The texts that could be used; of those that fill the length, how many were right.
     num_texts: Number of texts given.
     num_short: Number of these that do not fill the length.
@@ -121,7 +121,7 @@ def text_pairs(
     Pairs of at most 2 L - 1 tokens: the second text's first special token is left out.
 
   Raises:
-    InputError: Arguments that do not fit, or not a single pair, with the counts that say why.
+    InputError: Arguments that do not fit, or not a single pair, with the counts that explain it.
   """
   ids, mask = check_texts(ids, mask)
   labels = check_targets(labels, len(ids))

@@ -1,4 +1,4 @@
-"""Attention whose maps the layer family chooses."""
+"""Multi-head attention whose linear maps the layer family chooses."""
 
 from __future__ import annotations
 

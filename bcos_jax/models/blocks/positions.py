@@ -1,4 +1,4 @@
-"""Where a token is: learned tables that follow the image size, and rotary angles."""
+"""Position embeddings: learned tables, resized to the image, and rotary angles."""
 
 from __future__ import annotations
 

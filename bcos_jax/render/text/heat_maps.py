@@ -1,4 +1,4 @@
-"""Texts with the contributions of their words, as they are drawn anywhere.
+"""Heat maps of texts: words with their contributions, independent of the output format.
 
 Red words support the explained output, blue ones oppose it, white ones do not count, as on
 contribution maps of pictures. The number at a legend is the contribution at full colour, that of
@@ -31,7 +31,7 @@ class TextHeat:
     scores: Of each piece; None for what stands between words.
     title: Heading, such as the explained class.
     value: The explained output, if it is to be shown.
-    parts: Contributions of what is no word, by name: special tokens, positions, biases.
+    parts: Contributions of what is not a word, by name: special tokens, positions, biases.
     note: A sentence below, such as the true class.
   """
 
@@ -48,7 +48,7 @@ class TextHeat:
       raise InputError(
         f"{len(self.pieces)} pieces of text and {len(self.scores)} scores, expected one finite "
         "number, or None, per piece.",
-        "Make heat-maps with text_heat.",
+        "Create heat maps with text_heat.",
       )
 
   @property

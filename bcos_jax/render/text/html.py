@@ -1,4 +1,4 @@
-"""Texts as heat-maps in HTML, and tables of the most telling words.
+"""Heat maps of texts in HTML, and tables of the most influential words.
 
 Texts are written by strangers: everything is escaped, control characters included.
 """
@@ -39,7 +39,7 @@ def text_report(
     heats: The texts, in order.
     intro: Text below the heading; an empty line starts a paragraph.
     summary: Rows of a table above the texts, its heading first.
-    telling: Caption to the most telling words, shown as tables below the texts.
+    telling: Caption to the most influential words, shown as tables below the texts.
     cutoff: Contribution at full colour; None for each text's own.
 
   Raises:
@@ -56,7 +56,7 @@ def text_report(
 
 
 def telling_rows(words: Iterable[TellingWord]) -> list[tuple[str, ...]]:
-  """Returns the most telling words as rows of a table, its heading first."""
+  """Returns the most influential words as rows of a table, its heading first."""
   rows = [
     (visible(w.word), signed_number(w.mean), f"{w.spread:.3g}", str(w.count), str(w.texts))
     for w in words
@@ -65,7 +65,7 @@ def telling_rows(words: Iterable[TellingWord]) -> list[tuple[str, ...]]:
 
 
 def text_html(heat: TextHeat, cutoff: float | None = None) -> str:
-  """Returns a text's words as HTML, each with its contribution as a tip; for one's own page."""
+  """Returns a text's words as HTML, each with its contribution as a tip; for other pages."""
   full = heat.cutoff if cutoff is None else cutoff
   spans = []
   for piece, score in zip(heat.pieces, heat.scores, strict=True):

@@ -1,4 +1,4 @@
-"""Texts as heat-maps for the terminal and for LaTeX; everything is escaped."""
+"""Heat maps of texts for the terminal and for LaTeX; everything is escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Debian's package lists as a set of texts: the section of a package, from its description.
+"""Debian's package lists as a text classification set: section from description.
 
 Real text that needs no download where a package list is at hand:
 
@@ -70,7 +70,7 @@ def read_packages(
     The packages that have a section and a description, in order, each name once.
 
   Raises:
-    InputError: A file that is not there, damaged or no package list; with the line.
+    InputError: A file that is not there, damaged or not a package list; with the line.
   """
   whole = {}
   if descriptions is not None:
@@ -98,8 +98,8 @@ def paragraphs(path: str | os.PathLike) -> Iterator[_Paragraph]:
   path = pathlib.Path(path).expanduser()
   if path.suffix in (".lz4", ".zst"):
     raise InputError(
-      f"{str(path)!r} is packed as {path.suffix}, expected .gz, .xz, .bz2 or a plain file.",
-      "Unpack it: /usr/lib/apt/apt-helper cat-file FILE > Packages",
+      f"{str(path)!r} is compressed as {path.suffix}, expected .gz, .xz, .bz2 or a plain file.",
+      "Decompress it: /usr/lib/apt/apt-helper cat-file FILE > Packages",
     )
   try:
     with _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8") as file:
@@ -107,11 +107,11 @@ def paragraphs(path: str | os.PathLike) -> Iterator[_Paragraph]:
   except FileNotFoundError as error:
     raise InputError(
       f"No package list {str(path)!r}.",
-      "Take Packages.xz from dists/SUITE/main/binary-amd64 of a Debian mirror.",
+      "Download Packages.xz from dists/SUITE/main/binary-amd64 of a Debian mirror.",
     ) from error
   except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, zlib.error) as error:
     raise InputError(
-      f"Cannot read {str(path)!r}: {error}.", "It may be cut off: fetch it again."
+      f"Cannot read {str(path)!r}: {error}.", "It may be truncated: download it again."
     ) from error
 
 
@@ -152,7 +152,7 @@ def choose(
   Args:
     packages: All packages.
     least: Packages that a section needs to be a class.
-    left_out: Sections that say nothing about what a package is for.
+    left_out: Sections that do not describe the purpose of a package.
 
   Raises:
     InputError: Fewer than two sections are left.
@@ -176,13 +176,13 @@ def choose(
     raise InputError(
       f"Of {len(sizes)} sections, fewer than 2 have {least} packages; the largest: "
       f"{', '.join(f'{name} {count}' for name, count in sizes.most_common(3))}.",
-      "Give --least a smaller number, or a larger package list.",
+      "Lower --least, or use a larger package list.",
     )
   return kept, out
 
 
 def is_held_out(package: Package, share: float) -> bool:
-  """Whether a package is to test on; the same for all of its source, whatever else is listed."""
+  """Whether a package is held out for testing; equal for all packages of one source."""
   digest = hashlib.blake2b(package.source.encode(), digest_size=8).digest()
   return int.from_bytes(digest, "big") < share * 2**64
 

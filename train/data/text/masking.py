@@ -1,4 +1,4 @@
-"""What language models are trained on: texts with hidden tokens, and next tokens."""
+"""Training examples of language models: masked tokens, and next tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Batch = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HideTokens:
-  """Dynamic masking, as BERT's (arXiv 1810.04805, section 3.1), drawn anew in every epoch.
+  """Dynamic masking, as BERT's (arXiv 1810.04805, section 3.1), redrawn in every epoch.
 
   Each token that is not special is chosen with probability `share`. Of the chosen ones 80 %
   become the mask token, 10 % a random token that is not special, and 10 % stay.
@@ -36,7 +36,7 @@ class HideTokens:
       raise InputError(f"share={self.share!r}, expected a share between 0 and 1.", "Use 0.15.")
     if not len(self._ordinary()):
       raise InputError(
-        f"All of {self.vocabulary} ids are special.", "Give the ids of special tokens only."
+        f"All {self.vocabulary} ids are special.", "Pass the ids of special tokens only."
       )
 
   def __call__(self, batch: Batch, random: np.random.Generator) -> Batch:

@@ -1,4 +1,4 @@
-"""From texts to padded batches of tokens, in an order that is a pure function of the step.
+"""The input pipeline of texts: padded token batches, a pure function of the step.
 
 Which texts are in the batch of a step, how they are padded and what is hidden of them depends on
 the seed and on the step alone, so a run resumes by starting at its step, on any number of
@@ -30,7 +30,7 @@ Change = Callable[[Batch, np.random.Generator], Batch]
 _POOL = 50
 _CHUNK = 1000
 _CHARACTERS = 4_000_000
-"""Of a chunk's texts, each counted as long as the longest: they are padded for a moment."""
+"""Of a chunk's texts, each counted at the length of the longest: they are padded temporarily."""
 
 
 class TextExamples:

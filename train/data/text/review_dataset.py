@@ -1,4 +1,4 @@
-"""The made reviews as a TFDS dataset, with the words that decide; written on first use."""
+"""Generated reviews as a TFDS dataset, with the deciding words; created on first use."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Reviews of films that are made here, with the words that decide: a task with ground truth.
+"""Generated film reviews with their deciding words: a task with ground truth.
 
 A review is positive if more of its judgements of the film are positive than negative. A judgement
 is a word of feeling about a part of the film, turned around where it is negated; it and its
-negation are the rationale of the label that it speaks for. Everything else is there to mislead:
+negation are the rationale of the label that it supports. Everything else is a distractor:
 judgements against the label, fewer than those for it; words of feeling about other things than the
 film; intensifiers; sentences that say nothing; and spurious words, which have nothing to do with
 feelings but go with a label more often than with the other.
@@ -54,7 +54,7 @@ class Style:
     asides: Share of the reviews with a word of feeling about something else than the film.
     spurious: Share of the reviews with a spurious word.
     agreeing: Share of these whose spurious word goes with the label; 0.5 says nothing.
-    fillers: Most sentences that say nothing; at least one.
+    fillers: Maximum number of uninformative sentences; at least one.
   """
 
   negated: float = 0.3
@@ -111,7 +111,7 @@ _Sentence = list[tuple[str, bool]]
 
 
 def review(label: int, seed: int | Sequence[int], style: Style = STYLES["tricky"]) -> Review:
-  """Makes a review.
+  """Generates a review.
 
   Args:
     label: A number of `LABELS`.
@@ -158,7 +158,7 @@ def vocabulary() -> tuple[str, ...]:
 def stream(seed: int, start: int = 0, style: Style = STYLES["tricky"]) -> Iterator[str]:
   """Yields texts without end, for pretraining; the i-th depends on the seed and on i alone.
 
-  Their spurious words say nothing about feelings.
+  Their spurious words are independent of the label.
   """
   fair = dataclasses.replace(style, agreeing=0.5)
   index = start
@@ -168,7 +168,7 @@ def stream(seed: int, start: int = 0, style: Style = STYLES["tricky"]) -> Iterat
 
 
 def _judgement(random: np.random.Generator, label: int, style: Style, marked: bool) -> _Sentence:
-  """A sentence that speaks for a label; what decides is marked if asked."""
+  """A sentence that supports a label; its deciding words are marked if requested."""
   part = _pick(random, PARTS)
   kind = random.integers(4)
   if kind == 0:

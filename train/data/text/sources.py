@@ -1,4 +1,4 @@
-"""Texts with labels, from TFDS, tables, JSON lines and data sets of Hugging Face on disk."""
+"""Labelled texts from TFDS, tables, JSON lines and Hugging Face data sets on disk."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def read_texts(
       labels that occur, sorted.
 
   Raises:
-    InputError: No such file, a file that is cut off or no text, a column that is missing, an
+    InputError: No such file, a file that is truncated or not text, a column that is missing, an
       empty text, or an unknown label; all with the line.
   """
   path = pathlib.Path(path).expanduser()
@@ -129,7 +129,7 @@ def read_texts(
       rows = readers[kind](file, str(path), "\t" if kind == ".tsv" else ",")
   except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
     raise InputError(
-      f"Cannot read {str(path)!r}: {error}.", "See that it is whole, and saved in UTF-8."
+      f"Cannot read {str(path)!r}: {error}.", "Check that it is complete and saved in UTF-8."
     ) from error
   return from_rows(str(path), rows, text=text, label=label, label_names=label_names)
 
@@ -161,13 +161,15 @@ def read_hugging_face(
       'Install it: pip install "bcos_jax[datasets]". Or save the data as JSON lines.',
     ) from None
   if not pathlib.Path(folder).is_dir():
-    raise InputError(f"No folder {os.fspath(folder)!r}.", "Give the one of save_to_disk.")
+    raise InputError(
+      f"No folder {os.fspath(folder)!r}.", "Pass the folder that save_to_disk wrote."
+    )
   try:
     loaded = datasets.load_from_disk(os.fspath(folder))
-  except Exception as error:  # whatever damaged files make of it
+  except Exception as error:  # any error of damaged files
     raise InputError(
       f"{os.fspath(folder)!r} cannot be read: {' '.join(str(error).split())[:200]}",
-      "Give the folder that save_to_disk wrote, whole.",
+      "Pass the complete folder that save_to_disk wrote.",
     ) from error
   if hasattr(loaded, "keys"):
     if split not in loaded:
@@ -205,10 +207,10 @@ def from_rows(
       kind = type(row[text]).__name__
       raise InputError(
         f"Line {number} of {where!r} has a {kind} as {text!r}, expected a text.",
-        "Join what was cut into pieces.",
+        "Join the pieces into one text.",
       )
     if not row[text].strip():
-      raise InputError(f"Line {number} of {where!r} has an empty text.", "Leave the line out.")
+      raise InputError(f"Line {number} of {where!r} has an empty text.", "Remove the line.")
   labels, names = None, ()
   if label:
     labels, names = _numbered(
@@ -225,7 +227,7 @@ def _label(where: str, number: int, label: Any) -> str:
   if isinstance(label, bool) or not isinstance(label, str | int | float):
     raise InputError(
       f"Line {number} of {where!r} has the label {label!r}, expected a word or a number.",
-      "Write e.g. 1, or positive.",
+      "For example: 1, or positive.",
     )
   whole = isinstance(label, float) and label.is_integer()
   return str(int(label) if whole else label).strip()
@@ -262,7 +264,7 @@ def renumbered(dataset: TextDataset, names: Sequence[str]) -> TextDataset:
       return dataset
     raise InputError(
       f"{dataset.name} has the classes {', '.join(own)}; expected {', '.join(names)}.",
-      "Give data of the same classes, called by the same names.",
+      "Use data with the same class names.",
     )
   numbers = np.array([list(names).index(name) for name in own], np.int32)
   return dataclasses.replace(dataset, labels=numbers[dataset.labels], label_names=tuple(names))
@@ -323,13 +325,13 @@ def _json_rows(file: Any, where: str, _: str) -> list[tuple[int, dict[str, Any]]
       record = json.loads(line)
     except json.JSONDecodeError as error:
       raise InputError(
-        f"Line {number} of {where!r} is no JSON: {error}.",
-        "Write one object a line; if it is the last one, the file may be cut off.",
+        f"Line {number} of {where!r} is not valid JSON: {error}.",
+        "Write one object per line; if it is the last line, the file may be truncated.",
       ) from error
     if not isinstance(record, dict):
       raise InputError(
         f"Line {number} of {where!r} is a {type(record).__name__}, expected an object.",
-        'Write e.g. {"text": "lovely", "label": "positive"}.',
+        'For example: {"text": "lovely", "label": "positive"}.',
       )
     rows.append((number, record))
   return rows

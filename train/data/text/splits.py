@@ -1,4 +1,4 @@
-"""The training and the evaluation part of texts, from whatever a recipe names."""
+"""The training and evaluation splits of texts, from any source that a recipe names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenizers made from one's own texts, saved as transformers reads them.
+"""Tokenizers built from a user's texts, saved in the format of transformers.
 
 A tokenizer of words has one id per word, which suits small tasks whose words are known; one of
 word-pieces learns from texts, as BERT's did. Both cut at spaces and punctuation.
@@ -79,7 +79,7 @@ def train_pieces(
   special = _special(kind)
   if size <= len(special):
     raise InputError(
-      f"size={size}, expected more than the {len(special)} special tokens.", "Use e.g. 8000."
+      f"size={size}, expected more than the {len(special)} special tokens.", "For example: 8000."
     )
   backend = _backend(models.WordPiece(unk_token="[UNK]"), kind, lower)
   trainer = trainers.WordPieceTrainer(
