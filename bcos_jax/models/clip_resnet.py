@@ -14,7 +14,7 @@ from .. import functional as F
 from ..errors import InputError, unknown_name
 from ..layers import add_constant, avg_pool
 from ..ops import Ops
-from .blocks.attention import check_heads
+from .blocks.attention import Attention
 from .blocks.positions import resize_table
 from .image_model import ImageModel
 
@@ -51,43 +51,28 @@ def _pooled(x: Array, strides: int) -> Array:
   return avg_pool(x, strides, strides, 0) if strides > 1 else x
 
 
-class AttentionPool(nn.Module):
+class AttentionPool(Attention):
   """One query, from the mean position, that attends to the mean and to every position.
 
-  All four maps are plain linear maps in every family (B-cosification, BcosAttentionPool2d).
   Positions are learned constants that count as biases: B-cosified towers have none.
 
-  Attributes:
-    ops: The layer family.
-    num_heads: Number of heads; must divide the width.
-    features: Channels of the result.
+  Attributes, beside those of `Attention`:
     grid: Rows and columns that the table of positions was learned for.
 
-  Parameters: `query`, `key`, `value`, `out`, `position` [1 + rows * columns, width].
+  Parameters: those of `Attention`, and `position` [1 + rows * columns, width].
   """
 
-  ops: Ops
-  num_heads: int
-  features: int
-  grid: tuple[int, int]
+  grid: tuple[int, int] = (7, 7)
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Maps [N, H, W, width] to [N, features]."""
     n, h, w, width = x.shape
-    check_heads(width, self.num_heads)
     x = x.reshape(n, h * w, width)
     x = jnp.concatenate([jnp.mean(x, axis=1, keepdims=True), x], axis=1)
     if self.ops.has_biases:
       x = add_constant(self, x, self._positions((h, w), width).astype(x.dtype), "position")
-
-    def project(name, tokens):
-      y = self.ops.linear(width, name=name)(tokens)
-      return y.reshape(*y.shape[:-1], self.num_heads, -1)
-
-    q, k, v = project("query", x[:, :1]), project("key", x), project("value", x)
-    y = self.ops.attend(q, k, v).reshape(n, width)
-    return self.ops.linear(self.features, name="out")(y)
+    return self.looked(x, asking=x[:, :1])[:, 0]
 
   def _positions(self, grid: tuple[int, int], width: int) -> Array:
     init = nn.initializers.normal(width**-0.5)
@@ -114,7 +99,7 @@ class UnpooledHead(nn.Module):
     """Maps [N, H, W, width] to unit vectors [N, H, W, features]."""
     x = self.ops.linear(x.shape[-1], name="value")(x)
     x = self.ops.dense(self.features, name="out")(x)
-    return F.unit_length(x)
+    return F.unit_length(x, detach=self.ops.detach)
 
 
 class ClipResNet(ImageModel):
@@ -167,7 +152,9 @@ class ClipResNet(ImageModel):
       return UnpooledHead(self.ops, self.features, name="attnpool")(x)
     heads = x.shape[-1] // 64
     grid = (self.image_size // self.reduction,) * 2
-    pool = AttentionPool(self.ops, heads, self.features, grid, name="attnpool")
+    pool = AttentionPool(
+      self.ops, heads, features=self.features, linear_out=True, grid=grid, name="attnpool"
+    )
     return pool(x)
 
   @property

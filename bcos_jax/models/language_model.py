@@ -1,4 +1,4 @@
-"""Shared parts of language models: embeddings, masks, feed-forward layers, vocabularies.
+"""Shared parts of language models: embeddings, checks of token ids, vocabularies.
 
 A language model reads token ids [N, L]. What it computes behind its embedding module is a function
 of the embeddings [N, L, D] alone, and every one of them takes these in place of ids: explanations
@@ -23,39 +23,6 @@ from ..ops import Ops
 Array = jax.Array
 
 table_init = nn.initializers.normal(0.02)
-
-
-class FeedForward(nn.Module):
-  """Two maps with an activation between them; gated, act(gate(x)) * up(x) instead of the first.
-
-  The activated gate is a dynamic weight (GLU variants, arXiv 2002.05202).
-
-  Attributes:
-    ops: The layer family.
-    hidden: Hidden channels.
-    activation: A name of `functional.GATES`.
-    gated: Whether there is a gate.
-    use_bias: Whether the maps have biases, where the family keeps biases.
-  """
-
-  ops: Ops
-  hidden: int
-  activation: str
-  gated: bool = False
-  use_bias: bool = True
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """Maps [..., D] to [..., D]."""
-    ops, width = self.ops, x.shape[-1]
-
-    def dense(features, name, gate=None):
-      return ops.dense(features, gate=gate, use_bias=self.use_bias, name=name)
-
-    if not self.gated:
-      return dense(width, "linear2", self.activation)(dense(self.hidden, "linear1")(x))
-    gate = ops.act(dense(self.hidden, "gate")(x), self.activation)
-    return dense(width, "down")(ops.weigh(dense(self.hidden, "up")(x), gate))
 
 
 class TokenEmbeddings(nn.Module):
@@ -187,15 +154,6 @@ def check_ids(tokens: Any, vocab_size: int) -> None:
       f"The token ids span {low} to {high}, expected 0 to {vocab_size - 1}.",
       "Use the tokenizer of the network's checkpoint.",
     )
-
-
-def attention_bias(allowed: Array | None) -> Array | None:
-  """Returns what is added to attention logits: the most negative number where not allowed.
-
-  Finite, so that a token that may look at nothing, such as padding on the left, gets the mean of
-  all rather than NaN; nothing is read off it. Weights elsewhere are zero exactly.
-  """
-  return None if allowed is None else jnp.where(allowed, 0.0, jnp.finfo(jnp.float32).min)
 
 
 def counted(length: int) -> Array:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from ..errors import InputError
 from ..layers import add_constant
 from ..ops import Ops
-from .blocks.attention import SelfAttention
+from .blocks.attention import Attention
+from .blocks.mlp import feed_forward
 from .image_model import ImageModel
 
 Array = jax.Array
@@ -57,11 +58,13 @@ class EncoderBlock(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     ops = self.ops
+    attention = Attention(
+      ops, self.num_heads, fused=True, use_bias=False, out_bias=False, name="attn"
+    )
     y = ops.layer_norm(name="attn_norm")(x)
-    x = x + SelfAttention(ops, self.num_heads, name="attn")(y)
+    x = x + attention(y)
     y = ops.layer_norm(name="ff_norm")(x)
-    y = ops.dense(self.mlp_dim, name="ff_linear1")(y)
-    return x + ops.dense(x.shape[-1], gate="gelu", name="ff_linear2")(y)
+    return x + feed_forward(ops, y, self.mlp_dim, "gelu", prefix="ff_")
 
 
 class SimpleViT(ImageModel):

@@ -16,6 +16,7 @@ from .. import functional as F
 from ..errors import InputError, unknown_name
 from ..layers import global_avg_pool
 from ..ops import Ops
+from .blocks.mlp import feed_forward
 from .blocks.windows import WindowAttention
 from .image_model import ImageModel
 from .simple_vit import patchify
@@ -92,7 +93,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    ops, width = self.ops, x.shape[-1]
+    ops = self.ops
     attention = WindowAttention(
       ops,
       self.num_heads,
@@ -104,9 +105,11 @@ class Block(nn.Module):
       mask_value=self.mask_value,
       name="attn",
     )
-    linear1 = ops.dense(self.mlp_dim, name="mlp_linear1")
-    linear2 = ops.dense(width, gate=self.activation, name="mlp_linear2")
-    for name, branch in (("norm1", attention), ("norm2", lambda x: linear2(linear1(x)))):
+
+    def mlp(x):
+      return feed_forward(ops, x, self.mlp_dim, self.activation, prefix="mlp_")
+
+    for name, branch in (("norm1", attention), ("norm2", mlp)):
       norm = ops.layer_norm(eps=self.norm_eps, name=name)
       x = x + (branch(norm(x)) if self.version == 1 else norm(branch(x)))
     return x

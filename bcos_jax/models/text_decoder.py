@@ -6,7 +6,6 @@ heads share keys and values; each difference is a field.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from flax import linen as nn
@@ -17,19 +16,18 @@ from .. import functional as F
 from ..errors import InputError
 from ..layers import dropout
 from ..ops import Ops
-from .blocks.attention import MaskedAttention
+from .blocks.attention import Attention, causal, mask_bias
+from .blocks.mlp import Mlp
+from .blocks.positions import Rotary, rotary_angles
 from .language_model import (
-  FeedForward,
   LanguageModel,
   TokenEmbeddings,
   at_places,
-  attention_bias,
   counted,
   logits_of_vocabulary,
 )
 
 Array = jax.Array
-Rotary = tuple[Array, Array]
 
 NORMS = ("layer", "rms")
 POSITIONS = ("learned", "rotary")
@@ -64,8 +62,8 @@ class DecoderLayer(nn.Module):
     bias: Array | None = None,
     rotary: Rotary | None = None,
   ) -> Array:
-    """Maps [N, L, D] to [N, L, D]; `bias` and `rotary` as for `MaskedAttention`."""
-    attention = MaskedAttention(
+    """Maps [N, L, D] to [N, L, D]; `bias` and `rotary` as for `Attention`."""
+    attention = Attention(
       self.ops,
       self.num_heads,
       kv_heads=self.kv_heads,
@@ -75,11 +73,9 @@ class DecoderLayer(nn.Module):
       dropout=self.attention_dropout,
       name="attn",
     )
-    y = attention(norm_of(self, "norm1")(x), train, bias, rotary)
+    y = attention(norm_of(self, "norm1")(x), train, bias=bias, rotary=rotary)
     x = x + dropout(self, y, self.dropout, train)
-    mlp = FeedForward(
-      self.ops, self.mlp_dim, self.activation, self.gated_mlp, self.mlp_bias, name="mlp"
-    )
+    mlp = Mlp(self.ops, self.mlp_dim, self.activation, self.gated_mlp, self.mlp_bias, name="mlp")
     return x + dropout(self, mlp(norm_of(self, "norm2")(x)), self.dropout, train)
 
 
@@ -197,11 +193,10 @@ class TextDecoder(LanguageModel):
     )
     if types is not None:
       raise InputError("A decoder has no token types.", "Omit types.")
-    order = jnp.arange(tokens.shape[1])
-    allowed = order[:, None] >= order
+    allowed = causal(tokens.shape[1])
     if mask is not None:
       allowed = allowed & (mask != 0)[:, None, None, :]
-    bias, rotary = attention_bias(allowed), self._rotary(self.places(tokens, mask))
+    bias, rotary = mask_bias(allowed), self._rotary(self.places(tokens, mask))
     x = self._embedded(tokens, mask, None, embeddings, train)
     for i in range(self.depth):
       x = self._layer(i)(x, train, bias, rotary)
@@ -212,12 +207,7 @@ class TextDecoder(LanguageModel):
     if self.positions != "rotary":
       return None
     head_dim = self.head_dim or self.width // self.num_heads
-    if head_dim % 2:
-      raise InputError(
-        f"Heads of {head_dim} channels cannot hold rotary positions.",
-        "Choose an even number of channels per head.",
-      )
-    return rotary_angles(places, head_dim, self.rope_theta, self.rope_scaling)
+    return rotary_angles(places[..., None], head_dim, self.rope_theta, self.rope_scaling)
 
   def _layer(self, index: int) -> nn.Module:
     return self.ops.block(DecoderLayer)(
@@ -237,32 +227,6 @@ class TextDecoder(LanguageModel):
       attention_dropout=self.attention_dropout,
       name=f"decoder_{index}",
     )
-
-
-def rotary_angles(
-  places: Array, head_dim: int, theta: float, scaling: tuple[float, ...] = ()
-) -> Rotary:
-  """Returns cosines and sines for `functional.rotate` (arXiv 2104.09864).
-
-  Args:
-    places: Places of the tokens, integers [..., L].
-    head_dim: Channels of a head.
-    theta: Base of the frequencies.
-    scaling: As `TextDecoder.rope_scaling`.
-
-  Returns:
-    Two arrays [..., L, head_dim]; both halves of the channels have the same angles.
-  """
-  frequencies = 1.0 / theta ** (jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-  if scaling:
-    factor, low, high, length = scaling
-    # Waves as long as the old context are stretched, short ones are left alone.
-    share = (length * frequencies / (2 * math.pi) - low) / (high - low)
-    share = jnp.clip(share, 0.0, 1.0)
-    frequencies = frequencies * ((1 - share) / factor + share)
-  angles = places[..., None].astype(jnp.float32) * frequencies
-  angles = jnp.concatenate([angles, angles], axis=-1)
-  return jnp.cos(angles), jnp.sin(angles)
 
 
 _LLAMA = {

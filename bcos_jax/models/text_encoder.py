@@ -15,13 +15,12 @@ import jax.numpy as jnp
 from .. import functional as F
 from ..layers import dropout
 from ..ops import Ops
-from .blocks.attention import MaskedAttention
+from .blocks.attention import Attention, mask_bias
+from .blocks.mlp import Mlp
 from .language_model import (
-  FeedForward,
   LanguageModel,
   TokenEmbeddings,
   at_places,
-  attention_bias,
   counted,
   logits_of_vocabulary,
 )
@@ -49,14 +48,14 @@ class EncoderLayer(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool = False, bias: Array | None = None) -> Array:
-    """Maps [N, L, D] to [N, L, D]; `bias` as for `MaskedAttention`."""
+    """Maps [N, L, D] to [N, L, D]; `bias` as for `Attention`."""
     ops = self.ops
-    y = MaskedAttention(ops, self.num_heads, dropout=self.attention_dropout, name="attn")(
-      x, train, bias
+    y = Attention(ops, self.num_heads, dropout=self.attention_dropout, name="attn")(
+      x, train, bias=bias
     )
     y = dropout(self, y, self.dropout * self.attention_branch_dropout, train)
     x = ops.layer_norm(eps=self.norm_eps, name="norm1")(x + y)
-    y = FeedForward(ops, self.mlp_dim, self.activation, name="mlp")(x)
+    y = Mlp(ops, self.mlp_dim, self.activation, name="mlp")(x)
     y = dropout(self, y, self.dropout, train)
     return ops.layer_norm(eps=self.norm_eps, name="norm2")(x + y)
 
@@ -169,7 +168,7 @@ class TextEncoder(LanguageModel):
         "head_activation": (self.head_activation, F.GATES),
       },
     )
-    bias = attention_bias(None if mask is None else (mask != 0)[:, None, None, :])
+    bias = mask_bias(None if mask is None else (mask != 0)[:, None, None, :])
     x = self._embedded(tokens, mask, types, embeddings, train)
     for i in range(self.depth):
       x = self._layer(i)(x, train, bias)

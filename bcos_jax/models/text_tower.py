@@ -11,47 +11,18 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .. import functional as F
 from ..errors import unknown_name
 from ..layers import add_constant
 from ..ops import Ops
-from .blocks.attention import check_heads
+from .blocks.attention import Attention, causal, mask_bias
+from .blocks.mlp import feed_forward
 from .language_model import check_tokens
 
 Array = jax.Array
 
 POOLS = ("eos", "highest", "last")
-
-
-class TextAttention(nn.Module):
-  """Multi-head self-attention in which a token may be kept from seeing those after it.
-
-  Attributes:
-    ops: The layer family.
-    num_heads: Number of heads; must divide the width.
-    causal: Tokens see themselves and those before them.
-
-  Parameters: `query`, `key`, `value`, `out`, each a map [width, width] with bias.
-  """
-
-  ops: Ops
-  num_heads: int
-  causal: bool
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """Maps [N, T, width] to [N, T, width]."""
-    length, width = x.shape[1:]
-    check_heads(width, self.num_heads)
-    q, k, v = (
-      self.ops.linear(width, name=name)(x).reshape(*x.shape[:-1], self.num_heads, -1)
-      for name in ("query", "key", "value")
-    )
-    later = np.triu(np.full((length, length), -np.inf, np.float32), k=1)
-    y = self.ops.attend(q, k, v, bias=later if self.causal else None)
-    return self.ops.dense(width, name="out")(y.reshape(x.shape))
 
 
 class TextBlock(nn.Module):
@@ -68,10 +39,10 @@ class TextBlock(nn.Module):
   def __call__(self, x: Array) -> Array:
     ops = self.ops
     y = ops.layer_norm(eps=self.norm_eps, name="norm1")(x)
-    x = x + TextAttention(ops, self.num_heads, self.causal, name="attn")(y)
+    bias = mask_bias(causal(x.shape[1])) if self.causal else None
+    x = x + Attention(ops, self.num_heads, name="attn")(y, bias=bias)
     y = ops.layer_norm(eps=self.norm_eps, name="norm2")(x)
-    y = ops.dense(self.mlp_dim, name="mlp_linear1")(y)
-    return x + ops.dense(x.shape[-1], gate=self.activation, name="mlp_linear2")(y)
+    return x + feed_forward(ops, y, self.mlp_dim, self.activation, prefix="mlp_")
 
 
 class TextTransformer(nn.Module):

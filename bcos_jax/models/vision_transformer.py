@@ -16,7 +16,8 @@ from ..errors import InputError, unknown_name
 from ..layers import add_constant, global_avg_pool
 from ..ops import Ops
 from .blocks.attention import Attention
-from .blocks.positions import Grid, resize_table, rotary_angles
+from .blocks.mlp import Mlp
+from .blocks.positions import Grid, Rotary, patch_places, resize_table, rotary_angles
 from .image_model import ImageModel
 from .simple_vit import patchify
 
@@ -102,28 +103,6 @@ class Embeddings(nn.Module):
     return jnp.concatenate([table[:own], none, places])
 
 
-class Mlp(nn.Module):
-  """Two maps with an activation between them; gated, act(gate(x)) * up(x) instead of the first.
-
-  The activated gate is a dynamic weight (GLU variants, arXiv 2002.05202).
-  """
-
-  ops: Ops
-  hidden: int
-  activation: str
-  gated: bool = False
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    ops, width = self.ops, x.shape[-1]
-    if not self.gated:
-      y = ops.dense(self.hidden, name="linear1")(x)
-      return ops.dense(width, gate=self.activation, name="linear2")(y)
-    gate = ops.act(ops.dense(self.hidden, name="gate")(x), self.activation)
-    y = ops.weigh(ops.dense(self.hidden, name="up")(x), gate)
-    return ops.dense(width, name="down")(y)
-
-
 class EncoderBlock(nn.Module):
   """Attention and feed-forward branches, each normalised at its start.
 
@@ -141,7 +120,7 @@ class EncoderBlock(nn.Module):
   norm_eps: float
 
   @nn.compact
-  def __call__(self, x: Array, rotary: tuple[Array, Array] | None = None) -> Array:
+  def __call__(self, x: Array, rotary: Rotary | None = None) -> Array:
     ops = self.ops
     y = ops.layer_norm(eps=self.norm_eps, name="norm1")(x)
     y = Attention(ops, self.num_heads, use_bias=self.qkv_bias, key_bias=self.key_bias, name="attn")(
@@ -156,7 +135,7 @@ class EncoderBlock(nn.Module):
     return y if self.layer_scale is None else self.ops.layer_scale(self.layer_scale, name=name)(y)
 
 
-class AttentionPool(nn.Module):
+class ProbePool(nn.Module):
   """A learned probe looks at all tokens (MAP: arXiv 2106.04560, appendix D), then an MLP follows.
 
   The probe decides where to look, a dynamic weight; nothing of it is added to the result.
@@ -289,9 +268,9 @@ class VisionTransformer(ImageModel):
     prefix = self.class_token + self.distillation_token + self.registers
     ops, patches = self.ops, x[:, prefix:]
     if self.pool == "map":
-      x = AttentionPool(
-        ops, self.num_heads, self.mlp_dim, self.activation, self.norm_eps, name="pool"
-      )(x)
+      x = ProbePool(ops, self.num_heads, self.mlp_dim, self.activation, self.norm_eps, name="pool")(
+        x
+      )
     elif self.pool in ("mean", "none"):
       x = patches
     elif self.pool == "cls_mean":
@@ -353,16 +332,10 @@ class VisionTransformer(ImageModel):
       )
     return grid
 
-  def _rotary(self, grid: Grid) -> tuple[Array, Array] | None:
+  def _rotary(self, grid: Grid) -> Rotary | None:
     if self.positions != "rotary":
       return None
-    head_dim = self.width // self.num_heads
-    if head_dim % 4:
-      raise InputError(
-        f"Heads of {head_dim} channels cannot hold rotary positions.",
-        "Choose a multiple of 4 channels per head.",
-      )
-    return rotary_angles(grid, head_dim, self.rope_theta)
+    return rotary_angles(patch_places(grid), self.width // self.num_heads, self.rope_theta)
 
   def _embeddings(self) -> nn.Module:
     return Embeddings(

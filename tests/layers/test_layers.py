@@ -786,13 +786,13 @@ def test_logit_layer():
 
 
 def test_attention_layer_parameters_and_heads():
-  layer = blocks.SelfAttention(BcosOps(), num_heads=3)
+  layer = blocks.Attention(BcosOps(), num_heads=3, fused=True)
   params = jax.eval_shape(layer.init, jax.random.key(0), jnp.zeros((1, 5, 12)))["params"]
   assert {k: v["kernel"].shape for k, v in params.items()} == {"qkv": (12, 36), "out": (12, 12)}
   with pytest.raises(InputError, match="Width 12 is not divisible by 5 heads"):
-    blocks.SelfAttention(BcosOps(), num_heads=5).init(jax.random.key(0), jnp.zeros((1, 5, 12)))
+    blocks.Attention(BcosOps(), num_heads=5).init(jax.random.key(0), jnp.zeros((1, 5, 12)))
   with pytest.raises(InputError, match="num_heads is 0"):
-    blocks.SelfAttention(BcosOps(), num_heads=0).init(jax.random.key(0), jnp.zeros((1, 5, 12)))
+    blocks.Attention(BcosOps(), num_heads=0).init(jax.random.key(0), jnp.zeros((1, 5, 12)))
 
 
 # Compute dtype.

@@ -146,7 +146,7 @@ def test_attention():
   }
   ops = BcosOps().detached()
   norm = layers.LayerNorm(use_bias=False, detach=True)
-  attention = blocks.SelfAttention(ops.detached(), num_heads=3)
+  attention = blocks.Attention(ops.detached(), num_heads=3, fused=True)
   params = {"qkv": {"kernel": array["qkv"].T}, "out": {"kernel": array["out"].T}}
 
   def branch(x):

@@ -86,7 +86,7 @@ def test_tables_stay_where_nothing_changes():
 
 def test_rotary_attention_depends_on_distance_alone():
   """Products of turned queries and keys are the same for all pairs one step apart."""
-  cos, sin = positions.rotary_angles((1, 4), 8, 100.0)
+  cos, sin = positions.rotary_angles(positions.patch_places((1, 4)), 8, 100.0)
   assert cos.shape == (4, 8)
   seeded = np.random.RandomState(0)
   q, k = (jnp.tile(seeded.standard_normal((1, 1, 1, 8)), (1, 5, 1, 1)) for _ in range(2))

@@ -10,96 +10,17 @@ from ... import functional as F
 from ...errors import InputError
 from ...layers.dropout import dropout
 from ...ops import Ops
+from .positions import Rotary
 
-
-class SelfAttention(nn.Module):
-  """Multi-head self-attention without biases, as in SimpleViT (arXiv 2205.01580).
-
-  Queries, keys and values are plain linear maps in every family; the output projection is a
-  `dense` map of the family (B-cos v2, section 4; B-cosification, section 3).
-
-  Attributes:
-    ops: The layer family.
-    num_heads: Number of heads; must divide the width.
-
-  Parameters: `qkv/kernel` [width, 3 * width] (queries, keys, values; each head-major), `out`.
-  """
-
-  ops: Ops
-  num_heads: int
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [N, T, width] to [N, T, width]."""
-    width = x.shape[-1]
-    check_heads(width, self.num_heads)
-    qkv = self.ops.linear(3 * width, use_bias=False, name="qkv")(x)
-    q, k, v = (
-      part.reshape(*x.shape[:-1], self.num_heads, -1) for part in jax.numpy.split(qkv, 3, axis=-1)
-    )
-    y = self.ops.attend(q, k, v).reshape(x.shape)
-    return self.ops.dense(width, use_bias=False, name="out")(y)
+Array = jax.Array
 
 
 class Attention(nn.Module):
-  """Multi-head attention with a map of its own for queries, keys and values.
+  """Multi-head softmax attention of any network: images, texts, poolings.
 
-  Queries, keys and values are plain linear maps in every family, the output projection is a
-  `dense` map of the family, as in `SelfAttention`.
-
-  Attributes:
-    ops: The layer family.
-    num_heads: Number of heads; must divide the width.
-    use_bias: Whether queries and values have a bias, where the family keeps biases.
-    key_bias: Whether keys have one as well. Attention cannot see it, unless keys are rotated.
-
-  Parameters: `query`, `key`, `value`, `out`, each a map [width, width].
-  """
-
-  ops: Ops
-  num_heads: int
-  use_bias: bool = True
-  key_bias: bool = True
-
-  @nn.compact
-  def __call__(
-    self,
-    x: jax.Array,
-    asking: jax.Array | None = None,
-    rotary: tuple[jax.Array, jax.Array] | None = None,
-  ) -> jax.Array:
-    """Lets each token look at all tokens.
-
-    Args:
-      x: The tokens that are looked at, [N, T, width].
-      asking: The tokens that look, [N, Q, width]; None for `x` itself.
-      rotary: Cosines and sines by which queries and keys are turned, see `functional.rotate`.
-
-    Returns:
-      [N, Q, width].
-    """
-    width = x.shape[-1]
-    check_heads(width, self.num_heads)
-    asking = x if asking is None else asking
-
-    def project(tokens, name, use_bias):
-      y = self.ops.linear(width, use_bias=use_bias, name=name)(tokens)
-      return y.reshape(*tokens.shape[:-1], self.num_heads, -1)
-
-    q = project(asking, "query", self.use_bias)
-    k = project(x, "key", self.use_bias and self.key_bias)
-    v = project(x, "value", self.use_bias)
-    if rotary is not None:
-      q, k = F.rotate(q, *rotary), F.rotate(k, *rotary)
-    y = self.ops.attend(q, k, v).reshape(asking.shape)
-    return self.ops.dense(width, name="out")(y)
-
-
-class MaskedAttention(nn.Module):
-  """Multi-head self-attention of language models, in which tokens may be hidden from each other.
-
-  Queries, keys and values are plain linear maps in every family, the output projection is a
-  `dense` map of the family, as in `SelfAttention` (B-cos LM, arXiv 2502.12992).
+  Queries, keys and values are plain linear maps in every family; the output projection is a
+  `dense` map of the family (B-cos v2, section 4; B-cosification, section 3; B-cos LM,
+  arXiv 2502.12992).
 
   Attributes:
     ops: The layer family.
@@ -107,62 +28,132 @@ class MaskedAttention(nn.Module):
     kv_heads: Number of heads of keys and values, each of which several heads of queries share
       (grouped queries, arXiv 2305.13245); 0 for one each.
     head_dim: Channels of a head; 0 shares the width among the heads.
+    features: Channels of the result; 0 for those of the tokens.
+    fused: One map `qkv` in place of `query`, `key` and `value`, for heads that are not shared.
     use_bias: Whether queries, keys and values have biases, where the family keeps biases.
+    key_bias: Whether keys have one if queries and values do. Attention cannot see it, unless keys
+      are rotated.
     out_bias: Whether the output projection has one.
+    linear_out: Whether the output projection is linear in every family (attention pooling of CLIP:
+      B-cosification, BcosAttentionPool2d).
     dropout: Rate at which attention weights are dropped while training.
 
   Parameters: `query` [width, num_heads * head_dim], `key`, `value` [width, kv_heads * head_dim],
-  `out`.
+  or `qkv` [width, 3 * width] (queries, keys, values; each head-major); `out`.
   """
 
   ops: Ops
   num_heads: int
   kv_heads: int = 0
   head_dim: int = 0
+  features: int = 0
+  fused: bool = False
   use_bias: bool = True
+  key_bias: bool = True
   out_bias: bool = True
+  linear_out: bool = False
   dropout: float = 0.0
 
   @nn.compact
   def __call__(
     self,
-    x: jax.Array,
+    x: Array,
     train: bool = False,
-    bias: jax.Array | None = None,
-    rotary: tuple[jax.Array, jax.Array] | None = None,
-  ) -> jax.Array:
-    """Lets tokens look at each other.
+    *,
+    asking: Array | None = None,
+    bias: Array | None = None,
+    rotary: Rotary | None = None,
+  ) -> Array:
+    """Lets tokens look at tokens.
 
     Args:
-      x: [N, T, width].
-      train: Whether attention weights are dropped.
-      bias: Large negative numbers where a token must not look, broadcastable to [N, heads, T, T].
+      x: The tokens that are looked at, [N, T, width].
+      train: Whether attention weights are dropped; the stream of random numbers is `dropout`.
+      asking: The tokens that look, [N, Q, width]; None for `x` itself.
+      bias: Added to the attention logits, broadcastable to [N, heads, Q, T], see `mask_bias`.
       rotary: Cosines and sines by which queries and keys are turned, see `functional.rotate`.
 
     Returns:
-      [N, T, width].
+      [N, Q, features].
+
+    Raises:
+      InputError: Heads that do not share the width, or keys and values, evenly.
     """
+    return self.looked(x, x if asking is None else asking, train, bias, rotary)
+
+  def looked(
+    self,
+    x: Array,
+    asking: Array,
+    train: bool = False,
+    bias: Array | None = None,
+    rotary: Rotary | None = None,
+  ) -> Array:
+    """Returns what `__call__` does, for a `__call__` of a subclass that prepares the tokens."""
+    q, k, v = self._projected(x, asking)
+    if rotary is not None:
+      q, k = F.rotate(q, *rotary), F.rotate(k, *rotary)
+    shared = self.num_heads // k.shape[-2]
+    if shared > 1:
+      k, v = (jnp.repeat(part, shared, axis=-2) for part in (k, v))
+    fields = {"bias": bias}
+    if train and self.dropout:
+      ones = jnp.ones((len(x), self.num_heads, asking.shape[1], x.shape[1]))
+      fields["keep"] = dropout(self, ones, self.dropout, train)
+    y = self.ops.attend(q, k, v, **fields).reshape(*asking.shape[:-1], -1)
+    features = self.features or asking.shape[-1]
+    kind = self.ops.linear if self.linear_out else self.ops.dense
+    return kind(features, use_bias=self.out_bias, name="out")(y)
+
+  def _projected(self, x: Array, asking: Array) -> tuple[Array, Array, Array]:
+    """Returns queries [N, Q, heads, head_dim], and keys and values [N, T, kv_heads, head_dim]."""
     width, heads = x.shape[-1], self.num_heads
     kv_heads = self.kv_heads or heads
-    head_dim = self.head_dim or width // heads
     if not self.head_dim:
       check_heads(width, heads)
     check_groups(heads, kv_heads)
+    if self.fused:
+      self._check_fused(x, asking)
+      return fused_heads(self.ops.linear(3 * width, use_bias=self.use_bias, name="qkv")(x), heads)
+    head_dim = self.head_dim or width // heads
 
-    def project(count, name):
-      y = self.ops.linear(count * head_dim, use_bias=self.use_bias, name=name)(x)
-      return y.reshape(*x.shape[:-1], count, head_dim)
+    def project(tokens, count, name, use_bias):
+      y = self.ops.linear(count * head_dim, use_bias=use_bias, name=name)(tokens)
+      return y.reshape(*tokens.shape[:-1], count, head_dim)
 
-    q, k, v = project(heads, "query"), project(kv_heads, "key"), project(kv_heads, "value")
-    if rotary is not None:
-      q, k = F.rotate(q, *rotary), F.rotate(k, *rotary)
-    k, v = (jnp.repeat(part, heads // kv_heads, axis=-2) for part in (k, v))
-    fields = {"bias": bias}
-    if train and self.dropout:
-      ones = jnp.ones((len(x), heads, x.shape[1], x.shape[1]))
-      fields["keep"] = dropout(self, ones, self.dropout, train)
-    y = self.ops.attend(q, k, v, **fields).reshape(*x.shape[:-1], -1)
-    return self.ops.dense(width, use_bias=self.out_bias, name="out")(y)
+    return (
+      project(asking, heads, "query", self.use_bias),
+      project(x, kv_heads, "key", self.use_bias and self.key_bias),
+      project(x, kv_heads, "value", self.use_bias),
+    )
+
+  def _check_fused(self, x: Array, asking: Array):
+    if self.kv_heads or self.head_dim or not self.key_bias or asking is not x:
+      raise InputError(
+        "One fused map makes queries, keys and values of the same tokens, heads and biases.",
+        "Use fused=False with kv_heads, head_dim, key_bias=False or other tokens asking.",
+      )
+
+
+def fused_heads(qkv: Array, num_heads: int) -> tuple[Array, Array, Array]:
+  """Splits [..., 3 * width] into queries, keys and values, [..., num_heads, head_dim] each."""
+  q, k, v = (part.reshape(*part.shape[:-1], num_heads, -1) for part in jnp.split(qkv, 3, axis=-1))
+  return q, k, v
+
+
+def mask_bias(allowed: Array | None) -> Array | None:
+  """Returns what is added to attention logits: the most negative number where not `allowed`.
+
+  Finite, so that a token that may look at nothing, such as padding on the left, gets the mean of
+  all rather than NaN; nothing is read off it. Weights elsewhere are zero exactly.
+  """
+  return None if allowed is None else jnp.where(allowed, 0.0, jnp.finfo(jnp.float32).min)
+
+
+def causal(length: int) -> Array:
+  """Returns whether each token may look at each: itself and those before it; bool [T, T]."""
+  order = jnp.arange(length)
+  return order[:, None] >= order
 
 
 def check_groups(heads: int, kv_heads: int):

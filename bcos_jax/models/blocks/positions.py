@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...errors import unknown_name
+from ...errors import InputError, unknown_name
 
 Array = jax.Array
 Grid = tuple[int, int]
+Rotary = tuple[Array, Array]
 
 
 def _cubic(x: np.ndarray, a: float) -> np.ndarray:
@@ -84,15 +85,51 @@ def resize_table(table: Array, old: Grid, new: Grid, kind: str) -> Array:
   return table.reshape(new[0] * new[1], -1)
 
 
-def rotary_angles(grid: Grid, head_dim: int, theta: float) -> tuple[Array, Array]:
-  """Returns cosines and sines [rows * columns, head_dim] of DINOv3's rotary positions.
+def patch_places(grid: Grid) -> Array:
+  """Returns the centres of patches for `rotary_angles`, float32 [rows * columns, 2], row-major.
 
-  The centre of each patch, in [-1, 1] along each axis, turns at the frequencies
-  theta^(-4k / head_dim); a head holds those of rows, those of columns, and both once more
-  (arXiv 2508.10104, section 3.2).
+  Along each axis they lie in [-1, 1], times a full turn (DINOv3, arXiv 2508.10104, section 3.2).
   """
-  frequencies = 2 * math.pi * theta ** -(np.arange(0, head_dim, 4) / head_dim)
-  rows, columns = (2 * (np.arange(n) + 0.5) / n - 1 for n in grid)
-  centers = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2, 1)
-  angles = np.tile((centers * frequencies).reshape(len(centers), -1), 2)
-  return jnp.asarray(np.cos(angles), jnp.float32), jnp.asarray(np.sin(angles), jnp.float32)
+  rows, columns = (2 * math.pi * (2 * (np.arange(n) + 0.5) / n - 1) for n in grid)
+  places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
+  return jnp.asarray(places.reshape(-1, 2), jnp.float32)
+
+
+def rotary_angles(
+  places: Array, head_dim: int, theta: float, scaling: tuple[float, ...] = ()
+) -> Rotary:
+  """Returns cosines and sines for `functional.rotate` (arXiv 2104.09864).
+
+  Along each of A axes a place turns at the frequencies theta^(-2Ak / head_dim); a head holds those
+  of the first axis, those of the next, and all of them once more.
+
+  Args:
+    places: Places of the tokens, [..., T, A]: counted, [..., T, 1], or `patch_places`.
+    head_dim: Channels of a head.
+    theta: Base of the frequencies.
+    scaling: Llama 3's stretching of slow frequencies: factor, low and high frequency factor, and
+      the context length before it; () for none.
+
+  Returns:
+    Two float32 arrays [..., T, head_dim].
+
+  Raises:
+    InputError: The channels of a head do not divide among the axes.
+  """
+  step = 2 * places.shape[-1]
+  if head_dim % step:
+    raise InputError(
+      f"Heads of {head_dim} channels cannot hold rotary positions.",
+      f"Choose a multiple of {step} channels per head.",
+    )
+  frequencies = 1.0 / theta ** (jnp.arange(0, head_dim, step, dtype=jnp.float32) / head_dim)
+  if scaling:
+    factor, low, high, length = scaling
+    # Waves as long as the old context are stretched, short ones are left alone.
+    share = (length * frequencies / (2 * math.pi) - low) / (high - low)
+    share = jnp.clip(share, 0.0, 1.0)
+    frequencies = frequencies * ((1 - share) / factor + share)
+  angles = places[..., None].astype(jnp.float32) * frequencies
+  angles = angles.reshape(*places.shape[:-1], head_dim // 2)
+  angles = jnp.concatenate([angles, angles], axis=-1)
+  return jnp.cos(angles), jnp.sin(angles)

@@ -12,7 +12,7 @@ import numpy as np
 from ... import functional as F
 from ...layers.sources import add_constant
 from ...ops import Ops
-from .attention import check_heads
+from .attention import check_heads, fused_heads
 
 Array = jax.Array
 
@@ -141,7 +141,7 @@ class WindowAttention(nn.Module):
     y = jnp.roll(y, self.shift, axis=(1, 2))[:, :h, :w]
     return self.ops.dense(width, name="out")(y)
 
-  def _project(self, x: Array) -> list[Array]:
+  def _project(self, x: Array) -> tuple[Array, Array, Array]:
     """Returns queries, keys and values, each [N, windows, T, heads, head_dim]."""
     width = x.shape[-1]
     y = self.ops.linear(3 * width, use_bias=self.use_bias and not self.cosine, name="qkv")(x)
@@ -150,13 +150,13 @@ class WindowAttention(nn.Module):
       none = jnp.zeros_like(bias[:width])
       bias = jnp.concatenate([bias[:width], none, bias[width:]]).astype(y.dtype)
       y = add_constant(self, y, bias, "bias")
-    q, k, v = (p.reshape(*p.shape[:-1], self.num_heads, -1) for p in jnp.split(y, 3, axis=-1))
+    q, k, v = fused_heads(y, self.num_heads)
     if not self.cosine:
-      return [q, k, v]
+      return q, k, v
     start = nn.initializers.constant(math.log(10))
     scale = self.param("logit_scale", start, (self.num_heads,), self.ops.param_dtype)
     scale = jnp.exp(jnp.minimum(scale, math.log(MAX_LOGIT_SCALE)))[:, None].astype(q.dtype)
-    return [F.unit_length(q) * scale, F.unit_length(k), v]
+    return F.unit_length(q) * scale, F.unit_length(k), v
 
   def _position_bias(self) -> Array:
     """Returns what relative positions add to the logits, float32 [heads, T, T]."""
