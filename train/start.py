@@ -54,7 +54,7 @@ def network(
 
 
 def finetuned(
-  bundle: bcos_jax.pretrained.Bundle,
+  bundle: bcos_jax.io.bundles.Bundle,
   family: ops.Ops,
   num_classes: int,
   key: jax.Array,

@@ -119,7 +119,7 @@ class TextLab:
   def reader(self, result: TrainResult) -> TextReader:
     """Returns a trained network with the tokenizer that all share."""
     model = result.model
-    bundle = bcos_jax.pretrained.make_bundle(
+    bundle = bcos_jax.io.bundles.make_bundle(
       model, jax.device_get(result.variables), labels=result.labels, tokenizer=result.tokenizer
     )
     return TextReader.load(bundle)

@@ -14,6 +14,7 @@ import bcos_jax
 from bcos_jax import BcosOps, StandardOps, attribution
 from bcos_jax.attribution.perturbation import draw_grids
 from bcos_jax.errors import InputError
+from bcos_jax.models.blocks import Attention
 
 from ..common import CLASSES, SIDE, applied, filled, photos, rel, tiny
 
@@ -74,9 +75,8 @@ class Attending(nn.Module):
 
   @nn.compact
   def __call__(self, x, train=False):
-    x = self.ops.attention(2, name="attn")(
-      self.ops.linear(8, use_bias=False, name="embed")(x.reshape(len(x), -1, x.shape[-1]))
-    )
+    x = self.ops.linear(8, use_bias=False, name="embed")(x.reshape(len(x), -1, x.shape[-1]))
+    x = Attention(self.ops, 2, fused=True, use_bias=False, out_bias=False, name="attn")(x)
     return self.ops.linear(CLASSES, use_bias=False, name="head")(x.mean(1))
 
 

@@ -56,7 +56,7 @@ def test_conventional_and_bcosified(name, source):
 
   model, variables = bcos_jax.bcosify(bundle.model, bundle.variables)
   state = convert.to_state_dict(
-    bcos_jax.pretrained.make_bundle(model, variables, provenance={"source": "bcosification"})
+    bcos_jax.io.bundles.make_bundle(model, variables, provenance={"source": "bcosification"})
   )
   keys = golden_keys(name)["bcosified"]
   assert {key: list(tensor.shape) for key, tensor in state.items()} == keys
@@ -118,7 +118,7 @@ def test_clip_resnet():
 
   model, variables = bcos_jax.bcosify(bundle.model, bundle.variables)
   state = convert.to_state_dict(
-    bcos_jax.pretrained.make_bundle(model, variables, provenance={"source": "bcosification"})
+    bcos_jax.io.bundles.make_bundle(model, variables, provenance={"source": "bcosification"})
   )
   assert {key: list(t.shape) for key, t in state.items()} == golden_keys(name)["bcosified"]
   state |= {key: data[f"bcos_stat/{key}"] for key in state if f"bcos_stat/{key}" in data}

@@ -194,7 +194,7 @@ def test_training_continues_alike(source):
 
   def exported(leaves):
     return convert.to_state_dict(
-      bcos_jax.pretrained.make_bundle(bundle.model, leaves, provenance={"source": source})
+      bcos_jax.io.bundles.make_bundle(bundle.model, leaves, provenance={"source": source})
     )
 
   ours = exported(variables)

@@ -256,7 +256,7 @@ def test_openai_layout(tmp_path):
 def test_students_of_aloe(fields):
   model = tiny("aloe_test", BcosOps.aloe(), **{"image_size": 16, "norm_eps": 1e-5, **fields})
   variables, images = filled(model), photos(2, side=16)
-  state = convert.to_state_dict(bcos_jax.pretrained.make_bundle(model, variables), "aloe")
+  state = convert.to_state_dict(bcos_jax.io.bundles.make_bundle(model, variables), "aloe")
   seen = torch.from_numpy(np.asarray(model.ops.encoding(images)).transpose(0, 3, 1, 2).copy())
   expected = aloe_oracle.logits(state, seen).numpy()
   logits, bias = applied(model)(variables, images), np.log(4)
