@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import operator
 from typing import Any
 
@@ -10,6 +10,9 @@ import jax
 import numpy as np
 
 from .errors import InputError
+
+Progress = Callable[[range], Iterable[int]]
+"""What wraps a loop over batches, such as `tqdm.tqdm`; `iter` shows nothing."""
 
 
 def check_batch_size(batch_size: int | None) -> int | None:
@@ -28,35 +31,74 @@ def check_batch_size(batch_size: int | None) -> int | None:
   return size
 
 
-def filled(count: int, size: int | None) -> Iterator[tuple[np.ndarray, int]]:
+def filled(
+  count: int, size: int | None, progress: Progress = iter, *, exact: bool = False
+) -> Iterator[tuple[np.ndarray, int]]:
   """Yields the rows of each device batch, all of one length, and how many of them count.
 
   Args:
     count: Number of rows.
-    size: Rows of a batch; None takes all at once. A batch is never larger than `count`.
+    size: Rows of a batch; None takes all at once.
+    progress: Wraps the loop over the first rows of the batches.
+    exact: Whether a batch has `size` rows even where `count` is less.
 
   Yields:
     Row numbers [B], the last batch filled up by repeating its last row; and the number of rows
     that are not such repetitions.
   """
-  size = min(size or count, count)
-  for start in range(0, count, size):
+  size = count if size is None else size if exact else min(size, count)
+  for start in progress(range(0, count, size)) if count else ():
     yield np.minimum(np.arange(start, start + size), count - 1), min(size, count - start)
 
 
-def in_batches(function: Callable[[Any], Any], rows: Any, batch_size: int | None) -> np.ndarray:
-  """Returns function(rows) as a NumPy array, computed at the highest matmul precision.
+def in_batches(
+  function: Callable[[Any], Any],
+  rows: Any,
+  batch_size: int | None,
+  progress: Progress = iter,
+  *,
+  exact: bool = False,
+  precision: str | None = "highest",
+) -> Any:
+  """Returns function(rows), batch by batch, as a tree of NumPy arrays in the order of the rows.
+
+  The device computes a batch while the one before it is fetched, and no more wait in its memory.
 
   Args:
-    function: Maps arrays [B, ...] to arrays [B, ...], row by row.
-    rows: [N, ...].
+    function: Maps trees of arrays [B, ...] to trees of arrays [B, ...], row by row.
+    rows: Tree of arrays [N, ...].
     batch_size: Rows at a time; None takes all at once.
+    progress: As for `filled`.
+    exact: As for `filled`.
+    precision: Of matrix products; None leaves it to the function.
 
   Raises:
     InputError: A batch size that is not an integer of at least 1.
   """
-  found = []
-  for batch, kept in filled(len(rows), check_batch_size(batch_size)):
-    with jax.default_matmul_precision("highest"):
-      found.append(np.asarray(function(rows[batch]))[:kept])
-  return np.concatenate(found)
+  count, size = len(jax.tree.leaves(rows)[0]), check_batch_size(batch_size)
+
+  def dispatched() -> Iterator[tuple[Any, int]]:
+    for batch, kept in filled(count, size, progress, exact=exact):
+      with jax.default_matmul_precision(precision):
+        part = function(jax.tree.map(lambda leaf, batch=batch: leaf[batch], rows))
+      yield part, kept
+
+  parts = [
+    jax.tree.map(lambda leaf, kept=kept: leaf[:kept], part)
+    for part, kept in overlapped(dispatched())
+  ]
+  return parts[0] if len(parts) == 1 else jax.tree.map(lambda *p: np.concatenate(p), *parts)
+
+
+def overlapped(parts: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+  """Yields pairs of a device result, as a NumPy tree, and what comes with it.
+
+  Each result is fetched after the next has been asked for: the device computes meanwhile.
+  """
+  waiting: tuple[Any, Any] | None = None
+  for part in parts:
+    if waiting is not None:
+      yield jax.tree.map(np.asarray, waiting[0]), waiting[1]
+    waiting = part
+  if waiting is not None:
+    yield jax.tree.map(np.asarray, waiting[0]), waiting[1]

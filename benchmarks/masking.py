@@ -21,6 +21,7 @@ import numpy as np
 
 import bcos_jax
 from bcos_jax import attribution
+from bcos_jax.batches import in_batches
 
 
 def runs(options: argparse.Namespace):
@@ -35,10 +36,7 @@ def runs(options: argparse.Namespace):
   targets = np.zeros(options.images, int)
 
   def inference():
-    for start in range(0, len(rows), size):
-      batch = rows[np.minimum(np.arange(start, start + size), len(rows) - 1)]
-      with jax.default_matmul_precision("highest"):
-        np.asarray(predict(variables, images[batch]))
+    in_batches(lambda batch: predict(variables, images[batch]), rows, size)
 
   def rise():
     attribution.rise(model, variables, images, targets, masks=options.masks, batch_size=size)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..batches import check_batch_size
+from ..batches import in_batches
 from ..errors import InputError
 from ..inputs import check_images
 from ..layers import sources
@@ -96,7 +96,8 @@ def explain(
       class per image; ints [N, K], K classes per image in one forward pass and K backward passes;
       a function of the outputs that returns [N] or [N, K]. Each function is compiled for; arrays
       that change from call to call are compiled for once as `jax.tree_util.Partial(f, arrays)`.
-    batch_size: Images per device batch, to bound memory; None takes all at once. Compiled once.
+    batch_size: Images per device batch, to bound memory: two batches are there at once. None takes
+      all together. Compiled once.
     **text: For language models: mask, types, at and buckets, see `explain_tokens`, which explains
       them.
 
@@ -118,28 +119,22 @@ def explain(
       "Leave it out.",
     )
   images = check_images(images, model.ops.encoding)
-  batch_size = check_batch_size(batch_size)
   if model.ops.dtype is not None:
     model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
   function, classes = split_target(target, len(images))
   if function is not None and not isinstance(function, jax.tree_util.Partial):
     function = jax.tree_util.Partial(function)
-  size = min(batch_size or len(images), len(images))
-  parts = []
-  for start in range(0, len(images), size):
-    rows = np.minimum(np.arange(start, start + size), len(images) - 1)
-    asked = None if classes is None else classes[rows]
-    with (
-      jax.default_matmul_precision("highest"),
-      blaming_variables(model, variables, images.shape[1:3]),
-    ):
-      if classes is not None and not start:  # What is traced here is used again below.
-        traced = _explain_jit.eval_shape(model, function, variables, images[rows], asked)
-        check_range(classes, traced.logits)
-      part = _explain_jit(model, function, variables, images[rows], asked)
-    keep = min(size, len(images) - start)
-    parts.append(jax.tree.map(lambda leaf, keep=keep: np.asarray(leaf)[:keep], part))
-  return parts[0] if len(parts) == 1 else jax.tree.map(lambda *p: np.concatenate(p), *parts)
+  checked = classes is None
+
+  def run(rows: tuple[np.ndarray, Array | None]) -> Explanation:
+    nonlocal checked
+    if not checked:  # What is traced here is used again below.
+      check_range(classes, _explain_jit.eval_shape(model, function, variables, *rows).logits)
+      checked = True
+    return _explain_jit(model, function, variables, *rows)
+
+  with blaming_variables(model, variables, images.shape[1:3]):
+    return in_batches(run, (images, classes), batch_size)
 
 
 def dynamic_linear(

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..batches import check_batch_size
+from ..batches import check_batch_size, overlapped
 from ..errors import InputError
 from ..layers import sources
 from ..models import LanguageModel, TextDecoder
@@ -86,28 +86,26 @@ def explain_tokens(
   if model.ops.dtype is not None:
     model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
   function, classes = _split(target, len(ids))
-  fills = {"ids": max(getattr(model, "pad_token", 0), 0), "mask": 0, "types": 0}
-  given = {
-    name: None if v is None else padded(v, edges[-1], fills[name])
-    for name, v in {"ids": ids, "mask": mask, "types": types}.items()
-  }
-  done, waiting = [], None
+  texts = _padded(model, {"ids": ids, "mask": mask, "types": types}, edges[-1])
   size, rounded = check_batch_size(batch_size), bool(len(buckets))
-  for length, kept, chosen in chunks(mask, edges, size, rounded):
-    cut = {name: None if v is None else v[chosen, :length] for name, v in given.items()}
-    cut["at"] = None if at is None else at[chosen]
-    asked = (_rows(function, chosen), None if classes is None else classes[chosen])
-    arguments = (model, asked[0], variables, cut, asked[1], keep_weights)
-    with jax.default_matmul_precision("highest"), blaming_variables(model, variables, (length,)):
-      if waiting is None:  # What is traced here is used again below.
-        _check_target(target, classes, _explain_jit.eval_shape(*arguments).logits)
-      begun = kept, _explain_jit(*arguments)
-    # A batch is computed while the one before it is fetched.
-    done += [] if waiting is None else [_fetched(*waiting, ids.shape[1])]
-    waiting = begun
-  done.append(_fetched(*waiting, ids.shape[1]))
-  order = np.argsort(np.concatenate([kept for kept, _ in done]))
-  ex = jax.tree.map(lambda *p: np.concatenate(p)[order], *(part for _, part in done))
+
+  def begun():
+    checked = False
+    for length, kept, chosen in chunks(mask, edges, size, rounded):
+      cut = {name: None if v is None else v[chosen, :length] for name, v in texts.items()}
+      cut["at"] = None if at is None else at[chosen]
+      asked = (_rows(function, chosen), None if classes is None else classes[chosen])
+      arguments = (model, asked[0], variables, cut, asked[1], keep_weights)
+      with jax.default_matmul_precision("highest"), blaming_variables(model, variables, (length,)):
+        if not checked:  # What is traced here is used again below.
+          _check_target(target, classes, _explain_jit.eval_shape(*arguments).logits)
+          checked = True
+        part = _explain_jit(*arguments)
+      yield part, kept
+
+  done = [(_cut(part, len(kept), ids.shape[1]), kept) for part, kept in overlapped(begun())]
+  order = np.argsort(np.concatenate([kept for _, kept in done]))
+  ex = jax.tree.map(lambda *p: np.concatenate(p)[order], *(part for part, _ in done))
   return dataclasses.replace(ex, ids=ids, mask=mask)
 
 
@@ -209,12 +207,20 @@ def _explain_jit(model, function, variables, given, classes, keep_weights):
   return dataclasses.replace(ex, inputs=ex.inputs[:, :0], weights=ex.weights[..., :0, :])
 
 
-def _fetched(
-  kept: np.ndarray, ex: TextExplanation, length: int
-) -> tuple[np.ndarray, TextExplanation]:
-  """Returns which texts a batch explains, and their explanations as NumPy arrays of a length."""
-  part = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(kept)], ex)
-  return kept, resized(part, length)
+def _padded(
+  model: LanguageModel, texts: dict[str, np.ndarray | None], length: int
+) -> dict[str, np.ndarray | None]:
+  """Returns the inputs [N, L] of a network with padding up to a length."""
+  fills = {"ids": max(getattr(model, "pad_token", 0), 0)}
+  return {
+    name: None if array is None else padded(array, length, fills.get(name, 0))
+    for name, array in texts.items()
+  }
+
+
+def _cut(ex: TextExplanation, count: int, length: int) -> TextExplanation:
+  """Returns the first explanations of a batch, of a length."""
+  return resized(jax.tree.map(lambda leaf: leaf[:count], ex), length)
 
 
 def _contrast(target: Array | None, foil: Array | None, logits: Array) -> Array:

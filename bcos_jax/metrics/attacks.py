@@ -32,9 +32,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..attribution.task import Explained, prepare
+from ..batches import Progress, in_batches
 from ..errors import InputError, unknown_name
 from .ascents import LOSSES, RADII, Sizes, State, anywhere, begin, climb, inside, look
-from .scores import Progress, check_count, check_targets, rows_of
+from .scores import check_count, check_targets
 
 
 def fgsm(
@@ -203,14 +204,12 @@ def _by_batch(
   batch_size: int,
   progress: Progress,
 ) -> np.ndarray:
-  """Changes all images, `batch_size` at a time; the last batch is filled up."""
-  check_count("batch_size", batch_size)
-  count, found = len(attack.images), []
-  size = min(batch_size, count)
-  for start in progress(range(0, count, size)):
-    rows = rows_of(start, size, count)
-    clean, classes = attack.images[rows], jnp.asarray(attack.targets[rows], jnp.int32)
-    with jax.default_matmul_precision("highest"):
-      changed = np.asarray(change(begin(clean), classes, rows))
-    found.append(inside(changed, clean, attack.norm, attack.sizes.epsilon)[: count - start])
-  return np.concatenate(found)
+  """Changes all images, `batch_size` at a time."""
+
+  def changed(batch) -> jax.Array:
+    clean, targets, rows = batch
+    return change(begin(clean), jnp.asarray(targets, jnp.int32), rows)
+
+  rows = attack.images, attack.targets, np.arange(len(attack.images))
+  found = in_batches(changed, rows, batch_size, progress)
+  return inside(found, attack.images, attack.norm, attack.sizes.epsilon)

@@ -9,6 +9,7 @@ from typing import Any
 from flax import linen as nn
 import numpy as np
 
+from ..batches import in_batches
 from ..errors import InputError
 from ..explain.images import explain
 from ..text.explanation import TextExplanation
@@ -21,7 +22,6 @@ from .scores import (
   logits_of,
   maps_of,
   random_maps,
-  rows_of,
   usable,
 )
 from .text.scores import TextScores
@@ -223,17 +223,12 @@ def token_completeness(ex: TextExplanation, *, seed: int = 0) -> TextScores:
 
 def _explained(model, variables, images, targets, batch_size):
   """Returns maps [N, H, W], values [N] and residuals by source of a network's explanations."""
-  check_count("batch_size", batch_size)
-  size, parts = min(batch_size, len(images)), []
-  for start in range(0, len(images), size):
-    rows = rows_of(start, size, len(images))
-    ex = explain(model, variables, images[rows], target=targets[rows])
-    keep = slice(0, len(images) - start)
-    residuals = {name: residual[keep] for name, residual in ex.residuals.items()}
-    parts.append((ex.contributions[keep], ex.value[keep], residuals))
-  maps, values, residuals = zip(*parts, strict=True)
-  joined = {name: np.concatenate([part[name] for part in residuals]) for name in residuals[0]}
-  return np.concatenate(maps), np.concatenate(values), joined
+
+  def parts(batch: tuple[np.ndarray, np.ndarray]):
+    ex = explain(model, variables, batch[0], target=batch[1])
+    return ex.contributions, ex.value, ex.residuals
+
+  return in_batches(parts, (np.asarray(images), targets), batch_size)
 
 
 def _change(base: np.ndarray, maps: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ has the rules that choose and place the pictures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 
@@ -19,11 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..batches import Progress, in_batches
 from ..errors import InputError, unknown_name
 from ..explain.images import Variables, explain
 from ..render.color import box_average, check_window
 from .grids import Selection, make_grid, random_grids, sample_grids, select
-from .scores import Explainer, check_count, check_maps, random_maps, rows_of
+from .scores import Explainer, check_count, check_maps, random_maps
 
 Attribute = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Logits = np.ndarray | Callable[[np.ndarray], np.ndarray]
@@ -137,7 +138,7 @@ def grid_pointing_game(
   rescale: bool = False,
   batch_size: int = 8,
   seed: int = 42,
-  progress: Callable[[range], Iterable[int]] = iter,
+  progress: Progress = iter,
 ) -> GridPointingResult:
   """Plays the grid pointing game.
 
@@ -180,22 +181,19 @@ def grid_pointing_game(
   indices, classes = _SAMPLINGS[sampling](selection, grid, num_grids, seed=seed)
   if not callable(attribute):
     _check_count_of(attribute, len(indices))
-  scores, noise, empty = [], [], 0
-  for start in progress(range(0, len(indices), batch_size)):
-    rows = rows_of(start, batch_size, len(indices))
-    keep = min(batch_size, len(indices) - start)
-    tiles = np.stack([[images[i] for i in line] for line in indices[rows].tolist()])
+
+  def play(rows: np.ndarray):
+    tiles = np.stack([_stacked(images, line) for line in indices[rows]])
     grids = make_grid(np.asarray(tiles, np.float32), grid, rescale)
     maps = attribute(grids, classes[rows]) if callable(attribute) else np.asarray(attribute)[rows]
     check_maps(maps, (batch_size, grid * grid, *grids.shape[1:3]))
-    own, nothing = _own_share(maps, grid, smooth)
-    scores.append(np.asarray(own)[:keep])
-    empty += int(np.asarray(nothing)[:keep].sum())
-    blind = random_maps(seed, rows, maps.shape[1:])
-    noise.append(np.asarray(_own_share(blind, grid, smooth)[0])[:keep])
-  return GridPointingResult(
-    np.concatenate(scores), np.concatenate(noise), num_grids, selection, empty
+    noise = random_maps(seed, rows, maps.shape[1:])
+    return *_own_share(maps, grid, smooth), _own_share(noise, grid, smooth)[0]
+
+  scores, empty, noise = in_batches(
+    play, np.arange(len(indices)), batch_size, progress, exact=True, precision=None
   )
+  return GridPointingResult(scores, noise, num_grids, selection, int(empty.sum()))
 
 
 def attribute_with(model: nn.Module, variables: Variables) -> Attribute:
@@ -231,12 +229,12 @@ def _own_share(maps: jax.Array, grid: int, smooth: int) -> tuple[jax.Array, jax.
 
 
 def _predict(predict: Callable, images: Sequence[np.ndarray], size: int) -> np.ndarray:
-  size = min(size, len(images))
-  batches = [
-    predict(np.stack([images[i] for i in rows_of(start, size, len(images))]))
-    for start in range(0, len(images), size)
-  ]
-  return np.concatenate([np.asarray(batch) for batch in batches])[: len(images)]
+  rows = np.arange(len(images))
+  return in_batches(lambda batch: predict(_stacked(images, batch)), rows, size, precision=None)
+
+
+def _stacked(images: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
+  return np.stack([images[i] for i in rows.tolist()])
 
 
 def _check_count_of(maps: np.ndarray, count: int) -> None:

@@ -25,9 +25,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..batches import Progress, filled
 from ..errors import InputError, unknown_name
 from ..inputs import check_images
-from .scores import Maps, Progress, Scores, check_count, check_targets, maps_of, rows_of, usable
+from .scores import Maps, Scores, check_count, check_targets, maps_of, usable
 
 _OUTPUTS = ("softmax", "sigmoid", "logit")
 
@@ -260,8 +261,7 @@ class _Run:
     count, sets = deleted.shape[:2]
     size, jobs = len(targets), count * sets
     found = []
-    for first in range(0, jobs, size):
-      job = rows_of(first, size, jobs)
+    for job, _ in filled(jobs, size, exact=True):
       row, which = job // sets, job % sets
       with jax.default_matmul_precision("highest"):
         found.append(

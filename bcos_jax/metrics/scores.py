@@ -17,11 +17,11 @@ from flax import linen as nn
 import jax
 import numpy as np
 
+from ..batches import in_batches
 from ..errors import InputError
 
 Explainer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Maps = Explainer | np.ndarray
-Progress = Callable[[range], Iterable[int]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,11 +126,6 @@ def usable(
   return np.flatnonzero(~out), counts
 
 
-def rows_of(start: int, size: int, count: int) -> np.ndarray:
-  """The next `size` rows; the last one is repeated, so that every batch compiles alike."""
-  return np.minimum(np.arange(start, start + size), count - 1)
-
-
 def maps_of(
   maps: Maps, images: np.ndarray | None, targets: np.ndarray | None, batch_size: int
 ) -> np.ndarray:
@@ -151,14 +146,13 @@ def maps_of(
       "An explainer was given without images and targets.", "Pass both, or the maps themselves."
     )
   images, targets = np.asarray(images), check_targets(targets, len(images))
-  check_count("batch_size", batch_size)
-  size, found = min(batch_size, len(images)), []
-  for start in range(0, len(images), size):
-    rows = rows_of(start, size, len(images))
-    batch = maps(images[rows], targets[rows])
-    check_maps(batch, (size, *images.shape[1:3]))
-    found.append(np.asarray(batch)[: len(images) - start])
-  return np.concatenate(found)
+
+  def explain(batch: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    found = maps(*batch)
+    check_maps(found, batch[0].shape[:3])
+    return found
+
+  return in_batches(explain, (images, targets), batch_size, precision=None)
 
 
 def random_maps(seed: int, rows: Iterable[int], shape: tuple[int, ...]) -> np.ndarray:
@@ -172,13 +166,7 @@ def logits_of(
   model: nn.Module, variables: Mapping[str, Any], images: np.ndarray, batch_size: int = 64
 ) -> np.ndarray:
   """Returns a network's logits float [N, C] for images [N, H, W, colors] in [0, 1]."""
-  check_count("batch_size", batch_size)
-  size, found = min(batch_size, len(images)), []
-  for start in range(0, len(images), size):
-    batch = np.asarray(images)[rows_of(start, size, len(images))]
-    with jax.default_matmul_precision("highest"):
-      found.append(np.asarray(_logits(model, variables, batch))[: len(images) - start])
-  return np.concatenate(found)
+  return in_batches(lambda batch: _logits(model, variables, batch), np.asarray(images), batch_size)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -12,6 +12,7 @@ import sys
 
 import numpy as np
 
+from ..batches import filled
 from ..errors import InputError
 from .explanation import TextExplanation
 
@@ -50,9 +51,8 @@ def chunks(
     size = min(batch_size or len(rows), len(rows))
     if rounded:
       size = min(batch_size or sys.maxsize, 1 << (size - 1).bit_length())
-    for start in range(0, len(rows), size):
-      filled = rows[np.minimum(np.arange(start, start + size), len(rows) - 1)]
-      yield length, rows[start : start + size], filled
+    for places, kept in filled(len(rows), size, exact=rounded):
+      yield length, rows[places[:kept]], rows[places]
 
 
 def _bucketed(mask: np.ndarray, edges: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:

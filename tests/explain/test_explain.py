@@ -199,8 +199,8 @@ class Broken(BcosOps):
   def layer_norm(self, *, name, eps=1e-5):
     return BcosOps.layer_norm(self._with("norm"), name=name, eps=eps)
 
-  def attention(self, num_heads, *, name):
-    return BcosOps.attention(self._with("attention"), num_heads, name=name)
+  def attend(self, q, k, v, **fields):
+    return BcosOps.attend(self._with("attention"), q, k, v, **fields)
 
   def conv(self, features, kernel_size, strides=1, **fields):
     return BcosOps.conv(self._with("scale"), features, kernel_size, strides, **fields)

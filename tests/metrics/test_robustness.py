@@ -197,7 +197,7 @@ def test_bad_attacks_are_refused():
   refused(lambda: metrics.fgsm(model, variables, images, targets, epsilon=-1), "epsilon=-1")
   refused(attack(step_size=-1), "step_size=-1")
   refused(attack(steps=0), "steps=0")
-  refused(attack(batch_size=0), "batch_size=0")
+  refused(attack(batch_size=0), "batch_size is 0")
   refused(attack(restarts=2, random_start=False), "restarts=2")
   refused(attack(norm="l_2"), "l_2", "'l2'")
   refused(attack(loss="margins"), "'margin'")

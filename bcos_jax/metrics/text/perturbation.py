@@ -22,10 +22,11 @@ import numpy as np
 from ...attribution.text import TextTask
 from ...attribution.text.checked_inputs import prepare
 from ...attribution.text.running import REMOVALS, Texts, replaced_values
+from ...batches import Progress
 from ...errors import InputError, unknown_name
 from ...explain.targets import Target
 from ..perturbation import check_fractions
-from ..scores import Progress, check_count, random_maps, usable
+from ..scores import check_count, random_maps, usable
 from .scores import TextScores, TokenScores, ranks_of, scores_of
 
 MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
