@@ -1,6 +1,8 @@
 """The documentation: its commands parse, its names exist, its example works."""
 
+import ast
 import importlib.util
+import pathlib
 import re
 import shlex
 import sys
@@ -52,6 +54,43 @@ def test_links_lead_somewhere(name):
   page = PAGES[name]
   for target in LINK.findall(page.read_text(encoding="utf-8")):
     assert (page.parent / target).exists(), target
+
+
+def _python_blocks():
+  for name, page in PAGES.items():
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+      yield pytest.param(block, id=name)
+
+
+@pytest.mark.parametrize("block", list(_python_blocks()))
+def test_imported_names_exist(block):
+  """Names of this package, and attributes of its modules; other packages may not be installed."""
+  known = {"bcos_jax": bcos_jax}
+  for node in ast.walk(ast.parse(block)):
+    if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bcos_jax"):
+      module = importlib.import_module(node.module)
+      for alias in node.names:
+        known[alias.asname or alias.name] = (
+          getattr(module, alias.name)
+          if hasattr(module, alias.name)
+          else importlib.import_module(f"{node.module}.{alias.name}")
+        )
+  for node in ast.walk(ast.parse(block)):
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+      if isinstance(known.get(node.value.id), types.ModuleType):
+        assert hasattr(known[node.value.id], node.attr), ast.unparse(node)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_named_files_and_tests_exist(name):
+  text = PAGES[name].read_text(encoding="utf-8")
+  for path in re.findall(
+    r"`((?:bcos_jax|convert|train|tests|configs|benchmarks)/[\w/]+\.py)`", text
+  ):
+    assert (ROOT / path).exists() or pathlib.Path(path).stem in EXAMPLE, path
+  code = {path.name: path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py")}
+  for file, test in re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", text):
+    assert f"def {test}" in code[file], (file, test)
 
 
 def _rows():
