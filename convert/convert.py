@@ -12,7 +12,6 @@ from typing import Any
 from flax import linen as nn
 from flax import traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bcos_jax import models
@@ -21,7 +20,7 @@ from bcos_jax.inputs import Encoding
 from bcos_jax.io.bundles import Bundle, make_bundle
 from bcos_jax.io.tensor_files import LazyTensor
 from bcos_jax.ops import Ops, StandardOps
-from bcos_jax.variables import abstract_variables
+from bcos_jax.variables import abstract_variables, initial
 
 from . import open_clip, text_heads
 from .keys import Keys
@@ -498,15 +497,5 @@ def _nonfinite(array: np.ndarray) -> int:
 
 def _initial(model: nn.Module, paths: set[str], seed: int) -> dict[str, np.ndarray]:
   """Returns initial values of some leaves; what the others need is not computed."""
-  if not paths:
-    return {}
-
-  @jax.jit
-  def some(key):
-    inputs = jnp.zeros(model.input_spec.shape, model.input_spec.dtype)
-    if isinstance(model, models.LanguageModel):  # whose parameters do not depend on lengths
-      inputs = inputs[:, :1]
-    leaves = traverse_util.flatten_dict(model.init(key, inputs), sep="/")
-    return {path: leaves[path] for path in paths}
-
-  return {path: np.asarray(leaf) for path, leaf in some(jax.random.key(seed)).items()}
+  leaves = initial(model, paths, jax.random.key(seed))
+  return {path: np.asarray(leaf) for path, leaf in leaves.items()}

@@ -21,6 +21,7 @@ PREFIX = "--config."
 # What runs on texts: objective to what the network does.
 TEXT_OBJECTIVES = {"text": "classify", "masked_lm": "masked_lm", "causal_lm": "next_token"}
 LABELLED = ("supervised", "text")
+TAUGHT = ("align", "clip")  # by a frozen teacher
 DURATIONS = frozenset(
   {
     "steps",

@@ -24,7 +24,7 @@ import numpy as np
 from .. import models, ops
 from ..errors import InputError
 from ..inputs import Preprocess
-from ..variables import abstract_variables
+from ..variables import abstract_variables, differences
 from .tensor_files import FileTensor, read_safetensors, write_safetensors
 
 FORMAT = 1
@@ -345,13 +345,7 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
 def _check_variables(model: nn.Module, variables: Mapping[str, Any], whose: str):
   wanted = traverse_util.flatten_dict(abstract_variables(model), sep="/")
   given = traverse_util.flatten_dict(variables, sep="/")
-  problems = [f"{path} is missing" for path in sorted(wanted.keys() - given.keys())]
-  problems += [f"{path} is unexpected" for path in sorted(given.keys() - wanted.keys())]
-  problems += [
-    f"{path} has shape {given[path].shape}, expected {wanted[path].shape}"
-    for path in sorted(wanted.keys() & given.keys())
-    if given[path].shape != wanted[path].shape
-  ]
+  problems = differences(wanted, given)
   if problems:
     shown = "; ".join(problems[:_SHOWN])
     if len(problems) > _SHOWN:

@@ -81,8 +81,9 @@ TWO = """
 import argparse, sys
 import numpy as np
 import bcos_jax
-from bcos_jax.train import features, hosts
+from bcos_jax.train import hosts
 from bcos_jax.train.data import Examples, open_dataset
+from bcos_jax.train.probes import features
 
 parser = argparse.ArgumentParser()
 hosts.add_arguments(parser)

@@ -265,7 +265,7 @@ def test_a_bundle_is_taken_only_as_far_as_it_fits(tmp_path, files):
 
   for overrides, message in (
     (("model.vocab_size=70",), "has 60 tokens"),
-    (("model.width=32",), "Only the head may change"),
+    (("model.width=32",), r"word has shape \(60, 16\), expected \(60, 32\)"),
     (("ops.b=2.0",), "has the ops"),
     (("model.name=distilbert_tiny",), "their head_activation differ"),
   ):

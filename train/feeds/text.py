@@ -18,7 +18,7 @@ from bcos_jax.text.tokens import special_ids
 from ..data import TextDataset, TextExamples
 from ..data.text import masking, pipeline
 from ..data.text.splits import open_text_splits
-from ..start_texts import tokenizer_for
+from ..start import tokenizer_for
 from .feed import Feed, Spec, check_classes
 
 Batch = dict[str, np.ndarray]

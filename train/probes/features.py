@@ -21,7 +21,7 @@ import numpy as np
 
 from bcos_jax import models, ops
 from bcos_jax.errors import InputError
-from bcos_jax.variables import abstract_variables
+from bcos_jax.variables import graft, surplus
 
 from .. import hosts, sharding
 from ..data import pipeline
@@ -89,16 +89,9 @@ def headless(model: nn.Module, variables: Any) -> tuple[nn.Module, Any]:
   if isinstance(family, ops.BcosOps):
     orders = {"head_order": "pool_first", "token_head_order": "pool_first"}
     family = dataclasses.replace(family, **orders)
-  model = model.clone(num_classes=0, ops=family)
-  wanted = traverse_util.flatten_dict(abstract_variables(model), sep="/")
-  given = traverse_util.flatten_dict(variables, sep="/")
-  wrong = sorted(p for p in wanted if p not in given or given[p].shape != wanted[p].shape)
-  if wrong:
-    raise InputError(
-      f"The variables do not fit {models.describe(model)[0]}: {wrong[:5]}.",
-      "Pass the variables of this network.",
-    )
-  variables = traverse_util.unflatten_dict({path: given[path] for path in wanted}, sep="/")
+  headed, model = model, model.clone(num_classes=0, ops=family)
+  head = (f"^[^/]+/{model.head}/",) if model.head else ()
+  variables = graft(model, variables, (*surplus(headed, model), *head))
   shape = jax.eval_shape(model.apply, variables, model.input_spec).shape
   if len(shape) != 2:
     raise InputError(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from bcos_jax import functional as F
 from bcos_jax import layers, models, ops
 from bcos_jax.errors import InputError, unknown_name
-from bcos_jax.variables import abstract_variables
+from bcos_jax.variables import abstract_variables, graft
 
 from .features import headless
 
@@ -162,8 +162,10 @@ def join(
     # Conventional networks have no layer for the constant; B-cos networks have one behind.
     constant = 0.0 if isinstance(new.ops, ops.BcosOps) else head.logit_bias
     leaves[bias] = jnp.full(wanted[bias].shape, constant, wanted[bias].dtype)
-  leaves = {path: leaves[path].astype(leaf.dtype) for path, leaf in wanted.items()}
-  return new, traverse_util.unflatten_dict(leaves, sep="/")
+  made = graft(new, traverse_util.unflatten_dict(leaves, sep="/"))
+  return new, jax.tree.map(
+    lambda leaf, like: leaf.astype(like.dtype), made, abstract_variables(new)
+  )
 
 
 def _with_classes(model: nn.Module, num_classes: int, **logits: float) -> nn.Module:

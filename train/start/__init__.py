@@ -1,0 +1,11 @@
+"""Initial states of runs: a new network, a bundle, or a network in memory."""
+
+from .bundles import Network as Network
+from .bundles import finetuned as finetuned
+from .bundles import new_head as new_head
+from .bundles import open_bundle as open_bundle
+from .bundles import without_head as without_head
+from .effects import check_effects as check_effects
+from .network import describe as describe
+from .network import network as network
+from .texts import tokenizer_for as tokenizer_for

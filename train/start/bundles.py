@@ -1,0 +1,134 @@
+"""Networks of bundles: loading, replacing or removing the head, and B-cosification."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from flax import traverse_util
+import flax.linen as nn
+import jax
+
+import bcos_jax
+from bcos_jax import convert, ops
+from bcos_jax.errors import InputError
+from bcos_jax.io import bundles, hub
+from bcos_jax.variables import abstract_variables, exactly, graft, surplus
+
+Network = tuple[nn.Module, Any]
+
+
+def open_bundle(init: str) -> bundles.Bundle:
+  """Opens what `config.init` names: a bundle, or anything that `convert.from_pretrained` reads.
+
+  Raises:
+    InputError: It cannot be read. Nothing is fetched: a hub id must be in the cache.
+  """
+  if bundles.is_bundle(pathlib.Path(init)):
+    return bcos_jax.load(init)
+  if pathlib.Path(init).exists() or hub.is_id(init):
+    return convert.from_pretrained(init)
+  return bcos_jax.load(init)  # Raises with the reason.
+
+
+def finetuned(
+  bundle: bundles.Bundle,
+  family: ops.Ops,
+  num_classes: int,
+  key: jax.Array,
+  fold_mean: bool = True,
+) -> Network:
+  """Returns a bundle's network with a new head, B-cosified if it is conventional.
+
+  Args:
+    bundle: Where to start.
+    family: `BcosOps` B-cosify a conventional network; a B-cos network keeps its own. `StandardOps`
+      leave a conventional network as it is.
+    num_classes: Of the data.
+    key: Of the new head.
+    fold_mean: See `bcosify`.
+
+  Returns:
+    The model and its variables.
+
+  Raises:
+    InputError: The family would make a B-cos network conventional; or see `new_head`, `bcosified`.
+  """
+  model, variables = new_head(bundle.model, bundle.variables, num_classes, key)
+  conventional = isinstance(model.ops, ops.StandardOps)
+  if conventional and isinstance(family, ops.BcosOps):
+    return bcosified(model, variables, family, fold_mean)
+  if not conventional and isinstance(family, ops.StandardOps):
+    raise InputError(
+      "The bundle holds a B-cos network, the config has the ops 'standard'.",
+      "Leave out --config.ops.family, or start from a conventional network.",
+    )
+  return model, variables
+
+
+def bcosified(model: nn.Module, variables: Any, family: ops.Ops, fold_mean: bool = True) -> Network:
+  """Returns the B-cos twin of a conventional network, see `bcosify`.
+
+  Raises:
+    InputError: `fold_mean` is False for a network without running means, where it does nothing.
+  """
+  if not fold_mean and not variables.get("batch_stats"):
+    raise InputError(
+      f"fold_mean=False does nothing: {type(model).__name__} has no batch norm.",
+      "Leave out --config.fold_mean.",
+    )
+  return bcos_jax.bcosify(model, variables, ops=family, fold_mean=fold_mean)
+
+
+def new_head(model: nn.Module, variables: Any, num_classes: int, key: jax.Array) -> Network:
+  """Returns a network for other classes: all as before, but every leaf of the head reinitialised.
+
+  What belongs to the head is read off the shapes: it is what the number of classes changes.
+
+  Args:
+    model: Any architecture.
+    variables: Its variables; not modified, leaves that stay are shared.
+    num_classes: At least 1.
+    key: Of the new leaves.
+
+  Returns:
+    The model and its variables.
+
+  Raises:
+    InputError: Another leaf does not fit.
+  """
+  new = model.clone(num_classes=num_classes)
+  wanted, other = (
+    traverse_util.flatten_dict(abstract_variables(network), sep="/")
+    for network in (new, model.clone(num_classes=num_classes + 1))
+  )
+  given = traverse_util.flatten_dict(variables, sep="/")
+  head = {path for path in wanted if wanted[path].shape != other[path].shape}
+  # A network without a head has none of its leaves, whatever their shapes.
+  head |= {path for path in wanted if path not in given and path.split("/")[1] == model.head}
+  return new, graft(
+    new,
+    variables,
+    exactly(head),
+    key=key,
+    whose="The variables, but for the head,",
+    fix="Pass the variables of this model.",
+  )
+
+
+def without_head(model: nn.Module, variables: Any) -> Network:
+  """Returns a network of features: as it is, or a classifier without its head.
+
+  Raises:
+    InputError: The architecture does not return features.
+  """
+  if not model.num_classes:
+    return model, variables
+  features = model.clone(num_classes=0)
+  return features, graft(
+    features,
+    variables,
+    surplus(model, features),
+    whose=f"The variables of a {type(model).__name__} with {model.num_classes} classes",
+    fix="Give a network that was trained to return features.",
+  )
