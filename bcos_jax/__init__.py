@@ -39,7 +39,7 @@ if TYPE_CHECKING:
   from . import train as train
   from . import zero_shot as zero_shot
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _ON_DEMAND = (
   "attribution",

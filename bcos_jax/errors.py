@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 import difflib
+import importlib.util
+
+EXTRAS = {
+  "app": ("dash", "plotly", "waitress"),
+  "datasets": ("datasets",),
+  "text": ("huggingface_hub", "tokenizers", "transformers"),
+  "torch": ("torch",),
+  "train": (
+    *("absl", "array_record", "grain", "ml_collections", "optax", "orbax", "sklearn"),
+    *("tensorboardX", "tensorflow_datasets"),
+  ),
+}
+"""What `requires` looks for: the modules of the packages that each extra installs."""
 
 
 class InputError(ValueError):
@@ -32,6 +45,28 @@ class RunError(RuntimeError):
     super().__init__(f"{cause} {fix}")
     self.cause = cause
     self.fix = fix
+
+
+class MissingExtra(InputError, ImportError):
+  """Packages are needed that `pip install bcos_jax` alone does not install."""
+
+
+def requires(extra: str, what: str) -> None:
+  """Checks that the packages of an extra are installed; imports nothing.
+
+  Args:
+    extra: A name in `EXTRAS`.
+    what: What needs them, in the plural, with a capital: "Tokenizers".
+
+  Raises:
+    MissingExtra: At least one is not installed.
+  """
+  missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
+  if missing:
+    raise MissingExtra(
+      f"{what} need the extra {extra!r}, which is not installed ({', '.join(missing)}).",
+      f'Run pip install "bcos_jax[{extra}]", or in a checkout pip install -e ".[{extra}]".',
+    )
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:

@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 from bcos_jax import models
-from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.errors import InputError, requires, unknown_name
 from bcos_jax.ops import StandardOps
 
 from . import open_clip
@@ -153,6 +153,7 @@ def complete(config: Config) -> Config:
   Raises:
     InputError: transformers refuses a value.
   """
+  requires("text", "Configurations of Hugging Face")
   from transformers import AutoConfig
 
   kind = config["model_type"]

@@ -2,3 +2,7 @@
 
 Start at `bcos_jax.train.loop.train`, or from a shell with `bcos-jax train --config=digits`.
 """
+
+from bcos_jax.errors import requires
+
+requires("train", "Training, probes and evaluation")

@@ -23,32 +23,14 @@ HEARTBEAT_TIMEOUT = 30
 SHUTDOWN_TIMEOUT = 30
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the flags that `join` reads to a command line."""
-  parser.add_argument(
-    "--distributed",
-    action="store_true",
-    help="one process per host, detected from the cluster (Cloud TPU, Slurm, Open MPI, ...)",
-  )
-  parser.add_argument(
-    "--coordinator", help="HOST:PORT of process 0, where the cluster cannot be detected"
-  )
-  parser.add_argument("--num_processes", type=int, help="number of processes, with --coordinator")
-  parser.add_argument(
-    "--process_id", type=int, help="number of this process, 0, 1, ..., with --coordinator"
-  )
-  parser.add_argument(
-    "--join_timeout", type=int, default=300, help="seconds to wait for the other processes"
-  )
-
-
 def join(options: argparse.Namespace) -> None:
   """Joins the processes of a run, before anything else touches the devices.
 
   Does nothing unless the flags ask for it.
 
   Args:
-    options: What `add_arguments` has parsed.
+    options: With the fields `distributed`, `coordinator`, `num_processes`, `process_id` and
+      `join_timeout`, as `bcos-jax train` has them.
 
   Raises:
     InputError: Flags that do not go together, or processes that do not come in time.

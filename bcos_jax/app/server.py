@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import dataclasses
 import errno
-import importlib.util
 import ipaddress
 import logging
 import os
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, requires
 from . import networks as networks_
 from .examples import examples
 from .pictures import Limits
@@ -22,7 +21,6 @@ from .pictures import Limits
 if TYPE_CHECKING:
   from flask import Flask
 
-_NEEDED = ("dash", "plotly", "waitress")
 _HEADERS = {
   "X-Content-Type-Options": "nosniff",
   "X-Frame-Options": "DENY",
@@ -64,7 +62,7 @@ def serve(
     InputError: A missing package, a port in use, or a network that cannot be loaded.
   """
   settings = settings or Settings()
-  check_packages()
+  requires("app", "Pages in the browser")
   with listening(settings.host, settings.port) as listener:
     if not is_loopback(settings.host):
       say(
@@ -76,17 +74,6 @@ def serve(
     for network in networks:
       warm_up(network)
     _run(listener, networks, settings, say)
-
-
-def check_packages() -> None:
-  """Refuses to start without the packages of the extra `app`."""
-  missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-  if missing:
-    raise InputError(
-      f"The page needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
-      "installed.",
-      'Install them with: pip install "bcos_jax[app]", or in a checkout: pip install -e ".[app]".',
-    )
 
 
 def listening(host: str, port: int) -> socket.socket:

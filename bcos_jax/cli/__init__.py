@@ -1,18 +1,24 @@
 """The command `bcos-jax`.
 
-Exit codes: 0 done, 1 the run failed, 2 bad usage or input. A failure prints one line of cause and
-one of fix; `--debug` shows the traceback. What a command needs is imported when it runs.
+Exit codes: 0 done, 1 the run failed, 2 bad usage or input, 130 stopped by Ctrl-C or SIGTERM, 141
+the reader of a pipe has gone. A failure prints one line of cause and one of fix; `--debug` shows
+the traceback. What a command needs is imported when it runs.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import os
+import select
 import sys
 
+from .. import __version__
 from ..cache import keep_compiled
 from ..errors import InputError, RunError
-from . import app, checkpoints, evaluation, explanation, quickstart, studies, training
+from . import app, checkpoints, completion, evaluation, explanation, quickstart, studies, training
+
+_STOPPED, _NO_READER = 130, 141  # as shells have it: 128 and the number of SIGINT, SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,31 +31,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
   keep_compiled()
   try:
-    return options.run(options, rest) or 0
-  except (InputError, RunError) as error:
-    if options.debug:
-      raise
-    print(f"error: {error.cause}", f"  fix: {error.fix}", sep="\n", file=sys.stderr)
-    return 2 if isinstance(error, InputError) else 1
+    code = options.run(options, rest) or 0
+    sys.stdout.flush()
+    return code
   except KeyboardInterrupt as stop:
-    print(
-      f"stopped: {stop or 'by the keyboard'}",
-      f"  fix: {options.after_stop}",
-      sep="\n",
-      file=sys.stderr,
-    )
-    return 1
+    _say(f"stopped: {stop or 'by the keyboard'}", options.after_stop)
+    return _STOPPED
   except Exception as error:
+    if isinstance(error, BrokenPipeError) and _reader_has_gone():
+      return _NO_READER
     if options.debug:
       raise
-    cause = " ".join(str(error).split()) or "no message"
-    print(
-      f"error: {type(error).__name__}: {cause}",
-      "  fix: run again with --debug to see where it happened.",
-      sep="\n",
-      file=sys.stderr,
-    )
-    return 1
+    return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+  """Says what has failed; returns the exit code."""
+  if isinstance(error, InputError | RunError):
+    _say(f"error: {error.cause}", error.fix)
+    return 2 if isinstance(error, InputError) else 1
+  cause = " ".join(str(error).split()) or "no message"
+  _say(
+    f"error: {type(error).__name__}: {cause}", "run again with --debug to see where it happened."
+  )
+  return 1
+
+
+def _say(cause: str, fix: str) -> None:
+  print(cause, f"  fix: {fix}", sep="\n", file=sys.stderr)
+
+
+def _reader_has_gone() -> bool:
+  """Whether nobody reads the output any more, as after `| head`; what is left of it is dropped.
+
+  Other pipes break too, such as one to a worker process, and that is a failure.
+  """
+  state = select.poll()
+  state.register(sys.stdout.fileno(), 0)
+  gone = any(event & select.POLLERR for _, event in state.poll(0))
+  if gone:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it ends
+  return gone
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     description="B-cos networks: networks that explain themselves.",
     epilog="Start with: bcos-jax quickstart",
   )
+  parser.add_argument("--version", action="version", version=f"bcos_jax {__version__}")
   parser.set_defaults(takes_overrides=False, after_stop="run the same command again.")
   commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
   for add in (
@@ -73,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     explanation.add_explain,
     studies.add_study,
     app.add_app,
+    completion.add_completion,
   ):
     add(commands)
   return parser

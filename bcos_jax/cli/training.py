@@ -44,8 +44,6 @@ def _prepare(options, _):
 
 
 def add_train(commands):
-  from ..train import hosts
-
   command = add_command(
     commands,
     "train",
@@ -65,7 +63,26 @@ def add_train(commands):
     "--workdir", type=pathlib.Path, help="folder of the run; an existing run is resumed"
   )
   command.add_argument("--print_config", action="store_true", help="print the recipe and stop")
-  hosts.add_arguments(command)
+  _add_hosts(command)
+
+
+def _add_hosts(command):
+  """Adds the flags that `hosts.join` reads."""
+  command.add_argument(
+    "--distributed",
+    action="store_true",
+    help="one process per host, detected from the cluster (Cloud TPU, Slurm, Open MPI, ...)",
+  )
+  command.add_argument(
+    "--coordinator", help="HOST:PORT of process 0, where the cluster cannot be detected"
+  )
+  command.add_argument("--num_processes", type=int, help="number of processes, with --coordinator")
+  command.add_argument(
+    "--process_id", type=int, help="number of this process, 0, 1, ..., with --coordinator"
+  )
+  command.add_argument(
+    "--join_timeout", type=int, default=300, help="seconds to wait for the other processes"
+  )
 
 
 def _train(options, overrides):

@@ -7,7 +7,7 @@ import json
 import pathlib
 import re
 
-from ..errors import InputError
+from ..errors import InputError, requires
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 WEIGHTS = (
@@ -52,6 +52,7 @@ def snapshot(name: str, *, download: bool = False) -> pathlib.Path:
     InputError: The repository or one of its files is not in the cache, or cannot be fetched.
   """
   repository, _, revision = name.partition("@")
+  requires("text", "Networks of the hub")
   get = _fetched if download else _cached
   folder = None
   for config in CONFIGS:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..attribution import METHODS
 from ..attribution import attribute_with as attribute_by_name
-from ..errors import InputError, unknown_name
+from ..errors import InputError, requires, unknown_name
 from ..explain.images import Explanation
 from .grid_pointing import attribute_with
 from .randomization import randomized
@@ -165,12 +165,8 @@ def _images(pictures: Any) -> np.ndarray:
 @functools.cache
 def _modules() -> tuple[type, type]:
   """Makes the classes of `torch_module` when PyTorch is needed first."""
-  try:
-    import torch
-  except ImportError:
-    raise InputError(
-      "PyTorch is not installed.", "Install it: pip install 'bcos_jax[torch]'."
-    ) from None
+  requires("torch", "Adapters to PyTorch")
+  import torch
 
   class Network(torch.nn.Module):
     """A network of JAX. Its variables are extra state, so that Quantus can copy and restore it."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, unknown_name
+from ..errors import InputError, requires, unknown_name
 from ..models import TextTransformer
 
 CASINGS = ("given", "lower", "bare")
@@ -147,6 +147,7 @@ def word_tokenizer(words: Sequence[str], length: int) -> Tokenizer:
       f"The words of a tokenizer are {words!r:.80}, expected different single words.",
       "For example: ['a', 'red', 'star'].",
     )
+  requires("text", "Tokenizers")
   from tokenizers import Tokenizer as Backend
   from tokenizers import models, pre_tokenizers, processors
   from transformers import PreTrainedTokenizerFast
@@ -174,6 +175,7 @@ def read_tokenizer(folder: str | os.PathLike) -> Any:
       f"No folder at {os.fspath(folder)!r}, expected one with a tokenizer.",
       "Give the folder that has tokenizer.json, or the tokenizer's other files.",
     )
+  requires("text", "Tokenizers")
   from transformers import AutoTokenizer
 
   try:

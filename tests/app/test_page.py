@@ -48,7 +48,7 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(folders, tmp_path_factory):
   """Starts the command on a free port, and ends it."""
-  command = [sys.executable, "-m", "bcos_jax.cli", "app", *map(str, folders)]
+  command = [sys.executable, "-m", "bcos_jax", "app", *map(str, folders)]
   environment = {
     **os.environ,
     "PYTHONPATH": str(ROOT),

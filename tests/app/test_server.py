@@ -10,7 +10,7 @@ from PIL import Image
 import pytest
 
 import bcos_jax
-from bcos_jax import BcosOps, StandardOps, cli, render
+from bcos_jax import BcosOps, StandardOps, cli, errors, render
 from bcos_jax.app import Limits, Settings, examples, networks, pictures, server, shown
 from bcos_jax.app.shown import CLASSES, NETWORKS, ONE, Question
 from bcos_jax.errors import InputError
@@ -261,12 +261,12 @@ def failing(capsys, *arguments):
 @pytest.fixture
 def installed(monkeypatch):
   monkeypatch.setattr(cli, "keep_compiled", lambda: None)
-  monkeypatch.setattr(server, "_NEEDED", ())
+  monkeypatch.setitem(errors.EXTRAS, "app", ())
 
 
 def test_a_missing_extra(monkeypatch, folders, capsys):
   monkeypatch.setattr(cli, "keep_compiled", lambda: None)
-  monkeypatch.setattr(server, "_NEEDED", ("dash", "no_such_package"))
+  monkeypatch.setitem(errors.EXTRAS, "app", ("dash", "no_such_package"))
   cause, fix = failing(capsys, folders["bcos"])
   assert "no_such_package" in cause and "pip install" in fix and "[app]" in fix
 

@@ -234,7 +234,7 @@ def test_ctrl_c_says_truthfully_how_to_go_on(command, advice, capsys, monkeypatc
 
   monkeypatch.setattr("bcos_jax.studies.quickstart.quickstart", interrupt)
   monkeypatch.setattr("bcos_jax.train.main.main", interrupt)
-  _, fix = failing(capsys, *command, code=1)
+  _, fix = failing(capsys, *command, code=130)
   assert advice in fix
 
 

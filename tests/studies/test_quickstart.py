@@ -21,7 +21,7 @@ def run(tmp_path_factory):
   environment = {key: value for key, value in os.environ.items() if key not in ours}
   environment["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
   done = subprocess.run(
-    [sys.executable, "-m", "bcos_jax.cli", "quickstart", "--short", "--workdir", str(workdir)],
+    [sys.executable, "-m", "bcos_jax", "quickstart", "--short", "--workdir", str(workdir)],
     env=environment,
     capture_output=True,
     text=True,

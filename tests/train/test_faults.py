@@ -299,7 +299,7 @@ def run_until_killed(folder, environment, moment):
   """
   process = subprocess.Popen(
     [
-      *(sys.executable, "-m", "bcos_jax.train.main", "--config=digits:scratch", *RECIPE),
+      *(sys.executable, "-m", "bcos_jax", "train", "--config=digits:scratch", *RECIPE),
       *(f"--config.steps={KILLED_STEPS}", "--config.checkpoint_every=1", f"--workdir={folder}"),
     ],
     env=environment,

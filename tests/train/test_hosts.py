@@ -44,7 +44,7 @@ class Pair:
     self.processes = [
       subprocess.Popen(
         [
-          *(sys.executable, "-m", "bcos_jax.train.main", *RECIPE),
+          *(sys.executable, "-m", "bcos_jax", "train", *RECIPE),
           *(f"--config.steps={STEPS}", "--config.checkpoint_every=20", f"--workdir={workdir}"),
           *(f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={number}"),
         ],

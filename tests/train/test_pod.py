@@ -75,7 +75,7 @@ def test_arithmetic_is_that_of_the_whole_step_however_it_is_cut():
 )
 def test_a_step_compiles_for_a_slice_that_is_not_there(tmp_path):
   """In a process of its own: JAX's profiler crashes where libtpu is loaded and no TPU is there."""
-  command = [sys.executable, "-m", "bcos_jax.cli", "compile", "--config=bcosify_cnn:runlocal"]
+  command = [sys.executable, "-m", "bcos_jax", "compile", "--config=bcosify_cnn:runlocal"]
   small = ["--config.data.image_size=16", "--config.data.batch_size=8"]
   # The TPU's compiler stops at flags for the CPU.
   environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "XLA_FLAGS": ""}

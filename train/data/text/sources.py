@@ -16,7 +16,7 @@ import zlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.errors import InputError, requires, unknown_name
 
 from ..folders import split as split_by_name
 from ..sources import open_builder, open_split
@@ -153,13 +153,9 @@ def read_hugging_face(
     InputError: `datasets` is not installed, there is no such folder, split or column, or one of
       the problems of `read_texts`.
   """
-  try:
-    import datasets
-  except ImportError:
-    raise InputError(
-      "Data sets of Hugging Face need the package datasets, which is not installed.",
-      'Install it: pip install "bcos_jax[datasets]". Or save the data as JSON lines.',
-    ) from None
+  requires("datasets", "Data sets of Hugging Face")
+  import datasets
+
   if not pathlib.Path(folder).is_dir():
     raise InputError(
       f"No folder {os.fspath(folder)!r}.", "Pass the folder that save_to_disk wrote."

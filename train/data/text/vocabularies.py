@@ -11,7 +11,7 @@ import os
 import pathlib
 from typing import Any
 
-from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.errors import InputError, requires, unknown_name
 
 SPECIAL = {
   "encoder": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
@@ -38,6 +38,7 @@ def save_words(
   Raises:
     InputError: An unknown kind, no words, or a word that comes twice.
   """
+  requires("text", "Tokenizers")
   from tokenizers import models
 
   known = [*_special(kind), *words]
@@ -74,6 +75,7 @@ def train_pieces(
   Raises:
     InputError: An unknown kind, or a vocabulary too small for its special tokens.
   """
+  requires("text", "Tokenizers")
   from tokenizers import models, trainers
 
   special = _special(kind)

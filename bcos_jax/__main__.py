@@ -1,0 +1,7 @@
+"""The command line as `python -m bcos_jax`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
