@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import bcos_jax
-from bcos_jax import InputError
+from bcos_jax import InputError, cli
 from bcos_jax.train import hosts, main
 
 RECIPE = (
@@ -149,7 +149,7 @@ def test_two_processes_reach_what_one_reaches(story):
   ],
 )
 def test_flags_that_do_not_go_together(flags, message, tmp_path, capsys):
-  assert main.run([*RECIPE, f"--workdir={tmp_path}", *flags]) == 2
+  assert cli.main(["train", *RECIPE, f"--workdir={tmp_path}", *flags]) == 2
   assert message in capsys.readouterr().err
 
 
