@@ -110,7 +110,7 @@ def _losses(family: ops.Ops, multi_label: bool) -> tuple[str, str]:
   """Returns the losses of training and evaluation."""
   if multi_label:
     return "bce", "bce"
-  if isinstance(family, ops.BcosOps):
+  if family.probability == "sigmoid":
     return "uniform_off_label_bce", "bce"
   return "cross_entropy", "cross_entropy"
 

@@ -15,7 +15,6 @@ from ..errors import InputError
 from ..explain.images import Explanation, explain
 from ..inputs import Preprocess
 from ..io import bundles
-from ..ops import BcosOps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Network:
   @property
   def conventional(self) -> bool:
     """Whether the network is conventional, not B-cos."""
-    return not isinstance(self.bundle.model.ops, BcosOps)
+    return self.bundle.model.ops.conventional
 
   @property
   def preprocess(self) -> Preprocess:

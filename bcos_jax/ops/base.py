@@ -66,15 +66,38 @@ class Ops(abc.ABC):
       if value is not None or name == "param_dtype":
         object.__setattr__(self, name, _dtype_name(name, value))
 
+  # What others ask about a family, instead of asking for its class.
+
   @property
   def conventional(self) -> bool:
-    """Whether networks of the family are conventional ones, with linear maps."""
+    """Whether its networks are conventional, with linear maps: the ones that `bcosify` takes.
+
+    The families that it makes of them are those that are not.
+    """
     return True
 
   @property
   def probability(self) -> str:
     """What turns logits into probabilities: 'softmax', or 'sigmoid' of each class alone."""
     return "softmax"
+
+  @property
+  def has_biases(self) -> bool:
+    """Whether the family keeps biases, and learned constants that act as such."""
+    return self._bias(True)
+
+  @property
+  def has_logit_layer(self) -> bool:
+    """Whether `readout` ends with constants of the family, see `with_logits`."""
+    return False
+
+  def with_logits(self, bias: float, temperature: float = 1.0) -> Self:
+    """Returns the family whose `readout` divides by and adds these; itself without logit layer."""
+    return self
+
+  def pool_first(self) -> Self:
+    """Returns the family whose heads read pooled features, in every architecture."""
+    return self
 
   def detached(self) -> Self:
     """Returns the family in explanation mode: every dynamic weight is a constant.
@@ -176,11 +199,6 @@ class Ops(abc.ABC):
     return layers.BcosDense(
       features, b=1.0, use_bias=self._bias(use_bias), name=name, **self._dtypes()
     )
-
-  @property
-  def has_biases(self) -> bool:
-    """Whether the family keeps biases, and learned constants that act as such."""
-    return self._bias(True)
 
   def rms_norm(self, *, name: str, eps: float = 1e-6) -> nn.Module:
     """The norm of tokens that subtracts no mean and has no bias (Llama)."""

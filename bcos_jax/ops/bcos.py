@@ -114,6 +114,16 @@ class BcosOps(Ops):
     # B-cos networks are trained with one binary cross-entropy per class.
     return "sigmoid"
 
+  @property
+  def has_logit_layer(self):
+    return True
+
+  def with_logits(self, bias, temperature=1.0):
+    return dataclasses.replace(self, logit_bias=bias, logit_temperature=temperature)
+
+  def pool_first(self):
+    return dataclasses.replace(self, head_order="pool_first", token_head_order="pool_first")
+
   @classmethod
   def equivalent(cls, **fields) -> Self:
     """B=1 with everything kept: B-cosified with it, a network computes what it did before."""

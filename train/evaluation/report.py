@@ -7,7 +7,6 @@ import os
 
 from bcos_jax import metrics, render
 from bcos_jax.io.bundles import Bundle
-from bcos_jax.ops import BcosOps
 
 from ..data import pipeline
 from . import showcase
@@ -43,7 +42,7 @@ def write(
   """
   name = examples.dataset.name
   predicted = showcase.predict(
-    bundle, examples, softmax=not isinstance(bundle.model.ops, BcosOps), batch_size=batch_size
+    bundle, examples, softmax=bundle.model.ops.probability == "softmax", batch_size=batch_size
   )
   wrong, right = showcase.choose(predicted)
   render.report(

@@ -133,9 +133,8 @@ def joined_model(model: nn.Module, num_classes: int, head: Head) -> nn.Module:
       f"{'linear' if linear else 'B-cos'} map.",
       f"Train a probe with the head {'linear' if linear else 'bcos'!r}.",
     )
-  return _with_classes(
-    model, num_classes, logit_bias=head.logit_bias, logit_temperature=head.temperature
-  )
+  joined = _with_classes(model, num_classes)
+  return joined.clone(ops=joined.ops.with_logits(head.logit_bias, head.temperature))
 
 
 def join(
@@ -159,8 +158,7 @@ def join(
   wanted = traverse_util.flatten_dict(abstract_variables(new), sep="/")
   bias = f"params/{model.head}/bias"
   if bias in wanted:
-    # Conventional networks have no layer for the constant; B-cos networks have one behind.
-    constant = 0.0 if isinstance(new.ops, ops.BcosOps) else head.logit_bias
+    constant = 0.0 if new.ops.has_logit_layer else head.logit_bias
     leaves[bias] = jnp.full(wanted[bias].shape, constant, wanted[bias].dtype)
   made = graft(new, traverse_util.unflatten_dict(leaves, sep="/"))
   return new, jax.tree.map(
@@ -168,15 +166,11 @@ def join(
   )
 
 
-def _with_classes(model: nn.Module, num_classes: int, **logits: float) -> nn.Module:
-  """Returns the network with a head after its pooling; `logits` are fields of B-cos families."""
-  family = model.ops
-  if isinstance(family, ops.BcosOps):
-    orders = {"head_order": "pool_first", "token_head_order": "pool_first"}
-    family = dataclasses.replace(family, **orders, **logits)
+def _with_classes(model: nn.Module, num_classes: int) -> nn.Module:
+  """Returns the network with a head after its pooling."""
   if getattr(model, "distillation_head", False):  # Features are those of the class token alone.
     model = model.clone(distillation_head=False)
-  return model.clone(num_classes=num_classes, ops=family)
+  return model.clone(num_classes=num_classes, ops=model.ops.pool_first())
 
 
 def _own(model: nn.Module, num_classes: int) -> nn.Module:

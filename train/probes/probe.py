@@ -18,7 +18,6 @@ import jax
 from jax.sharding import Mesh
 import numpy as np
 
-from bcos_jax import ops
 from bcos_jax.errors import InputError, unknown_name
 
 from .. import sharding
@@ -72,7 +71,7 @@ class Options:
     Raises:
       InputError: A name is unknown or a number out of range.
     """
-    own = "bcos" if isinstance(model.ops, ops.BcosOps) else "linear"
+    own = "linear" if model.ops.conventional else "bcos"
     head = self.head or own
     by_head = CROSS_ENTROPY if head == "linear" else "uniform_off_label_bce"
     options = dataclasses.replace(

@@ -55,10 +55,10 @@ def finetuned(
     InputError: The family would make a B-cos network conventional; or see `new_head`, `bcosified`.
   """
   model, variables = new_head(bundle.model, bundle.variables, num_classes, key)
-  conventional = isinstance(model.ops, ops.StandardOps)
-  if conventional and isinstance(family, ops.BcosOps):
+  conventional = model.ops.conventional
+  if conventional and not family.conventional:
     return bcosified(model, variables, family, fold_mean)
-  if not conventional and isinstance(family, ops.StandardOps):
+  if not conventional and family.conventional:
     raise InputError(
       "The bundle holds a B-cos network, the config has the ops 'standard'.",
       "Leave out --config.ops.family, or start from a conventional network.",

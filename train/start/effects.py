@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
 
-from bcos_jax import ops
 from bcos_jax.errors import InputError
 
 
@@ -30,7 +29,7 @@ def check_effects(config: ConfigDict, model: nn.Module, params: Any) -> None:
         f"optimizer.{key}={config.optimizer[key]} does nothing: no parameter is named {leaf!r}.",
         f"Set --config.ops.{_KEEPS[leaf]}=true or --config.optimizer.{key}=0.",
       )
-  if config.finetune or not isinstance(model.ops, ops.BcosOps):
+  if config.finetune or model.ops.conventional:
     return  # A fine-tuning writes the bundle's ops into the recipe: the user did not set them.
   default, asked = type(model.ops)(), None
   for name, request in _SERVES.items():
@@ -51,17 +50,17 @@ _SERVES = {"norm": "batch_norm", "norm_groups": "batch_norm", "pool": "spatial_p
 
 def _requests(model: nn.Module) -> set[str]:
   """Returns which of the requests in `_SERVES` an architecture makes of its ops."""
-  asked = set()
+  asked: set[str] = set()
+  family = type(model.ops)
 
-  @dataclasses.dataclass(frozen=True, kw_only=True)
-  class Listening(ops.BcosOps):
-    def batch_norm(self, *, name, eps=1e-5):
+  class Listening(family):
+    def batch_norm(self, **fields):
       asked.add("batch_norm")
-      return ops.BcosOps.batch_norm(self, name=name, eps=eps)
+      return family.batch_norm(self, **fields)
 
-    def spatial_pool(self, x, window=3, strides=2, padding=1):
+    def spatial_pool(self, *args, **fields):
       asked.add("spatial_pool")
-      return ops.BcosOps.spatial_pool(self, x, window, strides, padding)
+      return family.spatial_pool(self, *args, **fields)
 
   fields = {f.name: getattr(model.ops, f.name) for f in dataclasses.fields(model.ops)}
   network = model.clone(ops=Listening(**fields))

@@ -42,7 +42,7 @@ def network(
   if not source:
     return reading.new(config, family), None
   model, variables = reading.adapted(config, source, open_bundle(source))
-  if isinstance(model.ops, ops.StandardOps) and isinstance(family, ops.BcosOps):
+  if model.ops.conventional and not family.conventional:
     if reading is pictures:
       pictures.check_encoding(config, source, model, family)
     return bcosified(model, variables, family, config.get("fold_mean", True))
