@@ -12,7 +12,7 @@ independent implementation. On one machine: `align_vit:runlocal` with a small tr
 
 from ml_collections import ConfigDict
 
-from . import common
+from bcos_jax.configs import common
 
 # Teacher, student, side of their pictures, side of the teacher's if it is another.
 NETWORKS = {

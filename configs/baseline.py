@@ -10,7 +10,7 @@ resnet50 76.1.
 
 from ml_collections import ConfigDict
 
-from . import common
+from bcos_jax.configs import common
 
 
 def get_config() -> ConfigDict:

@@ -12,7 +12,7 @@ convnext_tiny 77.5, convnext_base 79.7; resnet50 long (600 epochs) 79.5; vitc_ti
 
 from ml_collections import ConfigDict
 
-from . import common
+from bcos_jax.configs import common
 
 CNNS = (
   *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),

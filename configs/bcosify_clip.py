@@ -14,7 +14,7 @@ one machine: `bcosify_clip:runlocal` with the bundle of any small tower.
 
 from ml_collections import ConfigDict
 
-from . import common
+from bcos_jax.configs import common
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

@@ -13,7 +13,7 @@ Options of the study, each a single key: B by `ops.b`, `optimizer.b_schedule` or
 
 from ml_collections import ConfigDict
 
-from . import common
+from bcos_jax.configs import common
 
 
 def get_config() -> ConfigDict:

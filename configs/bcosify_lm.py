@@ -13,7 +13,7 @@ as it is.
 
 from ml_collections import ConfigDict
 
-from . import common
+from bcos_jax.configs import common
 
 NETWORKS = {"bert": "bert_base", "distilbert": "distilbert_base", "roberta": "roberta_base"}
 # TFDS name, column of texts, classes, learning rate; without a name, --config.data.folder names a

@@ -11,7 +11,7 @@ s 76.0 (75.7; 74.5), b 76.7 (76.8; 77.1), l 77.1 (77.9; 77.8). The options are t
 
 from ml_collections import ConfigDict
 
-from . import common
+from bcos_jax.configs import common
 
 
 def get_config() -> ConfigDict:

@@ -11,7 +11,7 @@ arXiv 2411.00715) and `scratch` trains the same B-cos network from random weight
 
 from ml_collections import ConfigDict
 
-from . import common
+from bcos_jax.configs import common
 
 # Of the training digits, which are grey.
 MEAN, STD = (0.305,), (0.376,)

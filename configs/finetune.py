@@ -19,7 +19,7 @@ What is 0, -1 or "" here is chosen by the size of the data (`bcos_jax.train.fine
 
 from ml_collections import ConfigDict
 
-from . import common
+from bcos_jax.configs import common
 
 
 def get_config() -> ConfigDict:

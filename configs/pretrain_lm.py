@@ -17,7 +17,7 @@ chips. With the family "standard" a conventional network is pretrained.
 
 from ml_collections import ConfigDict
 
-from . import common
+from bcos_jax.configs import common
 
 
 def get_config() -> ConfigDict:

@@ -15,7 +15,7 @@ the embeddings of the first from pictures alone (arXiv 2411.00715, section 5).
 
 from ml_collections import ConfigDict
 
-from . import shape_scenes
+from bcos_jax.configs import shape_scenes
 
 END = 1  # Id of the token that ends a text.
 

@@ -13,7 +13,7 @@ the B-cos twin without labels.
 
 from ml_collections import ConfigDict
 
-from . import common
+from bcos_jax.configs import common
 
 MEAN, STD = (0.45, 0.45, 0.45), (0.27, 0.27, 0.27)
 
