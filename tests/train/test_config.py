@@ -4,9 +4,9 @@ import pathlib
 
 import pytest
 
+from bcos_jax import cli
 from bcos_jax.errors import InputError
 from bcos_jax.train import config as configs
-from bcos_jax.train import main
 
 
 def override(*arguments, spec="digits"):
@@ -105,7 +105,7 @@ def test_durations():
 
 
 def test_print_config_lines_are_overrides(capsys):
-  assert main.run(["--config=digits:scratch", "--print_config", "--config.seed=3"]) == 0
+  assert cli.main(["train", "--config=digits:scratch", "--print_config", "--config.seed=3"]) == 0
   lines = capsys.readouterr().out.splitlines()
   assert "--config.seed=3" in lines and "--config.ops.b=2.0" in lines
   assert override(*lines, spec="digits:scratch") == override(
@@ -114,5 +114,5 @@ def test_print_config_lines_are_overrides(capsys):
 
 
 def test_command_line_mistakes_exit_with_two(capsys, tmp_path):
-  assert main.run(["--config=digits", f"--workdir={tmp_path}", "--config.stepz=3"]) == 2
+  assert cli.main(["train", "--config=digits", f"--workdir={tmp_path}", "--config.stepz=3"]) == 2
   assert "Did you mean 'steps'" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from bcos_jax import InputError, RunError
 from bcos_jax.train import checkpoint, loop, sharding
 from bcos_jax.train import config as configs
 from bcos_jax.train.data import Examples, open_dataset, pipeline, sources
+from bcos_jax.train.monitor import writer
 
 from ..common import stop_at
 
@@ -189,12 +190,12 @@ def test_a_step_left_out_changes_nothing_but_the_count(tmp_path, poison):
   kernels = [states[step]["params"]["conv1"]["kernel"] for step in (3, 4)]
   assert (kernels[0] != kernels[1]).any()
   assert all(np.isfinite(leaf).all() for leaf in arrays(result))
-  rows = loop.metrics.read_lines(tmp_path / "metrics.jsonl")
+  rows = writer.read_lines(tmp_path / "metrics.jsonl")
   assert [row["train/skipped"] for row in rows if "train/loss" in row][-1] == 2
 
 
 def test_too_many_steps_left_out_stop_the_run(tmp_path, poison, monkeypatch):
-  monkeypatch.setattr(loop.metrics, "MOST_SKIPPED_IN_A_ROW", 3)
+  monkeypatch.setattr(writer, "MOST_SKIPPED_IN_A_ROW", 3)
   poison(2, 3, 4)
   with pytest.raises(FloatingPointError, match="at step 4, like at the 2 before"):
     train(tmp_path, "--config.nonfinite=skip")
@@ -318,9 +319,7 @@ def run_until_killed(folder, environment, moment):
 
 
 def last_step(lines):
-  return (
-    max((row["step"] for row in loop.metrics.read_lines(lines)), default=0) if lines.exists() else 0
-  )
+  return max((row["step"] for row in writer.read_lines(lines)), default=0) if lines.exists() else 0
 
 
 @pytest.mark.slow

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 import bcos_jax
-from bcos_jax import BcosOps, InputError, StandardOps
+from bcos_jax import BcosOps, InputError, StandardOps, cli
 from bcos_jax.configs import common
 from bcos_jax.inputs import Encoding
 from bcos_jax.train import (
   average,
   checkpoint,
   loop,
-  main,
   objectives,
   optimizer,
   plan,
@@ -538,7 +537,7 @@ def test_options_without_effect_are_refused(name, override, problem):
 
 def test_the_command_saves_a_bundle(tmp_path, capsys):
   arguments = [f"--config.{key}={value}" for key, value in configs.flatten(recipe()).items()]
-  assert main.run(["--config=digits:scratch", f"--workdir={tmp_path}", *arguments]) == 0
+  assert cli.main(["train", "--config=digits:scratch", f"--workdir={tmp_path}", *arguments]) == 0
   bundle = bcos_jax.load(tmp_path / "bundle")
   assert bundle.labels == tuple("0123456789") and bundle.preprocess.size == (8, 8)
   assert bundle.config["provenance"]["metrics"]["step"] == 6
