@@ -296,11 +296,11 @@ def _variants(state: Tensors, keys: Keys, cls: type[nn.Module]) -> dict[str, nn.
     if _class(name) is cls
   }
   return {
-    name: model for name, model in named.items() if keys.fits(model) and _fits(state, keys, model)
+    name: model for name, model in named.items() if keys.fits(model) and fits(state, keys, model)
   }
 
 
-def _fits(state: Tensors, keys: Keys, model: nn.Module) -> bool:
+def fits(state: Tensors, keys: Keys, model: nn.Module) -> bool:
   """Whether the keys fill every leaf, each with its shape."""
   rules = [entry for entry in keys.table if isinstance(entry, Rule)]
   if all(None not in rule.sources and rule.layout.keeps_size for rule in rules):

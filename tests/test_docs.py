@@ -39,7 +39,7 @@ def test_pages_show_commands():
 
 @pytest.mark.parametrize("arguments", list(_commands()))
 def test_commands_parse(arguments):
-  options, rest = cli._parser().parse_known_args(arguments)
+  options, rest = cli.command_parser().parse_known_args(arguments)
   assert options.takes_overrides or not rest, rest
   given = vars(options)
   if given.get("architecture"):

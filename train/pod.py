@@ -119,7 +119,7 @@ def compile_recipe(config: ConfigDict, topology: str, examples: int = IMAGENET_T
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
-    raise MemoryError(_largest(str(error))) from error
+    raise MemoryError(largest_buffers(str(error))) from error
   flops = arithmetic(config, examples) / mesh.size
   return read(compiled, layout, topology, mesh, config.data.batch_size, flops, begin)
 
@@ -242,7 +242,7 @@ def collectives(program: str) -> dict[str, tuple[int, int]]:
   return found
 
 
-def _largest(message: str) -> str:
+def largest_buffers(message: str) -> str:
   """Returns the total and the largest buffers that the compiler names."""
   lines = [line.strip() for line in message.splitlines()]
   wanted = [

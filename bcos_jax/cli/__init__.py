@@ -23,7 +23,7 @@ _STOPPED, _NO_READER = 130, 141  # as shells have it: 128 and the number of SIGI
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs a command line and returns its exit code."""
-  parser = _parser()
+  parser = command_parser()
   options, rest = parser.parse_known_args(arguments)
   if rest and not options.takes_overrides:
     parser.error(
@@ -74,7 +74,8 @@ def _reader_has_gone() -> bool:
   return gone
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+  """Returns the parser of `bcos-jax`, with all commands."""
   parser = argparse.ArgumentParser(
     prog="bcos-jax",
     description="B-cos networks: networks that explain themselves.",

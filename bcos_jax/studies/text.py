@@ -19,7 +19,7 @@ EXPONENTS = (1.5, 2.0)
 """Those that were published for encoders."""
 RATES = (5e-4, 2e-3)
 """Learning rates of the conventional network: each network has two tries. B-cos has the second."""
-_MEASURES = {
+MEASURES = {
   "AUPRC": 1,
   "token F1": 1,
   "IoU F1": 1,
@@ -70,8 +70,8 @@ def study(lab: TextLab) -> Findings:
   return Findings(
     title="Explanations of a B-cosified language model and post-hoc methods, reviews",
     question=_question(lab, trained, len(texts.ids), len(pairs)),
-    table=_table(scored),
-    answer=(*_accuracy_answer(trained, accuracy), *_answer(scored)),
+    table=results_table(scored),
+    answer=(*_accuracy_answer(trained, accuracy), *comparison(scored)),
     plots={"texts-rationales": ("Agreement with the words that decide (AUPRC)", _bars(scored))},
   )
 
@@ -116,10 +116,10 @@ def _material(lab: TextLab, readers: dict[str, TextReader]) -> tuple[Marked, met
     fill=False,
     num_pairs=lab.setting.pairs,
   )
-  return _cut(texts.some(rows)), pairs
+  return without_shared_padding(texts.some(rows)), pairs
 
 
-def _cut(texts: Marked) -> Marked:
+def without_shared_padding(texts: Marked) -> Marked:
   """Returns texts without columns that are padding in all of them."""
   longest = int(texts.mask.sum(axis=1).max())
   cut = {
@@ -167,7 +167,7 @@ def _score(
   }
 
 
-def _table(scored: dict[Key, Scored]) -> Table:
+def results_table(scored: dict[Key, Scored]) -> Table:
   rows: list[tuple] = [
     (name, network, *(s.mean for s in scores.values()))
     for (name, network), scores in scored.items()
@@ -175,7 +175,7 @@ def _table(scored: dict[Key, Scored]) -> Table:
   own = scored[OWN, "B-cosified"]
   for kind in ("random", "oracle"):
     rows.append((kind, "B-cosified", *(getattr(s, kind) for s in own.values())))
-  forms = {"explanation": "", "network": "", **dict.fromkeys(_MEASURES, ".3f")}
+  forms = {"explanation": "", "network": "", **dict.fromkeys(MEASURES, ".3f")}
   return Table(forms, rows)
 
 
@@ -211,10 +211,10 @@ def _accuracy_answer(trained: _Trained, accuracy: dict[str, dict[str, float]]) -
   )
 
 
-def _answer(scored: dict[Key, Scored]) -> tuple[str, ...]:
+def comparison(scored: dict[Key, Scored]) -> tuple[str, ...]:
   """States for each measure which methods are not beaten, and by how much on the same texts."""
   own, lines, beaten_by = scored[OWN, "B-cosified"], [], set()
-  for measure, sign in _MEASURES.items():
+  for measure, sign in MEASURES.items():
     others = {
       key: scores[measure]
       for key, scores in scored.items()
@@ -234,10 +234,10 @@ def _answer(scored: dict[Key, Scored]) -> tuple[str, ...]:
         f"({others[best].mean:.3f})"
       )
     lines.append(f"{measure}: B-cos has {mine.mean:.3f}, random {mine.random:.3f}; it is {said}.")
-  return (*lines, *_reasons(beaten_by))
+  return (*lines, *reasons(beaten_by))
 
 
-def _reasons(beaten_by: set[tuple[str, str, str]]) -> Iterator[str]:
+def reasons(beaten_by: set[tuple[str, str, str]]) -> Iterator[str]:
   """States why B-cos is behind, of (measure, method, network) where a reason is known."""
   if any(key[1:] == ("attn lrp", "B-cosified") for key in beaten_by):
     yield (

@@ -1,5 +1,7 @@
 """Token contributions: complete in every family, zero for padding, not the gradient."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,6 @@ import pytest
 import bcos_jax
 from bcos_jax import BcosOps, Contrast, StandardOps, layers
 from bcos_jax.errors import InputError
-from bcos_jax.explain.tokens import _explain_jit
 from bcos_jax.functional import CONV_GUARD
 from bcos_jax.text.words import TextBatch, merged, word_spans, words_of_tokens
 
@@ -91,20 +92,22 @@ def test_lengths_and_batches_change_nothing(explained):
     bcos_jax.explain(model, variables, ids[:, ::-1], mask=mask[:, ::-1], buckets=(4,))
 
 
-def test_few_shapes_are_compiled_for(explained):
+def test_few_shapes_are_compiled_for(explained, caplog):
   """Texts of any length and in any number are padded to the next bucket and power of two."""
   model, variables, ex = explained("bert_lm")
-  before = _explain_jit._cache_size()
-  for more in range(3):
-    ids, mask = (np.pad(array, ((0, 0), (0, more))) for array in texts())
-    for count in (1, 2, 3):
-      found = bcos_jax.explain(
-        model, variables, ids[:count], mask=mask[:count], buckets=(LENGTH + 3,)
-      )
-      assert found.weights.shape == (count, LENGTH + more, model.width)
-      assert rel(found.contributions[:, :LENGTH], ex.contributions[:count]) <= 1e-5
-      assert (found.ids == ids[:count]).all() and not found.contributions[:, LENGTH:].any()
-  assert _explain_jit._cache_size() - before == 3  # for 1, 2 and 4 texts
+  with jax.log_compiles(), caplog.at_level("WARNING", "jax"):
+    for more in range(3):
+      ids, mask = (np.pad(array, ((0, 0), (0, more))) for array in texts())
+      for count in (1, 2, 3):
+        found = bcos_jax.explain(
+          model, variables, ids[:count], mask=mask[:count], buckets=(LENGTH + 3,)
+        )
+        assert found.weights.shape == (count, LENGTH + more, model.width)
+        assert rel(found.contributions[:, :LENGTH], ex.contributions[:count]) <= 1e-5
+        assert (found.ids == ids[:count]).all() and not found.contributions[:, LENGTH:].any()
+  compiled = [r.message for r in caplog.records if r.message.startswith("Compiling")]
+  shapes = [re.search(rf"int32\[(\d),{LENGTH + 3}\]", message) for message in compiled]
+  assert sorted(shape[1] for shape in shapes if shape) == ["1", "2", "4"]
 
 
 def test_several_targets_and_contrasts(explained):

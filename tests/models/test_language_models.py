@@ -220,8 +220,9 @@ def test_a_bundle_reads_and_explains_texts(folder):
   total = sum(word.contribution for word in words)
   assert abs(total - ex.contributions[0].sum()) <= 1e-5 and ex.contributions[1, 3:].max() == 0
   assert reader.name_of(2) == "good" and reader.class_of("1") == 1
-  contrast = reader._target(Contrast("good", "bad"))
-  assert (contrast.target, contrast.foil) == (2, 0)
+  by_name, by_class = (reader.explain(given, Contrast(*pair)) for pair in (("good", "bad"), (2, 0)))
+  assert np.array_equal(by_name.contributions, by_class.contributions)
+  np.testing.assert_allclose(by_name.value, ex.logits[:, 2] - ex.logits[:, 0], rtol=1e-5)
 
 
 def test_what_readers_refuse(folder, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps, convert
 from bcos_jax.convert.architectures.swin import KEYS
-from bcos_jax.convert.convert import _fits as fits
+from bcos_jax.convert.convert import fits
 from bcos_jax.convert.readers import READERS
 from bcos_jax.errors import InputError
 from bcos_jax.io.bundles import make_bundle

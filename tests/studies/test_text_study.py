@@ -23,7 +23,7 @@ def scores(mean, higher=True):
 
 
 def row(*means):
-  return {name: scores(m) for name, m in zip(text._MEASURES, means, strict=True)}
+  return {name: scores(m) for name, m in zip(text.MEASURES, means, strict=True)}
 
 
 SCORED = {
@@ -35,7 +35,7 @@ SCORED = {
 
 def test_an_answer_names_what_is_ahead_and_by_how_much():
   """Of comprehensiveness and sufficiency, only methods on the same network count."""
-  *measured, why = text._answer(SCORED)
+  *measured, why = text.comparison(SCORED)
   said = dict(line.split(": ", 1) for line in measured)
   assert "the mask token in a word's place" in why
   assert "ahead of every post-hoc method; the best is lime, conventional (0.700)" in said["AUPRC"]
@@ -46,13 +46,13 @@ def test_an_answer_names_what_is_ahead_and_by_how_much():
 
 
 def test_reasons_are_given_only_where_something_is_ahead():
-  assert not list(text._reasons({("AUPRC", "lime", "conventional")}))
-  (why,) = text._reasons({("pointing", "attn lrp", "B-cosified")})
+  assert not list(text.reasons({("AUPRC", "lime", "conventional")}))
+  (why,) = text.reasons({("pointing", "attn lrp", "B-cosified")})
   assert "AttnLRP" in why
 
 
 def test_the_table_has_noise_and_oracle():
-  table = text._table(SCORED)
+  table = text.results_table(SCORED)
   assert [line[:2] for line in table.rows[-2:]] == [
     ("random", "B-cosified"),
     ("oracle", "B-cosified"),
@@ -63,7 +63,7 @@ def test_the_table_has_noise_and_oracle():
 def test_padding_that_all_share_is_cut():
   mask = np.arange(8) < np.array([[3], [5]])
   marked = text_lab.Marked(np.ones((2, 8), np.int32), mask, mask, np.array([0, 1]), mask)
-  cut = text._cut(marked)
+  cut = text.without_shared_padding(marked)
   assert cut.ids.shape == cut.mask.shape == cut.rationales.shape == (2, 5)
   np.testing.assert_array_equal(cut.labels, [0, 1])
 

@@ -45,7 +45,7 @@ def test_what_does_not_fit_names_the_largest_buffers(monkeypatch, capsys):
     something else"""
 
   def too_large(*args):
-    raise MemoryError(pod._largest(message))
+    raise MemoryError(pod.largest_buffers(message))
 
   monkeypatch.setattr(cli, "keep_compiled", lambda: None)
   monkeypatch.setattr(pod, "compile_recipe", too_large)

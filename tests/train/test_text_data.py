@@ -247,8 +247,8 @@ def test_what_cannot_be_held_out():
 
 def test_a_long_text_does_not_blow_up_the_others():
   """Texts are padded to the longest of those that are tokenized together, which are few then."""
-  texts = ["a"] * 10 + ["b" * pipeline._CHARACTERS] + ["c"] * 1500
-  cuts = list(pipeline._chunks(texts))
+  texts = ["a"] * 10 + ["b" * pipeline.MOST_CHARACTERS] + ["c"] * 1500
+  cuts = list(pipeline.chunks(texts))
   assert cuts == [(0, 10), (10, 11), (11, 1011), (1011, 1511)]
 
 

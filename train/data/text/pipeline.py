@@ -29,7 +29,7 @@ Change = Callable[[Batch, np.random.Generator], Batch]
 
 _POOL = 50
 _CHUNK = 1000
-_CHARACTERS = 4_000_000
+MOST_CHARACTERS = 4_000_000
 """Of a chunk's texts, each counted at the length of the longest: they are padded temporarily."""
 
 
@@ -61,7 +61,7 @@ class TextExamples:
     self.dataset = dataset
     self.pad_id = tokenizer.pad_token_id or 0
     rows, self.truncated = [], 0
-    for start, stop in _chunks(dataset.texts):
+    for start, stop in chunks(dataset.texts):
       chunk = list(dataset.texts[start:stop])
       try:
         read_in = tokenize(tokenizer, chunk, length=length, truncate=truncate)
@@ -97,13 +97,13 @@ class TextExamples:
     return batch if labels is None else batch | {"label": labels[rows]}
 
 
-def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+def chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
   """Yields (begin, end) of texts that are tokenized together."""
   begin = longest = 0
   for index, text in enumerate(texts):
     longest = max(longest, len(text))
     count = index + 1 - begin
-    if count > 1 and (count > _CHUNK or count * longest > _CHARACTERS):
+    if count > 1 and (count > _CHUNK or count * longest > MOST_CHARACTERS):
       yield begin, index
       begin, longest = index, len(text)
   yield begin, len(texts)
