@@ -149,7 +149,7 @@ def _share(x: Array, parts: int) -> Array:
 _share.defvjp(lambda x, parts: (x, None), lambda parts, _, g: (g / parts,))
 
 
-class AttnLRP(Ops):
+class HalvedProducts(Ops):
   """AttnLRP (arXiv 2402.05602) as a gradient: what it differs in from `detached()` ops.
 
   The rules for norms and activations (their divisor, or gate, is a constant) are those of

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+import dataclasses
+from typing import Any, ClassVar
 
 from flax import linen as nn
 import jax
@@ -12,8 +13,10 @@ import numpy as np
 
 from .. import models
 from ..errors import InputError, unknown_name
-from ..explain.targets import Target, Variables
-from .task import Array, Batch, Progress, by_image, check_resize, gradients, prepare, resized
+from .images import ImageNetwork, check_resize, resized
+from .method import Method
+from .running import summed
+from .task import Array, Batch, Task, gradients
 from .tokens import TokenLayout, token_layout
 
 _LAYERS: dict[type[nn.Module], Callable[[Any], str]] = {
@@ -29,19 +32,12 @@ _LAYERS: dict[type[nn.Module], Callable[[Any], str]] = {
 }
 
 
-def grad_cam(
-  model,
-  variables: Variables,
-  images: Array | np.ndarray,
-  targets: Target = None,
-  *,
-  batch_size: int = 16,
-  progress: Progress = iter,
-  layer: str | None = None,
-  relu: bool = True,
-  resize: str = "nearest",
-) -> np.ndarray:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GradCam(Method):
   """Grad-CAM (Selvaraju et al., arXiv 1610.02391, eqs. 1 and 2).
+
+  It applies where a layer's result has places: no such layer, or a network for which no layer is
+  known, raises InputError.
 
   Args:
     layer: Path of the module whose result is weighed, such as 'layer4_1': its features
@@ -50,38 +46,41 @@ def grad_cam(
       and Swin's last norm.
     relu: Whether only what supports the target counts, as published.
     resize: To the image's size, 'nearest' (as B-cos papers compare with) or 'bilinear'.
-
-  Other arguments, result and errors as for all methods, see `bcos_jax.attribution`.
-
-  Raises:
-    InputError: No such layer, a layer whose result has no space, or a network for which no layer
-      is known.
   """
-  task = prepare(model, variables, images, targets, batch_size, progress)
-  check_resize(resize)
-  layer = _layer_of(task.model) if layer is None else layer
-  side = task.images.shape[1:3]
-  shape = _shape_at(task.model, task.variables, side, layer)
-  layout = None
-  if len(shape) == 3:
-    layout = token_layout(task.model, side, "Grad-CAM of tokens")
-  if len(shape) not in (3, 4) or (layout and layout.count != shape[1]):
-    raise InputError(
-      f"Layer {layer!r} returns shape {shape}, expected features [N, h, w, D] or tokens [N, T, D].",
-      "Choose a layer before the pooling.",
-    )
-  maps = by_image(task, _grad_cam, layer=layer, layout=layout, relu=bool(relu), resize=resize)
-  return task.shaped(maps)
+
+  name: ClassVar[str] = "grad_cam"
+  layer: str | None = None
+  relu: bool = True
+  resize: str = "nearest"
+
+  def __post_init__(self):
+    check_resize(self.resize)
+
+  def run(self, task: Task) -> np.ndarray:
+    network, side = task.network, task.places
+    layer = _layer_of(network.model) if self.layer is None else self.layer
+    shape = _shape_at(network, side, layer)
+    layout = None
+    if len(shape) == 3:
+      layout = token_layout(network.model, side, "Grad-CAM of tokens")
+    if len(shape) not in (3, 4) or (layout and layout.count != shape[1]):
+      raise InputError(
+        f"Layer {layer!r} returns shape {shape}, expected features [N, h, w, D] or tokens "
+        "[N, T, D].",
+        "Choose a layer before the pooling.",
+      )
+    settings = {"layout": layout, "relu": bool(self.relu), "resize": self.resize}
+    return summed(task, _grad_cam, layer=layer, **settings)
 
 
 def _grad_cam(
-  batch: Batch, *, layer: str, layout: TokenLayout | None, relu: bool, resize: str
+  batch: Batch, _: Array, *, layer: str, layout: TokenLayout | None, relu: bool, resize: str
 ) -> Array:
   shape = jax.eval_shape(lambda x: _outputs_with_tap(batch, x, layer, None)[1], batch.inputs)
 
   def score(tap):
     outputs, features = _outputs_with_tap(batch, batch.inputs, layer, tap)
-    return batch.explained.select(outputs, batch.classes), features
+    return batch.select(outputs), features
 
   found, features = gradients(score, jnp.zeros(shape.shape, shape.dtype), has_aux=True)
   if layout is not None:
@@ -108,7 +107,7 @@ def _outputs_with_tap(
     return result
 
   with nn.intercept_methods(interceptor):
-    outputs = batch.explained.outputs(batch.variables, inputs)
+    outputs = batch.network.forward(inputs)
   return outputs, results[0]
 
 
@@ -121,7 +120,7 @@ def _layer_of(model: nn.Module) -> str:
   return _LAYERS[type(model)](model)
 
 
-def _shape_at(model: nn.Module, variables: Variables, side: tuple[int, int], layer: str) -> tuple:
+def _shape_at(network: ImageNetwork, side: tuple[int, int], layer: str) -> tuple:
   """Returns the shape of what a layer returns for one image."""
   shapes: dict[str, Any] = {}
 
@@ -131,9 +130,8 @@ def _shape_at(model: nn.Module, variables: Variables, side: tuple[int, int], lay
       shapes["/".join(context.module.path)] = getattr(result, "shape", ())
     return result
 
-  image = jax.ShapeDtypeStruct((1, *side, model.ops.encoding.channels), jnp.float32)
   with nn.intercept_methods(interceptor):
-    jax.eval_shape(lambda v, x: model.apply(v, x), variables, image)
+    jax.eval_shape(lambda n, x: n.forward(x), network, network.encoded(side))
   if layer not in shapes:
     raise unknown_name("layer", layer, shapes)
   return shapes[layer]

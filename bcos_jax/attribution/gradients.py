@@ -1,136 +1,121 @@
-"""Attribution methods by input gradients, ordinary or with modified backward rules."""
+"""Attributions by gradients of the input, ordinary ones or those of replaced backward rules.
+
+The input of a network on images is the encoded image, that of one on texts the embeddings.
+"""
 
 from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
-from ..explain.targets import Target, Variables
 from .families import SEEN, Guided, Rescale, replaced
-from .task import (
-  Array,
-  Batch,
-  Progress,
-  Task,
-  by_image,
-  check_baseline,
-  check_count,
-  check_share,
-  gradients,
-  prepare,
-  summed,
-)
+from .method import Method
+from .running import summed
+from .task import Array, Batch, Task, check_count, check_share, gradients
 
 
-def saliency(
-  model,
-  variables: Variables,
-  images: Array | np.ndarray,
-  targets: Target = None,
-  *,
-  batch_size: int = 16,
-  progress: Progress = iter,
-  signed: bool = False,
-) -> np.ndarray:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Saliency(Method):
   """The gradient's size (Simonyan et al., arXiv 1312.6034, section 3.1).
 
   Args:
     signed: The sum of the gradient over channels, as B-cos papers compare with, instead of the
       largest absolute value of any channel.
-
-  Other arguments, result and errors as for all methods, see `bcos_jax.attribution`.
   """
-  task = prepare(model, variables, images, targets, batch_size, progress)
-  return task.shaped(by_image(task, gradient_sizes, signed=bool(signed)))
+
+  name: ClassVar[str] = "saliency"
+  signed: bool = False
+
+  def run(self, task: Task) -> np.ndarray:
+    return summed(task, gradient_sizes, signed=bool(self.signed))
 
 
-def gradient_sizes(batch: Batch, *, signed: bool) -> Array:
+def gradient_sizes(batch: Batch, _: Array, *, signed: bool) -> Array:
   """Returns the gradients' sizes, or with `signed` their sums over channels, [B, K, ...]."""
   return _over_channels(gradients(batch.score, batch.inputs), signed)
 
 
-def _over_channels(found: Array, signed: bool) -> Array:
+def _over_channels(found: Any, signed: bool) -> Array:
   return jnp.sum(found, -1) if signed else jnp.max(jnp.abs(found), -1)
 
 
-def input_x_gradient(
-  model,
-  variables: Variables,
-  images: Array | np.ndarray,
-  targets: Target = None,
-  *,
-  batch_size: int = 16,
-  progress: Progress = iter,
-) -> np.ndarray:
-  """Encoded input times its ordinary gradient, summed over channels (arXiv 1605.01713).
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputXGradient(Method):
+  """Input times its ordinary gradient, summed over channels or dimensions (arXiv 1605.01713).
 
-  Nothing is detached, unlike in `bcos_jax.explain`. Arguments, result and errors as for all
-  methods, see `bcos_jax.attribution`.
+  Nothing is detached, unlike in `bcos_jax.explain`. (B-cos LM's code takes the mean over
+  dimensions, which ranks alike.)
   """
-  task = prepare(model, variables, images, targets, batch_size, progress)
-  return task.shaped(by_image(task, input_times_gradient))
+
+  name: ClassVar[str] = "input_x_gradient"
+  kinds: ClassVar[tuple[str, ...]] = ("images", "texts")
+  needs: ClassVar[tuple[str, ...]] = ("embed", "forward")
+
+  def run(self, task: Task) -> np.ndarray:
+    return summed(task, input_times_gradient)
 
 
-def input_times_gradient(batch: Batch) -> Array:
+def input_times_gradient(batch: Batch, _: Array) -> Array:
   """Returns sum over channels of input * gradient, [B, K, ...]."""
   return jnp.sum(batch.inputs[:, None] * gradients(batch.score, batch.inputs), -1)
 
 
-def integrated_gradients(
-  model,
-  variables: Variables,
-  images: Array | np.ndarray,
-  targets: Target = None,
-  *,
-  batch_size: int = 16,
-  progress: Progress = iter,
-  steps: int = 50,
-  baseline: float | Array | np.ndarray = 0.0,
-) -> np.ndarray:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IntegratedGradients(Method):
   """Integrated gradients (Sundararajan et al., arXiv 1703.01365, eq. 1), summed over channels.
 
   A map sums to the output's change from the baseline, up to the error of the integral.
 
   Args:
-    steps: Points of the Gauss-Legendre rule, each an image of a batch. Published: 50.
-    baseline: Where the way to the encoded input starts: a number, [channels] or
-      [H, W, channels]. Published: 0.
-
-  Other arguments, result and errors as for all methods, see `bcos_jax.attribution`.
+    steps: Points of the Gauss-Legendre rule, each an input of a batch. Published: 50.
+    baseline: Where the way to the input starts. Of encoded images a number, [channels] or
+      [H, W, channels]; None for 0, as published. Of texts 'mask', the embeddings of the text with
+      the mask token in place of every token that is not special; or 'zero'; None for 'mask'.
   """
-  task = prepare(model, variables, images, targets, batch_size, progress)
-  rule = integration_rule(steps)
-  return task.shaped(summed(task, integrated, len(rule[0]), check_baseline(task, baseline), rule))
+
+  name: ClassVar[str] = "integrated_gradients"
+  kinds: ClassVar[tuple[str, ...]] = ("images", "texts")
+  needs: ClassVar[tuple[str, ...]] = ("embed", "forward")
+  steps: int = 50
+  baseline: Any = None
+
+  def __post_init__(self):
+    check_count("steps", self.steps)
+
+  def run(self, task: Task) -> np.ndarray:
+    rule, pairs = integration_rule(self.steps), with_numbers(np.arange(len(task)), self.steps)
+    return summed(task, _integrated, rule, pairs=pairs)
+
+
+def _integrated(batch: Batch, steps: Array, rule: tuple[Array, Array]) -> Array:
+  return integrated(batch, steps, batch.baseline(), rule)
 
 
 def integration_rule(steps: int) -> tuple[np.ndarray, np.ndarray]:
   """Returns places in [0, 1] and their shares, float32 [steps] each (Gauss-Legendre)."""
-  places, shares = np.polynomial.legendre.leggauss(check_count("steps", steps))
+  places, shares = np.polynomial.legendre.leggauss(steps)
   return np.float32((1 + places) / 2), np.float32(shares / 2)
 
 
-def integrated(batch: Batch, steps: Array, baseline: Array, rule: tuple[Array, Array]) -> Array:
+def integrated(batch: Batch, steps: Array, start: Array, rule: tuple[Array, Array]) -> Array:
   """Returns each input's part of the integral at the step that it is given, [B, K, ...]."""
-  way = batch.inputs - baseline
+  way = batch.inputs - start
   place, share = (leaf[steps].reshape(-1, *(1,) * (way.ndim - 1)) for leaf in rule)
-  return jnp.sum((share * way)[:, None] * gradients(batch.score, baseline + place * way), -1)
+  return jnp.sum((share * way)[:, None] * gradients(batch.score, start + place * way), -1)
 
 
-def smooth_grad(
-  model,
-  variables: Variables,
-  images: Array | np.ndarray,
-  targets: Target = None,
-  *,
-  batch_size: int = 16,
-  progress: Progress = iter,
-  samples: int = 50,
-  noise: float = 0.15,
-  signed: bool = False,
-  seed: int = 42,
-) -> np.ndarray:
+def with_numbers(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns every row with every number below `count`: (rows, numbers), row by row."""
+  return np.repeat(rows, count), np.tile(np.arange(count), len(rows))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SmoothGrad(Method):
   """SmoothGrad: the mean gradient of noisy inputs (Smilkov et al., arXiv 1706.03825).
 
   Args:
@@ -138,14 +123,23 @@ def smooth_grad(
     noise: Standard deviation of the Gaussian noise, relative to the range of an encoded image.
     signed: As for `saliency`.
     seed: The noise depends on it and on an image's number, not on batches.
-
-  Other arguments, result and errors as for all methods, see `bcos_jax.attribution`.
   """
-  task = prepare(model, variables, images, targets, batch_size, progress)
-  check_share("noise", noise)
-  seed, samples = check_count("seed", seed, 0), check_count("samples", samples)
-  sums = summed(task, _noisy, samples, np.float32(noise), np.uint32(seed))
-  return task.shaped(_over_channels(sums / samples, bool(signed)))
+
+  name: ClassVar[str] = "smooth_grad"
+  samples: int = 50
+  noise: float = 0.15
+  signed: bool = False
+  seed: int = 42
+
+  def __post_init__(self):
+    check_share("noise", self.noise)
+    check_count("seed", self.seed, 0)
+    check_count("samples", self.samples)
+
+  def run(self, task: Task) -> np.ndarray:
+    pairs = with_numbers(np.arange(len(task)), self.samples)
+    sums = summed(task, _noisy, np.float32(self.noise), np.uint32(self.seed), pairs=pairs)
+    return np.asarray(_over_channels(sums / self.samples, self.signed))
 
 
 def _noisy(batch: Batch, samples: Array, noise: Array, seed: Array) -> Array:
@@ -162,51 +156,39 @@ def draw_noise(seed: Array, row: Array, sample: Array, shape: tuple[int, ...]) -
   return jax.random.normal(key, shape)
 
 
-def guided_backprop(
-  model,
-  variables: Variables,
-  images: Array | np.ndarray,
-  targets: Target = None,
-  *,
-  batch_size: int = 16,
-  progress: Progress = iter,
-) -> np.ndarray:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GuidedBackprop(Method):
   """Guided backpropagation, summed over channels (Springenberg et al., arXiv 1412.6806).
 
-  Every ReLU lets only positive gradients pass; other activations keep their gradient.
-
-  Arguments, result and errors as for all methods, see `bcos_jax.attribution`.
-
-  Raises:
-    InputError: A network without ReLU, on which the method would be the plain gradient.
+  Every ReLU lets only positive gradients pass; other activations keep their gradient. A network
+  without ReLU, on which the method would be the plain gradient, raises InputError.
   """
-  task = prepare(model, variables, images, targets, batch_size, progress)
-  task = task.replaced(model=task.model.clone(ops=replaced(task.model.ops, Guided)))
-  if not _uses_rule(task):
-    raise InputError(
-      f"Guided backpropagation needs ReLUs, and this {type(model).__name__} has none.",
-      "Use saliency with signed=True, which is what would remain.",
-    )
-  return task.shaped(by_image(task, gradient_sizes, signed=True))
+
+  name: ClassVar[str] = "guided_backprop"
+
+  def run(self, task: Task) -> np.ndarray:
+    model = task.network.model
+    task = task.replaced(model=model.clone(ops=replaced(model.ops, Guided)))
+    if not shows(task):
+      raise InputError(
+        f"Guided backpropagation needs ReLUs, and this {type(model).__name__} has none.",
+        "Use saliency with signed=True, which is what would remain.",
+      )
+    return summed(task, gradient_sizes, signed=True)
 
 
-def _uses_rule(task: Task) -> bool:
-  encoding = task.model.ops.encoding
-  image = jax.ShapeDtypeStruct((1, *task.images.shape[1:3], encoding.channels), jnp.float32)
-  shown = jax.eval_shape(lambda v, x: task.model.apply(v, x, mutable=[SEEN]), task.variables, image)
-  return bool(jax.tree.leaves(shown[1]))
+def shows(task: Task) -> bool:
+  """Returns whether any layer of a network on images uses a rule that replaced its own."""
+  network = task.network
+  image = network.encoded(task.places)
+  shown = jax.eval_shape(
+    lambda v, x: network.model.apply(v, x, mutable=[SEEN])[1], network.variables, image
+  )
+  return bool(jax.tree.leaves(shown))
 
 
-def deep_lift(
-  model,
-  variables: Variables,
-  images: Array | np.ndarray,
-  targets: Target = None,
-  *,
-  batch_size: int = 16,
-  progress: Progress = iter,
-  baseline: float | Array | np.ndarray = 0.0,
-) -> np.ndarray:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeepLift(Method):
   """DeepLIFT with the rescale rule (Shrikumar et al., arXiv 1704.02685), summed over channels.
 
   Activations and max pooling are rescaled; all else keeps its gradient, layer norms and attention
@@ -215,21 +197,21 @@ def deep_lift(
 
   Args:
     baseline: The reference, as for `integrated_gradients`. Published: 0.
-
-  Other arguments, result and errors as for all methods, see `bcos_jax.attribution`.
   """
-  task = prepare(model, variables, images, targets, batch_size, progress)
-  task = task.replaced(model=task.model.clone(ops=replaced(task.model.ops, Rescale)))
-  return task.shaped(by_image(task, _deep_lift, check_baseline(task, baseline)))
+
+  name: ClassVar[str] = "deep_lift"
+  baseline: Any = 0.0
+
+  def run(self, task: Task) -> np.ndarray:
+    model = task.network.model
+    return summed(task.replaced(model=model.clone(ops=replaced(model.ops, Rescale))), _deep_lift)
 
 
-def _deep_lift(batch: Batch, baseline: Array) -> Array:
-  reference = jnp.broadcast_to(baseline, batch.inputs.shape)
+def _deep_lift(batch: Batch, _: Array) -> Array:
+  reference = batch.baseline()
 
   def score(inputs):
-    both = jnp.concatenate([inputs, reference])
-    outputs = batch.explained.outputs(batch.variables, both)
-    own = jax.tree.map(lambda leaf: leaf[: len(inputs)], outputs)
-    return batch.explained.select(own, batch.classes)
+    outputs = batch.network.forward(jnp.concatenate([inputs, reference]))
+    return batch.select(jax.tree.map(lambda leaf: leaf[: len(inputs)], outputs))
 
-  return jnp.sum((batch.inputs - baseline)[:, None] * gradients(score, batch.inputs), -1)
+  return jnp.sum((batch.inputs - reference)[:, None] * gradients(score, batch.inputs), -1)

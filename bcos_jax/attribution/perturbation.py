@@ -1,33 +1,41 @@
-"""Attribution methods that use outputs only: the effect of removing parts of the image."""
+"""Attributions that only see outputs: what happens where parts of the image are absent."""
 
 from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import InputError, unknown_name
-from ..explain.targets import Target, Variables
-from .masking import masked_values
-from .task import Array, Progress, Task, check_baseline, check_count, check_share, prepare
+from ..batches import filled
+from ..errors import InputError
+from .gradients import with_numbers
+from .method import Method
+from .running import Maker, removed_values
+from .task import Array, Task, check_choice, check_count, check_share
 
 OVERLAPS = ("mean", "share")
 
 
-def occlusion(
-  model,
-  variables: Variables,
-  images: Array | np.ndarray,
-  targets: Target = None,
-  *,
-  batch_size: int = 64,
-  progress: Progress = iter,
-  window: int = 32,
-  stride: int = 32,
-  overlap: str = "mean",
-  baseline: float | Array | np.ndarray = 0.0,
-  score: str = "logit",
-) -> np.ndarray:
+def masked_values(task: Task, make: Maker, shared: Any, count: int) -> np.ndarray:
+  """Returns what is explained of every image under every mask, float64 [N, count, K].
+
+  Args:
+    task: What is explained.
+    make: A function of a module: `make(shared, (), numbers of masks [B])` returns how much of each
+      pixel remains, float32 [B, H, W] in [0, 1]. Masks are made on the device.
+    shared: Tree of arrays that describe the masks of all images.
+    count: Masks per image.
+  """
+  rows, numbers = with_numbers(np.arange(len(task)), count)
+  values = removed_values(task, rows, lambda jobs: numbers[jobs], make, shared)
+  return values.reshape(len(task), count, -1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Occlusion(Method):
   """Occlusion: by how much the target drops without a window (arXiv 1311.2901, section 4.2).
 
   Args:
@@ -37,26 +45,31 @@ def occlusion(
       each window shares its drop among its pixels, and a pixel gets the sum (B-cos v2).
     baseline: What a pixel becomes, as for `integrated_gradients`. Published: 0.
     score: 'logit', 'softmax' or 'sigmoid': what of a class is measured.
-
-  Other arguments, result and errors as for all methods, see `bcos_jax.attribution`; `batch_size`
-  counts occluded images.
   """
-  window, stride = check_count("window", window), check_count("stride", stride)
-  if stride > window:
-    raise InputError(
-      f"stride is {stride}, larger than the window of {window}.",
-      "Some pixels would never be covered: set stride to at most the window.",
-    )
-  if overlap not in OVERLAPS:
-    raise unknown_name("overlap", overlap, OVERLAPS)
-  task = prepare(model, variables, images, targets, batch_size, progress, score)
-  rows, columns = (_windows(side, window, stride) for side in task.images.shape[1:3])
-  count = len(rows) * len(columns)
-  # A last row of windows that covers nothing gives the untouched image its number.
-  covers = (np.vstack([rows, np.zeros_like(rows[:1])]), columns)
-  values = masked_values(task, _uncovered, covers, (), count + 1, check_baseline(task, baseline))
-  drops = values[:, -1:] - values[:, :-1]
-  return task.shaped(_spread(drops, rows, columns, overlap))
+
+  name: ClassVar[str] = "occlusion"
+  batch_size: ClassVar[int] = 64
+  window: int = 32
+  stride: int = 32
+  overlap: str = "mean"
+  baseline: Any = 0.0
+  score: str = "logit"
+
+  def __post_init__(self):
+    check_count("window", self.window)
+    if check_count("stride", self.stride) > self.window:
+      raise InputError(
+        f"stride is {self.stride}, larger than the window of {self.window}.",
+        "Some pixels would never be covered: take a stride of at most the window.",
+      )
+    check_choice("overlap", self.overlap, OVERLAPS)
+
+  def run(self, task: Task) -> np.ndarray:
+    rows, columns = (_windows(side, self.window, self.stride) for side in task.places)
+    # A last row of windows that covers nothing gives the untouched image its number.
+    covers = (np.vstack([rows, np.zeros_like(rows[:1])]), columns)
+    values = masked_values(task, _uncovered, covers, len(rows) * len(columns) + 1)
+    return _spread(values[:, -1:] - values[:, :-1], rows, columns, self.overlap)
 
 
 def _windows(side: int, window: int, stride: int) -> np.ndarray:
@@ -82,22 +95,9 @@ def _spread(drops: np.ndarray, rows: np.ndarray, columns: np.ndarray, overlap: s
   return np.einsum("nijk,ih,jw->nkhw", drops, rows, columns, optimize=True)
 
 
-def rise(
-  model,
-  variables: Variables,
-  images: Array | np.ndarray,
-  targets: Target = None,
-  *,
-  batch_size: int = 64,
-  progress: Progress = iter,
-  masks: int = 500,
-  grid: int = 8,
-  keep: float = 0.1,
-  baseline: float | Array | np.ndarray = 0.0,
-  score: str = "sigmoid",
-  seed: int = 42,
-) -> np.ndarray:
-  """RISE: the mean of random masks, weighed by the target's probability (arXiv 1806.07421).
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rise(Method):
+  """RISE: the mean of random masks, weighted by the target's probability (arXiv 1806.07421).
 
   Each mask is a random grid of zeros and ones, enlarged bilinearly to one cell more than the
   image and cut out at a random place; all images see the same masks. The map is the sum of masks
@@ -110,20 +110,29 @@ def rise(
     baseline: What an absent pixel becomes, as for `integrated_gradients`. Published: 0.
     score: As for `occlusion`. Published: 'sigmoid' (B-cos networks), 'softmax' (RISE).
     seed: Of the masks.
-
-  Other arguments, result and errors as for all methods, see `bcos_jax.attribution`; `batch_size`
-  counts masked images.
   """
-  check_share("keep", keep)
-  if not keep:
-    raise InputError(
-      "keep is 0, expected a share above 0.", "Masks must keep some parts of the image."
-    )
-  masks, grid = check_count("masks", masks), check_count("grid", grid)
-  task = prepare(model, variables, images, targets, batch_size, progress, score)
-  random_grids = draw_grids(task.images.shape[1:3], masks, grid, keep, check_count("seed", seed, 0))
-  values = masked_values(task, _enlarged, random_grids, (), masks, check_baseline(task, baseline))
-  return task.shaped(_weigh_masks(task, random_grids, values) / (masks * keep))
+
+  name: ClassVar[str] = "rise"
+  batch_size: ClassVar[int] = 64
+  masks: int = 500
+  grid: int = 8
+  keep: float = 0.1
+  baseline: Any = 0.0
+  score: str = "sigmoid"
+  seed: int = 42
+
+  def __post_init__(self):
+    check_share("keep", self.keep)
+    if not self.keep:
+      raise InputError("keep is 0, expected more.", "Masks without any one show nothing.")
+    for name in ("masks", "grid"):
+      check_count(name, getattr(self, name))
+    check_count("seed", self.seed, 0)
+
+  def run(self, task: Task) -> np.ndarray:
+    random_grids = draw_grids(task.places, self.masks, self.grid, self.keep, self.seed)
+    values = masked_values(task, _enlarged, random_grids, self.masks)
+    return _weigh_masks(task, random_grids, values) / (self.masks * self.keep)
 
 
 def draw_grids(
@@ -154,12 +163,11 @@ def _enlarged(random_grids: tuple[Array, Array, Array], own: tuple, numbers: Arr
 
 def _weigh_masks(task: Task, random_grids, values: np.ndarray) -> np.ndarray:
   """Returns the sum of masks times values [N, M, K], float32 [N, K, H, W]."""
-  total = np.zeros((len(values), values.shape[2], *task.images.shape[1:3]), np.float32)
-  size = task.batch_size
-  for start in range(0, values.shape[1], size):
-    numbers = np.arange(start, min(start + size, values.shape[1]))
-    masks = np.asarray(_enlarged_jit(random_grids, (), numbers))
-    total += np.einsum("nmk,mhw->nkhw", values[:, numbers], masks, optimize=True)
+  total = np.zeros((len(values), values.shape[2], *task.places), np.float32)
+  for numbers, kept in filled(values.shape[1], task.batch_size):
+    masks = np.asarray(_enlarged_jit(random_grids, (), numbers))[:kept]
+    seen = values[:, numbers[:kept]].astype(np.float32)
+    total += np.einsum("nmk,mhw->nkhw", seen, masks, optimize=True)
   return total
 
 

@@ -1,4 +1,4 @@
-"""Local linear surrogate models of a network: LIME and KernelSHAP.
+"""Linear models of a network around one image: LIME and KernelSHAP.
 
 Their features are the parts of an image, present or absent. All images with as many parts are
 looked at through the same samples.
@@ -6,35 +6,22 @@ looked at through the same samples.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
+from typing import Any, ClassVar
 
-import jax
 import numpy as np
 
 from ..errors import InputError
-from ..explain.targets import Target, Variables
-from .masking import masked_values
+from .feature_groups import solve_groups
+from .method import Method
 from .segments import Segments, segment_numbers
-from .task import Array, Progress, Task, check_baseline, check_count, prepare
+from .task import Task, check_count
 
 
-def lime(
-  model,
-  variables: Variables,
-  images: Array | np.ndarray,
-  targets: Target = None,
-  *,
-  batch_size: int = 64,
-  progress: Progress = iter,
-  samples: int = 500,
-  segments: Segments = 16,
-  top: int | None = None,
-  kernel_width: float = 0.25,
-  ridge: float = 1.0,
-  baseline: float | Array | np.ndarray = 0.0,
-  score: str = "softmax",
-  seed: int = 42,
-) -> np.ndarray:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lime(Method):
   """LIME: a ridge regression of the target on which parts are present (arXiv 1602.04938).
 
   Each part is present in half of the samples, the first sample has all. A sample weighs
@@ -51,24 +38,38 @@ def lime(
     baseline: What an absent pixel becomes, as for `integrated_gradients`. Published: 0.
     score: As for `occlusion`; LIME looks at probabilities.
     seed: Of the samples.
-
-  Other arguments, result and errors as for all methods, see `bcos_jax.attribution`; `batch_size`
-  counts masked images.
   """
-  samples, seed = check_count("samples", samples), check_count("seed", seed, 0)
-  if top is not None:
-    check_count("top", top)
-  check_positive(kernel_width=kernel_width, ridge=ridge)
-  task = prepare(model, variables, images, targets, batch_size, progress, score)
-  parts = segment_numbers(segments, task.images)
-  designs = {n: draw_parts(n, samples, seed) for n in {p.max() + 1 for p in parts}}
-  values = _sampled_values(task, parts, designs, baseline)
-  maps = []
-  for own, seen in zip(parts, values, strict=True):
-    present = designs[own.max() + 1]
-    found = fit_lime(present, seen, kernel_width, ridge)
-    maps.append(np.moveaxis(_top_parts(found, top)[own], -1, 0))
-  return task.shaped(np.stack(maps))
+
+  name: ClassVar[str] = "lime"
+  batch_size: ClassVar[int] = 64
+  samples: int = 500
+  segments: Segments = 16
+  top: int | None = None
+  kernel_width: float = 0.25
+  ridge: float = 1.0
+  baseline: Any = 0.0
+  score: str = "softmax"
+  seed: int = 42
+
+  def __post_init__(self):
+    check_sampling(self.samples, self.seed)
+    if self.top is not None:
+      check_count("top", self.top)
+    check_positive(kernel_width=self.kernel_width, ridge=self.ridge)
+
+  def run(self, task: Task) -> np.ndarray:
+    draw = functools.partial(draw_parts, samples=self.samples, seed=self.seed)
+    groups = segment_numbers(self.segments, task.inputs[0])
+    return solve_groups(task, groups, draw, self._fit, share=False)
+
+  def _fit(self, present: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return _top_parts(fit_lime(present, values, self.kernel_width, self.ridge), self.top)
+
+
+def check_sampling(samples: int, seed: int) -> None:
+  """Raises InputError unless there are samples, and a seed to draw them by."""
+  check_count("samples", samples)
+  check_count("seed", seed, 0)
 
 
 def draw_parts(parts: int, samples: int, seed: int) -> np.ndarray:
@@ -110,20 +111,8 @@ def _top_parts(found: np.ndarray, top: int | None) -> np.ndarray:
   return ((rank < top) & (found > 0)).astype(np.float32)
 
 
-def kernel_shap(
-  model,
-  variables: Variables,
-  images: Array | np.ndarray,
-  targets: Target = None,
-  *,
-  batch_size: int = 64,
-  progress: Progress = iter,
-  samples: int = 500,
-  segments: Segments = 16,
-  baseline: float | Array | np.ndarray = 0.0,
-  score: str = "logit",
-  seed: int = 42,
-) -> np.ndarray:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KernelShap(Method):
   """KernelSHAP: Shapley values of the parts by regression (arXiv 1705.07874, theorem 2).
 
   Where the samples suffice for every coalition of parts, the values are exact. Otherwise
@@ -135,22 +124,35 @@ def kernel_shap(
     segments, baseline: As for `lime`.
     score: As for `occlusion`.
     seed: Of the coalitions.
-
-  Other arguments, result and errors as for all methods, see `bcos_jax.attribution`; `batch_size`
-  counts masked images.
   """
-  samples, seed = check_count("samples", samples), check_count("seed", seed, 0)
-  task = prepare(model, variables, images, targets, batch_size, progress, score)
-  parts = segment_numbers(segments, task.images)
-  drawn = {n: draw_coalitions(n, samples, seed) for n in {p.max() + 1 for p in parts}}
-  values = _sampled_values(task, parts, {n: present for n, (present, _) in drawn.items()}, baseline)
-  maps = []
-  for own, seen in zip(parts, values, strict=True):
-    present, weights = drawn[own.max() + 1]
-    shapley = fit_shapley(present.astype(np.float64), weights, seen[: len(present)])
-    shapley /= np.bincount(own.ravel())[:, None]
-    maps.append(np.moveaxis(shapley[own], -1, 0))
-  return task.shaped(np.stack(maps))
+
+  name: ClassVar[str] = "kernel_shap"
+  batch_size: ClassVar[int] = 64
+  samples: int = 500
+  segments: Segments = 16
+  baseline: Any = 0.0
+  score: str = "logit"
+  seed: int = 42
+
+  def __post_init__(self):
+    check_sampling(self.samples, self.seed)
+
+  def run(self, task: Task) -> np.ndarray:
+    groups = segment_numbers(self.segments, task.inputs[0])
+    return solve_shapley(task, groups, self.samples, self.seed)
+
+
+def solve_shapley(task: Task, groups: np.ndarray, samples: int, seed: int) -> np.ndarray:
+  """Returns KernelSHAP's score of each place; groups as for `solve_groups`."""
+
+  def draw(count: int) -> np.ndarray:
+    return draw_coalitions(count, samples, seed)[0]
+
+  def solve(present: np.ndarray, values: np.ndarray) -> np.ndarray:
+    weights = draw_coalitions(present.shape[1], samples, seed)[1]
+    return fit_shapley(present.astype(np.float64), weights, values)
+
+  return solve_groups(task, groups, draw, solve)
 
 
 def draw_coalitions(parts: int, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -184,25 +186,3 @@ def fit_shapley(present: np.ndarray, weights: np.ndarray, values: np.ndarray) ->
   root = np.sqrt(weights)[:, None]
   others = np.linalg.lstsq(root * x, root * y, rcond=None)[0]
   return np.concatenate([others, change[None] - others.sum(axis=0)])
-
-
-def _sampled_values(
-  task: Task, parts: np.ndarray, designs: dict[int, np.ndarray], baseline
-) -> np.ndarray:
-  """Returns what is explained of each image under the samples of its design, float64 [N, M, K]."""
-  order = sorted(designs)
-  shape = (len(order), max(map(len, designs.values())), max(order))
-  present = np.zeros(shape, bool)  # shorter designs are filled up with samples of no meaning
-  for i, n in enumerate(order):
-    present[i, : len(designs[n]), :n] = designs[n]
-  kinds = np.array([order.index(own.max() + 1) for own in parts])
-  values = masked_values(
-    task, _present, present, (parts, kinds), shape[1], check_baseline(task, baseline)
-  )
-  return values.astype(np.float64)
-
-
-def _present(designs: Array, own: tuple[Array, Array], numbers: Array) -> Array:
-  parts, kinds = own
-  present = designs[kinds, numbers].astype(np.float32)
-  return jax.vmap(lambda row, places: row[places])(present, parts)

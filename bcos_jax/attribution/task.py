@@ -1,35 +1,26 @@
-"""Checked inputs of attribution methods on images, and their batched execution.
+"""The question that attribution methods and perturbation metrics answer, of images and texts alike.
 
-A method is a pure function of encoded inputs and of the outputs that are explained. It is
-compiled once per network and settings: the last batch is filled up rather than shortened.
+A `Task` says what of which inputs is explained (`chosen`, `classes`), what an input without content
+is (`baseline`), and what the network returns where parts of an input are absent (`removal`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..batches import check_batch_size
+from ..batches import Progress, check_batch_size
 from ..errors import InputError, unknown_name
-from ..explain.targets import (
-  Target,
-  Variables,
-  check_classes,
-  check_variables,
-  select,
-  split_target,
-)
-from ..inputs import check_images
+from ..explain.targets import Target, check_range, select, split_target
+from ..text.explanation import Contrast
 
 Array = jax.Array
-Progress = Callable[[range], Iterable[int]]
-Score = Callable[[Array], Array]
+MEAN = -1  # the foil that is the mean of all classes
 
 SCORES: dict[str, Callable[[Array], Array]] = {
   "logit": lambda logits: logits,
@@ -37,6 +28,29 @@ SCORES: dict[str, Callable[[Array], Array]] = {
   "sigmoid": jax.nn.sigmoid,
 }
 """What may be explained of a class: its logit, or its probability among all or by itself."""
+
+
+class Network(Protocol):
+  """What a task needs of a network, itself a tree of arrays: `ImageNetwork` or `TextTask`.
+
+  The inputs are the images, or the ids and mask of texts; the features are the encoded images
+  [B, H, W, channels], or the embeddings [B, L, D].
+  """
+
+  @property
+  def predict(self) -> Callable[..., Any]:
+    """(*inputs) -> outputs."""
+    ...
+
+  @property
+  def embed(self) -> Callable[..., Array] | None:
+    """(*inputs) -> features, which gradients are taken at."""
+    ...
+
+  @property
+  def forward(self) -> Callable[..., Any] | None:
+    """(features, *inputs but the first) -> outputs."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,270 +65,212 @@ class Chosen:
   function: Callable[[Any], Array] | None
   score: str = "logit"
 
-  def select(self, outputs: Any, classes: Array | None) -> Array:
-    """Returns what is explained of the outputs, [N, K]."""
+  def __post_init__(self):
+    if self.score not in SCORES:
+      raise unknown_name("score", self.score, SCORES)
+
+  def select(self, outputs: Any, classes: Array | None, foils: Array | None = None) -> Array:
+    """Returns what is explained of the outputs, [N, K]: of classes, less their foils."""
     if self.function is None:
       outputs = SCORES[self.score](outputs)
+    values = self._of(outputs, classes)
+    if foils is None:
+      return values
+    means = jnp.mean(outputs, axis=-1, keepdims=True)
+    return values - jnp.where(foils == MEAN, means, self._of(outputs, jnp.maximum(foils, 0)))
+
+  def _of(self, outputs: Any, classes: Array | None) -> Array:
     values = select(outputs, len(jax.tree.leaves(outputs)[0]), self.function, classes)[0]
     return values.reshape(len(values), -1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Explained(Chosen):
-  """A network and which of its outputs is explained; static to compiled functions.
-
-  Attributes:
-    model: The network, computing in float32.
-  """
-
-  model: nn.Module
-
-  def outputs(self, variables: Variables, inputs: Array) -> Any:
-    """Returns the network's outputs for encoded inputs."""
-    return self.model.apply(variables, inputs)
-
-  def values(self, variables: Variables, inputs: Array, classes: Array | None) -> Array:
-    """Returns the explained scalars of encoded inputs, [N, K]."""
-    return self.select(self.outputs(variables, inputs), classes)
-
-
-@dataclasses.dataclass(frozen=True)
 class Task:
-  """The arguments that all methods share, checked.
+  """Checked inputs, and what is explained of them.
 
   Attributes:
-    explained: What is explained.
-    variables: Of the network.
-    images: float32 [N, H, W, colors].
-    classes: int32 [N, K]; None if a function is explained.
-    single: Whether there is one target per image, so that maps have no axis K.
+    kind: 'images' or 'texts'.
+    network: The network.
+    inputs: What its functions take: (images float32 [N, H, W, colors],), or (ids int32 [N, L],
+      mask bool [N, L]).
+    mask: bool [N, L], False on the padding of texts; None for images.
+    chosen: What of the outputs is explained.
+    baseline: Partial (network, inputs, features) -> features without content.
+    removal: Partial (network, inputs, share of each pixel that remains [B, H, W], or whether each
+      token does [B, L]) -> outputs.
     batch_size: Rows per device batch.
     progress: Wraps the loop over batches.
+    classes: int32 [N, K]; None if a function is explained.
+    foils: Likewise, `MEAN` for the mean of all classes; None without contrast.
+    count: K, the targets per input.
+    single: Whether there is one target per input, so that maps have no axis K.
   """
 
-  explained: Explained
-  variables: Variables
-  images: np.ndarray
-  classes: np.ndarray | None
-  single: bool
+  kind: str
+  network: Any
+  inputs: tuple[np.ndarray, ...]
+  mask: np.ndarray | None
+  chosen: Chosen
+  baseline: jax.tree_util.Partial
+  removal: jax.tree_util.Partial
   batch_size: int
   progress: Progress
+  classes: np.ndarray | None = None
+  foils: np.ndarray | None = None
+  count: int = 1
+  single: bool = True
+
+  def __len__(self) -> int:
+    return len(self.inputs[0])
 
   @property
-  def model(self) -> nn.Module:
-    return self.explained.model
+  def places(self) -> tuple[int, ...]:
+    """The shape of a map: (H, W), or (L,)."""
+    return self.inputs[0].shape[1:3]
 
-  def replaced(self, model: nn.Module) -> Task:
-    """Returns the task for another network with the same variables."""
-    return dataclasses.replace(self, explained=dataclasses.replace(self.explained, model=model))
+  def replaced(self, **network: Any) -> Task:
+    """Returns the task for the network with other fields."""
+    return dataclasses.replace(self, network=dataclasses.replace(self.network, **network))
 
   def shaped(self, maps: Array | np.ndarray) -> np.ndarray:
-    """Returns maps [N, K, H, W] as a method returns them: float32, without K if not requested."""
+    """Returns maps [N, K, ...] as a method does: float32, 0 on padding, without K if single."""
+    if self.mask is not None:
+      maps = np.where(self.mask[:, None], maps, 0)
     maps = np.asarray(maps, np.float32)
     return maps[:, 0] if self.single else maps
 
 
-def prepare(
-  model: nn.Module,
-  variables: Variables,
-  images: Array | np.ndarray,
-  targets: Target,
-  batch_size: int,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+  """One batch as a method sees it, within a compiled function.
+
+  Attributes:
+    network: The network.
+    chosen: What of the outputs is explained.
+    blank: The task's `baseline`.
+    arguments: The network's inputs, [B, ...].
+    inputs: The features, [B, ..., D]; None where the network has none.
+    classes: [B, K], or None.
+    foils: Likewise.
+    rows: The inputs' numbers in the whole task, [B]: what a random number may depend on.
+  """
+
+  network: Any
+  chosen: Chosen
+  blank: jax.tree_util.Partial
+  arguments: tuple[Array, ...]
+  inputs: Array | None
+  classes: Array | None
+  foils: Array | None
+  rows: Array
+
+  def select(self, outputs: Any) -> Array:
+    """Returns what is explained of the outputs, [B, K]."""
+    return self.chosen.select(outputs, self.classes, self.foils)
+
+  def score(self, inputs: Array) -> Array:
+    """Returns the explained scalars of other features of this batch, [B, K]."""
+    return self.select(self.network.forward(inputs, *self.arguments[1:]))
+
+  def baseline(self) -> Array:
+    """Returns the features without content, [B, ..., D]."""
+    return self.blank(self.network, self.arguments, self.inputs)
+
+  def replaced(self, **network: Any) -> Batch:
+    """Returns the batch for the network with other fields."""
+    return dataclasses.replace(self, network=dataclasses.replace(self.network, **network))
+
+
+def make_task(
+  *,
+  kind: str,
+  network: Any,
+  inputs: tuple[np.ndarray, ...],
+  mask: np.ndarray | None,
+  targets: Target | Contrast,
+  score: str,
+  baseline: jax.tree_util.Partial,
+  removal: jax.tree_util.Partial,
+  batch_size: int | None,
   progress: Progress,
-  score: str = "logit",
 ) -> Task:
-  """Checks what a method is given; arguments as for the methods of `attribution`.
+  """Returns the task for inputs that were checked; checks all else.
+
+  Classes stay None where the predicted ones are asked for; see `running.with_predictions`.
 
   Raises:
-    InputError: As for `explain`; or an unknown score, or a progress that is not a function.
+    InputError: Targets, score, batch size or progress that cannot be used.
   """
-  images = check_images(images, model.ops.encoding)
-  size = check_batch_size(batch_size)
-  if score not in SCORES:
-    raise unknown_name("score", score, SCORES)
   if not callable(progress):
     raise InputError(
       f"progress is {progress!r}, expected a function that wraps a range.",
       "Pass tqdm.tqdm, or omit it.",
     )
-  # Without recomputation: some methods look at what is inside a block.
-  model = model.clone(ops=dataclasses.replace(model.ops, dtype=None, recompute=False))
-  check_variables(model, variables, images.shape[1:3])
-  function, classes = split_target(targets, len(images))
-  explained = Explained(function, score, model=model)
-  single = True
+  count, foils = len(inputs[0]), None
+  size = check_batch_size(batch_size) or count
+  if isinstance(targets, Contrast):
+    foils = split_target(targets.foil, count, kind)[1]
+    foils = np.array(MEAN) if foils is None else check_foils(np.asarray(foils))
+    targets = targets.target
+  function, classes = split_target(targets, count, kind)
+  if function is not None and foils is not None:
+    raise InputError(
+      "The target of a Contrast is a function, expected classes.", "Subtract in the function."
+    )
+  task = Task(
+    kind=kind,
+    network=network,
+    inputs=inputs,
+    mask=mask,
+    chosen=Chosen(function, score),
+    baseline=baseline,
+    removal=removal,
+    batch_size=size,
+    progress=progress,
+    foils=foils,
+  )
+  outputs = jax.eval_shape(network.predict, *(array[:1] for array in inputs))
   if function is not None:
-    encoded = jax.ShapeDtypeStruct((*images.shape[:3], model.ops.encoding.channels), jnp.float32)
-    outputs = jax.eval_shape(explained.outputs, variables, encoded)
-    single = jax.eval_shape(lambda o: select(o, len(images), function, None)[0], outputs).ndim == 1
-  else:
-    check_classes(model, images.shape[1:3], np.zeros(1, int) if classes is None else classes)
-    single = classes is None or classes.ndim == 1
-  task = Task(explained, variables, images, classes, single, size or len(images), progress)
-  if function is None:
-    if classes is None:
-      quiet = dataclasses.replace(task, progress=iter)
-      classes = by_image(quiet, predicted)
-    task = dataclasses.replace(task, classes=np.asarray(classes, np.int32).reshape(len(images), -1))
-  return task
+    values = jax.eval_shape(lambda o: select(o, 1, function, None)[0], outputs)
+    return dataclasses.replace(task, count=values.size, single=values.ndim == 1)
+  for asked in (classes, None if foils is None else np.maximum(foils, 0)):
+    check_range(np.zeros(1, int) if asked is None else asked, outputs)
+  return task if classes is None else with_classes(task, np.asarray(classes))
 
 
-@dataclasses.dataclass(frozen=True)
-class Batch:
-  """One batch as a method sees it, within a compiled function.
+def with_classes(task: Task, classes: np.ndarray) -> Task:
+  """Returns the task of explaining these classes, [N] or [N, K], less the foils it has.
 
-  Attributes:
-    explained: What is explained.
-    variables: Of the network.
-    inputs: The encoded input, [B, H, W, channels].
-    classes: [B, K], or None.
-    rows: The images' numbers in the whole task, [B]: what a random number may depend on.
+  Raises:
+    InputError: Foils of another shape.
   """
-
-  explained: Explained
-  variables: Variables
-  inputs: Array
-  classes: Array | None
-  rows: Array
-
-  def score(self, inputs: Array) -> Array:
-    """Returns the explained scalars of other inputs of this batch, [B, K]."""
-    return self.explained.values(self.variables, inputs, self.classes)
-
-  def replaced(self, model: nn.Module) -> Batch:
-    """Returns the batch for another network with the same variables."""
-    return dataclasses.replace(self, explained=dataclasses.replace(self.explained, model=model))
-
-
-Method = Callable[..., Array]
+  foils = task.foils
+  if foils is not None and foils.shape not in ((), classes.shape):
+    raise InputError(
+      f"The classes have shape {classes.shape}, the foils {foils.shape}; expected the same.",
+      "Give one foil per class.",
+    )
+  columns = np.int32(classes).reshape(len(classes), -1)
+  if foils is not None:
+    foils = np.int32(np.broadcast_to(foils, classes.shape)).reshape(columns.shape)
+  single = classes.ndim == 1
+  return dataclasses.replace(
+    task, classes=columns, foils=foils, count=columns.shape[1], single=single
+  )
 
 
-def by_image(task: Task, method: Method, *arrays: Any, **settings: Any) -> np.ndarray:
-  """Runs a method on all images, `task.batch_size` at a time.
-
-  Args:
-    task: What is explained.
-    method: `method(batch, *arrays, **settings) -> [B, ...]`, a function of a module.
-    *arrays: Traced arguments.
-    **settings: Static arguments, hashable.
-
-  Returns:
-    The results, [N, ...].
-  """
-  count, fixed = len(task.images), tuple(sorted(settings.items()))
-  size = min(task.batch_size, count)
-  parts = []
-  for start in task.progress(range(0, count, size)):
-    rows = np.minimum(np.arange(start, start + size), count - 1)
-    classes = None if task.classes is None else task.classes[rows]
-    with jax.default_matmul_precision("highest"):
-      part = _run(
-        method, task.explained, fixed, task.variables, task.images[rows], classes, rows, arrays
-      )
-    parts.append(np.asarray(part)[: count - start])
-  return np.concatenate(parts)
-
-
-@jax.jit(static_argnums=(0, 1, 2))
-def _run(method, explained, settings, variables, images, classes, rows, arrays):
-  inputs = explained.model.ops.encoding(images)
-  return method(Batch(explained, variables, inputs, classes, rows), *arrays, **dict(settings))
-
-
-class Pairs(NamedTuple):
-  """A batch of pairs of an image and a number (of a mask, of a step).
-
-  Attributes:
-    images: The images that may occur, as many in every batch.
-    places: Which of these is in each pair, [B].
-    numbers: The number of each pair, [B].
-    real: Whether the row is not padding of the last batch, [B].
-  """
-
-  images: slice
-  places: np.ndarray
-  numbers: np.ndarray
-  real: np.ndarray
-
-
-def pairs(task: Task, count: int) -> Iterator[Pairs]:
-  """Cuts all pairs of an image and a number below `count` into batches, image by image."""
-  images, rows = len(task.images), len(task.images) * count
-  size = min(task.batch_size, rows)
-  span = min(images, (size - 1) // count + 2)
-  for start in task.progress(range(0, rows, size)):
-    first = min(start // count, images - span)
-    row = np.minimum(np.arange(start, start + size), rows - 1)
-    real = np.arange(start, start + size) < rows
-    yield Pairs(slice(first, first + span), row // count - first, row % count, real)
-
-
-def overlapped(parts: Iterable[Any]) -> Iterator[Any]:
-  """Yields device results as NumPy trees, each after the next has been requested.
-
-  So the device computes while the next batch is prepared, and no more wait in its memory.
-  """
-  waiting = None
-  for part in parts:
-    if waiting is not None:
-      yield jax.tree.map(np.asarray, waiting)
-    waiting = part
-  yield jax.tree.map(np.asarray, waiting)
-
-
-def summed(task: Task, method: Method, count: int, *arrays: Any) -> np.ndarray:
-  """Returns the sum over `count` numbers of what a method makes of an image and a number.
-
-  Pairs share batches, whatever the number of images. (A loop on the device would also be far
-  slower on CPUs, where XLA runs the convolutions of a loop on one thread.)
-
-  Args:
-    task: What is explained.
-    method: `method(batch, numbers [B], *arrays) -> [B, ...]`, a function of a module.
-    count: Numbers per image.
-    *arrays: Traced arguments.
-
-  Returns:
-    float32 [N, ...].
-  """
-  arrays = jax.device_put(arrays)
-
-  def dispatch():
-    for pair in pairs(task, count):
-      inside = pair.images
-      images = (task.images[inside], None if task.classes is None else task.classes[inside])
-      with jax.default_matmul_precision("highest"):
-        part = _run_pairs(
-          method, task.explained, task.variables, images, inside.start, pair[1:], arrays
-        )
-      yield inside.start, part
-
-  sums: np.ndarray | None = None
-  for first, part in overlapped(dispatch()):
-    if sums is None:
-      sums = np.zeros((len(task.images), *part.shape[1:]), np.float32)
-    sums[first : first + len(part)] += part
-  assert sums is not None
-  return sums
-
-
-@jax.jit(static_argnums=(0, 1))
-def _run_pairs(method, explained, variables, images, first, pair, arrays):
-  places, numbers, real = pair
-  colors, classes = jax.tree.map(lambda leaf: leaf[places], images)
-  inputs = explained.model.ops.encoding(colors)
-  part = method(Batch(explained, variables, inputs, classes, first + places), numbers, *arrays)
-  part = jnp.where(real.reshape(-1, *(1,) * (part.ndim - 1)), part, 0)
-  return jax.ops.segment_sum(part, places, len(images[0]))
-
-
-def predicted(batch: Batch) -> Array:
-  """Returns the predicted class of each image, [B]."""
-  return jnp.argmax(batch.explained.outputs(batch.variables, batch.inputs), axis=-1)
+def check_foils(foils: np.ndarray) -> np.ndarray:
+  """Returns foils, or raises InputError if one is negative, which would be none."""
+  if foils.min() < 0:
+    raise InputError(
+      f"The foils go down to {foils.min()}, expected classes from 0 on.",
+      "Omit the foil to compare with the mean of all classes.",
+    )
+  return foils
 
 
 def gradients(score: Callable[[Any], Array], inputs: Any, *, has_aux: bool = False) -> Any:
-  """Returns the gradient of each of K scalars per image: one forward and K backward passes.
+  """Returns the gradient of each of K scalars per input: one forward and K backward passes.
 
   Args:
     score: Maps a tree of arrays [N, ...] to [N, K].
@@ -331,21 +287,6 @@ def gradients(score: Callable[[Any], Array], inputs: Any, *, has_aux: bool = Fal
   return (found, *aux) if has_aux else found
 
 
-def check_baseline(task: Task, baseline: float | Array | np.ndarray) -> np.ndarray:
-  """Returns what stands for an absent pixel, float32 [H, W, channels] of the encoded input."""
-  shape = (*task.images.shape[1:3], task.model.ops.encoding.channels)
-  try:
-    filled = np.broadcast_to(np.asarray(baseline, np.float32), shape)
-  except ValueError:
-    raise InputError(
-      f"baseline has shape {np.shape(baseline)}, expected a number, [{shape[-1]}] or {shape}.",
-      "It is of the encoded input; `model.ops.encoding(color)` encodes a colour.",
-    ) from None
-  if not np.isfinite(filled).all():
-    raise InputError("baseline contains NaN or infinite values.", "Pass 0 for an empty input.")
-  return filled
-
-
 def check_count(name: str, value: int, least: int = 1) -> int:
   """Returns an integer of at least `least`, else raises InputError."""
   if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
@@ -360,29 +301,8 @@ def check_share(name: str, value: float) -> float:
   return float(value)
 
 
-def resized(maps: Array, side: tuple[int, int], kind: str) -> Array:
-  """Returns maps [..., h, w] resized to the sides given, by a name of `RESIZES`."""
-  return jax.image.resize(maps, (*maps.shape[:-2], *side), kind)
-
-
-def checked_method(
-  methods: Mapping[str, Callable[..., Any]], name: str, settings: Iterable[str]
-) -> Callable[..., Any]:
-  """Returns a method by name, else raises InputError; also for a setting that it does not have."""
-  if name not in methods:
-    raise unknown_name("attribution method", name, methods)
-  known = methods[name].__kwdefaults__ or {}
-  for setting in settings:
-    if setting not in known:
-      raise unknown_name(f"setting of {name!r}", setting, known)
-  return methods[name]
-
-
-RESIZES = ("nearest", "bilinear")
-
-
-def check_resize(kind: str) -> str:
-  """Returns a name of `RESIZES`, else raises InputError."""
-  if kind not in RESIZES:
-    raise unknown_name("resize", kind, RESIZES)
-  return kind
+def check_choice(name: str, value: str, known: Sequence[str]) -> str:
+  """Returns one of the known names, else raises InputError."""
+  if value not in known:
+    raise unknown_name(name, value, known)
+  return value

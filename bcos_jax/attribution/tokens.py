@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..models import SimpleViT, VisionTransformer
 from ..models.vision_transformer import stem_stages, token_grid
-from .task import resized
+from .images import resized
 
 Array = jax.Array
 

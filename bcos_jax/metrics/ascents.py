@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..attribution.task import Explained
-from ..explain.targets import Variables
+from ..attribution.images import ImageNetwork
 
 Array = jax.Array
 
@@ -63,35 +62,27 @@ def begin(clean: np.ndarray) -> State:
   return State(images, images, images, jnp.full(count, -jnp.inf), jnp.zeros(count, bool))
 
 
-@jax.jit(static_argnums=(0, 1, 2))
+@jax.jit(static_argnums=(0, 1))
 def climb(
-  explained: Explained,
-  norm: str,
-  loss: str,
-  variables: Variables,
-  classes: Array,
-  state: State,
-  sizes: Sizes,
+  norm: str, loss: str, network: ImageNetwork, classes: Array, state: State, sizes: Sizes
 ) -> State:
   """Looks at where the ascent is, and goes one step on."""
-  evaluate = functools.partial(_evaluated, explained, loss, variables, classes)
+  evaluate = functools.partial(_evaluated, loss, network, classes)
   gradient, seen = jax.grad(evaluate, has_aux=True)(state.images)
   direction = jnp.sign(gradient) if norm == "linf" else _unit(gradient)
   moved = _back(state.images + sizes.step * direction, state.clean, norm, sizes.epsilon)
   return _kept(state, *seen)._replace(images=moved)
 
 
-@jax.jit(static_argnums=(0, 1))
-def look(
-  explained: Explained, loss: str, variables: Variables, classes: Array, state: State
-) -> State:
+@jax.jit(static_argnums=0)
+def look(loss: str, network: ImageNetwork, classes: Array, state: State) -> State:
   """Looks at where the ascent is."""
-  return _kept(state, *_evaluated(explained, loss, variables, classes, state.images)[1])
+  return _kept(state, *_evaluated(loss, network, classes, state.images)[1])
 
 
-def _evaluated(explained, loss, variables, classes, images) -> tuple[Array, tuple[Array, Array]]:
+def _evaluated(loss, network, classes, images) -> tuple[Array, tuple[Array, Array]]:
   """Returns the sum of the losses, and for each image its loss and whether it is wrong."""
-  logits = explained.outputs(variables, explained.model.ops.encoding(images))
+  logits = network.predict(images)
   losses = LOSSES[loss](logits, classes)
   return jnp.sum(losses), (losses, jnp.argmax(logits, axis=1) != classes)
 

@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..attribution.task import Explained, prepare
+from ..attribution.images import ImageNetwork, prepare
 from ..batches import Progress, in_batches
 from ..errors import InputError, unknown_name
 from .ascents import LOSSES, RADII, Sizes, State, anywhere, begin, climb, inside, look
@@ -148,7 +148,7 @@ def pgd(
       # A loop on the device would be slower on CPUs, where XLA runs its convolutions on one thread.
       for _ in range(steps):
         state = attack.climb(state, classes)
-      state = look(attack.explained, loss, variables, classes, state)
+      state = look(loss, attack.network, classes, state)
     return state.best
 
   return _by_batch(attack, change, batch_size, progress)
@@ -158,8 +158,7 @@ def pgd(
 class _Attack:
   """What both attacks are given, checked."""
 
-  explained: Explained
-  variables: Mapping[str, Any]
+  network: ImageNetwork
   images: np.ndarray
   targets: np.ndarray
   norm: str
@@ -167,7 +166,7 @@ class _Attack:
   sizes: Sizes
 
   def climb(self, state: State, classes: jax.Array) -> State:
-    return climb(self.explained, self.norm, self.loss, self.variables, classes, state, self.sizes)
+    return climb(self.norm, self.loss, self.network, classes, state, self.sizes)
 
 
 def _prepare(model, variables, images, targets, norm, epsilon, step_size, loss) -> _Attack:
@@ -176,16 +175,16 @@ def _prepare(model, variables, images, targets, norm, epsilon, step_size, loss) 
     raise unknown_name("loss", loss, LOSSES)
   if model.ops.detach:
     model = model.clone(ops=dataclasses.replace(model.ops, detach=False))
-  task = prepare(model, variables, images, 0, 1, iter)  # Class 0, as every network has that.
-  shape = (1, *task.images.shape[1:3], task.model.ops.encoding.channels)
-  encoded = jax.ShapeDtypeStruct(shape, jnp.float32)
-  classes = jax.eval_shape(task.explained.outputs, variables, encoded).shape[1]
-  targets = check_targets(targets, len(task.images), classes)
+  # Class 0, as every network has that.
+  task = prepare(ImageNetwork(model, variables), images, 0, batch_size=1)
+  (images,) = task.inputs
+  classes = jax.eval_shape(task.network.predict, images[:1]).shape[1]
+  targets = check_targets(targets, len(images), classes)
   if classes < 2:
     raise InputError(
       "The network has 1 class, expected at least 2.", "Attack a network with several classes."
     )
-  return _Attack(task.explained, variables, task.images.clip(0, 1), targets, norm, loss, sizes)
+  return _Attack(task.network, images.clip(0, 1), targets, norm, loss, sizes)
 
 
 def _check_length(name: str, value: float) -> float:

@@ -434,7 +434,7 @@ def test_bcos_networks_have_post_hoc_attributions_too(name):
 
 
 def test_replaced_rules_change_no_output():
-  for rules in (attribution.families.Guided, attribution.families.AttnLRP):
+  for rules in (attribution.families.Guided, attribution.families.HalvedProducts):
     for model, variables in (network(Small), transformer()):
       other = model.clone(ops=attribution.families.replaced(model.ops, rules))
       assert other == model.clone(ops=attribution.families.replaced(model.ops, rules))

@@ -1,8 +1,8 @@
 """Post-hoc attribution methods for conventional language models.
 
-All methods have one signature,
+`attribution.attribute` runs them, as those for images, and each is a function of its own as well:
 
-    scores = texts.occlusion(task, ids, mask, targets, batch_size=64, **settings)
+    scores = text.occlusion(task, ids, mask, targets, batch_size=64, **settings)
 
     task        A `TextTask`: the network as functions of arrays, and its special tokens.
                 `language_task` and `reader_task` make that of a language model.
@@ -12,9 +12,10 @@ All methods have one signature,
                 [N, K]; a `Contrast` of target and foil; or a function of the outputs to [N] or
                 [N, K], each row by itself.
     batch_size  Texts on the device at once, those with replaced tokens included; bounds memory.
+                None takes the method's own, 16 or 64.
     progress    Wraps the loop over batches, e.g. `tqdm.tqdm`.
 
-and return float32 scores [N, L] with one target per text, else [N, K, L]; exactly 0 on padding.
+Results are float32 scores [N, L] with one target per text, else [N, K, L]; exactly 0 on padding.
 Larger values support the target; which methods have negative values, and what scores sum to, each
 documents. Methods that mask tokens leave special tokens in place and score them 0; with `words`
 they mask whole words.
@@ -25,24 +26,35 @@ All raise InputError for what cannot be used, and where the task lacks a functio
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ...text.explanation import Contrast
-from ..task import checked_method
-from .attention import attention_flow, attention_mean, attention_rollout
-from .gradients import (
-  attn_lrp,
-  input_x_gradient,
-  integrated_gradients,
-  saliency,
-  sequential_integrated_gradients,
-)
+from ..calls import attribute, function_of
+from ..gradients import InputXGradient, IntegratedGradients
+from ..method import Method, method_named
+from .attention import AttentionFlow, AttentionMean, TokenAttentionRollout
+from .checked_inputs import logits_of
+from .gradients import SequentialIntegratedGradients, TokenAttnLrp, TokenSaliency
 from .networks import explain_with, language_task, reader_task
-from .perturbation import kernel_shap, lime, occlusion, shapley_sampling
-from .running import logits_of
+from .perturbation import ShapleySampling, TokenKernelShap, TokenLime, TokenOcclusion
 from .task import TextTask
 
-METHODS: dict[str, Callable[..., Any]] = {
-  method.__name__: method
-  for method in (
+attention_mean = function_of(AttentionMean, "texts")
+attention_rollout = function_of(TokenAttentionRollout, "texts")
+attention_flow = function_of(AttentionFlow, "texts")
+saliency = function_of(TokenSaliency, "texts")
+input_x_gradient = function_of(InputXGradient, "texts")
+integrated_gradients = function_of(IntegratedGradients, "texts")
+sequential_integrated_gradients = function_of(SequentialIntegratedGradients, "texts")
+attn_lrp = function_of(TokenAttnLrp, "texts")
+occlusion = function_of(TokenOcclusion, "texts")
+shapley_sampling = function_of(ShapleySampling, "texts")
+kernel_shap = function_of(TokenKernelShap, "texts")
+lime = function_of(TokenLime, "texts")
+
+METHODS: dict[str, Callable[..., np.ndarray]] = {
+  function.__name__: function
+  for function in (
     attention_mean,
     attention_rollout,
     attention_flow,
@@ -57,7 +69,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     lime,
   )
 }
-"""Every method by name."""
+"""Every method by name, as a function."""
 
 
 def names() -> tuple[str, ...]:
@@ -65,7 +77,16 @@ def names() -> tuple[str, ...]:
   return tuple(METHODS)
 
 
-def attribute_with(name: str, task: TextTask, **settings: Any) -> Callable[..., Any]:
+def method(name: str, **settings: Any) -> Method:
+  """Returns a method by its name.
+
+  Raises:
+    InputError: An unknown name or setting, with the nearest one.
+  """
+  return method_named((function.method for function in METHODS.values()), name, settings)
+
+
+def attribute_with(name: str, task: TextTask, **settings: Any) -> Callable[..., np.ndarray]:
   """Returns a method as a function (ids, mask, targets) -> scores, as the metrics take it.
 
   Args:
@@ -76,18 +97,30 @@ def attribute_with(name: str, task: TextTask, **settings: Any) -> Callable[..., 
   Raises:
     InputError: An unknown name, with the nearest one, or a setting that the method has not.
   """
-  method = checked_method(METHODS, name, settings)
+  chosen = method(name, **settings)
 
-  def attribute(ids, mask, targets=None):
-    return method(task, ids, mask, targets, **settings)
+  def explain(ids, mask, targets=None):
+    return attribute(task, (ids, mask), chosen, targets)
 
-  return attribute
+  return explain
 
 
 __all__ = [
   "METHODS",
+  "AttentionFlow",
+  "AttentionMean",
   "Contrast",
+  "InputXGradient",
+  "IntegratedGradients",
+  "SequentialIntegratedGradients",
+  "ShapleySampling",
   "TextTask",
+  "TokenAttentionRollout",
+  "TokenAttnLrp",
+  "TokenKernelShap",
+  "TokenLime",
+  "TokenOcclusion",
+  "TokenSaliency",
   "attention_flow",
   "attention_mean",
   "attention_rollout",
@@ -100,6 +133,7 @@ __all__ = [
   "language_task",
   "lime",
   "logits_of",
+  "method",
   "names",
   "occlusion",
   "reader_task",

@@ -1,6 +1,9 @@
-"""Attribution methods on texts that use attention weights only; none depends on the target."""
+"""Attributions of texts that only look at attention weights; none depends on the target."""
 
 from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -8,81 +11,69 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from ...explain.targets import Target
-from ...text.explanation import Contrast
 from ..attention import rolled_out
-from ..task import Array, Progress, check_share
-from .checked_inputs import prepare
-from .running import TextBatch, batches, summed
+from ..method import Method
+from ..running import parts, summed
+from ..task import Array, Batch, Task, check_share
 from .task import TextTask
 
 _UNIT = 1 << 20  # Flows are computed in whole numbers; this is a flow of 1.
 
 
-def attention_mean(
-  task: TextTask,
-  ids: np.ndarray,
-  mask: np.ndarray,
-  targets: Target | Contrast = None,
-  *,
-  batch_size: int = 16,
-  progress: Progress = iter,
-) -> np.ndarray:
+class _Attention(Method):
+  """A method that needs the attention weights of a `TextTask`."""
+
+  kinds: ClassVar[tuple[str, ...]] = ("texts",)
+  needs: ClassVar[tuple[str, ...]] = ("attentions",)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionMean(_Attention):
   """The mean of attention weights over layers and heads, at the tokens that are read out.
 
-  Arguments, result and errors as for all methods, see `bcos_jax.attribution.texts`. Scores sum
-  to 1.
+  Scores sum to 1.
   """
-  texts = prepare(task, ids, mask, targets, batch_size, progress, needs=("attentions",))
-  return texts.shaped(summed(texts, _mean))
+
+  name: ClassVar[str] = "attention_mean"
+
+  def run(self, task: Task) -> np.ndarray:
+    return summed(task, _mean)
 
 
-def _mean(batch: TextBatch, _: Array) -> Array:
+def _mean(batch: Batch, _: Array) -> Array:
   return _read(batch, jnp.mean(_layers(batch), axis=1))
 
 
-def attention_rollout(
-  task: TextTask,
-  ids: np.ndarray,
-  mask: np.ndarray,
-  targets: Target | Contrast = None,
-  *,
-  batch_size: int = 16,
-  progress: Progress = iter,
-  residual: float = 0.5,
-) -> np.ndarray:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenAttentionRollout(_Attention):
   """Attention rollout (Abnar & Zuidema, arXiv 2005.00928, section 3, eq. 1).
 
   The product over layers, the last one leftmost, of (1 - residual) A + residual I, A the mean of
   the heads' weights, at the tokens that are read out. (B-cos LM's code multiplies the layers in
-  the reverse order.)
+  the reverse order.) Scores sum to 1.
 
   Args:
     residual: Share of the residual connection. Published: 0.5.
-
-  Other arguments, result and errors as for all methods, see `bcos_jax.attribution.texts`. Scores
-  sum to 1.
   """
-  texts = prepare(task, ids, mask, targets, batch_size, progress, needs=("attentions",))
-  return texts.shaped(summed(texts, _rollout, residual=check_share("residual", residual)))
+
+  name: ClassVar[str] = "attention_rollout"
+  residual: float = 0.5
+
+  def __post_init__(self):
+    check_share("residual", self.residual)
+
+  def run(self, task: Task) -> np.ndarray:
+    return summed(task, _rollout, residual=float(self.residual))
 
 
-def _rollout(batch: TextBatch, _: Array, *, residual: float) -> Array:
+def _rollout(batch: Batch, _: Array, *, residual: float) -> Array:
   layers = _layers(batch)
   means = [layers[:, i] for i in range(layers.shape[1])]
-  return _read(batch, rolled_out(means, residual, batch.ids.shape[1]))
+  return _read(batch, rolled_out(means, residual, layers.shape[-1]))
 
 
-def attention_flow(
-  task: TextTask,
-  ids: np.ndarray,
-  mask: np.ndarray,
-  targets: Target | Contrast = None,
-  *,
-  batch_size: int = 16,
-  progress: Progress = iter,
-  residual: float = 0.5,
-) -> np.ndarray:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionFlow(_Attention):
   """Attention flow (Abnar & Zuidema, arXiv 2005.00928, section 3, eq. 2).
 
   The most that can flow from the tokens that are read out down to each input token, where each
@@ -91,24 +82,31 @@ def attention_flow(
 
   Args:
     residual: As for `attention_rollout`.
-
-  Other arguments, result and errors as for all methods, see `bcos_jax.attribution.texts`.
   """
-  check_share("residual", residual)
-  texts = prepare(task, ids, mask, targets, batch_size, progress, needs=("attentions",))
-  scores = np.zeros((len(texts.ids), texts.count, texts.ids.shape[1]))
-  for rows, length in batches(texts, np.arange(len(texts.ids))):
-    layers, tops = _graphs(task, texts.ids[rows, :length], texts.mask[rows, :length])
-    for row, layer, top in zip(rows.tolist(), np.asarray(layers), np.asarray(tops), strict=True):
-      real = np.flatnonzero(texts.mask[row])
-      shares = (1 - residual) * layer[:, real][:, :, real] + residual * np.eye(len(real))
-      scores[row][:, real] = _flows(shares, top[real])
-  return texts.shaped(scores)
+
+  name: ClassVar[str] = "attention_flow"
+  residual: float = 0.5
+
+  def __post_init__(self):
+    check_share("residual", self.residual)
+
+  def run(self, task: Task) -> np.ndarray:
+    ids, mask = task.inputs
+    scores = np.zeros((len(ids), task.count, ids.shape[1]))
+    for part in parts(task, np.arange(len(ids))):
+      cut = (part.inside, slice(part.length))
+      layers, tops = _graphs(task.network, ids[cut], mask[cut])
+      for row, layer, top in zip(part.own.tolist(), np.asarray(layers), tops, strict=False):
+        real = np.flatnonzero(mask[row])
+        shares = (1 - self.residual) * layer[:, real][:, :, real]
+        shares += self.residual * np.eye(len(real))
+        scores[row][:, real] = _flows(shares, np.asarray(top)[real])
+    return scores
 
 
 @jax.jit
-def _graphs(task: TextTask, ids: Array, mask: Array) -> tuple[Array, Array]:
-  return jnp.mean(task.attentions(ids, mask), axis=2), task.read_out(mask)
+def _graphs(network: TextTask, ids: Array, mask: Array) -> tuple[Array, Array]:
+  return jnp.mean(network.attentions(ids, mask), axis=2), network.read_out(mask)
 
 
 def _flows(shares: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -135,11 +133,11 @@ def _flows(shares: np.ndarray, start: np.ndarray) -> np.ndarray:
   return np.array(flows) / _UNIT
 
 
-def _layers(batch: TextBatch) -> Array:
+def _layers(batch: Batch) -> Array:
   """Returns the mean of the heads' weights, [B, layers, L, L]."""
-  return jnp.mean(batch.task.attentions(batch.ids, batch.mask), axis=2)
+  return jnp.mean(batch.network.attentions(*batch.arguments), axis=2)
 
 
-def _read(batch: TextBatch, weights: Array) -> Array:
+def _read(batch: Batch, weights: Array) -> Array:
   """Returns the rows of weights [B, L, L] that are read out, for all targets: [B, 1, L]."""
-  return batch.task.read_out(batch.mask)[:, None] @ weights
+  return batch.network.read_out(batch.arguments[1])[:, None] @ weights

@@ -1,108 +1,128 @@
-"""Checked inputs of attribution methods on texts."""
+"""Checked inputs of attribution methods on texts, and what texts without content are."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-import jax
+from jax import tree_util
+import jax.numpy as jnp
 import numpy as np
 
-from ...batches import check_batch_size
-from ...errors import InputError, unknown_name
-from ...explain.targets import Target, check_range, split_target
+from ...batches import Progress
+from ...errors import InputError
+from ...explain.targets import Target
 from ...text.explanation import Contrast
-from ..task import SCORES, Chosen, Progress
-from .running import MEAN, Texts, logits_of
+from ..running import outputs_of, with_predictions
+from ..task import Array, Task, check_choice, make_task
 from .task import TextTask
 
 
 def prepare(
-  task: TextTask,
+  network: TextTask,
   ids: np.ndarray,
   mask: np.ndarray,
   targets: Target | Contrast,
-  batch_size: int,
+  *,
+  batch_size: int | None = None,
   progress: Progress = iter,
   score: str = "logit",
+  baseline: str | None = None,
+  removal: str = "mask",
   needs: tuple[str, ...] = (),
-) -> Texts:
-  """Checks what a method is given; arguments as for the methods of `attribution.texts`.
+) -> Task:
+  """Checks what a method on texts is given.
 
   Args:
+    network: The network.
+    ids: ints [N, L].
+    mask: bool [N, L], False on padding.
+    targets: What to explain, see `bcos_jax.attribution.text`.
+    batch_size: Texts on the device at once; None for all.
+    progress: Wraps the loop over batches.
     score: A name of `SCORES`.
-    needs: Functions of the task that the method calls.
+    baseline: A name of `BASELINES`; None for 'mask'.
+    removal: A name of `REMOVALS`.
+    needs: Functions of the network that the method calls.
 
   Raises:
-    InputError: Ids, mask, targets, score or batch size that cannot be used, or a function missing.
+    InputError: Ids, mask, targets, names or batch size that cannot be used, or a function missing.
   """
   ids, mask = check_texts(ids, mask)
-  check_vocabulary(task, ids)
-  size = check_batch_size(batch_size) or len(ids)
-  if score not in SCORES:
-    raise unknown_name("score", score, SCORES)
+  check_vocabulary(network, ids)
   for name in needs:
-    if getattr(task, name) is None:
+    if getattr(network, name) is None:
       raise InputError(
         f"The TextTask has no {name!r}, which this method needs.",
         f"Pass {name}=... to it, or use a method that needs outputs only, such as occlusion.",
       )
-  foils = None
-  if isinstance(targets, Contrast):
-    foils = split_target(targets.foil, len(ids), "texts")[1]
-    foils = np.array(MEAN) if foils is None else check_foils(np.asarray(foils))
-    targets = targets.target
-  function, classes = split_target(targets, len(ids), "texts")
-  texts = Texts(task, ids, mask, Chosen(function, score), None, None, 1, True, size, progress)
-  outputs = jax.eval_shape(task.predict, ids[:1], mask[:1])
-  if function is not None:
-    values = jax.eval_shape(lambda o: texts.chosen.select(o, None), outputs)
-    single = len(jax.eval_shape(function, outputs).shape) == 1
-    return dataclasses.replace(texts, count=values.shape[1], single=single)
-  if classes is None:
-    classes = np.argmax(logits_of(task, ids, mask, size), axis=1)
-  return _with_classes(texts, np.asarray(classes), foils, outputs)
-
-
-def _with_classes(
-  texts: Texts, classes: np.ndarray, foils: np.ndarray | None, outputs: Any
-) -> Texts:
-  check_range(classes, outputs)
-  if foils is not None:
-    check_range(np.maximum(foils, 0), outputs)
-    if foils.shape not in ((), classes.shape):
-      raise InputError(
-        f"The classes have shape {classes.shape}, the foils {foils.shape}; expected the same.",
-        "Give one foil per class.",
-      )
-    foils = np.broadcast_to(foils, classes.shape)
-  columns = np.int32(classes).reshape(len(classes), -1)
-  return dataclasses.replace(
-    texts,
-    classes=columns,
-    foils=None if foils is None else np.int32(foils).reshape(columns.shape),
-    count=columns.shape[1],
-    single=classes.ndim == 1,
+  task = make_task(
+    kind="texts",
+    network=network,
+    inputs=(ids, mask),
+    mask=mask,
+    targets=targets,
+    score=score,
+    baseline=tree_util.Partial(
+      BASELINES[check_choice("baseline", "mask" if baseline is None else baseline, BASELINES)]
+    ),
+    removal=tree_util.Partial(REMOVALS[check_choice("removal", removal, REMOVALS)]),
+    batch_size=batch_size,
+    progress=progress,
   )
+  return with_predictions(task)
 
 
-def check_foils(foils: np.ndarray) -> np.ndarray:
-  """Returns foils, or raises InputError if one is negative, which would be none."""
-  if foils.min() < 0:
-    raise InputError(
-      f"The foils go down to {foils.min()}, expected classes from 0 on.",
-      "Omit the foil to compare with the mean of all classes.",
-    )
-  return foils
+def logits_of(
+  network: TextTask, ids: np.ndarray, mask: np.ndarray, batch_size: int = 64
+) -> np.ndarray:
+  """Returns a network's logits for texts ids [N, L] and mask [N, L], float32 [N, C]."""
+  return outputs_of(prepare(network, ids, mask, 0, batch_size=batch_size))
 
 
-def check_vocabulary(task: TextTask, ids: np.ndarray) -> None:
+def special_of(task: Task) -> np.ndarray:
+  """Returns where a token of a task's texts is special or padding, bool [N, L]."""
+  return task.network.special(*task.inputs)
+
+
+def _masked_embeddings(network: TextTask, texts: tuple[Array, Array], inputs: Array) -> Array:
+  ids, mask = texts
+  return network.embed(jnp.where(network.special(ids, mask), ids, network.mask_id), mask)
+
+
+def _zeros(network: TextTask, texts: tuple[Array, Array], inputs: Array) -> Array:
+  return jnp.zeros_like(inputs)
+
+
+BASELINES = {"mask": _masked_embeddings, "zero": _zeros}
+"""Embeddings without content: of mask tokens in place of all that are not special, or zeros."""
+
+
+def _masked(network: TextTask, texts: tuple[Array, Array], remains: Array) -> Any:
+  ids, mask = texts
+  return network.predict(jnp.where(mask & ~remains, network.mask_id, ids), mask)
+
+
+def _deleted(network: TextTask, texts: tuple[Array, Array], remains: Array) -> Any:
+  ids, mask = texts
+  kept = mask & remains
+  order = jnp.argsort(~kept, axis=1, stable=True)
+  ids, kept = (jnp.take_along_axis(a, order, axis=1) for a in (ids, kept))
+  ids = jnp.where(kept, ids, network.pad_id)
+  # A network on no token at all is not defined.
+  return network.predict(ids, kept.at[:, 0].set(kept[:, 0] | ~kept.any(axis=1)))
+
+
+REMOVALS = {"mask": _masked, "delete": _deleted}
+"""What an absent token becomes: the mask token, or nothing, and the rest moves together."""
+
+
+def check_vocabulary(network: TextTask, ids: np.ndarray) -> None:
   """Raises InputError if an id is outside the vocabulary; a compiled network cannot raise it."""
-  highest = max(int(ids.max()), task.mask_id, task.pad_id)
-  if task.vocabulary is not None and highest >= task.vocabulary:
+  highest = max(int(ids.max()), network.mask_id, network.pad_id)
+  if network.vocabulary is not None and highest >= network.vocabulary:
     raise InputError(
       f"The ids, including that of the mask token, go up to {highest}, expected at most "
-      f"{task.vocabulary - 1}.",
+      f"{network.vocabulary - 1}.",
       "Use the tokenizer of the network's checkpoint.",
     )
 

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from ...attribution.text import TextTask
-from ...attribution.text.checked_inputs import prepare
-from ...attribution.text.running import REMOVALS, Texts, replaced_values
+from ...attribution.text.checked_inputs import REMOVALS, prepare
 from ...batches import Progress
 from ...errors import InputError, unknown_name
 from ...explain.targets import Target
