@@ -34,7 +34,7 @@ from .randomization import (
   randomized,
 )
 from .robustness import RobustnessScores, robustness
-from .scores import Scores, logits_of
+from .scores import Scores, TextScores, logits_of
 from .similarities import similarity
 from .text.contrastive import contrastive_ranks, probability_gap
 from .text.perturbation import (
@@ -44,7 +44,6 @@ from .text.perturbation import (
   token_sufficiency,
 )
 from .text.rationales import rationale_auprc, rationale_iou_f1, rationale_token_f1
-from .text.scores import TextScores
 from .text.sequence_pointing import (
   SequencePointingScores,
   TextPairs,

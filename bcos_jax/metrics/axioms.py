@@ -17,6 +17,7 @@ from .scores import (
   Explainer,
   Maps,
   Scores,
+  TextScores,
   check_count,
   check_targets,
   logits_of,
@@ -24,7 +25,6 @@ from .scores import (
   random_maps,
   usable,
 )
-from .text.scores import TextScores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from ..errors import InputError
 from ..render.color import box_average, check_window
-from .scores import Maps, Scores, maps_of, random_maps, usable
+from .scores import Maps, Scores, maps_of, random_maps, with_baselines
 
 
 def energy_pointing_game(
@@ -44,18 +44,16 @@ def energy_pointing_game(
     InputError: Shapes that do not fit, NaN, an even window, or nothing that can be scored.
   """
   maps, regions = _prepare(maps, regions, images, targets, batch_size, smooth)
-  positive = np.maximum(maps, 0)
-  total = positive.sum(axis=(1, 2), dtype=np.float64)
-  kept, excluded = usable(_empty(regions) | {"a map without positive part": total <= 0})
-  noise = _smoothed(random_maps(seed, kept, maps.shape[1:]), smooth)
-  return Scores(
-    scores=_share(positive[kept], regions[kept]),
-    random_scores=_share(np.maximum(noise, 0), regions[kept]),
-    oracle_scores=np.ones(len(kept)),
+  total = np.maximum(maps, 0).sum(axis=(1, 2), dtype=np.float64)
+  return with_baselines(
+    Scores,
+    lambda given: _share(np.maximum(given, 0), regions),
+    maps,
+    oracle=1.0,
+    reasons=_empty(regions) | {"a map without positive part": total <= 0},
+    seed=seed,
+    noise=_noise(maps, smooth, seed),
     higher_is_better=True,
-    images=kept,
-    num_images=len(maps),
-    excluded=excluded,
   )
 
 
@@ -98,19 +96,18 @@ def pointing_game(
       f"tolerance={tolerance}, expected 0 or more pixels.", "The published value is 15."
     )
   maps, regions = _prepare(maps, regions, images, targets, batch_size, smooth)
-  kept, excluded = usable(_empty(regions))
-  near = regions[kept]
+  near = regions
   if tolerance:
-    near = np.stack([ndimage.distance_transform_edt(~region) <= tolerance for region in near])
-  noise = _smoothed(random_maps(seed, kept, maps.shape[1:]), smooth)
-  return Scores(
-    scores=_share(_largest(maps[kept]), near),
-    random_scores=_share(_largest(noise), near),
-    oracle_scores=np.ones(len(kept)),
+    near = np.stack([ndimage.distance_transform_edt(~region) <= tolerance for region in regions])
+  return with_baselines(
+    Scores,
+    lambda given: _share(_largest(given), near),
+    maps,
+    oracle=1.0,
+    reasons=_empty(regions),
+    seed=seed,
+    noise=_noise(maps, smooth, seed),
     higher_is_better=True,
-    images=kept,
-    num_images=len(maps),
-    excluded=excluded,
   )
 
 
@@ -167,6 +164,11 @@ def _empty(regions: np.ndarray) -> dict[str, np.ndarray]:
 
 def _smoothed(maps: np.ndarray, smooth: int) -> np.ndarray:
   return np.asarray(box_average(maps.astype(np.float32), smooth)) if smooth > 1 else maps
+
+
+def _noise(maps: np.ndarray, smooth: int, seed: int) -> np.ndarray:
+  """Returns random maps like these, smoothed as these are."""
+  return _smoothed(random_maps(seed, range(len(maps)), maps.shape[1:]), smooth)
 
 
 def _largest(maps: np.ndarray) -> np.ndarray:

@@ -23,14 +23,28 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 import numpy as np
 
-from ..batches import Progress, filled
-from ..errors import InputError, unknown_name
+from ..attribution.images import ImageNetwork, prepare
+from ..attribution.task import SCORES, Array, Task, check_choice
+from ..batches import Progress
+from ..errors import InputError
 from ..inputs import check_images
-from .scores import Maps, Scores, check_count, check_targets, maps_of, usable
+from .rankings import Curves, Parts, check_fractions, scored_curves
+from .scores import Maps, Scores, check_count, check_targets, maps_of
 
-_OUTPUTS = ("softmax", "sigmoid", "logit")
+
+def _mean_color(network: ImageNetwork, images: Array) -> Array:
+  return network.embed(jnp.mean(images, axis=(1, 2), keepdims=True))
+
+
+def _nothing(network: ImageNetwork, images: Array) -> Array:
+  return jnp.zeros_like(_mean_color(network, images))
+
+
+_FILLINGS = {"mean": _mean_color, "zero": _nothing}
+"""From a network and images to what deleted pixels become: encoded, [B, 1, 1, channels]."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,27 +73,14 @@ class Perturbation:
   def __post_init__(self):
     check_count("block", self.block)
     check_count("batch_size", self.batch_size)
-    if self.output not in _OUTPUTS:
-      raise unknown_name("output", self.output, _OUTPUTS)
-    if isinstance(self.fill, str) and self.fill not in ("mean", "zero"):
-      raise unknown_name("fill", self.fill, ("mean", "zero"))
+    check_choice("output", self.output, SCORES)
+    if isinstance(self.fill, str):
+      check_choice("fill", self.fill, _FILLINGS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CurveScores(Scores):
-  """Scores that come from curves.
-
-  Attributes:
-    fractions: [F], the share of the blocks that is deleted or kept.
-    curves: [M, F], the output for the target at each fraction.
-    random_curves: [M, F], with a random ranking.
-    oracle_curves: [M, F], with the oracle's; None if not requested.
-  """
-
-  fractions: np.ndarray
-  curves: np.ndarray
-  random_curves: np.ndarray
-  oracle_curves: np.ndarray | None
+class CurveScores(Curves, Scores):
+  """Scores of images that come from curves; fractions are of the blocks."""
 
 
 def deletion(
@@ -115,8 +116,8 @@ def deletion(
   Raises:
     InputError: Images, targets, maps or fractions that cannot be used; no image with confidence.
   """
-  run = _Run(model, variables, images, targets, maps, how, fractions, progress)
-  return run.scores(_area, keep=False, higher_is_better=False)
+  given = (model, variables, images, targets, maps, how, fractions, progress)
+  return _measured(_area, *given, keep=False, higher_is_better=False)
 
 
 def insertion(
@@ -135,8 +136,8 @@ def insertion(
   RISE (arXiv 1806.07421, section 4.1), block by block: all blocks but the first are deleted. The
   oracle's ranking is the same as for `deletion`. Arguments and result as for `deletion`.
   """
-  run = _Run(model, variables, images, targets, maps, how, fractions, progress)
-  return run.scores(_area, keep=True, higher_is_better=True)
+  given = (model, variables, images, targets, maps, how, fractions, progress)
+  return _measured(_area, *given, keep=True, higher_is_better=True)
 
 
 def comprehensiveness(
@@ -155,8 +156,8 @@ def comprehensiveness(
   ERASER (arXiv 1911.03429, section 4.1): f(x) - f(x without the top share), averaged over the
   shares. Arguments and result as for `deletion`.
   """
-  run = _Run(model, variables, images, targets, maps, how, fractions, progress)
-  return run.scores(_loss, keep=False, higher_is_better=True)
+  given = (model, variables, images, targets, maps, how, fractions, progress)
+  return _measured(_loss, *given, keep=False, higher_is_better=True)
 
 
 def sufficiency(
@@ -175,8 +176,8 @@ def sufficiency(
   ERASER (arXiv 1911.03429, section 4.1): f(x) - f(the top share of x alone), averaged over the
   shares. Arguments and result as for `deletion`.
   """
-  run = _Run(model, variables, images, targets, maps, how, fractions, progress)
-  return run.scores(_loss, keep=True, higher_is_better=False)
+  given = (model, variables, images, targets, maps, how, fractions, progress)
+  return _measured(_loss, *given, keep=True, higher_is_better=False)
 
 
 def _area(curves: np.ndarray, start: np.ndarray, fractions: np.ndarray) -> np.ndarray:
@@ -189,122 +190,94 @@ def _loss(curves: np.ndarray, start: np.ndarray, fractions: np.ndarray) -> np.nd
   return start - curves.mean(axis=1)
 
 
-class _Run:
-  """One network, its images and their maps, checked; measures curves."""
-
-  def __init__(self, model, variables, images, targets, maps, how, fractions, progress):
-    self.images = check_images(images, model.ops.encoding)
-    classes = _num_classes(model, self.images.shape[1:3])
-    self.targets = check_targets(targets, len(self.images), classes)
-    self.fractions = check_fractions(fractions)
-    self.model, self.variables, self.how, self.progress = model, variables, how, progress
-    self.color = _check_fill(how.fill, model.ops.encoding.colors)
-    self.maps = maps_of(maps, self.images, self.targets, how.batch_size)
-
-  def scores(self, measure: Callable, *, keep: bool, higher_is_better: bool) -> CurveScores:
-    """Measures the output at each fraction, by each ranking, and turns curves into scores."""
-    size, parts = min(self.how.batch_size, len(self.images)), []
-    for first in self.progress(range(0, len(self.images), size)):
-      parts.append(self._chunk(np.arange(first, min(first + size, len(self.images))), size, keep))
-    start, curves, blind, oracle = (
-      None if part[0] is None else np.concatenate(part) for part in zip(*parts, strict=True)
-    )
-    why = f"an output of {self.how.confidence:g} or less before anything is deleted"
-    kept, excluded = usable({why: ~(start > self.how.confidence)})
-    found = [None if c is None else c[kept] for c in (curves, blind, oracle)]
-    score = [None if c is None else measure(c, start[kept], self.fractions) for c in found]
-    return CurveScores(
-      scores=score[0],
-      random_scores=score[1],
-      oracle_scores=score[2],
-      higher_is_better=higher_is_better,
-      images=kept,
-      num_images=len(self.images),
-      excluded=excluded,
-      fractions=self.fractions,
-      curves=found[0],
-      random_curves=found[1],
-      oracle_curves=found[2],
-    )
-
-  def _chunk(self, rows: np.ndarray, size: int, keep: bool):
-    """Returns start [B] and three curves [B, F] of some images, which stay on the device."""
-    padded = np.minimum(np.arange(rows[0], rows[0] + size), rows[-1])
-    inputs = _encode(self.model, self.images[padded])
-    filling = _filling(self.model, self.how.fill, self.color, self.images[padded])
-    images, targets = (inputs, filling), self.targets[padded]
-    blocks = _block_means(self.maps[rows], self.how.block)
-    shape, count = blocks.shape[1:], blocks[0].size
-    random = [np.random.default_rng((self.how.seed, int(row))) for row in rows]
-    ties = np.stack([r.permutation(count) for r in random])
-    blind = np.stack([r.permutation(count) for r in random])
-    none = np.zeros((len(rows), 1, *shape), bool)
-    start = self._outputs(images, targets, none)[:, 0]
-    numbers = np.where(
-      self.fractions > 0, np.maximum(np.floor(self.fractions * count + 0.5), 1), 0
-    )[:, None]
-
-    def curve(importance: np.ndarray) -> np.ndarray:
-      order = np.lexsort((ties, -importance.reshape(len(rows), -1)))
-      rank = np.argsort(order, axis=1)
-      deleted = (rank[:, None] >= numbers) if keep else (rank[:, None] < numbers)
-      return self._outputs(images, targets, deleted.reshape(len(rows), -1, *shape))
-
-    oracle = None
-    if self.how.oracle:
-      each = np.eye(count, dtype=bool).reshape(1, count, *shape).repeat(len(rows), axis=0)
-      oracle = curve(start[:, None] - self._outputs(images, targets, each))
-    return start, curve(blocks), curve(blind), oracle
-
-  def _outputs(self, images, targets, deleted: np.ndarray) -> np.ndarray:
-    """The targets' outputs [B, S] of B images with S sets of deleted blocks [B, S, R, C] each."""
-    count, sets = deleted.shape[:2]
-    size, jobs = len(targets), count * sets
-    found = []
-    for job, _ in filled(jobs, size, exact=True):
-      row, which = job // sets, job % sets
-      with jax.default_matmul_precision("highest"):
-        found.append(
-          _perturbed(
-            self.model,
-            self.how.output,
-            self.how.block,
-            self.variables,
-            images,
-            row,
-            targets[row],
-            deleted[row, which],
-          )
-        )
-    return np.concatenate(jax.device_get(found))[:jobs].reshape(count, sets)
+def _measured(
+  measure: Callable,
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  images: np.ndarray,
+  targets: np.ndarray,
+  maps: Maps,
+  how: Perturbation,
+  fractions: Sequence[float],
+  progress: Progress,
+  *,
+  keep: bool,
+  higher_is_better: bool,
+) -> CurveScores:
+  """Measures the output at each fraction, by each ranking of the blocks, and scores the curves."""
+  steps = check_fractions(fractions)
+  task = _task(model, variables, images, targets, how, progress)
+  (images,) = task.inputs
+  blocks = _block_means(maps_of(maps, images, targets, how.batch_size), how.block)
+  importance = blocks.reshape(len(blocks), -1)
+  everything = np.ones(importance.shape, bool)
+  count = everything.shape[1]
+  numbers = np.where(steps > 0, np.maximum(np.floor(steps * count + 0.5), 1), 0)
+  why = f"an output of {how.confidence:g} or less before anything is deleted"
+  return scored_curves(
+    CurveScores,
+    Parts(
+      task=task, free=everything, movable=everything, make=_Blocks(*blocks.shape[1:], how.block)
+    ),
+    lambda curves, start: measure(curves, start, steps),
+    importance,
+    _random_ranking(how.seed, importance.shape),
+    np.broadcast_to(numbers.astype(int), (len(images), len(steps))),
+    keep=keep,
+    oracle=how.oracle,
+    seed=how.seed,
+    reasons=lambda start: {why: ~(start > how.confidence)},
+    fractions=steps,
+    higher_is_better=higher_is_better,
+  )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _perturbed(model, output, block, variables, images, rows, targets, deleted):
-  """Outputs [B] of the targets, for `images[rows]` with blocks [B, R, C] deleted."""
-  inputs, filling = images
-  height, width = inputs.shape[1:3]
-  gone = deleted.repeat(block, axis=1).repeat(block, axis=2)[:, :height, :width, None]
-  logits = model.apply(variables, jnp.where(gone, filling[rows], inputs[rows]))
-  logits = logits.astype(jnp.float32)
-  if output == "softmax":
-    logits = jax.nn.softmax(logits, axis=-1)
-  elif output == "sigmoid":
-    logits = jax.nn.sigmoid(logits)
-  return jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+def _task(model, variables, images, targets, how: Perturbation, progress: Progress) -> Task:
+  """Returns the checked task; deleting replaces what does not remain by the filling."""
+  network = ImageNetwork(model, variables)
+  images = check_images(images, model.ops.encoding)
+  targets = check_targets(targets, len(images), _num_classes(model, images.shape[1:3]))
+  task = prepare(
+    network, images, targets, batch_size=how.batch_size, progress=progress, score=how.output
+  )
+  if isinstance(how.fill, str):
+    filling = Partial(_FILLINGS[how.fill])
+  else:
+    filling = Partial(_color, _check_color(how.fill, model.ops.encoding.colors))
+  return dataclasses.replace(task, removal=Partial(_deleted, filling))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(model: nn.Module, images: jax.Array) -> jax.Array:
-  return model.ops.encoding(images)
+def _deleted(filling: Partial, network: ImageNetwork, images: tuple[Array], remains: Array) -> Any:
+  """Returns the outputs for images of which pixels, bool [B, H, W], remain."""
+  inputs = network.embed(*images)
+  return network.forward(jnp.where(remains[..., None], inputs, filling(network, *images)))
 
 
-def _filling(model, fill, color, images: np.ndarray) -> jax.Array:
-  """What deleted pixels become: encoded, [B, 1, 1, channels]."""
-  if color is None:
-    color = images.mean(axis=(1, 2), keepdims=True)
-  encoded = model.ops.encoding(jnp.broadcast_to(color, (len(images), 1, 1, images.shape[-1])))
-  return jnp.zeros_like(encoded) if fill == "zero" else encoded
+def _color(color: Array, network: ImageNetwork, images: Array) -> Array:
+  return network.embed(jnp.broadcast_to(color, (len(images), 1, 1, images.shape[-1])))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Blocks:
+  """From which blocks of pixels remain, bool [B, rows * columns], to which pixels do."""
+
+  rows: int
+  columns: int
+  side: int
+
+  def __call__(self, shared: Any, own: Any, remains: Array) -> Array:
+    grid = remains.reshape(-1, self.rows, self.columns)
+    return grid.repeat(self.side, axis=1).repeat(self.side, axis=2)
+
+
+def _random_ranking(seed: int, shape: tuple[int, int]) -> np.ndarray:
+  """Returns a random order of G blocks for each of N images, [N, G]."""
+  drawn = []
+  for row in range(shape[0]):
+    random = np.random.default_rng((seed, row))
+    random.permutation(shape[1])  # the order of equal blocks, see `ranks_of`
+    drawn.append(random.permutation(shape[1]))
+  return np.stack(drawn)
 
 
 def _block_means(maps: np.ndarray, block: int) -> np.ndarray:
@@ -327,22 +300,8 @@ def _num_classes(model: nn.Module, side: tuple[int, int]) -> int:
   return outputs.shape[1]
 
 
-def check_fractions(fractions: Sequence[float]) -> np.ndarray:
-  """Returns rising fractions as an array, or raises InputError."""
-  array = np.asarray(fractions, np.float64)
-  rising = array.ndim == 1 and len(array) > 1 and (np.diff(array) > 0).all()
-  if not (rising and array[0] >= 0 and array[-1] <= 1):
-    raise InputError(
-      f"fractions={list(fractions)}, expected two or more rising numbers in [0, 1].",
-      "For example: np.linspace(0, 0.8, 11).",
-    )
-  return array
-
-
-def _check_fill(fill, colors: int) -> np.ndarray | None:
-  """Returns the colour of deleted pixels, or None for one that depends on the picture."""
-  if isinstance(fill, str):
-    return None
+def _check_color(fill: Any, colors: int) -> np.ndarray:
+  """Returns the colour of deleted pixels, or raises InputError."""
   color = np.asarray(fill, np.float32)
   if color.shape not in ((), (colors,)) or not ((color >= 0) & (color <= 1)).all():
     raise InputError(

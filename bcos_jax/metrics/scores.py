@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from flax import linen as nn
 import jax
@@ -22,6 +22,7 @@ from ..errors import InputError
 
 Explainer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Maps = Explainer | np.ndarray
+Result = TypeVar("Result", bound="Scored")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class Scored:
   """Scores of explanations, one by one, of images (`Scores`) or of texts (`TextScores`).
 
   Attributes:
+    things: What the explanations are of, 'images' or 'texts'.
     scores: [M] floats, of the M explanations that could be scored.
     random_scores: [M], of Gaussian noise in their place.
     oracle_scores: [M], of the best explanation known for each; see the metric. None where that
@@ -40,6 +42,7 @@ class Scored:
   scores: np.ndarray
   random_scores: np.ndarray
   oracle_scores: np.ndarray | None
+  things: ClassVar[str]
   higher_is_better: bool
   excluded: dict[str, int]
 
@@ -71,12 +74,13 @@ class Scored:
       "random": self.random,
       **({} if self.oracle is None else {"oracle": self.oracle}),
       "num_scored": len(self.scores),
-      **self._given(),
+      **self._counts(),
       **{f"excluded: {reason}": count for reason, count in self.excluded.items()},
     }
 
-  def _given(self) -> dict[str, float]:
-    raise NotImplementedError
+  def _counts(self) -> dict[str, float]:
+    """What was given, and how much of it."""
+    return {f"num_{self.things}": getattr(self, f"num_{self.things}")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,11 +92,87 @@ class Scores(Scored):
     num_images: Number of images given.
   """
 
+  things: ClassVar[str] = "images"
   images: np.ndarray
   num_images: int
 
-  def _given(self) -> dict[str, float]:
-    return {"num_images": self.num_images}
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextScores(Scored):
+  """Scores of explanations, text by text.
+
+  Attributes:
+    texts: [M] ints, which of the given texts (or pairs of texts) these are.
+    num_texts: Number of texts (or pairs) given.
+  """
+
+  things: ClassVar[str] = "texts"
+  texts: np.ndarray
+  num_texts: int
+
+
+def assembled(
+  result: type[Result], reasons: Mapping[str, np.ndarray], rows: Mapping[str, Any], **whole: Any
+) -> Result:
+  """Returns the scores of those inputs that no reason excludes.
+
+  Args:
+    result: `Scores`, `TextScores`, or a class of theirs with more fields.
+    reasons: As for `usable`, bool [N].
+    rows: Fields of the result, arrays [N, ...] or trees of such, without the rows that are
+      excluded; among them `scores`, `random_scores` and `oracle_scores`. One number of the last is
+      the oracle's score of every input, and None stays.
+    **whole: Fields that stay as they are; among them `higher_is_better`.
+
+  Raises:
+    InputError: Every input is excluded.
+  """
+  kept, excluded = usable(reasons, result.things)
+  count = len(next(iter(reasons.values())))
+  rows = dict(rows)
+  if isinstance(rows["oracle_scores"], int | float):
+    rows["oracle_scores"] = np.full(count, float(rows["oracle_scores"]))
+  picked = jax.tree.map(lambda leaf: leaf[kept], rows)
+  numbers = {result.things: kept, f"num_{result.things}": count}
+  return result(excluded=excluded, **numbers, **picked, **whole)
+
+
+def with_baselines(
+  result: type[Result],
+  measure: Callable[[np.ndarray], np.ndarray],
+  maps: np.ndarray,
+  *,
+  oracle: float | np.ndarray,
+  reasons: Mapping[str, np.ndarray],
+  seed: int,
+  noise: np.ndarray | None = None,
+  rows: Mapping[str, Any] | None = None,
+  **whole: Any,
+) -> Result:
+  """Scores explanations beside random ones and the oracle's, of images and texts alike.
+
+  Args:
+    result: As for `assembled`.
+    measure: maps [N, ...] -> scores [N]; that of an excluded input may be anything.
+    maps: The explanations, [N, ...].
+    oracle: The best score, or the best maps [N, ...].
+    reasons: As for `usable`.
+    seed: Of the random maps.
+    noise: Random maps [N, ...]; None for Gaussian noise.
+    rows: Further fields, as for `assembled`.
+    **whole: Further fields, as for `assembled`; among them `higher_is_better`.
+
+  Raises:
+    InputError: Every input is excluded.
+  """
+  usable(reasons, result.things)
+  if noise is None:
+    noise = random_maps(seed, range(len(maps)), maps.shape[1:])
+  with np.errstate(invalid="ignore", divide="ignore"):
+    scores, random_scores = measure(maps), measure(noise)
+    best = measure(oracle) if isinstance(oracle, np.ndarray) else oracle
+  compared = {"scores": scores, "random_scores": random_scores, "oracle_scores": best}
+  return assembled(result, reasons, {**compared, **(rows or {})}, **whole)
 
 
 def usable(

@@ -10,8 +10,8 @@ import numpy as np
 from scipy import special
 
 from ...errors import InputError
-from ..scores import check_targets, random_maps, usable
-from .scores import TextScores, check_counted, check_tokens
+from ..scores import TextScores, check_targets, with_baselines
+from .scores import check_counted, check_tokens
 
 
 def contrastive_ranks(
@@ -36,16 +36,14 @@ def contrastive_ranks(
   """
   scores, counted = check_counted(scores, counted)
   evidence = check_tokens("evidence tokens", evidence, scores.shape) & counted
-  kept, excluded = usable({"no evidence": ~evidence.any(axis=1)}, "texts")
-  noise = random_maps(seed, range(len(scores)), scores.shape[1:])
-  return TextScores(
-    scores=_reciprocal_ranks(scores, evidence, counted)[kept],
-    random_scores=_reciprocal_ranks(noise, evidence, counted)[kept],
-    oracle_scores=np.ones(len(kept)),
+  return with_baselines(
+    TextScores,
+    lambda given: _reciprocal_ranks(given, evidence, counted),
+    scores,
+    oracle=1.0,
+    reasons={"no evidence": ~evidence.any(axis=1)},
+    seed=seed,
     higher_is_better=True,
-    excluded=excluded,
-    texts=kept,
-    num_texts=len(scores),
   )
 
 

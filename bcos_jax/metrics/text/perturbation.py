@@ -19,14 +19,15 @@ from typing import Any
 
 import numpy as np
 
+from ...attribution.task import SCORES, check_choice
 from ...attribution.text import TextTask
-from ...attribution.text.checked_inputs import REMOVALS, prepare
+from ...attribution.text.checked_inputs import REMOVALS, prepare, special_of
 from ...batches import Progress
-from ...errors import InputError, unknown_name
+from ...errors import InputError
 from ...explain.targets import Target
-from ..perturbation import check_fractions
-from ..scores import check_count, random_maps, usable
-from .scores import TextScores, TokenScores, ranks_of, scores_of
+from ..rankings import Curves, Parts, check_fractions, scored_curves
+from ..scores import TextScores, check_count, random_maps
+from .scores import TokenScores, scores_of
 
 MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
   "aopc": lambda losses, fractions: losses.mean(axis=1),
@@ -63,9 +64,8 @@ class TokenPerturbation:
   def __post_init__(self):
     check_count("batch_size", self.batch_size)
     check_fractions(self.fractions)
-    for name, known in (("measure", MEASURES), ("removal", REMOVALS)):
-      if getattr(self, name) not in known:
-        raise unknown_name(name, getattr(self, name), known)
+    for name, known in (("measure", MEASURES), ("removal", REMOVALS), ("score", SCORES)):
+      check_choice(name, getattr(self, name), known)
 
   @classmethod
   def published(cls, **fields: Any) -> TokenPerturbation:
@@ -75,22 +75,8 @@ class TokenPerturbation:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenCurves(TextScores):
-  """Scores that come from curves.
-
-  Attributes:
-    fractions: [F], the share of the tokens that is masked or kept.
-    start: [M], the output for the target of the whole text.
-    curves: [M, F], at each fraction.
-    random_curves: [M, F], with a random ranking.
-    oracle_curves: [M, F], with the oracle's; None if not requested.
-  """
-
-  fractions: np.ndarray
-  start: np.ndarray
-  curves: np.ndarray
-  random_curves: np.ndarray
-  oracle_curves: np.ndarray | None
+class TokenCurves(Curves, TextScores):
+  """Scores of texts that come from curves; fractions are of the tokens that are not special."""
 
 
 def token_comprehensiveness(
@@ -147,63 +133,26 @@ def counts_of(fractions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 
 def _curves(task, ids, mask, scores, targets, how, progress, *, keep: bool) -> TokenCurves:
-  texts = prepare(task, ids, mask, targets, how.batch_size, progress, how.score)
+  fields = {"batch_size": how.batch_size, "score": how.score, "removal": how.removal}
+  texts = prepare(task, ids, mask, targets, progress=progress, **fields)
   if not texts.single or texts.classes is None:
     raise InputError(
       "targets has several per text or is a function, expected one class per text.",
       "Give int [N], or None for the predicted classes.",
     )
-  found = scores_of(scores, texts.ids, texts.mask, texts.classes[:, 0])
-  free = ~texts.special
-  kept, excluded = usable({"no token that is not special": ~free.any(axis=1)}, "texts")
-  fractions = np.asarray(how.fractions)
-  start, effects = _start_and_effects(texts, free, how)
-  rankings = {"": found, "random_": random_maps(how.seed, range(len(free)), free.shape[1:])}
-  if how.oracle:
-    rankings["oracle_"] = effects
-  results: dict[str, Any] = {"oracle_scores": None, "oracle_curves": None}
-  for name, ranking in rankings.items():
-    absent = _absent(texts, ranks_of(ranking, free, how.seed), fractions, how, keep)
-    rows = np.repeat(np.arange(len(free)), len(fractions))
-    curves = replaced_values(texts, rows, absent, how.removal).reshape(-1, len(fractions))[kept]
-    results[f"{name}curves"] = curves
-    results[f"{name}scores"] = MEASURES[how.measure](start[kept, None] - curves, fractions)
-  return TokenCurves(
-    **results,
+  found = scores_of(scores, *texts.inputs, texts.classes[:, 0])
+  free, fractions = ~special_of(texts), np.asarray(how.fractions)
+  return scored_curves(
+    TokenCurves,
+    Parts(task=texts, free=free, movable=free if how.keep_special else texts.inputs[1]),
+    lambda curves, start: MEASURES[how.measure](start[:, None] - curves, fractions),
+    found,
+    random_maps(how.seed, range(len(free)), free.shape[1:]),
+    counts_of(fractions, free.sum(axis=1)),
+    keep=keep,
+    oracle=how.oracle,
+    seed=how.seed,
+    reasons=lambda start: {"no token that is not special": ~free.any(axis=1)},
     fractions=fractions,
-    start=start[kept],
     higher_is_better=not keep,
-    texts=kept,
-    num_texts=len(free),
-    excluded=excluded,
   )
-
-
-def _absent(texts: Texts, ranks, fractions, how, keep: bool) -> Callable:
-  """Returns which tokens are absent in the jobs of each text with each fraction."""
-  free = ~texts.special
-  numbers = counts_of(fractions, free.sum(axis=1))
-  movable = free if how.keep_special or not keep else texts.mask
-
-  def absent(places: np.ndarray) -> np.ndarray:
-    rows, which = np.divmod(places, len(fractions))
-    first = ranks[rows] < numbers[rows, which][:, None]
-    return movable[rows] & ~first if keep else free[rows] & first
-
-  return absent
-
-
-def _start_and_effects(
-  texts: Texts, free: np.ndarray, how: TokenPerturbation
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the output of whole texts [N], and what it loses without each token [N, L]."""
-  count, length = free.shape
-  rows, tokens = np.nonzero(free) if how.oracle else np.zeros((2, 0), int)
-  jobs = np.concatenate([np.arange(count), rows])
-  alone = np.concatenate([np.full(count, -1), tokens])  # a place that no token has
-  values = replaced_values(
-    texts, jobs, lambda places: np.arange(length) == alone[places, None], how.removal
-  )[:, 0]
-  effects = np.zeros(free.shape)
-  effects[rows, tokens] = values[rows] - values[count:]
-  return values[:count], effects

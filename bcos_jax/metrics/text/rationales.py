@@ -11,8 +11,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ...errors import InputError
-from ..scores import random_maps, usable
-from .scores import TextScores, check_counted, check_tokens, ranks_of
+from ..rankings import ranks_of
+from ..scores import TextScores, with_baselines
+from .scores import check_counted, check_tokens
 
 Measure = Callable[[np.ndarray, np.ndarray], float]
 
@@ -108,23 +109,26 @@ def spans_of(chosen: np.ndarray) -> list[tuple[int, int]]:
 def _agreement(measure: Measure, scores, rationales, counted, seed, share="scores") -> TextScores:
   scores, counted = check_counted(scores, counted)
   marked = check_tokens("rationales", rationales, scores.shape) & counted
-  kept, excluded = usable({"no marked token": ~marked.any(axis=1)}, "texts")
-  noise = random_maps(seed, range(len(scores)), scores.shape[1:])
+  unmarked = ~marked.any(axis=1)
 
-  def each(given: np.ndarray) -> np.ndarray:
-    if share == "scores":  # the measure looks at the scores themselves
-      return np.array([measure(given[i][counted[i]], marked[i][counted[i]]) for i in kept])
-    chosen = _chosen(given, counted, marked, share, seed)
-    return np.array([measure(chosen[i], marked[i]) for i in kept])
+  def each(scored: np.ndarray) -> np.ndarray:
+    found = np.full(len(scored), np.nan)
+    chosen = None if share == "scores" else _chosen(scored, counted, marked, share, seed)
+    for i in np.flatnonzero(~unmarked):
+      if chosen is None:  # the measure looks at the scores themselves
+        found[i] = measure(scored[i][counted[i]], marked[i][counted[i]])
+      else:
+        found[i] = measure(chosen[i], marked[i])
+    return found
 
-  return TextScores(
-    scores=each(scores),
-    random_scores=each(noise),
-    oracle_scores=np.ones(len(kept)) if share in ("scores", None) else each(marked * 1.0),
+  return with_baselines(
+    TextScores,
+    each,
+    scores,
+    oracle=1.0 if share in ("scores", None) else marked * 1.0,
+    reasons={"no marked token": unmarked},
+    seed=seed,
     higher_is_better=True,
-    excluded=excluded,
-    texts=kept,
-    num_texts=len(scores),
   )
 
 

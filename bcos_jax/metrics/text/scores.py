@@ -9,31 +9,13 @@ scores that know all, and says which texts it could not score, and why.
 from __future__ import annotations
 
 from collections.abc import Callable
-import dataclasses
 
 import numpy as np
 
 from ...errors import InputError
-from ..scores import Scored
 
 TextExplainer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 TokenScores = TextExplainer | np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TextScores(Scored):
-  """Scores of explanations, text by text.
-
-  Attributes:
-    texts: [M] ints, which of the given texts (or pairs of texts) these are.
-    num_texts: Number of texts (or pairs) given.
-  """
-
-  texts: np.ndarray
-  num_texts: int
-
-  def _given(self) -> dict[str, float]:
-    return {"num_texts": self.num_texts}
 
 
 def scores_of(
@@ -89,19 +71,3 @@ def check_tokens(name: str, tokens: np.ndarray, shape: tuple[int, ...]) -> np.nd
       "Give True for every token that belongs to them.",
     )
   return tokens.astype(bool)
-
-
-def ranks_of(scores: np.ndarray, free: np.ndarray, seed: int) -> np.ndarray:
-  """Returns each free token's place by falling score, from 0; others come after all of these.
-
-  Args:
-    scores: [N, L].
-    free: bool [N, L].
-    seed: Of the order among equal scores, a text's own by its number.
-  """
-  length = scores.shape[1]
-  ties = np.stack(
-    [np.random.default_rng((seed, i)).permutation(length) for i in range(len(scores))]
-  )
-  order = np.lexsort((ties, -scores, ~free))
-  return np.argsort(order, axis=1)

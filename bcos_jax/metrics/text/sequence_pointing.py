@@ -22,8 +22,8 @@ from ...attribution.text import TextTask
 from ...attribution.text.checked_inputs import check_texts
 from ...errors import InputError
 from ..grids import Selection, select
-from ..scores import check_count, check_targets, random_maps
-from .scores import TextScores, TokenScores, scores_of
+from ..scores import TextScores, check_count, check_targets, with_baselines
+from .scores import TokenScores, scores_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class SequencePointingScores(TextScores):
   pairs: TextPairs
   num_empty: int
 
-  def _given(self) -> dict[str, float]:
+  def _counts(self) -> dict[str, float]:
     pairs = self.pairs
     return {
       "uniform": float(self.uniform_scores.mean()),
@@ -170,17 +170,19 @@ def sequence_pointing_game(
   """
   found = scores_of(scores, pairs.ids, pairs.mask, pairs.classes)
   by_class, empty = _own_share(found, pairs.segments)
-  blind = random_maps(seed, range(len(pairs)), found.shape[1:])
-  return SequencePointingScores(
-    scores=by_class.mean(axis=1),
-    random_scores=_own_share(blind, pairs.segments)[0].mean(axis=1),
-    oracle_scores=np.ones(len(pairs)),
+
+  def measure(scores: np.ndarray) -> np.ndarray:
+    return _own_share(scores, pairs.segments)[0].mean(axis=1)
+
+  return with_baselines(
+    SequencePointingScores,
+    measure,
+    found,
+    oracle=1.0,
+    reasons={"": np.zeros(len(pairs), bool)},
+    seed=seed,
+    rows={"by_class": by_class, "uniform_scores": measure(np.ones_like(found))},
     higher_is_better=True,
-    excluded={},
-    texts=np.arange(len(pairs)),
-    num_texts=len(pairs),
-    by_class=by_class,
-    uniform_scores=_own_share(np.ones_like(found), pairs.segments)[0].mean(axis=1),
     pairs=pairs,
     num_empty=int(empty.sum()),
   )
