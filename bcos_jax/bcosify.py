@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 
 from .errors import InputError
-from .models import LanguageModel
 from .ops import BcosOps, StandardOps
 from .variables import abstract_variables
 
@@ -41,7 +40,7 @@ class Edit:
 
 
 def _is_input(path: str, leaf: Array | None, shape: tuple[int, ...], model: nn.Module) -> bool:
-  if isinstance(model, LanguageModel):  # which has no colours
+  if getattr(model, "reads", "images") == "text":  # which has no colours
     return False
   encoding = model.ops.encoding
   return (
@@ -163,17 +162,13 @@ def bcosify(
 
 def _check(model: nn.Module, ops: BcosOps):
   if not isinstance(ops, BcosOps):
-    raise InputError(
-      f"ops is {type(ops).__name__}, expected BcosOps.", "For example: BcosOps(b=2)."
-    )
-  spec = getattr(model, "input_spec", None)
-  reads_ids = spec is not None and not jnp.issubdtype(spec.dtype, jnp.floating)
-  if reads_ids and not isinstance(model, LanguageModel):
+    raise InputError(f"ops is {type(ops).__name__}, expected BcosOps.", "For example: BcosOps(b=2).")
+  if getattr(model, "is_text_tower", False):
     raise InputError(
       f"{type(model).__name__} reads token ids, which have no colour channels to widen.",
       "Leave text towers conventional (arXiv 2411.00715, section 5): B-cosify the image tower.",
     )
-  if not hasattr(model, "input_map"):
+  if getattr(model, "input_map", None) is None:
     raise InputError(
       f"{type(model).__name__} declares no input map to widen.",
       "B-cosify networks made by create().",

@@ -23,11 +23,11 @@ from bcos_jax.ops import Ops, StandardOps
 from bcos_jax.variables import abstract_variables, initial
 
 from . import open_clip, text_heads
-from .keys import Keys
+from .keys import Keys, tables_of
 from .readers import Described, describe
 from .rules import Rule, fitted, lazy_port, parse, port, render
 from .sources import Checkpoint, Tensors, open_checkpoint, tokenizer_files
-from .state_dict import KEYS, explained, fit, keys_of, num_classes
+from .state_dict import explained, fit, keys_of, num_classes
 
 DTYPES = ("float32", "bfloat16", "float16", "source")
 _PREFIXES = ("", "model.", "model.model.")
@@ -128,7 +128,7 @@ class Plan:
     )
 
   def _tokenizer(self) -> dict[str, bytes]:
-    if not isinstance(self.model, models.LanguageModel):
+    if not models.is_language_model(self.model):
       return {}
     return tokenizer_files(self.checkpoint.folder)
 
@@ -263,7 +263,8 @@ def _unprefixed(state: Tensors, candidates: list[Keys]) -> Tensors:
 def _detect(checkpoint: Checkpoint, source: str | None) -> tuple[Tensors, str, str]:
   """Finds the one architecture whose keys and shapes are those of the checkpoint."""
   found: dict[nn.Module, tuple[Tensors, str, str]] = {}
-  for cls, tables in KEYS.items():
+  for found_in in models.architectures():
+    cls, tables = found_in.module, tables_of(found_in)
     candidates = [keys for keys in tables if source in (None, keys.source)]
     state = _unprefixed(checkpoint.tensors, candidates)
     for keys in candidates:

@@ -6,10 +6,15 @@ from collections.abc import Callable
 import dataclasses
 
 from flax import linen as nn
+from flax import traverse_util
 
+from bcos_jax import models
+from bcos_jax.errors import InputError
+from bcos_jax.models import Architecture
 from bcos_jax.ops import Ops
+from bcos_jax.variables import abstract_variables
 
-from .rules import Table
+from .rules import Rule, Table, parse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,3 +39,57 @@ class Keys:
   modules: tuple[tuple[str, str], ...] = ()
   layout: str = ""
   fits: Callable[[nn.Module], bool] = lambda model: True
+
+
+_SOUND: dict[type[nn.Module], tuple[Keys, ...]] = {}
+
+
+def tables_of(architecture: Architecture) -> tuple[Keys, ...]:
+  """Returns the key tables of an architecture.
+
+  Raises:
+    InputError: They are registered by a user, and do not fit the variables of its networks: all
+      problems in one message.
+  """
+  tables = architecture.key_tables()
+  if architecture.own or _SOUND.get(architecture.module) == tables:
+    return tables
+  if problems := unsound(architecture):
+    raise InputError(
+      f"The key tables of {architecture.module.__name__} have {len(problems)} problem(s):\n  "
+      + "\n  ".join(problems)
+      + "\n",
+      "Write one rule for each leaf of the network's variables.",
+    )
+  _SOUND[architecture.module] = tables
+  return tables
+
+
+def unsound(architecture: Architecture) -> list[str]:
+  """Returns which leaves of an architecture's networks no key table of it writes exactly once."""
+  tables = architecture.key_tables()
+  if wrong := [repr(keys) for keys in tables if not isinstance(keys, Keys)]:
+    return [f"{keys} is not a convert.Keys" for keys in wrong]
+  problems = []
+  for name in architecture.checked_variants:
+    fitting = [keys for keys in tables if keys.fits(models.create(name, ops=keys.ops))]
+    found = [(keys, _unwritten(models.create(name, ops=keys.ops), keys)) for keys in fitting]
+    if found and all(problems for _, problems in found):
+      keys, least = min(found, key=lambda pair: len(pair[1]))
+      problems += [f"{keys.source!r}, {name}: {problem}" for problem in least]
+  return problems
+
+
+def _unwritten(model: nn.Module, keys: Keys) -> list[str]:
+  templates = [t for entry in keys.table if isinstance(entry, Rule) for t in entry.targets]
+  counts = {
+    path: sum(parse(template, path) is not None for template in templates)
+    for path in traverse_util.flatten_dict(abstract_variables(model), sep="/")
+  }
+  return [f"{path!r} is written by {n} rules" for path, n in counts.items() if n != 1]
+
+
+def all_sources() -> tuple[str, ...]:
+  """Returns every source that any architecture has keys of, in order."""
+  tables = [keys for found in models.architectures() for keys in tables_of(found)]
+  return tuple(sorted({keys.source for keys in tables}))

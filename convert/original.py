@@ -116,9 +116,9 @@ def _huggingface(plan: Plan) -> tuple[Any | None, str]:
 
 def _tower(network: Any, plan: Plan) -> Any:
   """Lets a network be called with what our network reads: pictures, or tokens."""
-  if isinstance(plan.model, models.LanguageModel):
+  if models.is_language_model(plan.model):
     return _language_model(network, plan)
-  reads = "text" if isinstance(plan.model, models.TextTransformer) else "image"
+  reads = "text" if plan.model.is_text_tower else "image"
   # Only networks of two towers have these.
   forward = getattr(network, f"get_{reads}_features", network.forward)
   if reads == "image" and type(network).__name__.startswith("Siglip2"):

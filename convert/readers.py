@@ -11,40 +11,18 @@ from bcos_jax.errors import InputError, requires, unknown_name
 from bcos_jax.ops import StandardOps
 
 from . import open_clip
-from .architectures import (
-  clip_resnet,
-  convnext,
-  resnet,
-  simple_vit,
-  swin,
-  text_decoder,
-  text_encoder,
-  text_tower,
-  vision_transformer,
-)
 from .hf_config import Config, ConfigReader
 from .preprocessing import Reading, of_timm, of_transformers
 from .sources import Checkpoint
 
-FAMILIES = (
-  clip_resnet,
-  convnext,
-  resnet,
-  simple_vit,
-  swin,
-  text_tower,
-  text_decoder,
-  text_encoder,
-  vision_transformer,
-)
-"""The modules with key tables; those of Hugging Face families also have `READERS`."""
 
-READERS: dict[str, ConfigReader] = {
-  model_type: reader
-  for family in FAMILIES
-  for model_type, reader in getattr(family, "READERS", {}).items()
-}
-"""How to read each `model_type` of Hugging Face."""
+def config_readers() -> dict[str, ConfigReader]:
+  """Returns how to read each `model_type` of Hugging Face."""
+  return {
+    model_type: reader
+    for found in models.architectures()
+    for model_type, reader in found.config_readers().items()
+  }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,13 +99,14 @@ def _text_tower(config: Config, architecture: str) -> tuple[ConfigReader, Config
   """
   model = models.create(architecture, ops=StandardOps())
   kind = f"{config.get('model_type')}_text_model"
-  if not isinstance(model, models.TextTransformer) or kind not in READERS:
+  readers = config_readers()
+  if not model.is_text_tower or kind not in readers:
     return None
   given = dict(config.get("text_config") or {})
   if kind == "clip_text_model":
     given |= {"architectures": ["CLIPTextModelWithProjection"]}
     given["projection_dim"] = complete(config)["projection_dim"]
-  return READERS[kind], complete({**given, "model_type": kind}), given
+  return readers[kind], complete({**given, "model_type": kind}), given
 
 
 def _side(name: str) -> int | None:
@@ -142,9 +121,10 @@ def _reader(config: Config) -> tuple[ConfigReader, Config]:
     raise InputError(
       "The configuration has no model_type.", "Give --architecture, a name of `bcos-jax models`."
     )
-  if kind not in READERS:
-    raise unknown_name("model_type", kind, READERS)
-  return READERS[kind], complete(config)
+  readers = config_readers()
+  if kind not in readers:
+    raise unknown_name("model_type", kind, readers)
+  return readers[kind], complete(config)
 
 
 def complete(config: Config) -> Config:

@@ -18,36 +18,8 @@ from bcos_jax.io.bundles import Bundle, make_bundle
 from bcos_jax.ops import Ops, StandardOps
 from bcos_jax.variables import abstract_variables
 
-from .architectures import (
-  clip_resnet,
-  convnext,
-  densenet,
-  resnet,
-  simple_vit,
-  swin,
-  text_decoder,
-  text_encoder,
-  text_tower,
-  vgg,
-  vision_transformer,
-)
-from .keys import Keys
+from .keys import Keys, tables_of
 from .rules import Rule, Table, export, matcher, parse, port
-
-KEYS: dict[type[nn.Module], tuple[Keys, ...]] = {
-  models.ResNet: resnet.KEYS,
-  models.SimpleViT: simple_vit.KEYS,
-  models.Swin: swin.KEYS,
-  models.DenseNet: densenet.KEYS,
-  models.VGG: vgg.KEYS,
-  models.ConvNeXt: convnext.KEYS,
-  models.ClipResNet: clip_resnet.KEYS,
-  models.VisionTransformer: vision_transformer.KEYS,
-  models.TextTransformer: text_tower.KEYS,
-  models.TextEncoder: text_encoder.KEYS,
-  models.TextDecoder: text_decoder.KEYS,
-}
-"""Per architecture; where several fit, the one that explains most keys is taken."""
 
 
 def from_state_dict(
@@ -171,7 +143,7 @@ def keys_of(model: nn.Module, source: str | None) -> list[Keys]:
     InputError: No table fits the network, or the source has none for its architecture.
   """
   cls = type(model)
-  candidates = list(KEYS.get(cls, ()))
+  candidates = tables_of(models.architecture_of(model))
   sources = {keys.source for keys in candidates}
   if source is not None and source not in sources:
     raise unknown_name(f"source of a {cls.__name__}", source, sources)
@@ -179,7 +151,7 @@ def keys_of(model: nn.Module, source: str | None) -> list[Keys]:
   if not fitting:
     raise InputError(
       f"No table of keys fits a {cls.__name__} with the fields of this one.",
-      "Convert a published variant, or add a table to convert/state_dict.KEYS.",
+      "Convert a published variant, or register a table for these fields.",
     )
   return fitting
 

@@ -18,7 +18,8 @@ from bcos_jax.io import bundles
 from bcos_jax.io.bundles import Bundle
 from bcos_jax.io.tensor_files import write_safetensors
 
-from .state_dict import KEYS, to_state_dict
+from .keys import all_sources
+from .state_dict import to_state_dict
 
 BUNDLE, ORBAX = "bundle", "orbax"
 _VARIABLES = "variables"
@@ -27,8 +28,7 @@ _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 def names() -> tuple[str, ...]:
   """Returns what may be written: a bundle, an Orbax checkpoint, and every source's own layout."""
-  layouts = sorted({keys.source for tables in KEYS.values() for keys in tables})
-  return (BUNDLE, ORBAX, *layouts)
+  return (BUNDLE, ORBAX, *all_sources())
 
 
 def check(destination: str | os.PathLike, to: str) -> pathlib.Path:
@@ -105,7 +105,7 @@ def _write_layout(bundle: Bundle, staged: pathlib.Path, to: str, as_file: bool):
 def _architecture(bundle: Bundle, config: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the class that reads a text classifier whose source was another network."""
   model, names = bundle.model, config.get("architectures") or [""]
-  if not isinstance(model, models.TextEncoder) or model.task != "classify":
+  if not models.is_language_model(model) or model.predicts_tokens:
     return {}
   if not model.num_classes or names[0].endswith("ForSequenceClassification"):
     return {}

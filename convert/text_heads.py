@@ -7,7 +7,7 @@ from typing import Any
 
 from flax import linen as nn
 
-from bcos_jax.models import TextEncoder
+from bcos_jax import models
 
 from .keys import Keys
 from .rules import Rule, parse
@@ -19,14 +19,14 @@ def asked_for(
   cls: type[nn.Module], fields: Mapping[str, Any], classes: int | None
 ) -> dict[str, Any]:
   """Returns the fields of a network; one with classes classifies, whatever its file was for."""
-  if classes is None or not issubclass(cls, TextEncoder):
+  if classes is None or not cls.takes_embeddings or "task" not in models.fields_of(cls):
     return dict(fields)
   return {**fields, "task": "classify", "num_classes": classes}
 
 
 def anew(model: nn.Module, state: Mapping[str, Any], keys: Keys) -> tuple[str, ...]:
-  """Returns the newly initialised parts of a text classifier; () for other networks."""
-  if not isinstance(model, TextEncoder):
+  """Returns the parts of a text classifier that no key fills; () for other networks."""
+  if not models.is_language_model(model) or model.predicts_tokens:
     return ()
 
   def filled(part: str) -> bool:

@@ -33,7 +33,7 @@ PRESETS = {
   "aloe2": BcosOps.aloe(),
 }
 
-TINY, SIDE, CLASSES = equivalence.NETWORKS, equivalence.SIDE, equivalence.CLASSES
+TINY, SIDE, CLASSES = equivalence.networks(), equivalence.SIDE, equivalence.CLASSES
 tiny = equivalence.create
 
 _TOKENS = (

@@ -14,7 +14,8 @@ import pytest
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps, cli, convert, models
 from bcos_jax.convert import state_dict, targets
-from bcos_jax.convert.readers import READERS
+from bcos_jax.convert.keys import tables_of
+from bcos_jax.convert.readers import config_readers
 from bcos_jax.io import bundles
 
 from .common import ROOT, applied, filled, photos, rel
@@ -106,19 +107,20 @@ def test_the_status_table_names_what_exists():
     quoted = re.findall(r"`(\w{4,})`", names + rest[-1])
     assert set(quoted) <= set(models.names()), names
     sources = set(listed.split(", "))
-    classes = {type(bcos_jax.create(name, ops=StandardOps())) for name in quoted}
-    known = {keys.source for cls in classes for keys in state_dict.KEYS[cls]}
+    classes = {models.architecture(name) for name in quoted}
+    known = {keys.source for cls in classes for keys in tables_of(cls)}
     assert sources <= known, names
     seen |= {(cls, source) for cls in classes for source in sources}
-  everything = {(cls, keys.source) for cls, tables in state_dict.KEYS.items() for keys in tables}
+  everything = {(cls, keys.source) for cls in models.architectures() for keys in tables_of(cls)}
   assert seen == everything
 
 
 def test_model_types_are_those_that_are_read():
   section = PAGES["converting.md"].read_text(encoding="utf-8")
   listed = re.search(r"Model types: (.*?)\. timm", section).group(1)
-  own = {kind for kind in READERS if kind.startswith("aloe_")}
-  assert set(re.findall(r"`([\w-]+)`", listed)) == READERS.keys() - own
+  readers = config_readers()
+  own = {kind for kind in readers if kind.startswith("aloe_")}
+  assert set(re.findall(r"`([\w-]+)`", listed)) == readers.keys() - own
 
 
 def _module(name, block):

@@ -20,7 +20,7 @@ from .images import check_resize
 from .method import Method
 from .running import summed
 from .task import Array, Batch, Task, check_choice, check_share, gradients
-from .tokens import TokenLayout, pools_by_attention, read_out, token_layout
+from .tokens import PixelTokens, pixel_tokens
 
 LRP_RULES = ("attn_lrp", "cp_lrp")
 
@@ -47,19 +47,19 @@ class AttentionRollout(Method):
     check_resize(self.resize)
 
   def run(self, task: Task) -> np.ndarray:
-    layout = token_layout(task.network.model, task.places, "Attention rollout")
+    layout = pixel_tokens(task.network.model, task.places, "Attention rollout")
     settings = {"residual": float(self.residual), "layout": layout, "resize": self.resize}
     return summed(_seeing(task), _rollout, **settings)
 
 
-def _rollout(batch: Batch, _: Array, *, residual: float, layout: TokenLayout, resize: str) -> Array:
+def _rollout(batch: Batch, _: Array, *, residual: float, layout: PixelTokens, resize: str) -> Array:
   seen = _weights(batch)
   means = [jnp.mean(weights, 1) for weights in seen]
-  model, last = batch.network.model, None
-  if pools_by_attention(model):
+  last = None
+  if layout.layout.probe:
     *means, last = means
   rolled = rolled_out(means, residual, layout.count)
-  rows = read_out(model, layout) @ rolled if last is None else (last @ rolled)[:, 0]
+  rows = layout.read_out() @ rolled if last is None else (last @ rolled)[:, 0]
   return layout.upsampled(layout.patches(rows), resize)[:, None]
 
 
@@ -97,24 +97,24 @@ class Chefer(Method):
     check_resize(self.resize)
 
   def run(self, task: Task) -> np.ndarray:
-    layout = token_layout(task.network.model, task.places, "Chefer's attribution")
+    layout = pixel_tokens(task.network.model, task.places, "Chefer's attribution")
     return summed(_seeing(task), _chefer, layout=layout, resize=self.resize)
 
 
-def _chefer(batch: Batch, _: Array, *, layout: TokenLayout, resize: str) -> Array:
+def _chefer(batch: Batch, _: Array, *, layout: PixelTokens, resize: str) -> Array:
   seen, found = _weights_and_gradients(batch)
   steps = [
     jnp.mean(jnp.maximum(weights[:, None] * gradient, 0), 2)
     for weights, gradient in zip(seen, found, strict=True)
   ]
-  model, last = batch.network.model, None
-  if pools_by_attention(model):
+  last = None
+  if layout.layout.probe:
     *steps, last = steps
   start = relevance = jnp.eye(layout.count)
   for step in steps:
     relevance = relevance + step @ relevance
   if last is None:
-    rows = read_out(model, layout) @ (relevance - start)
+    rows = layout.read_out() @ (relevance - start)
   else:
     rows = (last @ relevance)[:, :, 0]
   return layout.upsampled(layout.patches(rows), resize)
@@ -142,12 +142,12 @@ class LeGrad(Method):
     check_resize(self.resize)
 
   def run(self, task: Task) -> np.ndarray:
-    layout = token_layout(task.network.model, task.places, "LeGrad")
+    layout = pixel_tokens(task.network.model, task.places, "LeGrad")
     settings = {"resize": self.resize, "normalize": bool(self.normalize)}
     return summed(_seeing(task), _legrad, layout=layout, **settings)
 
 
-def _legrad(batch: Batch, _: Array, *, layout: TokenLayout, resize: str, normalize: bool) -> Array:
+def _legrad(batch: Batch, _: Array, *, layout: PixelTokens, resize: str, normalize: bool) -> Array:
   model, maps = batch.network.model, []
   for depth in range(1, model.depth + 1):
     # What the shorter networks share, all but the last block, the compiler computes once.

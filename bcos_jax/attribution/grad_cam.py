@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import dataclasses
 from typing import Any, ClassVar
 
@@ -11,25 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import models
 from ..errors import InputError, unknown_name
 from .images import ImageNetwork, check_resize, resized
 from .method import Method
 from .running import summed
 from .task import Array, Batch, Task, gradients
-from .tokens import TokenLayout, token_layout
-
-_LAYERS: dict[type[nn.Module], Callable[[Any], str]] = {
-  models.ResNet: lambda m: f"layer{len(m.stages)}_{m.stages[-1] - 1}",
-  models.ClipResNet: lambda m: f"layer{len(m.stages)}_{m.stages[-1] - 1}",
-  models.DenseNet: lambda m: "norm5",
-  models.ConvNeXt: lambda m: f"stage{len(m.stages) - 1}_block{m.stages[-1] - 1}",
-  models.VGG: lambda m: f"conv{len(m.stages)}_{m.stages[-1]}",
-  models.Swin: lambda m: "norm",
-  # Behind the last block, a class token has all that the head sees.
-  models.SimpleViT: lambda m: f"encoder_{m.depth - 1}/attn_norm",
-  models.VisionTransformer: lambda m: f"encoder_{m.depth - 1}/norm1",
-}
+from .tokens import PixelTokens, pixel_tokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +48,7 @@ class GradCam(Method):
     shape = _shape_at(network, side, layer)
     layout = None
     if len(shape) == 3:
-      layout = token_layout(network.model, side, "Grad-CAM of tokens")
+      layout = pixel_tokens(network.model, side, "Grad-CAM of tokens")
     if len(shape) not in (3, 4) or (layout and layout.count != shape[1]):
       raise InputError(
         f"Layer {layer!r} returns shape {shape}, expected features [N, h, w, D] or tokens "
@@ -74,7 +60,7 @@ class GradCam(Method):
 
 
 def _grad_cam(
-  batch: Batch, _: Array, *, layer: str, layout: TokenLayout | None, relu: bool, resize: str
+  batch: Batch, _: Array, *, layer: str, layout: PixelTokens | None, relu: bool, resize: str
 ) -> Array:
   shape = jax.eval_shape(lambda x: _outputs_with_tap(batch, x, layer, None)[1], batch.inputs)
 
@@ -112,12 +98,13 @@ def _outputs_with_tap(
 
 
 def _layer_of(model: nn.Module) -> str:
-  if type(model) not in _LAYERS:
+  layer = getattr(model, "grad_cam_layer", None)
+  if layer is None:
     raise InputError(
       f"Grad-CAM has no default layer for {type(model).__name__}.",
       "Name the module whose features it should weight: layer='...'.",
     )
-  return _LAYERS[type(model)](model)
+  return layer
 
 
 def _shape_at(network: ImageNetwork, side: tuple[int, int], layer: str) -> tuple:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from flax import linen as nn
 import jax
@@ -11,32 +10,38 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
-from ..models import SimpleViT, VisionTransformer
-from ..models.vision_transformer import stem_stages, token_grid
+from ..models import Network, TokenLayout
 from .images import resized
 
 Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenLayout:
-  """The tokens of a vision transformer.
+class PixelTokens:
+  """The tokens of a vision transformer, and the pixels of its images.
 
   Attributes:
-    prefix: Tokens before those of patches (class, distillation, registers).
-    grid: Rows and columns of patches, row-major after the prefix.
-    stride: Pixels of the image from one patch to the next.
+    layout: Where the tokens are.
     side: Height and width of the image.
   """
 
-  prefix: int
-  grid: tuple[int, int]
-  stride: int
+  layout: TokenLayout
   side: tuple[int, int]
 
   @property
+  def prefix(self) -> int:
+    """Number of tokens before those of patches."""
+    return self.layout.prefix
+
+  @property
+  def grid(self) -> tuple[int, int]:
+    """Rows and columns of patches."""
+    return self.layout.grid
+
+  @property
   def count(self) -> int:
-    return self.prefix + self.grid[0] * self.grid[1]
+    """Number of all tokens."""
+    return self.layout.count
 
   def patches(self, tokens: Array) -> Array:
     """Returns what belongs to patches, [..., tokens] -> [..., rows, columns]."""
@@ -44,45 +49,32 @@ class TokenLayout:
 
   def upsampled(self, maps: Array, kind: str) -> Array:
     """Resizes maps [..., rows, columns] to pixels; those that fill no patch get 0."""
-    covered = tuple(
-      min(n * self.stride, side) for n, side in zip(self.grid, self.side, strict=True)
-    )
+    stride = self.layout.stride
+    covered = tuple(min(n * stride, side) for n, side in zip(self.grid, self.side, strict=True))
     maps = resized(maps, covered, kind)
     rest = [(0, side - c) for c, side in zip(covered, self.side, strict=True)]
     return jnp.pad(maps, [(0, 0)] * (maps.ndim - 2) + rest)
 
+  def read_out(self) -> np.ndarray:
+    """Returns the share of each token in what the head sees, float32 [tokens] with sum 1."""
+    layout = self.layout
+    shares = np.zeros(self.count, np.float32)
+    shares[: layout.heads] = (1 - layout.mean) / layout.heads
+    shares[self.prefix :] += layout.mean / (self.count - self.prefix)
+    return shares
 
-def token_layout(model: nn.Module, side: tuple[int, int], method: str) -> TokenLayout:
+
+def pixel_tokens(model: nn.Module, side: tuple[int, int], method: str) -> PixelTokens:
   """Returns the tokens of a network for images of `side` pixels.
 
   Raises:
     InputError: The network is not a transformer with one sequence of tokens.
   """
-  if not isinstance(model, SimpleViT | VisionTransformer):
+  layout = model.token_layout(side) if isinstance(model, Network) else None
+  if layout is None:
     raise InputError(
       f"{method} needs a vision transformer whose tokens all see each other (SimpleViT, "
       f"VisionTransformer), got {type(model).__name__}.",
       "Use grad_cam, or a method that any network supports.",
     )
-  stages = stem_stages(model.conv_stem, model.ops.encoding.channels)
-  prefix = 0
-  if isinstance(model, VisionTransformer):
-    prefix = model.class_token + model.distillation_token + model.registers
-  stride = model.patch_size * math.prod(strides for _, strides in stages)
-  return TokenLayout(prefix, token_grid(side, stages, model.patch_size), stride, side)
-
-
-def pools_by_attention(model: nn.Module) -> bool:
-  """Whether a learned probe reads the tokens out, by an attention of its own."""
-  return isinstance(model, VisionTransformer) and model.pool == "map"
-
-
-def read_out(model: nn.Module, layout: TokenLayout) -> np.ndarray:
-  """Returns the share of each token in what the head sees, float32 [tokens] with sum 1."""
-  first, mean = np.zeros((2, layout.count), np.float32)
-  mean[layout.prefix :] = 1 / (layout.count - layout.prefix)
-  if isinstance(model, SimpleViT) or model.pool == "mean":
-    return mean
-  heads = 1 + bool(model.distillation_head and model.num_classes)
-  first[:heads] = 1 / heads
-  return (first + mean) / 2 if model.pool == "cls_mean" else first
+  return PixelTokens(layout, side)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .. import models
-from ..convert.state_dict import KEYS
+from ..convert.keys import tables_of
 from ..errors import unknown_name
 from ..models.published import BCOSIFIED, ZOO
 from ..ops import StandardOps
@@ -48,4 +48,5 @@ def _row(name: str) -> str:
 def sources(name: str) -> list[str]:
   """Returns the sources whose keys an architecture can have."""
   model = models.create(name, ops=StandardOps())
-  return sorted({keys.source for keys in KEYS.get(type(model), ()) if keys.fits(model)})
+  tables = tables_of(models.architecture(name))
+  return sorted({keys.source for keys in tables if keys.fits(model)})

@@ -204,7 +204,7 @@ def _inputs(bundle: bundles.Bundle, pictures: Sequence) -> list[tuple[str, np.nd
     if pictures:
       raise InputError("The network reads no pictures.", "Omit --verify_images.")
     length = spec.shape[1]
-    if isinstance(bundle.model, models.LanguageModel):  # whose contexts may be very long
+    if models.is_language_model(bundle.model):  # whose contexts may be very long
       length = min(length, _VERIFIED_TOKENS)
     tokens = rng.integers(0, bundle.model.vocab_size, (2, length))
     return [("random tokens", tokens.astype(np.int32))]

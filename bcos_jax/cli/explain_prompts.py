@@ -12,7 +12,6 @@ import numpy as np
 from .. import render
 from ..errors import InputError
 from ..io import bundles
-from ..models import ClipResNet
 from ..text.towers import TextTower
 from ..zero_shot import Similarity, Towers
 from ..zero_shot.classifier import probabilities
@@ -111,12 +110,12 @@ def _towers(image_bundle, text_bundle, tokenizer, unpooled: bool, power: float) 
 
 
 def _without_pooling(image: bundles.Bundle) -> bundles.Bundle:
-  if not isinstance(image.model, ClipResNet):
+  if not image.model.localises_text:
     raise InputError(
       f"A {type(image.model).__name__} cannot be applied without pooling.",
       "Leave out --unpooled, which is for CLIP ResNets.",
     )
-  return dataclasses.replace(image, model=image.model.clone(pooling="none"))
+  return dataclasses.replace(image, model=image.model.unpooled())
 
 
 def _report(path, towers: Towers, ex, texts, figures, unpooled: bool):

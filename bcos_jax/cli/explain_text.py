@@ -14,7 +14,6 @@ from .. import models, render
 from ..errors import InputError
 from ..explain.text_reader import TextReader
 from ..io import bundles
-from ..ops import StandardOps
 from ..text.explanation import Contrast, TextExplanation
 from ..text.influential_words import words_by_class
 from ..text.words import Word
@@ -27,9 +26,9 @@ def is_language_bundle(bundle: str | os.PathLike) -> bool:
     return False
   config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
   name = config["architecture"]
-  if name not in models.names():
+  if name not in (*models.names(), *models.test_variants()):
     return False
-  return isinstance(models.create(name, ops=StandardOps()), models.LanguageModel)
+  return models.architecture(name).module.takes_embeddings
 
 
 def read_lines(path: str | os.PathLike) -> list[str]:

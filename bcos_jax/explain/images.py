@@ -23,7 +23,7 @@ from ..batches import in_batches
 from ..errors import InputError
 from ..inputs import check_images
 from ..layers import sources
-from ..models import LanguageModel
+from ..models import is_language_model
 from ..text.explanation import Contrast, TextExplanation
 from .targets import (
   Target,
@@ -111,7 +111,7 @@ def explain(
     InputError: Images outside [0, 1] or of the wrong shape, a target out of range, a bad size, or
       variables that are not those of the model.
   """
-  if isinstance(model, LanguageModel):
+  if is_language_model(model):
     return explain_tokens(model, variables, images, target, batch_size, **text)
   if text:
     raise InputError(

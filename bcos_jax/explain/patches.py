@@ -8,7 +8,6 @@ explained exactly, pixel by pixel.
 from __future__ import annotations
 
 from collections.abc import Sequence
-import dataclasses
 from typing import Any
 
 from flax import linen as nn
@@ -18,6 +17,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..inputs import check_images
+from ..models import Network
 from .images import Explanation, explain
 from .targets import Variables, output_shapes
 
@@ -33,15 +33,13 @@ def backbone(model: nn.Module) -> nn.Module:
   Raises:
     InputError: An architecture whose features have no places of their own.
   """
-  fields = {field.name for field in dataclasses.fields(model)}
-  if "pooling" in fields:
-    return model.clone(pooling="none")
-  if "patch_size" not in fields or "pool" not in fields:
+  unpooled = model.unpooled() if isinstance(model, Network) else None
+  if unpooled is None:
     raise InputError(
       f"{type(model).__name__} has no features of patches.",
       "Use a vision transformer such as dinov3_vitb16, or a CLIP ResNet.",
     )
-  return model.clone(pool="none", num_classes=0)
+  return unpooled
 
 
 def explain_patches(

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import InputError, unknown_name
 from ..io import bundles
-from ..models import LanguageModel, TextDecoder
+from ..models import LanguageModel, is_language_model
 from ..text.explanation import Contrast, TextExplanation
 from ..text.tokenizer import check_vocabulary, read_tokenizer, short
 from ..text.tokens import tokenize
@@ -77,7 +77,7 @@ class TextReader:
     if not isinstance(bundle, bundles.Bundle):
       bundle = bundles.load(bundle)
     model = bundle.model
-    if not isinstance(model, LanguageModel):
+    if not is_language_model(model):
       raise InputError(
         f"A {type(model).__name__} is not a language model.",
         "Pass the bundle of a language model, such as bert_base.",
@@ -138,7 +138,7 @@ class TextReader:
       InputError: What `read` and `explain_tokens` refuse, or an unknown label.
     """
     batch = self.read(texts)
-    if at is None and getattr(self.model, "task", "") == "masked_lm":
+    if at is None and self.model.predicts == "masked_tokens":
       at = self._masks(batch)
     ex = explain_tokens(
       self.model,
@@ -183,7 +183,7 @@ class TextReader:
 
   @property
   def _predicts_tokens(self) -> bool:
-    return isinstance(self.model, TextDecoder) or self.model.task == "masked_lm"
+    return self.model.predicts_tokens
 
   def _target(self, target: Any) -> Any:
     if isinstance(target, str):

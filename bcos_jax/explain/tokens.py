@@ -23,7 +23,7 @@ import numpy as np
 from ..batches import check_batch_size, overlapped
 from ..errors import InputError
 from ..layers import sources
-from ..models import LanguageModel, TextDecoder
+from ..models import LanguageModel, is_language_model
 from ..models.language_model import check_ids
 from ..text.explanation import Contrast, TextExplanation
 from ..text.length_buckets import chunks, edges_for, padded, resized
@@ -268,7 +268,7 @@ def _check_target(target: Any, classes: np.ndarray | None, logits: Any):
 
 def _checked(model, ids, mask, types, at):
   """Returns the inputs as NumPy arrays that fit the network."""
-  if not isinstance(model, LanguageModel):
+  if not is_language_model(model):
     raise InputError(
       f"A {type(model).__name__} is not a language model.", "Use explain for other networks."
     )
@@ -296,7 +296,7 @@ def _checked(model, ids, mask, types, at):
     raise InputError(
       f"Text {int(np.argmin(mask.any(axis=1)))} contains only padding.", "Remove empty texts."
     )
-  if getattr(model, "task", "") == "classify" and not mask[:, 0].all():
+  if not model.predicts_tokens and not mask[:, 0].all():
     index = int(np.argmin(mask[:, 0]))
     raise InputError(
       f"Text {index} has padding on the left: its first token, which classifiers read, is padding.",
@@ -321,14 +321,14 @@ def _checked_types(model, types):
 
 def _places(model, ids, mask, at) -> np.ndarray | None:
   """Returns where tokens are predicted, [N]; None for classifiers."""
-  if not isinstance(model, TextDecoder) and model.task != "masked_lm":
+  if not model.predicts_tokens:
     if at is not None:
       raise InputError(
         "at is for language modelling heads, the network is a classifier.", "Omit at."
       )
     return None
   if at is None:
-    if isinstance(model, TextDecoder):
+    if model.predicts == "next_tokens":
       return (mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)).astype(np.int32)
     raise InputError(
       "A masked language model needs the position of a mask token, and none is given.",

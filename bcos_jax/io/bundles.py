@@ -18,7 +18,6 @@ from typing import Any
 from flax import linen as nn
 from flax import traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .. import models, ops
@@ -72,6 +71,7 @@ def make_bundle(
   Raises:
     InputError: The labels do not fit the classes, or the variables do not fit the model.
   """
+  name, fields = models.describe(model)
   labels = _checked_labels(model, labels)
   _check_variables(model, variables, "The variables")
   if preprocess is None and _reads_images(model):
@@ -79,7 +79,6 @@ def make_bundle(
     preprocess = Preprocess(
       (side, side), resize=side * 8 // 7 if side >= 64 else 0, colors=model.ops.encoding.colors
     )
-  name, fields = models.describe(model)
   config = {
     "format": FORMAT,
     "architecture": name,
@@ -88,6 +87,8 @@ def make_bundle(
     "preprocess": None if preprocess is None else dataclasses.asdict(preprocess),
     "provenance": dict(provenance or {}),
   }
+  if not models.architecture_of(model).own:
+    config["module"] = type(model).__module__  # what to import before the bundle is read
   config = json.loads(json.dumps(config))
   return Bundle(
     model=model,
@@ -102,7 +103,7 @@ def make_bundle(
 
 def _reads_images(model: nn.Module) -> bool:
   """Whether the input is an encoded image; token ids are integers."""
-  return jnp.issubdtype(model.input_spec.dtype, jnp.floating)
+  return model.reads == "images"
 
 
 def _checked_labels(model: nn.Module, labels: Sequence[str]) -> tuple[str, ...]:
@@ -268,6 +269,7 @@ def without_weights(folder: str | os.PathLike) -> Bundle:
   folder = pathlib.Path(folder)
   config = _read_config(folder)
   try:
+    _check_registered(folder, config)
     model = models.create(
       config["architecture"],
       ops=ops.from_dict(config["ops"]),
@@ -290,6 +292,16 @@ def without_weights(folder: str | os.PathLike) -> Bundle:
     config=config,
     tokenizer=_read_files(folder / _TOKENIZER),
   )
+
+
+def _check_registered(folder: pathlib.Path, config: Mapping[str, Any]):
+  name, module = config["architecture"], config.get("module")
+  if name not in (*models.names(), *models.test_variants()):
+    raise InputError(
+      f"{str(folder)!r} holds the architecture {name!r}, which is not registered.",
+      f"Import the module that registers it first ({module or 'your own'}); commands take "
+      f"--import={module or 'MODULE'}.",
+    )
 
 
 def _read_files(folder: pathlib.Path) -> dict[str, bytes]:

@@ -14,9 +14,10 @@ from .. import functional as F
 from ..errors import InputError, unknown_name
 from ..layers import add_constant, avg_pool
 from ..ops import Ops
+from .base import ImageModel
 from .blocks.attention import Attention
 from .blocks.positions import resize_table
-from .image_model import ImageModel
+from .registry import register
 
 Array = jax.Array
 
@@ -129,6 +130,21 @@ class ClipResNet(ImageModel):
   input_map = "conv1"
   head = None
   norm_eps = 1e-5
+  localises_text = True
+
+  def unpooled(self) -> ClipResNet:
+    """See `Network`."""
+    return self.clone(pooling="none")
+
+  @property
+  def block_paths(self) -> tuple[str, ...]:
+    """The residual blocks."""
+    return tuple(f"layer{i + 1}_{j}" for i, n in enumerate(self.stages) for j in range(n))
+
+  @property
+  def grad_cam_layer(self) -> str:
+    """The last block."""
+    return self.block_paths[-1]
 
   @nn.compact
   def __call__(self, x: Array, train: bool = False) -> Array:
@@ -189,6 +205,15 @@ VARIANTS = {
     "features": 1024,
     "image_size": 448,
   },
-  # For tests.
+}
+
+TEST_VARIANTS = {
   "clip_resnet_test": {"stages": (1, 1), "width": 16, "features": 10, "image_size": 32},
 }
+
+register(
+  ClipResNet,
+  VARIANTS,
+  test_variants=TEST_VARIANTS,
+  keys="bcos_jax.convert.architectures.clip_resnet:KEYS",
+)

@@ -14,7 +14,8 @@ import jax
 from ..errors import unknown_name
 from ..layers import drop_path, drop_rates
 from ..ops import Ops
-from .image_model import ImageModel
+from .base import ImageModel
+from .registry import register
 
 Array = jax.Array
 
@@ -86,6 +87,11 @@ class ConvNeXt(ImageModel):
   head = "head"
   norm_eps = 1e-5
 
+  @property
+  def grad_cam_layer(self) -> str:
+    """The last block."""
+    return f"stage{len(self.stages) - 1}_block{self.stages[-1] - 1}"
+
   @nn.compact
   def __call__(self, x: Array, train: bool = False) -> Array:
     """Maps encoded images [N, H, W, channels] to float32 logits [N, num_classes].
@@ -140,8 +146,18 @@ VARIANTS = {
   **{f"convnext_{size}": row for size, row in _V1.items()},
   **{f"convnext_{size}_bnu": {**row, "norm": "batch"} for size, row in _V1.items()},
   **{f"convnextv2_{size}": {**row, **_RESPONSE} for size, row in _V2.items()},
-  # For tests.
+}
+
+TEST_VARIANTS = {
   "convnext_test": _TINY,
   "convnext_test_bnu": {**_TINY, "norm": "batch"},
   "convnextv2_test": {**_TINY, **_RESPONSE},
 }
+
+register(
+  ConvNeXt,
+  VARIANTS,
+  test_variants=TEST_VARIANTS,
+  keys="bcos_jax.convert.architectures.convnext:KEYS",
+  readers="bcos_jax.convert.architectures.convnext:READERS",
+)

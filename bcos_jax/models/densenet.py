@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ..ops import Ops
-from .image_model import ImageModel
+from .base import ImageModel
+from .registry import register
 
 Array = jax.Array
 
@@ -66,6 +67,7 @@ class DenseNet(ImageModel):
   input_map = "conv0"
   head = "head"
   norm_eps = 1e-5
+  grad_cam_layer = "norm5"
 
   @nn.compact
   def __call__(self, x: Array, train: bool = False) -> Array:
@@ -96,7 +98,9 @@ VARIANTS = {
   "densenet201": {"blocks": (6, 12, 48, 32)},
   # As densenet121, and trained by B-cos v2's recipe of 600 epochs.
   "densenet121_long": {},
-  # For tests.
+}
+
+TEST_VARIANTS = {
   "densenet_tiny": {
     "blocks": (2, 1),
     "growth": 4,
@@ -105,3 +109,10 @@ VARIANTS = {
     "num_classes": 10,
   },
 }
+
+register(
+  DenseNet,
+  VARIANTS,
+  test_variants=TEST_VARIANTS,
+  keys="bcos_jax.convert.architectures.densenet:KEYS",
+)

@@ -19,6 +19,7 @@ from .. import functional as F
 from ..errors import InputError, unknown_name
 from ..layers import dropout
 from ..ops import Ops
+from .base import Network
 
 Array = jax.Array
 
@@ -82,13 +83,14 @@ class TokenEmbeddings(nn.Module):
     return self.tables["word"]
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(Network):
   """Base of language models; they have the fields `ops`, `vocab_size` and `context_length`.
 
   All are called as `model.apply(variables, ids, mask=mask)`; see `__call__` of each.
   """
 
   reads = "text"
+  takes_embeddings = True
   input_map = "embeddings"
 
   @property

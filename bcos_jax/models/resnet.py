@@ -14,7 +14,8 @@ import jax
 from ..errors import InputError, unknown_name
 from ..layers import drop_path, drop_rates
 from ..ops import Ops
-from .image_model import ImageModel
+from .base import ImageModel
+from .registry import register
 
 Array = jax.Array
 
@@ -115,6 +116,16 @@ class ResNet(ImageModel):
   head = "head"
   norm_eps = 1e-5
 
+  @property
+  def block_paths(self) -> tuple[str, ...]:
+    """The residual blocks."""
+    return tuple(f"layer{i + 1}_{j}" for i, n in enumerate(self.stages) for j in range(n))
+
+  @property
+  def grad_cam_layer(self) -> str:
+    """The last block."""
+    return self.block_paths[-1]
+
   @nn.compact
   def __call__(self, x: Array, train: bool = False) -> Array:
     """Maps encoded images [N, H, W, channels] to float32 logits [N, num_classes].
@@ -187,8 +198,11 @@ VARIANTS = {
   "resnet32": _cifar(5),
   "resnet44": _cifar(7),
   "resnet56": _cifar(9),
-  # For tests and the quickstart.
+  # For the quickstart.
   "resnet8": _cifar(1),
+}
+
+TEST_VARIANTS = {
   "resnet_tiny": {"stages": (1, 1), "width": 8, "image_size": 32, "num_classes": 10},
   "resnet_tiny_bottleneck": {
     "block": "bottleneck",
@@ -208,3 +222,11 @@ VARIANTS = {
     "num_classes": 10,
   },
 }
+
+register(
+  ResNet,
+  VARIANTS,
+  test_variants=TEST_VARIANTS,
+  keys="bcos_jax.convert.architectures.resnet:KEYS",
+  readers="bcos_jax.convert.architectures.resnet:READERS",
+)

@@ -6,6 +6,8 @@ over tokens instead of pooling by attention. The "L" of this family is 14 (13) b
 
 from __future__ import annotations
 
+import math
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,9 +15,11 @@ import jax.numpy as jnp
 from ..errors import InputError
 from ..layers import add_constant
 from ..ops import Ops
+from .base import ImageModel, TokenLayout
 from .blocks.attention import Attention
 from .blocks.mlp import feed_forward
-from .image_model import ImageModel
+from .blocks.positions import Grid
+from .registry import register
 
 Array = jax.Array
 
@@ -46,6 +50,31 @@ def patchify(x: Array, size: int) -> Array:
     )
   x = x.reshape(n, h // size, size, w // size, size, c).swapaxes(2, 3)
   return x.reshape(n, h // size, w // size, -1)
+
+
+def stem_stages(conv_stem: tuple[int, ...], channels: int) -> list[tuple[int, int]]:
+  """Returns features and stride of each convolution of a stem; one that widens has stride 2."""
+  before = (channels, *conv_stem)
+  return [
+    (features, 2 if features > previous else 1)
+    for features, previous in zip(conv_stem, before[:-1], strict=True)
+  ]
+
+
+def token_grid(size: Grid, stages: list[tuple[int, int]], patch_size: int) -> Grid:
+  """Returns the rows and columns of patches of an image of `size` pixels."""
+  for _, strides in stages:
+    size = (-(-size[0] // strides), -(-size[1] // strides))
+  return (size[0] // patch_size, size[1] // patch_size)
+
+
+def patch_layout(
+  side: Grid, conv_stem: tuple[int, ...], channels: int, patch_size: int
+) -> TokenLayout:
+  """Returns where the patches of images of `side` pixels are, if there are no other tokens."""
+  stages = stem_stages(conv_stem, channels)
+  stride = patch_size * math.prod(strides for _, strides in stages)
+  return TokenLayout(token_grid(side, stages, patch_size), stride)
 
 
 class EncoderBlock(nn.Module):
@@ -101,6 +130,20 @@ class SimpleViT(ImageModel):
     """The map that reads the encoded image."""
     return "stem0_conv" if self.conv_stem else "patch_embedding"
 
+  @property
+  def block_paths(self) -> tuple[str, ...]:
+    """The encoder's blocks."""
+    return tuple(f"encoder_{i}" for i in range(self.depth))
+
+  @property
+  def grad_cam_layer(self) -> str:
+    """The norm before the last attention."""
+    return f"encoder_{self.depth - 1}/attn_norm"
+
+  def token_layout(self, side: Grid) -> TokenLayout:
+    """See `Network`."""
+    return patch_layout(side, self.conv_stem, self.ops.encoding.channels, self.patch_size)
+
   @nn.compact
   def __call__(self, x: Array, train: bool = False) -> Array:
     """Maps encoded images [N, H, W, channels] to float32 logits [N, num_classes]."""
@@ -154,8 +197,16 @@ VARIANTS = {
     *((f"simple_vit_{size}_patch16_224", row) for size, row in _SIZES.items()),
     *((f"vitc_{size}_patch1_14", row) for size, row in _VITC.items()),
   )
-} | {
-  # For tests.
+}
+
+TEST_VARIANTS = {
   "simple_vit_tiny": {**_TINY, "patch_size": 8},
   "vitc_tiny": {**_TINY, "patch_size": 1, "conv_stem": (8, 16, 16, 32)},
 }
+
+register(
+  SimpleViT,
+  VARIANTS,
+  test_variants=TEST_VARIANTS,
+  keys="bcos_jax.convert.architectures.simple_vit:KEYS",
+)

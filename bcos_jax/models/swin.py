@@ -16,9 +16,10 @@ from .. import functional as F
 from ..errors import InputError, unknown_name
 from ..layers import global_avg_pool
 from ..ops import Ops
+from .base import ImageModel
 from .blocks.mlp import feed_forward
 from .blocks.windows import WindowAttention
-from .image_model import ImageModel
+from .registry import register
 from .simple_vit import patchify
 
 Array = jax.Array
@@ -160,6 +161,7 @@ class Swin(ImageModel):
 
   input_map = "patch_embedding"
   head = "head"
+  grad_cam_layer = "norm"
 
   @nn.compact
   def __call__(self, x: Array, train: bool = False) -> Array:
@@ -277,10 +279,17 @@ _TEST = {
   "num_classes": 10,
 }
 
-VARIANTS: dict[str, dict[str, Any]] = {
-  **_torchvision(),
-  **_timm(),
-  # For tests.
+VARIANTS: dict[str, dict[str, Any]] = {**_torchvision(), **_timm()}
+
+TEST_VARIANTS: dict[str, dict[str, Any]] = {
   "swin_test": _TEST,
   "swin_v2_test": {**_TEST, "version": 2},
 }
+
+register(
+  Swin,
+  VARIANTS,
+  test_variants=TEST_VARIANTS,
+  keys="bcos_jax.convert.architectures.swin:KEYS",
+  readers="bcos_jax.convert.architectures.swin:READERS",
+)

@@ -26,6 +26,7 @@ from .language_model import (
   counted,
   logits_of_vocabulary,
 )
+from .registry import register
 
 Array = jax.Array
 
@@ -141,6 +142,12 @@ class TextDecoder(LanguageModel):
 
   head = None
   num_classes = 0
+  predicts = "next_tokens"
+
+  @property
+  def block_paths(self) -> tuple[str, ...]:
+    """The decoder's blocks."""
+    return tuple(f"decoder_{i}" for i in range(self.depth))
 
   def setup(self):
     self.embeddings = TokenEmbeddings(
@@ -274,7 +281,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "kv_heads": 8,
     "mlp_dim": 8192,
   },
-  # For tests.
+}
+
+TEST_VARIANTS: dict[str, dict[str, Any]] = {
   "gpt2_tiny": _TINY,
   "llama_tiny": {**_LLAMA, **_TINY, "kv_heads": 2, "tied": False, "rope_scaling": ()},
 }
+
+register(
+  TextDecoder,
+  VARIANTS,
+  test_variants=TEST_VARIANTS,
+  keys="bcos_jax.convert.architectures.text_decoder:KEYS",
+  readers="bcos_jax.convert.architectures.text_decoder:READERS",
+)

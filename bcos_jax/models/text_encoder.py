@@ -24,6 +24,7 @@ from .language_model import (
   counted,
   logits_of_vocabulary,
 )
+from .registry import register
 
 Array = jax.Array
 
@@ -114,6 +115,18 @@ class TextEncoder(LanguageModel):
   head_dropout: float = 0.1
 
   head = "classifier"
+
+  @property
+  def predicts(self) -> str:
+    """See `Network`; 'features' are hidden states."""
+    if self.task == "masked_lm":
+      return "masked_tokens"
+    return "classes" if self.num_classes else "features"
+
+  @property
+  def block_paths(self) -> tuple[str, ...]:
+    """The encoder's blocks."""
+    return tuple(f"encoder_{i}" for i in range(self.depth))
 
   def setup(self):
     extra = self.pad_token + 1 if self.positions == "after_padding" else 0
@@ -239,8 +252,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
   "distilbert_base": _DISTILBERT,
   "roberta_base": _ROBERTA,
   "roberta_large": {**_LARGE, **_ROBERTA},
-  # For tests.
+}
+
+TEST_VARIANTS: dict[str, dict[str, Any]] = {
   "bert_tiny": _TINY,
   "distilbert_tiny": {**_DISTILBERT, **_TINY},
   "roberta_tiny": {**_ROBERTA, **_TINY},
 }
+
+register(
+  TextEncoder,
+  VARIANTS,
+  test_variants=TEST_VARIANTS,
+  keys="bcos_jax.convert.architectures.text_encoder:KEYS",
+  readers="bcos_jax.convert.architectures.text_encoder:READERS",
+)

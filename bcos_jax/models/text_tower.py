@@ -16,9 +16,11 @@ from .. import functional as F
 from ..errors import unknown_name
 from ..layers import add_constant
 from ..ops import Ops
+from .base import Network
 from .blocks.attention import Attention, causal, mask_bias
 from .blocks.mlp import feed_forward
 from .language_model import check_tokens
+from .registry import register
 
 Array = jax.Array
 
@@ -45,7 +47,7 @@ class TextBlock(nn.Module):
     return x + feed_forward(ops, y, self.mlp_dim, self.activation, prefix="mlp_")
 
 
-class TextTransformer(nn.Module):
+class TextTransformer(Network):
   """A text tower; its outputs are features, to be compared with those of images.
 
   Attributes:
@@ -81,6 +83,7 @@ class TextTransformer(nn.Module):
   projection_bias: bool = False
   norm_eps: float = 1e-5
 
+  reads = "text"
   head = None
   num_classes = 0
 
@@ -191,12 +194,19 @@ _TEST = {
   "projection": 16,
 }
 
-VARIANTS: dict[str, dict[str, Any]] = {
-  **_clip(),
-  **_siglip(),
-  # For tests.
+VARIANTS: dict[str, dict[str, Any]] = {**_clip(), **_siglip()}
+"""Named after the image towers that they belong to: of the same size, all patch and image sizes
+share one architecture."""
+
+TEST_VARIANTS = {
   "clip_text_test": {**_TEST},
   "siglip_text_test": {**_SIGLIP, **_TEST},
 }
-"""Named after the image towers that they belong to: of the same size, all patch and image sizes
-share one architecture."""
+
+register(
+  TextTransformer,
+  VARIANTS,
+  test_variants=TEST_VARIANTS,
+  keys="bcos_jax.convert.architectures.text_tower:KEYS",
+  readers="bcos_jax.convert.architectures.text_tower:READERS",
+)

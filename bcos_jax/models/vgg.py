@@ -11,7 +11,8 @@ from flax import linen as nn
 import jax
 
 from ..ops import Ops
-from .image_model import ImageModel
+from .base import ImageModel
+from .registry import register
 
 Array = jax.Array
 
@@ -42,6 +43,11 @@ class VGG(ImageModel):
   input_map = "conv1_1"
   head = "head"
   norm_eps = 1e-5
+
+  @property
+  def grad_cam_layer(self) -> str:
+    """The last convolution."""
+    return f"conv{len(self.stages)}_{self.stages[-1]}"
 
   @nn.compact
   def __call__(self, x: Array, train: bool = False) -> Array:
@@ -77,7 +83,9 @@ VARIANTS = {
   **{f"vgg{size}_bn": {"stages": stages, "batch_norm": True} for size, stages in _STAGES.items()},
   # B-cos v2's names, for its uncentred batch norm, which its ops choose.
   **{f"vgg{size}_bnu": {"stages": stages, "batch_norm": True} for size, stages in _STAGES.items()},
-  # For tests.
+}
+
+TEST_VARIANTS = {
   "vgg_tiny": {
     "stages": (1, 2),
     "widths": (8, 16),
@@ -96,3 +104,10 @@ VARIANTS = {
     "num_classes": 10,
   },
 }
+
+register(
+  VGG,
+  VARIANTS,
+  test_variants=TEST_VARIANTS,
+  keys="bcos_jax.convert.architectures.vgg:KEYS",
+)

@@ -7,6 +7,8 @@ difference is a field. Their variants are in `vision_transformers`.
 
 from __future__ import annotations
 
+import dataclasses
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,11 +17,13 @@ from .. import functional as F
 from ..errors import InputError, unknown_name
 from ..layers import add_constant, global_avg_pool
 from ..ops import Ops
+from .base import ImageModel, TokenLayout
 from .blocks.attention import Attention
 from .blocks.mlp import Mlp
 from .blocks.positions import Grid, Rotary, patch_places, resize_table, rotary_angles
-from .image_model import ImageModel
-from .simple_vit import patchify
+from .registry import register
+from .simple_vit import patch_layout, patchify, stem_stages, token_grid
+from .vision_transformer_variants import TEST_VARIANTS, VARIANTS
 
 Array = jax.Array
 
@@ -27,22 +31,6 @@ POOLS = ("cls", "mean", "cls_mean", "map", "none")
 POSITIONS = ("learned", "rotary")
 
 _token_init = nn.initializers.normal(0.02)
-
-
-def stem_stages(conv_stem: tuple[int, ...], channels: int) -> list[tuple[int, int]]:
-  """Returns features and stride of each convolution of a stem; one that widens has stride 2."""
-  before = (channels, *conv_stem)
-  return [
-    (features, 2 if features > previous else 1)
-    for features, previous in zip(conv_stem, before[:-1], strict=True)
-  ]
-
-
-def token_grid(size: Grid, stages: list[tuple[int, int]], patch_size: int) -> Grid:
-  """Returns the rows and columns of patches of an image of `size` pixels."""
-  for _, strides in stages:
-    size = (-(-size[0] // strides), -(-size[1] // strides))
-  return (size[0] // patch_size, size[1] // patch_size)
 
 
 class Embeddings(nn.Module):
@@ -238,6 +226,32 @@ class VisionTransformer(ImageModel):
     """The map that reads the encoded image."""
     return "embeddings/" + ("stem0_conv" if self.conv_stem else "patch_embedding")
 
+  def unpooled(self) -> VisionTransformer:
+    """See `Network`; the features are those behind the last norm, and CLIP's projection."""
+    return self.clone(pool="none", num_classes=0)
+
+  @property
+  def block_paths(self) -> tuple[str, ...]:
+    """The encoder's blocks."""
+    return tuple(f"encoder_{i}" for i in range(self.depth))
+
+  @property
+  def grad_cam_layer(self) -> str:
+    """The norm before the last attention: behind it, a class token has all that the head sees."""
+    return f"encoder_{self.depth - 1}/norm1"
+
+  def token_layout(self, side: Grid) -> TokenLayout:
+    """See `Network`."""
+    plain = patch_layout(side, self.conv_stem, self.ops.encoding.channels, self.patch_size)
+    return dataclasses.replace(
+      plain,
+      class_tokens=self.class_token + self.distillation_token,
+      registers=self.registers,
+      heads=1 + bool(self.distillation_head and self.num_classes),
+      mean={"mean": 1.0, "cls_mean": 0.5}.get(self.pool, 0.0),
+      probe=self.pool == "map",
+    )
+
   @nn.compact
   def __call__(self, x: Array, train: bool = False) -> Array:
     """Maps encoded images [N, H, W, channels] to float32 logits, or features, [N, D].
@@ -367,3 +381,12 @@ class VisionTransformer(ImageModel):
       norm_eps=self.norm_eps,
       name=name,
     )
+
+
+register(
+  VisionTransformer,
+  VARIANTS,
+  test_variants=TEST_VARIANTS,
+  keys="bcos_jax.convert.architectures.vision_transformer:KEYS",
+  readers="bcos_jax.convert.architectures.vision_transformer:READERS",
+)

@@ -207,7 +207,7 @@ _TEST = {
   "image_size": 32,
   "num_classes": 10,
 }
-_TESTS = {
+TEST_VARIANTS: dict[str, Fields] = {
   "vit_test": _TEST,
   "deit_test": {
     **_TEST,
@@ -251,6 +251,4 @@ VARIANTS: dict[str, Fields] = {
   **_siglip(),
   **_clip(),
   **_aloe(),
-  # For tests.
-  **_TESTS,
 }

@@ -13,46 +13,44 @@ import numpy as np
 
 import bcos_jax
 
-from .. import BcosOps, StandardOps, render
+from .. import BcosOps, StandardOps, models, render
 from ..variables import abstract_variables
 from .lab import Lab
 from .study import Findings
 from .tables import Table
 
 SIDE, CLASSES = 16, 5
-NETWORKS: dict[str, dict[str, Any]] = {
-  "resnet_tiny": {},
-  "resnet_tiny_bottleneck": {},
+_SMALLER: dict[str, dict[str, Any]] = {
   "resnet8": {"width": 8},
-  "resnext_tiny": {},
-  "densenet_tiny": {},
-  "vgg_tiny": {},
-  "vgg_tiny_bn": {},
-  "convnext_test": {},
-  "convnext_test_bnu": {},
-  "convnextv2_test": {},
-  "simple_vit_tiny": {},
-  "vitc_tiny": {},
-  "vit_test": {"patch_size": 4, "depth": 1},
-  "deit_test": {"patch_size": 4, "depth": 1},
-  "dinov2_test": {"patch_size": 4, "depth": 1},
-  "dinov3_test": {"patch_size": 4, "depth": 1},
-  "siglip_test": {"patch_size": 4, "depth": 1},
-  "clip_test": {"patch_size": 4, "depth": 1},
+  **{
+    f"{family}_test": {"patch_size": 4, "depth": 1}
+    for family in ("vit", "deit", "dinov2", "dinov3", "siglip", "clip")
+  },
   "aloe_test": {"conv_stem": (8, 16), "depth": 1},
   "swin_test": {"patch_size": 2},
   "swin_v2_test": {"patch_size": 2},
   "clip_resnet_test": {"num_classes": 0, "features": CLASSES},
 }
-"""One small network of every kind of architecture, and what makes it smaller still."""
+"""What makes some of the networks smaller still, or fit images of `SIDE` pixels."""
 
 _IMAGES = 4
 
 
+def networks() -> dict[str, dict[str, Any]]:
+  """Returns one small network of every kind that reads images, and what makes it smaller still."""
+  small = [
+    name
+    for found in models.architectures()
+    if found.module.reads == "images"
+    for name in found.test_variants
+  ]
+  return {name: _SMALLER.get(name, {}) for name in ("resnet8", *small)}
+
+
 def create(name: str, ops: bcos_jax.Ops, **fields: Any) -> nn.Module:
-  """Returns one of `NETWORKS`, for images of `SIDE` pixels and `CLASSES` classes."""
+  """Returns one of `networks()`, for images of `SIDE` pixels and `CLASSES` classes."""
   sizes = {"num_classes": CLASSES, "image_size": SIDE}
-  return bcos_jax.create(name, ops=ops, **{**sizes, **NETWORKS[name], **fields})
+  return bcos_jax.create(name, ops=ops, **{**sizes, **_SMALLER.get(name, {}), **fields})
 
 
 def study(lab: Lab) -> Findings:
@@ -62,7 +60,7 @@ def study(lab: Lab) -> Findings:
     lab: Its network at full size or, if it names none, one small network of every kind.
   """
   rows = []
-  for name in [lab.network] if lab.network else NETWORKS:
+  for name in [lab.network] if lab.network else networks():
     model = (bcos_jax.create if lab.network else create)(name, ops=StandardOps())
     rows.append((name, *_compare(model, lab.seed)))
     lab.say(f"  {name:<24} {rows[-1][1]:>4} modules, largest difference {rows[-1][2]:.1e}")

@@ -106,7 +106,7 @@ def load_tokenizer(
     InputError: The folder has no tokenizer, the network reads no text, or the two do not fit:
       ids beyond the vocabulary, far fewer of them, no padding, or another end of texts.
   """
-  if not isinstance(model, TextTransformer):
+  if not model.is_text_tower:
     raise InputError(
       f"A {type(model).__name__} reads no text.", "Give a text tower, such as clip_text_vit_base."
     )

@@ -95,6 +95,6 @@ def _keys(stages: Stages, with_norm: bool) -> list[Keys]:
 
 _VARIANTS = dict.fromkeys(
   (row.get("stages", vgg.VGG.stages), row.get("batch_norm", vgg.VGG.batch_norm))
-  for row in vgg.VARIANTS.values()
+  for row in (*vgg.VARIANTS.values(), *vgg.TEST_VARIANTS.values())
 )
 KEYS = tuple(keys for variant in _VARIANTS for keys in _keys(*variant))

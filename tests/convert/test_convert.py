@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import bcos_jax
-from bcos_jax import BcosOps, StandardOps, convert
+from bcos_jax import BcosOps, StandardOps, convert, models
 from bcos_jax.convert import layouts, rules
-from bcos_jax.convert.state_dict import KEYS
+from bcos_jax.convert.keys import tables_of
 from bcos_jax.errors import InputError
 from bcos_jax.io.bundles import make_bundle
 
@@ -354,7 +354,7 @@ def test_tables_name_every_leaf_once():
     conventional = _shallow(conventional)
     has_classes = any(field.name == "num_classes" for field in dataclasses.fields(conventional))
     served = []
-    for keys in KEYS[type(conventional)]:
+    for keys in tables_of(models.architecture_of(conventional)):
       bare = has_classes and (keys.layout or keys.source == "aloe")
       classes = {"num_classes": 0} if bare else {}
       model = _shallow(bcos_jax.create(name, ops=keys.ops, **classes))

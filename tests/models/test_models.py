@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import bcos_jax
-from bcos_jax import BcosOps, StandardOps
+from bcos_jax import BcosOps, StandardOps, models
 from bcos_jax import ops as families
 from bcos_jax.errors import InputError
 from bcos_jax.models import describe, simple_vit
@@ -44,7 +44,7 @@ def _count(model, collection="params"):
 
 def test_names():
   assert set(PUBLISHED) <= set(bcos_jax.names())
-  assert set(TINY) <= set(bcos_jax.names())
+  assert set(TINY) <= {*bcos_jax.names(), *models.test_variants()}
   assert len(set(bcos_jax.names())) == len(bcos_jax.names())
 
 

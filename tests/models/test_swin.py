@@ -7,9 +7,8 @@ import pytest
 
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps, convert
-from bcos_jax.convert.architectures.swin import KEYS
+from bcos_jax.convert.architectures.swin import KEYS, READERS
 from bcos_jax.convert.convert import fits
-from bcos_jax.convert.readers import READERS
 from bcos_jax.errors import InputError
 from bcos_jax.io.bundles import make_bundle
 from bcos_jax.models import swin

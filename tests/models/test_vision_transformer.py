@@ -29,7 +29,7 @@ from ..common import (
   tiny,
 )
 
-NAMES = [name for name in TINY if name in vision_transformer_variants.VARIANTS]
+NAMES = [name for name in TINY if name in vision_transformer_variants.TEST_VARIANTS]
 IMAGES = photos(2)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from bcos_jax import models
 from bcos_jax.convert import verify
-from bcos_jax.convert.state_dict import KEYS
+from bcos_jax.convert.keys import tables_of
 from bcos_jax.io.bundles import Bundle
 
 _stand_in: torch.library.Library | None = None
@@ -84,7 +85,7 @@ def _keys(bundle: Bundle):
   family = type(bundle.model.ops)
   return next(
     keys
-    for keys in KEYS[type(bundle.model)]
+    for keys in tables_of(models.architecture_of(bundle.model))
     if (keys.source, keys.layout) == (source, layout)
     and type(keys.ops) is family
     and keys.fits(bundle.model)

@@ -202,4 +202,4 @@ def test_timm(name):
 
 
 def test_every_configuration_has_a_reader():
-  assert {"resnet", "convnext", "convnextv2"} <= readers.READERS.keys()
+  assert {"resnet", "convnext", "convnextv2"} <= readers.config_readers().keys()

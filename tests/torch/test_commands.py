@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-
 
 import bcos_jax  # noqa: E402
 from bcos_jax import cli, convert  # noqa: E402
-from bcos_jax.convert import preprocessing, state_dict  # noqa: E402
+from bcos_jax.convert import preprocessing  # noqa: E402
 
 from ..common import flat  # noqa: E402
 from . import live  # noqa: E402
@@ -179,5 +179,5 @@ def test_torchvisions_and_lightnings_files(tmp_path, capsys):
 
 
 def test_every_source_has_a_layout_to_write():
-  sources = {keys.source for tables in state_dict.KEYS.values() for keys in tables}
+  sources = set(keys.all_sources())
   assert sources <= set(convert.targets.names())

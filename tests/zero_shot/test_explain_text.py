@@ -10,7 +10,7 @@ import bcos_jax
 from bcos_jax import StandardOps, TextTower, zero_shot
 from bcos_jax.errors import InputError
 from bcos_jax.io import bundles
-from bcos_jax.models.image_model import ImageModel
+from bcos_jax.models import ImageModel
 
 from .. import tokenizers
 from ..common import applied, filled, photos, rel

@@ -13,7 +13,6 @@ from bcos_jax.attribution import text as methods
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.explain.text_reader import TextReader
 from bcos_jax.metrics import TextScores
-from bcos_jax.models import TextDecoder
 from bcos_jax.text.explanation import TextExplanation
 from bcos_jax.text.influential_words import words_by_class
 from bcos_jax.text.tokens import marked_tokens
@@ -84,7 +83,7 @@ class MeasuredTexts:
       InputError: A network that classifies no texts, or other classes than those of the texts;
         texts that cannot be read; texts without rationales, if these are requested.
     """
-    if isinstance(reader.model, TextDecoder) or reader.model.task != "classify":
+    if reader.model.predicts_tokens:
       raise InputError(
         f"The {type(reader.model).__name__} predicts tokens, expected classes of texts.",
         "Evaluate a network that was fine-tuned to classify.",

@@ -12,7 +12,6 @@ import bcos_jax
 from bcos_jax import StandardOps
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.inputs import Encoding, Preprocess
-from bcos_jax.models import TextTransformer
 from bcos_jax.text.tokenizer import word_tokenizer
 from bcos_jax.variables import abstract_variables
 
@@ -110,7 +109,7 @@ def _pairs(config: ConfigDict, model: nn.Module) -> Pairs:
     )
   fields = {"vocab_size": len(words) + 3, **config.text.to_dict()}
   name, family = fields.pop("name"), StandardOps(dtype=model.ops.dtype)
-  if not isinstance(bcos_jax.create(name, ops=family), TextTransformer):
+  if not bcos_jax.create(name, ops=family).is_text_tower:
     raise InputError(
       f"text.name={name!r} reads no text.", "For example, set --config.text.name=clip_text_test."
     )

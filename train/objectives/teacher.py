@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from bcos_jax.errors import InputError
-from bcos_jax.models import ClipResNet, ResNet
+from bcos_jax.models import TokenLayout
 
 PyTree = Any
 
@@ -57,9 +57,7 @@ class Teacher:
 
 def blocks_of(model: nn.Module) -> tuple[str, ...]:
   """Returns the names of a network's blocks from the input on; () for other architectures."""
-  if isinstance(model, ResNet | ClipResNet):
-    return tuple(f"layer{i + 1}_{j}" for i, n in enumerate(model.stages) for j in range(n))
-  return tuple(f"encoder_{i}" for i in range(getattr(model, "depth", 0)))
+  return tuple(model.block_paths)
 
 
 def capture(model: nn.Module, depths: Sequence[int]):
@@ -76,8 +74,8 @@ def capture(model: nn.Module, depths: Sequence[int]):
 
 def tokens_of(model: nn.Module, state: PyTree, depths: Sequence[int]) -> list[jax.Array]:
   """Returns what was captured as tokens [N, T, W]: without registers, or the positions of maps."""
-  first = getattr(model, "class_token", False) + getattr(model, "distillation_token", False)
-  registers = getattr(model, "registers", 0)
+  layout = model.token_layout(model.input_spec.shape[1:3]) or TokenLayout((0, 0), 1)
+  first, registers = layout.class_tokens, layout.registers
   found, blocks = [], blocks_of(model)
   for depth in depths:
     tokens = state["intermediates"][blocks[depth - 1]]["__call__"][0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +9,7 @@ from ml_collections import ConfigDict
 
 from bcos_jax import ops
 from bcos_jax.errors import InputError
+from bcos_jax.models import fields_of
 
 from ..config import TAUGHT, TEXT_OBJECTIVES
 from . import pictures, texts
@@ -56,9 +56,7 @@ def network(
 
 def describe(model: nn.Module) -> dict[str, Any]:
   """Returns class, fields and ops of a network as flat values, for checkpoints."""
-  hidden = ("ops", "parent", "name")
-  fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model)}
-  fields = {name: value for name, value in fields.items() if name not in hidden}
+  fields = {name: getattr(model, name) for name in fields_of(type(model))}
   return {"class": type(model).__name__, **fields, **ops.to_dict(model.ops)}
 
 

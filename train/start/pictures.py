@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
@@ -12,6 +10,7 @@ import bcos_jax
 from bcos_jax import ops
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.io import bundles
+from bcos_jax.models import canonical, fields_of
 from bcos_jax.variables import graft
 
 from .bundles import Network, without_head
@@ -52,7 +51,7 @@ def adapted(config: ConfigDict, source: str, bundle: bundles.Bundle) -> Network:
       fix=f"Name what may differ in --config.redraw, which is {tuple(config.redraw)}.",
     )
   architecture = bundle.config["architecture"]
-  if architecture != config.model.name:
+  if canonical(architecture) != canonical(config.model.name):
     raise InputError(
       f"The bundle {source!r} holds {architecture!r}, the config names {config.model.name!r}.",
       f"Set --config.model.name={architecture}, or name what may differ with --config.redraw.",
@@ -63,7 +62,7 @@ def adapted(config: ConfigDict, source: str, bundle: bundles.Bundle) -> Network:
 
 def check_fields(options: ConfigDict, source: str, model: nn.Module) -> None:
   """Raises InputError unless the section `model` of a recipe says what a bundle's network is."""
-  known = {f.name for f in dataclasses.fields(model)} - {"ops", "parent"}
+  known = fields_of(type(model))
   for name, value in options.items():
     if name == "name":
       continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import tempfile
 from typing import Any
@@ -17,7 +16,7 @@ from bcos_jax import ops
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.explain.text_reader import check_tokenizer, tokenizer_in
 from bcos_jax.io import bundles
-from bcos_jax.models import LanguageModel, TextDecoder
+from bcos_jax.models import fields_of, is_language_model
 from bcos_jax.text.tokenizer import read_tokenizer
 from bcos_jax.variables import abstract_variables, exactly, graft
 
@@ -62,7 +61,7 @@ def adapted(config: ConfigDict, source: str, bundle: bundles.Bundle) -> Network:
   family = ops.from_dict(config.ops.to_dict())
   _check_name(config, source, bundle, bcos_jax.create(config.model.name, ops=family))
   fields = _fields(config)
-  known = {f.name for f in dataclasses.fields(bundle.model)} - {"ops", "parent", "name"}
+  known = fields_of(type(bundle.model))
   for name in fields:
     if name not in known:
       raise unknown_name(f"field of {type(bundle.model).__name__}", name, known)
@@ -129,13 +128,13 @@ def _bundle_of_tokenizer(init: str) -> bundles.Bundle:
 
 
 def _check_kind(config: ConfigDict, model: nn.Module) -> None:
-  if not isinstance(model, LanguageModel):
+  if not is_language_model(model):
     raise InputError(
       f"The objective {config.objective.name!r} is for language models, but the model is a "
       f"{type(model).__name__}.",
       "Set --config.model.name to one, such as bert_base.",
     )
-  if isinstance(model, TextDecoder) != (config.objective.name == "causal_lm"):
+  if (model.predicts == "next_tokens") != (config.objective.name == "causal_lm"):
     raise InputError(
       f"The objective {config.objective.name!r} does not fit a {type(model).__name__}.",
       "Decoders take causal_lm, encoders text or masked_lm.",

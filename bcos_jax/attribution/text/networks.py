@@ -16,7 +16,7 @@ from ...errors import InputError
 from ...explain.targets import Variables
 from ...explain.text_reader import BUCKETS, TextReader, pad_id
 from ...explain.tokens import explain_tokens
-from ...models import LanguageModel, TextDecoder
+from ...models import LanguageModel
 from ...text.tokens import special_ids
 from ..attention import in_order, lrp_ops
 from ..families import SEEN, SeenAttention, replaced
@@ -67,8 +67,8 @@ def language_task(
   Raises:
     InputError: A network that fills in masked tokens, or has no logits.
   """
-  decoder = isinstance(model, TextDecoder)
-  if not decoder and (model.task != "classify" or not model.num_classes):
+  decoder = model.predicts == "next_tokens"
+  if not decoder and model.predicts != "classes":
     raise InputError(
       f"This {type(model).__name__} has no logits of a whole text.",
       "Use a classifier or a decoder.",
@@ -136,6 +136,6 @@ def _logits(model: LanguageModel, variables, ids: Array, mask: Array, **fields: 
 
 def _at(model: LanguageModel, mask: Array) -> dict[str, jax.Array]:
   """Returns where a decoder predicts: at the last token of each text."""
-  if not isinstance(model, TextDecoder):
+  if model.predicts != "next_tokens":
     return {}
   return {"at": mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)}

@@ -1,0 +1,117 @@
+"""Base of the architectures: the traits that explanations, conversion and training ask for.
+
+Nothing outside this folder asks for the class of a network. What it has to know of one, a network
+says itself, as a property; the defaults below are those of a network that has no such thing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+READS = ("images", "text")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenLayout:
+  """The tokens of a vision transformer: class tokens, then registers, then patches by rows.
+
+  Attributes:
+    grid: Rows and columns of patches.
+    stride: Pixels of the image from one patch to the next.
+    class_tokens: Number of class and distillation tokens.
+    registers: Number of registers.
+    heads: Number of class tokens that the head reads, in equal shares.
+    mean: Share of the mean of all patches in what the head reads; the class tokens have the rest.
+    probe: Whether a learned probe reads the tokens out instead, by an attention of its own.
+  """
+
+  grid: tuple[int, int]
+  stride: int
+  class_tokens: int = 0
+  registers: int = 0
+  heads: int = 1
+  mean: float = 1.0
+  probe: bool = False
+
+  @property
+  def prefix(self) -> int:
+    """Number of tokens before those of patches."""
+    return self.class_tokens + self.registers
+
+  @property
+  def count(self) -> int:
+    """Number of all tokens."""
+    return self.prefix + self.grid[0] * self.grid[1]
+
+
+class Network(nn.Module):
+  """Base of every architecture; each has a field `ops` besides its own.
+
+  Attributes:
+    variant: The name that `create` was asked for. Networks that differ in it only are equal.
+  """
+
+  variant: str = dataclasses.field(default="", kw_only=True, compare=False, repr=False)
+
+  reads = "images"
+  """What the input is: encoded 'images' [N, H, W, C], or 'text', token ids [N, L]."""
+  takes_embeddings = False
+  """Whether the network takes `embeddings` and `mask`, and explains tokens; see `LanguageModel`."""
+  localises_text = False
+  """Whether features without pooling are comparable with those of texts, place by place."""
+  input_map = None
+  """Path of the map that reads the input."""
+  grad_cam_layer = None
+  """Path of the module whose result Grad-CAM weighs; None where it has to be named."""
+  block_paths = ()
+  """Paths of the blocks, from the input on: what an alignment compares."""
+
+  @property
+  def predicts(self) -> str:
+    """What the outputs are: 'classes', 'features', 'masked_tokens' or 'next_tokens'."""
+    return "classes" if self.num_classes else "features"
+
+  @property
+  def predicts_tokens(self) -> bool:
+    """Whether the outputs are logits of a vocabulary."""
+    return self.predicts in ("masked_tokens", "next_tokens")
+
+  @property
+  def is_text_tower(self) -> bool:
+    """Whether the network maps texts to features that are compared with those of images."""
+    return self.reads == "text" and not self.takes_embeddings
+
+  def unpooled(self) -> Network | None:
+    """Returns the network whose outputs are the features of places, [N, h, w, D].
+
+    It takes the variables of this one, some of which are left over. None where features have no
+    places of their own.
+    """
+    return None
+
+  def token_layout(self, side: tuple[int, int]) -> TokenLayout | None:
+    """Returns where the tokens of images of `side` pixels are, [N, tokens, D] behind each block.
+
+    None for networks without one sequence of tokens that all see each other.
+    """
+    del side
+    return None
+
+
+class ImageModel(Network):
+  """Base of architectures that read images, with the fields `ops` and `image_size`."""
+
+  @property
+  def input_spec(self) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of a batch of one: an encoded image, float32 [1, H, W, channels]."""
+    side = self.image_size
+    return jax.ShapeDtypeStruct((1, side, side, self.ops.encoding.channels), jnp.float32)
+
+
+def is_language_model(model: nn.Module) -> bool:
+  """Whether any Flax module explains tokens; see `Network.takes_embeddings`."""
+  return bool(getattr(model, "takes_embeddings", False))
