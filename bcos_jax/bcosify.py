@@ -162,7 +162,9 @@ def bcosify(
 
 def _check(model: nn.Module, ops: BcosOps):
   if not isinstance(ops, BcosOps):
-    raise InputError(f"ops is {type(ops).__name__}, expected BcosOps.", "For example: BcosOps(b=2).")
+    raise InputError(
+      f"ops is {type(ops).__name__}, expected BcosOps.", "For example: BcosOps(b=2)."
+    )
   if getattr(model, "is_text_tower", False):
     raise InputError(
       f"{type(model).__name__} reads token ids, which have no colour channels to widen.",

@@ -6,6 +6,8 @@ import gc
 from importlib import metadata
 import os
 
+import pytest
+
 # Before jax is imported. More threads than devices: with fewer, collectives on virtual devices
 # can wait for each other for ever.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -26,3 +28,11 @@ if os.environ.get("BCOS_TEST_COMPILER") != "user":
   os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 # JAX keeps millions of objects; looking through them ever again is a twentieth of the time.
 gc.set_threshold(200_000, 20, 100)
+
+
+@pytest.fixture
+def own_architectures(monkeypatch):
+  """Lets a test register architectures, which are forgotten behind it."""
+  from bcos_jax.models import registry
+
+  monkeypatch.setattr(registry, "_ARCHITECTURES", dict(registry._ARCHITECTURES))

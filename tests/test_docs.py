@@ -6,19 +6,18 @@ import pathlib
 import re
 import shlex
 import sys
-import types
 
 import numpy as np
 import pytest
 
 import bcos_jax
-from bcos_jax import BcosOps, StandardOps, cli, convert, models
-from bcos_jax.convert import state_dict, targets
+from bcos_jax import cli, models
+from bcos_jax.convert import targets
 from bcos_jax.convert.keys import tables_of
 from bcos_jax.convert.readers import config_readers
-from bcos_jax.io import bundles
+from bcos_jax.models import registry
 
-from .common import ROOT, applied, filled, photos, rel
+from .common import ROOT
 
 PAGES = {page.name: page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 ARCHITECTURES = PAGES["architectures.md"].read_text(encoding="utf-8")
@@ -95,7 +94,7 @@ def test_named_files_and_tests_exist(name):
 
 
 def _rows():
-  for row in ARCHITECTURES.partition("## Adding one")[0].splitlines():
+  for row in ARCHITECTURES.partition("## Adding an architecture")[0].splitlines():
     if row.startswith("| ") and not row.startswith("| family"):
       yield [cell.strip() for cell in row.strip("|").split("|")]
 
@@ -123,46 +122,27 @@ def test_model_types_are_those_that_are_read():
   assert set(re.findall(r"`([\w-]+)`", listed)) == readers.keys() - own
 
 
-def _module(name, block):
-  """A module from a block of the page, in its place in the package."""
-  code = next(c for c in re.findall(r"```python\n(.*?)```", ARCHITECTURES, re.S) if block in c)
-  module = types.ModuleType(name)
-  module.__spec__ = importlib.util.spec_from_loader(name, loader=None)
-  module.__package__ = name.rpartition(".")[0]
-  return module, code
+def _blocks():
+  section = ARCHITECTURES.partition("## Adding an architecture")[2]
+  return re.findall(r"```python\n(.*?)```", section, re.S)
 
 
-def test_the_example_converts_bcosifies_and_explains(monkeypatch):
-  modules = {}
-  for name, block in (
-    ("bcos_jax.models.plain", "class Plain"),
-    ("bcos_jax.convert.plain", "KEYS ="),
-  ):
-    modules[name], code = _module(name, block)
-    monkeypatch.setitem(sys.modules, name, modules[name])  # dataclasses look it up
-    exec(compile(code, name, "exec"), modules[name].__dict__)
-  network, table = modules.values()
-  for name, fields in network.VARIANTS.items():
-    monkeypatch.setitem(models._VARIANTS, name, (network.Plain, fields))
-  monkeypatch.setitem(state_dict.KEYS, network.Plain, table.KEYS)
-  assert EXAMPLE == network.VARIANTS.keys()
-
-  _check_example()
+def test_the_example_of_an_architecture_runs(tmp_path, monkeypatch, own_architectures):
+  definition, use = _blocks()
+  (tmp_path / "plain.py").write_text(definition, encoding="utf-8")
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.delitem(sys.modules, "plain", raising=False)
+  made = {}
+  exec(compile(use, "docs/architectures.md", "exec"), made)
+  assert {*bcos_jax.names()} >= EXAMPLE
+  assert made["explanation"].completeness_error.max() <= 1e-5
+  assert made["heat"].shape == (2, 16, 16) and np.isfinite(made["heat"]).all()
+  assert bcos_jax.load(tmp_path / "bundles" / "bcos_plain").model == made["bcos_model"]
 
 
-def _check_example():
-  model = bcos_jax.create("plain", ops=StandardOps(), widths=(8, 16), image_size=16)
-  variables, images = filled(model), photos(2)
-  source = bundles.make_bundle(model, variables, provenance={"source": "mine"})
-  state = convert.to_state_dict(source)
-  assert "body.1.bn.running_var" in state
-  bundle = convert.from_state_dict(state, "plain", fields={"widths": (8, 16), "image_size": 16})
-  written = convert.to_state_dict(bundle)
-  assert written.keys() == state.keys()
-  assert all(np.array_equal(written[key], tensor) for key, tensor in state.items())
-  expected = applied(model)(variables, images)
-  assert rel(applied(bundle.model)(bundle.variables, images), expected) <= 1e-6
-  twin = bcos_jax.bcosify(bundle.model, bundle.variables, ops=BcosOps.equivalent())
-  assert rel(applied(twin[0])(twin[1], images), expected) <= 1e-5
-  explanation = bcos_jax.explain(*bcos_jax.bcosify(bundle.model, bundle.variables), images)
-  assert explanation.completeness_error.max() <= 1e-5
+def test_traits_are_those_of_networks():
+  section = ARCHITECTURES.partition("### Its traits")[2].partition("###")[0]
+  rows = re.findall(r"^\| (`.*?) \|", section, re.M)
+  named = {name for row in rows for name in re.findall(r"`(\w+)[`(]", row)}
+  assert named <= {trait for traits in registry.TRAITS.values() for trait in traits}

@@ -17,6 +17,7 @@ from .. import __version__
 from ..cache import keep_compiled
 from ..errors import InputError, RunError
 from . import app, checkpoints, completion, evaluation, explanation, quickstart, studies, training
+from .command import import_modules
 
 _STOPPED, _NO_READER = 130, 141  # as shells have it: 128 and the number of SIGINT, SIGPIPE
 
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
   keep_compiled()
   try:
+    import_modules(options.imports)
     code = options.run(options, rest) or 0
     sys.stdout.flush()
     return code

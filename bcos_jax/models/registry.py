@@ -32,6 +32,7 @@ _COMMON = (
   "grad_cam_layer",
   "token_layout",
   "unpooled",
+  "localises_text",
 )
 TRAITS = {
   "images": (*_COMMON, "image_size", "norm_eps"),
@@ -321,6 +322,7 @@ def _lacking(module: type) -> list[str]:
     return [f"reads is {reads!r}, expected one of {', '.join(map(repr, READS))}"]
   known = {field.name for field in dataclasses.fields(module)}
   lacking = [t for t in TRAITS[reads] if not hasattr(module, t) and t not in known]
+  lacking += ["input_map"] if reads == "images" and getattr(module, "input_map", 0) is None else []
   lacking += [] if "ops" in known else ["ops"]
   return [f"it lacks {trait!r}" for trait in lacking]
 

@@ -246,7 +246,7 @@ def test_missing_skipped_tensors_are_fine():
   [
     ("resnet_tiny", "torchvison", "Did you mean 'torchvision'"),
     ("simple_vit_tiny", "torchvision", "source of a SimpleViT 'torchvision'"),
-    ("resnet_tinny", None, "Did you mean 'resnet_tiny'"),
+    ("resnet_50", None, "Did you mean 'resnet50'"),
     ("resnet_tiny", "bcos_v2", "conv1.weight"),
     ("resnet_tiny_bottleneck", "torchvision", "conv3"),
     ("simple_vit_tiny", None, "layer1.0.conv1.weight"),

@@ -304,7 +304,7 @@ def test_incomplete_configuration(folder, key):
   "edit, message",
   [
     (lambda c: c.update(architecture="resnet_tiny_bottleneck"), r"do not fit.*layer1_0/conv3"),
-    (lambda c: c.update(architecture="resnet_tinny"), "Did you mean 'resnet_tiny'"),
+    (lambda c: c.update(architecture="resnet_tinny"), "which is not registered"),
     (
       lambda c: (c["fields"].update(num_classes=6), c.update(labels=[])),
       r"head/kernel has shape \(16, 5\).*\(16, 6\)",

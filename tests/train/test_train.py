@@ -605,7 +605,7 @@ def test_mistakes_before_any_work(tmp_path):
     ("--config.mesh.fsdp=3", "does not fit 8 devices"),
     ("--config.data.augment.crop=shfit", "Did you mean 'shift'"),
     ("--config.model.num_classes=9", "10"),
-    ("--config.model.name=resnet_tny", "Did you mean 'resnet_tiny'"),
+    ("--config.model.name=resnet_8", "Did you mean 'resnet8'"),
     ("--config.ops.unit_nrom=true", "Did you mean 'unit_norm'"),
     ("--config.loss.name=bcee", "Did you mean 'bce'"),
     ("--config.steps=0", "at least 1"),
