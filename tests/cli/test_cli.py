@@ -110,12 +110,12 @@ def test_a_damaged_bundle(bundle, picture, tmp_path, capsys):
 
 
 def test_models_lists_sizes_and_names_the_nearest(capsys):
-  assert cli.main(["models", "resnet"]) == 0
+  assert cli.main(["models", "resnet20"]) == 0
   printed = capsys.readouterr().out
   model = bcos_jax.create("resnet20", ops=StandardOps())
   count = num_parameters(model)
-  assert f"{count / 1e6:.3f} M" in printed and "wide_resnet50_2" in printed
-  assert "resnet_tiny" not in printed  # networks for tests are not listed
+  assert f"{count / 1e6:.3f} M" in printed
+  failing(capsys, "models", "resnet_tiny")  # networks for tests are not listed
   assert cli.main(["models", "resnet18"]) == 0
   row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("resnet18"))
   for part in ("224", "11.690 M", "68.7", "71.5", "bcos_v2, bcosification, huggingface, timm"):
