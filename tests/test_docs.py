@@ -6,6 +6,7 @@ import pathlib
 import re
 import shlex
 import sys
+import types
 
 import numpy as np
 import pytest
