@@ -3,8 +3,8 @@
 from . import layouts as layouts
 from . import parts as parts
 from .convert import from_pretrained as from_pretrained
-from .hf_config import ConfigReader as ConfigReader
 from .keys import Keys as Keys
+from .readers.hf_config import ConfigReader as ConfigReader
 from .rules import Rule as Rule
 from .rules import Skip as Skip
 from .state_dict import from_state_dict as from_state_dict

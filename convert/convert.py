@@ -22,9 +22,9 @@ from bcos_jax.io.tensor_files import LazyTensor
 from bcos_jax.ops import Ops, StandardOps
 from bcos_jax.variables import abstract_variables, initial
 
-from . import open_clip, text_heads
+from . import text_heads
 from .keys import Keys, tables_of
-from .readers import Described, describe
+from .readers import Described, describe, open_clip
 from .rules import Rule, fitted, lazy_port, parse, port, render
 from .sources import Checkpoint, Tensors, open_checkpoint, tokenizer_files
 from .state_dict import explained, fit, keys_of, num_classes

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bcos_jax.ops import BcosOps, StandardOps
 
-from ..hf_config import BARE, ConfigReader, Setting, activation, by_class
 from ..keys import Keys
 from ..layouts import CONV, DENSE, DENSE_AS_1X1, DENSE_AS_CONV, PER_CHANNEL, PER_CHANNEL_LAST
 from ..parts import Rules, biased, norm, uncentered_batch_norm, weight
+from ..readers.hf_config import BARE, ConfigReader, Setting, activation, by_class
 from ..rules import Rule, Table
 
 _STAGES = 4

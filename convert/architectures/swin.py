@@ -13,9 +13,17 @@ import numpy as np
 from bcos_jax.errors import InputError
 from bcos_jax.ops import StandardOps
 
-from ..hf_config import GENERATION, Config, ConfigReader, Setting, activation, by_class, side
 from ..keys import Keys
 from ..layouts import AS_IS, DENSE, PATCHES, Layout
+from ..readers.hf_config import (
+  GENERATION,
+  Config,
+  ConfigReader,
+  Setting,
+  activation,
+  by_class,
+  side,
+)
 from ..rules import Rule, Skip, Table
 
 Entries = list[Rule | Skip]

@@ -9,10 +9,10 @@ from bcos_jax.errors import InputError
 from bcos_jax.models import TextDecoder
 from bcos_jax.ops import StandardOps
 
-from ..hf_config import GENERATION, Config, ConfigReader, Setting, activation, by_class
 from ..keys import Keys
 from ..layouts import AS_IS, DENSE
 from ..parts import norm, scale
+from ..readers.hf_config import GENERATION, Config, ConfigReader, Setting, activation, by_class
 from ..rules import Rule, Skip, Table
 
 _BLOCK = "decoder_{i}"

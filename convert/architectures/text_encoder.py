@@ -9,9 +9,9 @@ from typing import Any
 from bcos_jax.models import TextEncoder
 from bcos_jax.ops import BcosOps, StandardOps
 
-from ..hf_config import GENERATION, Config, ConfigReader, Setting, activation, by_class
 from ..keys import Keys
 from ..layouts import DENSE
+from ..readers.hf_config import GENERATION, Config, ConfigReader, Setting, activation, by_class
 from ..rules import Rule, Skip, Table
 
 Entries = list[Rule | Skip]

@@ -8,9 +8,9 @@ from typing import Any
 from bcos_jax.errors import unknown_name
 from bcos_jax.ops import StandardOps
 
-from ..hf_config import ACTIVATIONS, GENERATION, Config, ConfigReader, Setting
 from ..keys import Keys
 from ..layouts import DENSE
+from ..readers.hf_config import ACTIVATIONS, GENERATION, Config, ConfigReader, Setting
 from ..rules import Rule, Skip, Table
 
 Entries = list[Rule | Skip]

@@ -9,7 +9,7 @@ from typing import Any
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.models.vision_transformer_variants import ALOE_STEM
 
-from ..hf_config import (
+from ..readers.hf_config import (
   ACTIVATIONS,
   BARE,
   GENERATION,

@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-
 
 import bcos_jax  # noqa: E402
 from bcos_jax import cli, convert  # noqa: E402
-from bcos_jax.convert import keys, preprocessing  # noqa: E402
+from bcos_jax.convert import keys  # noqa: E402
+from bcos_jax.convert.readers import preprocessing  # noqa: E402
 
 from ..common import flat  # noqa: E402
 from . import live  # noqa: E402

@@ -100,7 +100,7 @@ def headless(model: nn.Module, variables: Any) -> tuple[nn.Module, Any]:
 def digest(model: nn.Module, variables: Any) -> str:
   """Returns 16 hexadecimal digits of architecture, layer family and weights, without the head."""
   model, variables = headless(model, variables)
-  name, fields = models.describe(model)
+  name, fields = models.describe(model.clone(variant=""))  # aliases have the same features
   hashed = hashlib.sha256(json.dumps([name, fields, ops.to_dict(model.ops)], default=str).encode())
   for path, leaf in sorted(traverse_util.flatten_dict(variables, sep="/").items()):
     array = np.asarray(hosts.to_host(leaf), order="C")

@@ -10,10 +10,10 @@ from bcos_jax import models
 from bcos_jax.errors import InputError, requires, unknown_name
 from bcos_jax.ops import StandardOps
 
+from ..sources import Checkpoint
 from . import open_clip
 from .hf_config import Config, ConfigReader
 from .preprocessing import Reading, of_timm, of_transformers
-from .sources import Checkpoint
 
 
 def config_readers() -> dict[str, ConfigReader]:
