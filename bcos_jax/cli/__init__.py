@@ -76,6 +76,14 @@ def _reader_has_gone() -> bool:
   return gone
 
 
+def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+  """Returns the parser of every command, by its name."""
+  (group,) = (
+    action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+  )  # argparse has no public way
+  return group.choices
+
+
 def command_parser() -> argparse.ArgumentParser:
   """Returns the parser of `bcos-jax`, with all commands."""
   parser = argparse.ArgumentParser(

@@ -39,8 +39,7 @@ def test_version_of_the_module_run_as_a_program():
 
 @pytest.fixture(scope="module")
 def bash_script():
-  commands = cli.command_parser()._subparsers._group_actions[0].choices
-  return cli.completion.script(commands, "bash")
+  return cli.completion.script(cli.commands(cli.command_parser()), "bash")
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
