@@ -7,7 +7,8 @@ PYTEST_ARGS ?= -n auto --maxprocesses 4
 # Python compiles the modules that it imports; pip would compile all, which takes minutes.
 INSTALL = -m pip install --quiet --no-compile
 
-.PHONY: quickstart install-test test test-slow install-torch test-torch test-app lint clean
+.PHONY: quickstart install-test test test-slow install-torch test-torch test-app test-wheel lint \
+	docs clean
 
 quickstart: $(VENV)/.installed
 	$(VENV)/bin/bcos-jax quickstart
@@ -31,9 +32,74 @@ test-torch: $(TORCH_VENV)/.installed
 test-app: $(APP_VENV)/.installed
 	$(APP_VENV)/bin/python -m pytest tests/test_app.py tests/app
 
-lint: $(VENV)/.installed-test
+# The wheel without extras, in an environment of its own and outside of the checkout.
+test-wheel: $(VENV)/bin/python
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python $(INSTALL) build/wheel/*.whl
+	cd build/wheel && JAX_PLATFORMS=cpu venv/bin/python -I ../../tests/core_only.py .
+
+lint: $(VENV)/.installed-lint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+
+# Without network; warnings and broken links are errors.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 JAX_PLATFORMS=cpu $(VENV)/bin/python -m mkdocs build --quiet
+	@echo "Built build/docs/index.html"
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: setup.py pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python $(INSTALL) -e ".[all]"
+	touch $@
+
+$(VENV)/.installed-test: setup.py pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python $(INSTALL) -e ".[test]"
+	touch $@ $(VENV)/.installed
+
+# Types are checked with all extras, so that those of their packages are known.
+$(VENV)/.installed-lint: setup.py pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python $(INSTALL) -e ".[all,lint]"
+	touch $@
+
+$(VENV)/.installed-docs: setup.py pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python $(INSTALL) -e ".[docs]"
+	touch $@
+
+$(TORCH_VENV)/.installed
+	$(VENV)/bin/python -m pytest -m "slow and not torch and not app" $(PYTEST_ARGS)
+	$(TORCH_VENV)/bin/python -m pytest -m "slow and torch" $(PYTEST_ARGS)
+
+install-torch: $(TORCH_VENV)/.installed
+
+test-torch: $(TORCH_VENV)/.installed
+	$(TORCH_VENV)/bin/python -m pytest -m "torch and not slow" $(PYTEST_ARGS)
+
+# The page in a real browser: needs chromium (Debian: apt-get install chromium).
+test-app: $(APP_VENV)/.installed
+	$(APP_VENV)/bin/python -m pytest tests/test_app.py tests/app
+
+# The wheel without extras, in an environment of its own and outside of the checkout.
+test-wheel: $(VENV)/bin/python
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python $(INSTALL) build/wheel/*.whl
+	cd build/wheel && JAX_PLATFORMS=cpu venv/bin/python -I ../../tests/core_only.py .
+
+lint: $(VENV)/.installed-lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+
+# Without network; warnings and broken links are errors.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 JAX_PLATFORMS=cpu $(VENV)/bin/python -m mkdocs build --quiet
+	@echo "Built build/docs/index.html"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

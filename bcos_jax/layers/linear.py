@@ -170,8 +170,8 @@ class BcosConv(_BcosLinear):
     padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'. The patch norm counts padding as
       zeros in every mode, as in B-cos v2.
     fan_in_gain: Divides the result by sqrt(inputs of a patch) / 100 (B-cos v1).
-    b, learn_b, unit_norm, cosine_of_weights, max_out, use_bias, detach, guard, dtype,
-      param_dtype, kernel_init: As for `BcosDense`.
+    b, learn_b, unit_norm, cosine_of_weights, max_out, use_bias, detach, guard: As for `BcosDense`.
+    dtype, param_dtype, kernel_init: As for `BcosDense`.
 
   Parameters: `kernel` [*kernel_size, inputs / groups, features * max_out], `bias`, `b`.
   """

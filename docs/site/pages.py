@@ -6,6 +6,7 @@ docstrings; the page of commands is what `--help` prints.
 
 import ast
 import html.parser
+import json
 import os
 import pathlib
 import re
@@ -64,19 +65,28 @@ def _folders():
 
 def _reference(name, folder):
   """Returns the page of a folder: what its docstring says, and every module in it."""
-  lines = [f"# {name}", "", _docstring(folder / "__init__.py"), ""]
+  init = folder / "__init__.py"
+  lines = [f"# {name}", "", _entry(name, members=_own_names(init))]
   if name == "bcos_jax":
-    lines += ["| name | |", "|---|---|", *_public_names(folder / "__init__.py"), ""]
+    lines += ["| name | where it is |", "|---|---|", *_public_names(init), ""]
   for path in sorted(folder.glob("*.py")):
-    if path.stem.startswith("__"):
-      continue
-    lines += [f"## {path.stem}", "", f"::: {name}.{path.stem}", "    options:"]
-    lines += ["      show_root_heading: false", "      show_root_toc_entry: false", ""]
+    if not path.stem.startswith("__"):
+      lines += [f"## {path.stem}", "", _entry(f"{name}.{path.stem}")]
   return "\n".join(lines)
 
 
-def _docstring(path):
-  return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+def _entry(name, **options):
+  """Returns what makes mkdocstrings write a module, without a heading of its own."""
+  options |= {"show_root_heading": False, "show_root_toc_entry": False}
+  lines = [f"      {key}: {json.dumps(value)}" for key, value in options.items()]
+  return "\n".join([f"::: {name}", "    options:", *lines, ""])
+
+
+def _own_names(init):
+  """Returns the public names that a package defines itself, not those that it imports."""
+  kinds = (ast.FunctionDef, ast.ClassDef)
+  body = ast.parse(init.read_text(encoding="utf-8")).body
+  return [node.name for node in body if isinstance(node, kinds) and node.name[0] != "_"]
 
 
 def _public_names(init):
@@ -104,7 +114,7 @@ def _commands():
   """Returns the help of every command."""
   from bcos_jax import cli
 
-  os.environ["COLUMNS"] = "90"
+  os.environ["COLUMNS"] = "78"  # what fits on the page
   parser = cli.command_parser()
   lines = ["# Command line", "", _fenced(parser.format_help())]
   for name, command in cli.commands(parser).items():
@@ -117,21 +127,22 @@ def _fenced(text):
 
 
 class _Links(html.parser.HTMLParser):
-  """Collects what a page links to, and the anchors that it has."""
+  """Collects what a page links to and loads, and the anchors that it has."""
 
   def __init__(self, text):
     super().__init__()
-    self.links, self.anchors = set(), set()
+    self.links, self.loaded, self.anchors = set(), set(), set()
     self.feed(text)
 
   def handle_starttag(self, tag, attributes):
     fields = dict(attributes)
     self.anchors |= {fields[name] for name in ("id", "name") if fields.get(name)}
     self.links |= {fields[name] for name in ("href", "src") if fields.get(name)}
+    self.loaded |= {fields["src"]} if fields.get("src") else set()
 
 
 def on_post_build(config):
-  """Fails if a page links to a file or an anchor that is not there, HTML in Markdown included.
+  """Fails if a page links to a file or an anchor that is not there, or loads anything from a server.
 
   Raises:
     PluginError: Lists all broken links.
@@ -143,7 +154,7 @@ def on_post_build(config):
     for page, found in pages.items()
     if page.name != "404.html"  # its links are from the root of a server
     for link in sorted(found.links)
-    if not _exists(link, page, pages)
+    if not _exists(link, page, pages) or (link in found.loaded and urllib.parse.urlsplit(link).netloc)
   ]
   if broken:
     raise PluginError("Broken links:\n" + "\n".join(broken))

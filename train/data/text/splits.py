@@ -68,7 +68,8 @@ def open_text_split(
     split: Its part; "" takes "test", and all of a file. Of a file, "train" and "test" are what a
       run trains on and holds out.
     data_dir: Folder of TFDS data sets.
-    text, label: Columns, keys or features of text and label; TFDS knows its own labels.
+    text: Column, key or feature of the text.
+    label: The same of the label; TFDS knows its own labels.
     label_names: The classes of the network, in order; () where they are not known.
     held_out: The share that the run held out of a file.
 

@@ -67,7 +67,8 @@ def train_pieces(
     folder: To write it to.
     texts: What it learns from.
     size: Most ids, special tokens included.
-    kind, lower: As for `save_words`.
+    kind: As for `save_words`.
+    lower: As for `save_words`.
 
   Returns:
     The tokenizer of transformers.
