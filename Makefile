@@ -34,7 +34,7 @@ test-app: $(APP_VENV)/.installed
 
 # The wheel without extras, in an environment of its own and outside of the checkout.
 test-wheel: $(VENV)/bin/python
-	rm -rf build/wheel && mkdir -p build/wheel
+	rm -rf build/wheel build/lib && mkdir -p build/wheel
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	$(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/python $(INSTALL) build/wheel/*.whl
@@ -85,7 +85,7 @@ test-app: $(APP_VENV)/.installed
 
 # The wheel without extras, in an environment of its own and outside of the checkout.
 test-wheel: $(VENV)/bin/python
-	rm -rf build/wheel && mkdir -p build/wheel
+	rm -rf build/wheel build/lib && mkdir -p build/wheel
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	$(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/python $(INSTALL) build/wheel/*.whl

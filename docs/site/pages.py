@@ -17,7 +17,11 @@ from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).parents[2]
 PACKAGE = ROOT / "bcos_jax"
-COPIED = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+COPIED = {
+  "README.md": "index.md",
+  "CHANGELOG.md": "changelog.md",
+  "CONTRIBUTING.md": "contributing.md",
+}
 HIDDEN = ("bcos_jax.cli", "bcos_jax.configs")  # commands and recipes have pages of their own kind
 
 
@@ -142,7 +146,7 @@ class _Links(html.parser.HTMLParser):
 
 
 def on_post_build(config):
-  """Fails if a page links to a file or an anchor that is not there, or loads anything from a server.
+  """Fails if a page links to a file or anchor that is not there, or loads anything from a server.
 
   Raises:
     PluginError: Lists all broken links.
@@ -154,7 +158,8 @@ def on_post_build(config):
     for page, found in pages.items()
     if page.name != "404.html"  # its links are from the root of a server
     for link in sorted(found.links)
-    if not _exists(link, page, pages) or (link in found.loaded and urllib.parse.urlsplit(link).netloc)
+    if not _exists(link, page, pages)
+    or (link in found.loaded and urllib.parse.urlsplit(link).netloc)
   ]
   if broken:
     raise PluginError("Broken links:\n" + "\n".join(broken))
