@@ -50,6 +50,7 @@ def _tower(config: ConfigDict, name: str) -> None:
 def pictures(config: ConfigDict) -> None:
   """Takes any pictures, such as CC3M's, as files or WebDataset shards below data.folder."""
   config.data.update(name="", folder="pictures", unlabelled=True, held_out=0.01, damaged="skip")
+  config.data.test_split = "test"
 
 
 VARIANTS = {

@@ -15,7 +15,7 @@ the embeddings of the first from pictures alone (arXiv 2411.00715, section 5).
 
 from ml_collections import ConfigDict
 
-from bcos_jax.configs import shape_scenes
+from bcos_jax.configs import common, shape_scenes
 
 END = 1  # Id of the token that ends a text.
 
@@ -23,6 +23,7 @@ END = 1  # Id of the token that ends a text.
 def get_config() -> ConfigDict:
   """Returns the recipe of the conventional pair."""
   config = shape_scenes.get_config()
+  common.reset(config, "loss")  # Captions are not labels.
   config.model.num_classes = 0
   config.objective.name = "pairs"
   config.init = "runs/shapes/conventional/bundle"
@@ -42,6 +43,7 @@ def pretrain(config: ConfigDict) -> None:
 def bcosify(config: ConfigDict) -> None:
   """Teaches the B-cosified image tower what the conventional one sees."""
   shape_scenes.bcosify(config)
+  common.reset(config, "text", "loss")
   config.init = ""
   config.objective.update(name="clip", teacher="runs/captions/bundle")
   config.steps = 600

@@ -69,8 +69,8 @@ def resolve(config: ConfigDict) -> tuple[ConfigDict, start.Network | None]:
     )
   config.model.num_classes = classes
   _fill(config, train_set, family)
-  configs.check(ConfigDict({**config.to_dict(), "finetune": False}))
-  return config.lock(), network
+  configs.check_values({**configs.flatten(config), "finetune": False})
+  return configs.settle(config), network
 
 
 def sizes(count: int, divisor: int = 1) -> dict[str, int]:

@@ -16,12 +16,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 import numpy as np
 
-from bcos_jax.errors import InputError, RunError, unknown_name
+from bcos_jax.errors import InputError, RunError
 from bcos_jax.inputs import Preprocess
 from bcos_jax.io.bundles import check_writable
 
 from . import checkpoint, feeds, hosts, objectives, plan, sharding, start
-from .config import flatten
+from .config import flatten, settle, settled_values
 from .evaluation import evaluate
 from .interrupt import stop_requests
 from .monitor import watch
@@ -117,6 +117,7 @@ def train(
     RunError: The disk is full, the data are gone, or a process that reads them has died.
     KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint.
   """
+  config = settle(config)
   workdir = check_writable(workdir)
   run = _set_up(config, init)
   last = run.config.steps
@@ -270,7 +271,8 @@ def _resume(
 ) -> tuple[TrainState, History]:
   """Returns the state of a saved step and the evaluations up to it."""
   saved = checkpoints.about(step)
-  checkpoint.check_same_run(saved, run.about, MAY_DIFFER, workdir)
+  about = checkpoint.about_run(settled_values(saved["config"]), saved["network"], [])
+  checkpoint.check_same_run(about, run.about, MAY_DIFFER, workdir)
   if step > run.config.steps:
     raise InputError(
       f"The run in {str(workdir)!r} has finished {step} steps, the config asks for"
@@ -369,8 +371,6 @@ def _check(config: ConfigDict, mesh: Mesh) -> None:
       f"data.batch_size={config.data.batch_size} does not split over {divisor} devices and parts.",
       f"Use a multiple of {divisor}, fewer devices, or another --config.accumulate.",
     )
-  if config.nonfinite not in ("stop", "skip"):
-    raise unknown_name("nonfinite", config.nonfinite, ("stop", "skip"))
 
 
 def _due(step: int, every: int) -> bool:

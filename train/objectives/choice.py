@@ -56,13 +56,7 @@ def from_config(
   if options.name not in NAMES:
     raise unknown_name("objective.name", options.name, NAMES)
   if options.name == "supervised" or options.name in TEXT_OBJECTIVES:
-    _check_no_teacher(config)
     return _without_teacher(config, model, multi_label), {}
-  if config.data.augment.mixup or config.data.augment.cutmix:
-    raise InputError(
-      f"The objective {options.name!r} has no labels to blend.",
-      "Set --config.data.augment.mixup=0 and --config.data.augment.cutmix=0.",
-    )
   if options.name == "pairs":
     return _pairs(config, model), {}
   teacher, frozen = _read(config) if weights else _like(config, model)
@@ -73,14 +67,6 @@ def from_config(
     objective = _clip(options, model, teacher, mesh)
   objective.check(config.data.image_size)
   return objective, frozen
-
-
-def _check_no_teacher(config: ConfigDict) -> None:
-  if config.objective.teacher:
-    raise InputError(
-      f"objective.teacher={config.objective.teacher!r} is not used by {config.objective.name!r}.",
-      "Set --config.objective.name=align or clip, or omit the teacher.",
-    )
 
 
 def _without_teacher(config: ConfigDict, model: nn.Module, multi_label: bool) -> Objective:

@@ -15,36 +15,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from bcos_jax import configs
+from bcos_jax.configs.sections import KEYS
 from bcos_jax.errors import InputError, unknown_name
 
-PREFIX = "--config."
-# What runs on texts: objective to what the network does.
-TEXT_OBJECTIVES = {"text": "classify", "masked_lm": "masked_lm", "causal_lm": "next_token"}
-LABELLED = ("supervised", "text")
-TAUGHT = ("align", "clip")  # by a frozen teacher
-DURATIONS = frozenset(
-  {
-    "steps",
-    "eval_every",
-    "log_every",
-    "checkpoint_every",
-    "keep_every",
-    "watch.explain_every",
-    "optimizer.warmup_steps",
-    "optimizer.b_schedule.steps",
-  }
-)
-# Sections that take any key: bcos_jax.create and the layer families know theirs.
-OPEN_SECTIONS = ("model", "ops", "ops.encoding", "text")
-POSITIVE = (
-  "data.batch_size",
-  "data.eval_batch_size",
-  "data.image_size",
-  "model.num_classes",
-  "log_every",
-  "accumulate",
-)
-_EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
+from .settle import OPEN_SECTIONS, PREFIX, flatten, is_epochs, settle
+
+_PARTS = ("common", "keys", "sections")  # of recipes, not recipes
 
 
 def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -69,82 +45,23 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     if variant not in module.VARIANTS:
       raise unknown_name(f"variant of the config {name!r}", variant, module.VARIANTS)
     module.VARIANTS[variant](config)
+  config = settle(config)
+  before, asked = flatten(config), []
   for key, text in _pairs(overrides):
     _set(config, key, text)
-  check(config)
-  return config.lock()
+    asked.append(key)
+  return settle(config, asked, before)
 
 
 def names() -> list[str]:
   """Returns the configs that `load_config` finds by name."""
   found = (module.name for module in pkgutil.iter_modules(configs.__path__))
-  return sorted(name for name in found if name != "common")
+  return sorted(name for name in found if name not in _PARTS)
 
 
 def variants(name: str) -> list[str]:
   """Returns the variants of a config."""
   return list(_module(name).VARIANTS)
-
-
-def as_steps(duration: int | str, steps_per_epoch: int) -> int:
-  """Returns a duration, a number of steps or text such as "90 epochs", in steps.
-
-  Raises:
-    InputError: for anything else.
-  """
-  if isinstance(duration, int) and duration >= 0:
-    return duration
-  epochs = _EPOCHS.fullmatch(str(duration))
-  if not epochs:
-    raise InputError(
-      f"Duration {duration!r} is neither a number of steps nor of epochs.",
-      'Write 1000 or "90 epochs".',
-    )
-  return round(float(epochs[1]) * steps_per_epoch)
-
-
-def in_steps(config: ConfigDict, steps_per_epoch: int) -> ConfigDict:
-  """Returns a copy of the config with every duration in steps."""
-  config = ConfigDict(config.to_dict(), type_safe=False)
-  for key in DURATIONS:
-    parent, name = _find(config, key)
-    parent[name] = as_steps(parent[name], steps_per_epoch)
-  return config.lock()
-
-
-def flatten(config: ConfigDict) -> dict[str, Any]:
-  """Returns the values by dotted key, such as {"optimizer.lr": 0.001}."""
-
-  def walk(section: ConfigDict, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in section.items():
-      if isinstance(value, ConfigDict):
-        yield from walk(value, f"{prefix}{name}.")
-      else:
-        yield prefix + name, value
-
-  return dict(walk(config, ""))
-
-
-def format_config(config: ConfigDict) -> str:
-  """Writes a config as lines such as `--config.optimizer.lr=0.001`, sorted."""
-  return "\n".join(f"{PREFIX}{key}={value}" for key, value in sorted(flatten(config).items()))
-
-
-def check(config: ConfigDict) -> None:
-  """Checks values that must be positive, and durations.
-
-  A fine-tuning may leave them open with 0; without labels there are no classes.
-
-  Raises:
-    InputError: For the first one that is wrong.
-  """
-  values = flatten(config)
-  for key in POSITIVE:
-    free = config.finetune or (key == "model.num_classes" and config.objective.name not in LABELLED)
-    if values[key] < (0 if free else 1):
-      raise InputError(f"config.{key}={values[key]}; expected at least 1.", f"Set {PREFIX}{key}.")
-  for key in DURATIONS:
-    as_steps(values[key], 1)
 
 
 def _module(name: str) -> ModuleType:
@@ -205,9 +122,10 @@ def _find(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
 
 def _parse(text: str, old: Any, key: str) -> Any:
   """Reads `text` as a value of the type of `old`; open keys and durations have two types."""
-  if key in DURATIONS and _EPOCHS.fullmatch(text):
+  duration = key in KEYS and KEYS[key].duration
+  if duration and is_epochs(text):
     return text
-  kind = int if key in DURATIONS else type(old)
+  kind = int if duration else type(old)
   try:
     if kind is bool:
       return {"true": True, "false": False}[text.lower()]
@@ -226,6 +144,6 @@ def _parse(text: str, old: Any, key: str) -> Any:
 def _wrong_type(key: str, text: str, old: Any) -> InputError:
   kinds = {bool: "true or false", int: "a whole number", float: "a number"}
   kind = kinds.get(type(old), "a Python tuple")
-  if key in DURATIONS:
+  if key in KEYS and KEYS[key].duration:
     kind = 'a whole number of steps or text such as "90 epochs"'
   return InputError(f"{PREFIX}{key}={text!r}: expected {kind}.", f"The current value is {old!r}.")
