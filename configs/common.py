@@ -80,7 +80,8 @@ def runlocal(name: str) -> Callable[[ConfigDict], None]:
     labelled = config.objective.name == "supervised"
     config.model = ConfigDict({"name": name, "num_classes": 10 if labelled else 0})
     config.init, config.redraw, config.objective.teacher_model = "", (), ""
-    config.data.update(name="digits", test_split="test", workers=0, batch_size=64, balance=0.0)
+    config.data.update(name="digits", folder="", test_split="test", workers=0, batch_size=64)
+    config.data.update(unlabelled=False, held_out=0.2, balance=0.0)
     config.data.update(image_size=32, train_size=0, resize=0)
     config.data.augment.update(scale=(0.6, 1.0), flip=0.0)
     config.optimizer.update(lr=3e-3, warmup_steps=20)

@@ -61,12 +61,16 @@ def absent(key: str) -> When:
 
 def is_file(key: str) -> When:
   """Returns the condition that a key names one file."""
-  return When(lambda values: pathlib.Path(values[key]).expanduser().is_file(), f"{key} set to one file")
+  return When(lambda values: _is_file(values[key]), f"{key} set to one file")
 
 
 def is_no_file(key: str) -> When:
   """Returns the condition that a key does not name a file."""
-  return When(lambda values: not is_file(key).holds(values), f"{key} not set to one file")
+  return When(lambda values: not _is_file(values[key]), f"{key} not set to one file")
+
+
+def _is_file(path: str) -> bool:
+  return pathlib.Path(path).expanduser().is_file()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

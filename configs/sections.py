@@ -31,6 +31,7 @@ NO_FINETUNING = When(lambda v: not v["finetune"], "finetune=False")
 OWN_SIZE = When(
   lambda v: not (v["finetune"] and v["init"]) or v["data.image_size"] > 0, "data.image_size set"
 )
+BCOS = When(lambda v: v["ops.family"] != "standard", "an ops.family of B-cos networks")
 MOST_STEPS = 2**31 - 1
 
 
@@ -55,7 +56,9 @@ class Run:
   fold_mean: bool = key(
     True,
     "of batch norms into their biases, when `init` is B-cosified",
-    when=PICTURES & STARTED & When(lambda v: v["ops.family"] != "standard", "an ops.family of B-cos networks"),
+    when=PICTURES
+    & STARTED
+    & When(lambda v: v["ops.family"] != "standard", "an ops.family of B-cos networks"),
   )
   steps: int = key(0, "length of the run", duration=True)
   recompute: bool = key(False, "recompute blocks in the backward pass, to save memory")
@@ -122,7 +125,11 @@ class Data:
   train_split: str = key("train", "of TFDS, or of a folder of texts", when=SPLIT)
   test_split: str = key("test", "of TFDS, or of a folder of texts", when=SPLIT)
   held_out: float = key(
-    0.2, "share of the folder to evaluate on, where it is not split itself", when=UNSPLIT
+    0.2,
+    "share of the folder to evaluate on, where it is not split itself",
+    least=0,
+    most=1,
+    when=UNSPLIT,
   )
   batch_size: int = key(64, "of all devices together", least=1, most=2**24, open=0)
   eval_batch_size: int = key(256, "of all devices together", least=1, most=2**24)
@@ -145,7 +152,11 @@ class Texts:
   )
   truncate: bool = key(False, "truncate longer texts instead of refusing them")
   hidden_share: float = key(
-    0.15, "of the tokens, for masked_lm", when=chosen("objective.name", "masked_lm")
+    0.15,
+    "of the tokens, for masked_lm",
+    least=0,
+    most=1,
+    when=chosen("objective.name", "masked_lm"),
   )
 
 
@@ -170,7 +181,11 @@ class Pictures:
     when=FOLDER & absent("data.unlabelled"),
   )
   label_noise: float = key(
-    0.0, "share of the training labels drawn at random, for sanity checks", when=SUPERVISED
+    0.0,
+    "share of the training labels drawn at random, for sanity checks",
+    least=0,
+    most=1,
+    when=SUPERVISED,
   )
   image_size: int = key(
     224, "of evaluation, and of training unless train_size is set", least=1, most=2**14, open=0

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from bcos_jax.errors import InputError
+from .config import check_values
 
 PyTree = Any
 
@@ -73,12 +73,7 @@ def from_config(
   Raises:
     InputError: A value out of range.
   """
-  if not 0 <= config.decay < 1 or config.every < 1:
-    raise InputError(
-      f"ema.decay={config.decay} and ema.every={config.every}; expected a decay in [0, 1) and at "
-      "least 1 step.",
-      "Set --config.ema.decay=0 to switch the average off.",
-    )
+  check_values(config.to_dict(), "ema")
   if config.decay == 0:
     return None
   rate = min(1.0, (1 - config.decay) * batch_size * config.every / epochs)

@@ -13,6 +13,7 @@ import numpy as np
 
 from bcos_jax import ops, render
 from bcos_jax.errors import InputError
+from bcos_jax.io.bundles import Bundle
 
 from . import config as configs
 from . import sharding, start
@@ -48,10 +49,16 @@ def resolve(config: ConfigDict) -> tuple[ConfigDict, start.Network | None]:
   config = ConfigDict(config.to_dict(), type_safe=False)
   train_set, _ = open_splits(config.data)
   classes = len(train_set.label_names)
+  if config.model.num_classes not in (0, classes):
+    raise InputError(
+      f"config.model.num_classes={config.model.num_classes}, but {train_set.name} has {classes}.",
+      "Leave out --config.model.num_classes: the data say it.",
+    )
   family = ops.from_dict(config.ops.to_dict())
   network = None
   if config.init:
     bundle = start.open_bundle(config.init)
+    _check_asked(config, bundle, family)
     network = start.finetuned(
       bundle, family, classes, new_key(config.seed), fold_mean=config.fold_mean
     )
@@ -71,6 +78,28 @@ def resolve(config: ConfigDict) -> tuple[ConfigDict, start.Network | None]:
   _fill(config, train_set, family)
   configs.check_values({**configs.flatten(config), "finetune": False})
   return configs.settle(config), network
+
+
+def _check_asked(config: ConfigDict, bundle: Bundle, family: ops.Ops) -> None:
+  """Raises InputError for fields that the recipe sets and the bundle decides."""
+  architecture, model = bundle.config["architecture"], bundle.model
+  if config.model.name not in ("", architecture):
+    raise InputError(
+      f"The bundle {config.init!r} holds {architecture!r}, the config names {config.model.name!r}.",
+      "Leave out --config.model.name: the bundle says it.",
+    )
+  fields = {name: value for name, value in config.model.items() if name != "num_classes"}
+  start.check_fields(ConfigDict(fields), config.init, model)
+  if model.ops.conventional and not family.conventional:
+    return  # They are those of the B-cos network.
+  for name in config.ops:
+    own = getattr(model.ops, name, None)
+    if name != "family" and own != getattr(family, name, None):
+      raise InputError(
+        f"ops.{name}={config.ops[name]!r} does nothing: the bundle {config.init!r} has {own!r}, "
+        "and is fine-tuned as it is.",
+        f"Leave out --config.ops.{name}, or start from a conventional network.",
+      )
 
 
 def sizes(count: int, divisor: int = 1) -> dict[str, int]:

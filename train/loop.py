@@ -118,6 +118,8 @@ def train(
     KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint.
   """
   config = settle(config)
+  if not os.fspath(workdir):
+    raise InputError("workdir='' is empty, expected a folder.", "Set it to a folder for the run.")
   workdir = check_writable(workdir)
   run = _set_up(config, init)
   last = run.config.steps

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-import math
 import re
 from typing import Any, NamedTuple
 
@@ -12,7 +11,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import optax
 
-from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.errors import InputError
+
+from .config import check_values, flatten
 
 PyTree = Any
 Schedule = Callable[[jax.Array | int], jax.Array]
@@ -59,7 +60,7 @@ def build(config: ConfigDict, *, steps: int, steps_per_epoch: int) -> Optimizer:
   """Builds the optimiser that `config` (the `optimizer` section of a recipe) describes.
 
   Args:
-    config: See configs/common.py for the fields.
+    config: See configs/sections.py for the fields.
     steps: Steps of the whole run.
     steps_per_epoch: Used by schedules that step once per epoch.
 
@@ -69,7 +70,7 @@ def build(config: ConfigDict, *, steps: int, steps_per_epoch: int) -> Optimizer:
   Raises:
     InputError: for an unknown optimiser or schedule or a value out of range.
   """
-  _check(config)
+  check_values(flatten(config), "optimizer")
   learning_rate = schedule(
     config.schedule,
     config.lr,
@@ -218,40 +219,6 @@ def path_name(path: Sequence[Any]) -> str:
   return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _check(config: ConfigDict) -> None:
-  if config.name not in DIRECTIONS:
-    raise unknown_name("optimizer", config.name, DIRECTIONS)
-  if config.schedule not in SCHEDULES:
-    raise unknown_name("schedule", config.schedule, SCHEDULES)
-  steps = ("warmup_steps", "decay_steps")
-  for field in ("lr", "weight_decay", "bias_decay", "b_decay", "agc", "clip_norm", *steps):
-    if not 0 <= config[field] < math.inf:  # NaN is refused as well.
-      raise InputError(
-        f"optimizer.{field}={config[field]}; expected a finite number >= 0.",
-        "Use 0 to switch it off.",
-      )
-  if config.decay_steps and config.schedule != "constant":
-    raise InputError(
-      f"optimizer.decay_steps={config.decay_steps} does nothing with the schedule "
-      f"{config.schedule!r}.",
-      "Set --config.optimizer.schedule=constant or --config.optimizer.decay_steps=0.",
-    )
-  for field in ("b1", "b2", "momentum"):
-    if not 0 <= config[field] < 1:
-      raise InputError(
-        f"optimizer.{field}={config[field]}; expected at least 0 and below 1.", "Try 0.9."
-      )
-  if not 0 < config.eps < math.inf:
-    raise InputError(f"optimizer.eps={config.eps}; expected a finite number > 0.", "Try 1e-8.")
-  ends = config.b_schedule.start, config.b_schedule.end
-  if config.b_schedule.steps and not all(1 <= b < math.inf for b in ends):
-    raise InputError(
-      f"optimizer.b_schedule runs from {config.b_schedule.start} to {config.b_schedule.end};"
-      " expected B >= 1.",
-      "B=1 is the conventional network.",
-    )
-
-
 def _clipping(config: ConfigDict) -> list[optax.GradientTransformation]:
   adaptive = [clip_adaptively(config.agc)] if config.agc else []
   return adaptive + ([optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else [])
@@ -277,7 +244,6 @@ DIRECTIONS: dict[str, Callable[..., list[optax.GradientTransformation]]] = {
     *([optax.trace(config.momentum)] if config.momentum else []),
   ],
 }
-SCHEDULES = ("cosine", "cosine_epochs", "linear", "step_epochs", "constant")
 
 
 def _unit_axes(parameter: jax.Array) -> tuple[int, ...]:

@@ -59,9 +59,7 @@ def add_train(commands):
     required=True,
     help="name or .py file of a recipe, then :variant,variant; single fields as --config.a.b=value",
   )
-  command.add_argument(
-    "--workdir", type=pathlib.Path, help="folder of the run; an existing run is resumed"
-  )
+  command.add_argument("--workdir", help="folder of the run; an existing run is resumed")
   command.add_argument("--print_config", action="store_true", help="print the recipe and stop")
   _add_hosts(command)
 
@@ -92,9 +90,10 @@ def _train(options, overrides):
   if options.print_config:
     print(config.format_config(config.load_config(options.config, overrides)))
     return
-  if options.workdir is None:
+  if not options.workdir:
     raise InputError(
-      "--workdir is missing, expected a folder for the run.", "For example: --workdir=runs/first."
+      "--workdir is missing or empty, expected a folder for the run.",
+      "For example: --workdir=runs/first.",
     )
   hosts.join(options)
   print(f"Saved {training.main(options.config, overrides, options.workdir)}")

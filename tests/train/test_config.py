@@ -5,6 +5,7 @@ import pathlib
 import pytest
 
 from bcos_jax import cli
+from bcos_jax import configs as recipes
 from bcos_jax.errors import InputError
 from bcos_jax.train import config as configs
 
@@ -46,7 +47,7 @@ def test_open_sections_take_new_fields():
 
 def test_config_file(tmp_path):
   file = tmp_path / "mine.py"
-  file.write_text((pathlib.Path(configs.configs.__path__[0]) / "digits.py").read_text())
+  file.write_text((pathlib.Path(recipes.__path__[0]) / "digits.py").read_text())
   same = configs.load_config(f"{file}:scratch")
   assert same.to_dict() == configs.load_config("digits:scratch").to_dict()
 

@@ -323,10 +323,9 @@ def test_training_on_several_labels(tmp_path):
     loop.train(recipe(tmp_path / "data", overrides[1]), workdir=tmp_path / "o", progress=False)
 
 
-def test_balance_wants_a_folder(tmp_path):
-  config = load_config("digits:scratch", ["--config.data.balance=1"])
-  with pytest.raises(InputError, match=r"data\.balance=1"):
-    loop.train(config, workdir=tmp_path, progress=False)
+def test_balance_wants_a_folder():
+  with pytest.raises(InputError, match=r"data\.balance=1.*data\.folder"):
+    load_config("digits:scratch", ["--config.data.balance=1"])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names that are no text exist on POSIX alone")

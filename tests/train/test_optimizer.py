@@ -219,11 +219,11 @@ def test_global_norm_clipping():
     ({"lr": float("nan")}, r"optimizer\.lr=nan; expected a finite"),
     ({"weight_decay": float("inf")}, r"optimizer\.weight_decay=inf"),
     ({"clip_norm": float("nan")}, r"optimizer\.clip_norm=nan"),
-    ({"b2": float("nan")}, r"optimizer\.b2=nan.*below 1"),
+    ({"b2": float("nan")}, r"optimizer\.b2=nan; expected a finite"),
     ({"momentum": 1.0}, r"optimizer\.momentum=1\.0"),
     ({"eps": 0.0}, r"optimizer\.eps=0\.0"),
-    ({"b_schedule": {"start": 1.0, "end": float("nan"), "steps": 3}}, "B >= 1"),
-    ({"b_schedule": {"start": 0.5, "end": 2.0, "steps": 3}}, "B >= 1"),
+    ({"b_schedule": {"start": 1.0, "end": float("nan"), "steps": 3}}, r"b_schedule\.end=nan"),
+    ({"b_schedule": {"start": 0.5, "end": 2.0, "steps": 3}}, "at least 1"),
   ],
 )
 def test_bad_fields(fields, message):

@@ -536,7 +536,7 @@ def test_options_without_effect_are_refused(name, override, problem):
 
 
 def test_the_command_saves_a_bundle(tmp_path, capsys):
-  arguments = [f"--config.{key}={value}" for key, value in configs.flatten(recipe()).items()]
+  arguments = configs.format_config(recipe()).splitlines()
   assert cli.main(["train", "--config=digits:scratch", f"--workdir={tmp_path}", *arguments]) == 0
   bundle = bcos_jax.load(tmp_path / "bundle")
   assert bundle.labels == tuple("0123456789") and bundle.preprocess.size == (8, 8)

@@ -18,7 +18,7 @@ from bcos_jax import configs
 from bcos_jax.configs.sections import KEYS
 from bcos_jax.errors import InputError, unknown_name
 
-from .settle import OPEN_SECTIONS, PREFIX, flatten, is_epochs, settle
+from .settle import OPEN_SECTIONS, PREFIX, flatten, is_epochs, settle, unknown_key
 
 _PARTS = ("common", "keys", "sections")  # of recipes, not recipes
 
@@ -99,11 +99,11 @@ def _set(config: ConfigDict, key: str, text: str) -> None:
   """Sets a dotted key to the value that `text` stands for."""
   known = flatten(config)
   section = key.rpartition(".")[0]
-  if key not in known and section not in OPEN_SECTIONS:
+  if key not in known and section.partition(".")[0] not in OPEN_SECTIONS:
     children = sorted(other for other in known if other.startswith(f"{key}."))
     if children:
       raise InputError(f"{key!r} is a section of the config.", f"Set {', '.join(children)}.")
-    raise unknown_name("config key", key, known)
+    raise unknown_key(key)
   if section == "ops.encoding" and "encoding" not in config.ops:
     with config.unlocked():
       config.ops.encoding = ConfigDict()

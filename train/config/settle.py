@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+import difflib
 import math
 import numbers
 import re
@@ -19,7 +20,7 @@ PREFIX = "--config."
 TEXT_OBJECTIVES = {"text": "classify", "masked_lm": "masked_lm", "causal_lm": "next_token"}
 TAUGHT = ("align", "clip")  # by a frozen teacher
 # Sections that take any key: bcos_jax.create and the layer families know theirs.
-OPEN_SECTIONS = ("model", "ops", "ops.encoding", "text")
+OPEN_SECTIONS = ("model", "ops", "text")
 _NAMING = {"text": "text.name"}  # The key whose condition an open section shares.
 _EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -42,8 +43,8 @@ def settle(
   """
   values = {name: key.default for name, key in KEYS.items()} | flatten(config)
   for name in values:
-    if name not in KEYS and name.rpartition(".")[0] not in OPEN_SECTIONS:
-      raise unknown_name("config key", name, KEYS)
+    if name not in KEYS and name.partition(".")[0] not in OPEN_SECTIONS:
+      raise unknown_key(name)
   check_values(values)
   for name, when in _unread(values).items():
     key, cleared = KEYS.get(name), (before or {}).get(name)
@@ -71,6 +72,14 @@ def settled_values(values: Mapping[str, Any]) -> dict[str, Any]:
   Checkpoints hold all keys of their time: also some that nothing read, and none of later ones.
   """
   return _reset({name: key.default for name, key in KEYS.items()} | dict(values))
+
+
+def unknown_key(name: str) -> InputError:
+  """Returns the error for a key that no section has, with the nearest or those beside it."""
+  section = name.rpartition(".")[0]
+  beside = [key for key in KEYS if key.rpartition(".")[0] == section]
+  near = difflib.get_close_matches(name, KEYS, n=1, cutoff=0.5)
+  return unknown_name("config key", name, near or beside or KEYS)
 
 
 def read_keys(config: ConfigDict) -> list[str]:

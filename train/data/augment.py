@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.inputs import Preprocess, upright
 
 from .policies import RandAugment, trivial_augment_wide
@@ -164,22 +163,9 @@ def _random_sides(
   return round(math.sqrt(part * aspect)), round(math.sqrt(part / aspect))
 
 
-CROPS = ("none", "shift", "random_resized")
-POLICIES = ("none", "rand_augment", "trivial_augment_wide")
-
-
 def from_config(config: Any, preprocess: Preprocess) -> Augmentation:
-  """Returns the augmentation that the section `data.augment` of a recipe describes.
-
-  Raises:
-    InputError: An unknown name, or options that the crop does not use.
-  """
-  if config.crop not in CROPS:
-    raise unknown_name("crop", config.crop, CROPS)
-  if config.policy not in POLICIES:
-    raise unknown_name("policy", config.policy, POLICIES)
+  """Returns the augmentation that the section `data.augment` of a recipe describes."""
   if config.crop != "random_resized":
-    _refuse_unused(config)
     return Shift(preprocess, 0.125 if config.crop == "shift" else 0.0, config.flip)
   policy = {
     "none": None,
@@ -193,12 +179,3 @@ def from_config(config: Any, preprocess: Preprocess) -> Augmentation:
     policy=policy,
     erase=config.erase,
   )
-
-
-def _refuse_unused(config: Any) -> None:
-  if config.policy != "none" or config.erase:
-    raise InputError(
-      f"data.augment.crop={config.crop!r} cannot be combined with a policy or erasing, got "
-      f"{config.policy!r} and {config.erase}.",
-      "Set --config.data.augment.crop=random_resized.",
-    )

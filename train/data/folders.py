@@ -43,6 +43,7 @@ class Pictures:
     held_out: Those of the pictures to evaluate on.
     labels: By name: the numbers of its classes.
     ignored: Number of files that are not pictures.
+    split: Whether the folder itself says which pictures are held out.
   """
 
   folder: pathlib.Path
@@ -52,6 +53,7 @@ class Pictures:
   held_out: tuple[str, ...]
   labels: dict[str, tuple[int, ...]]
   ignored: int
+  split: bool = False
 
   def dataset(self, split: str) -> Dataset:
     """Returns the split "train", or under any other name the pictures that are held out."""
@@ -127,7 +129,8 @@ def read_folder(
   number = {label: i for i, label in enumerate(label_names)}
   numbers = {name: tuple(sorted(number[label] for label in named[name])) for name in names}
   train, test = _by_folder(names, parts) if parts else (names, [])
-  if not test:
+  own_split = bool(test)
+  if not own_split:
     train, test = split(numbers, held_out)
   _check_split(train, test, numbers, label_names)
   return Pictures(
@@ -138,6 +141,7 @@ def read_folder(
     held_out=tuple(test),
     labels=numbers,
     ignored=len(others),
+    split=own_split,
   )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bcos_jax.configs.sections import KEYS
 from bcos_jax.errors import InputError
 
 from .folders import read_folder
@@ -18,15 +19,16 @@ def open_splits(data: Any) -> tuple[Dataset, Dataset]:
     InputError: See `read_folder`, `read_unlabelled` and `sources.open_dataset`; or options that do
       not fit together.
   """
-  if data.labels and (data.unlabelled or not data.folder):
-    raise InputError(
-      f"data.labels={data.labels!r} requires a folder of labelled pictures.",
-      "Set --config.data.folder and --config.data.unlabelled=False.",
-    )
   if data.folder and data.unlabelled:
     return read_unlabelled(data.folder, held_out=data.held_out)
   if data.folder:
     pictures = read_folder(data.folder, labels=data.labels, held_out=data.held_out)
+    if pictures.split and data.held_out != KEYS["data.held_out"].default:
+      raise InputError(
+        f"data.held_out={data.held_out} does nothing: {data.folder!r} is split itself, and holds "
+        f"out {len(pictures.held_out)} pictures.",
+        "Leave out --config.data.held_out.",
+      )
     return pictures.dataset("train"), pictures.dataset("test")
   if not data.name:
     raise InputError(

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 import numpy as np
 
-from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.errors import InputError
 from bcos_jax.inputs import Preprocess
 
 from ..data import Dataset, augment, open_splits, pipeline, with_label_noise
@@ -150,10 +150,14 @@ def _check(data: ConfigDict) -> None:
       f"{tuple(data.train_sizes)}; expected one of them.",
       "Leave one out.",
     )
-  if data.damaged not in ("fail", "skip"):
-    raise unknown_name("data.damaged", data.damaged, ("fail", "skip"))
-  if data.augment.repeats < 1:
+  if not all(isinstance(side, int) and side > 0 for side in data.train_sizes):
     raise InputError(
-      f"data.augment.repeats={data.augment.repeats}; expected at least 1.",
-      "Use 1 for one variation of each picture.",
+      f"data.train_sizes={tuple(data.train_sizes)}; expected sides in pixels.",
+      "For example, set --config.data.train_sizes=(176,224).",
+    )
+  scale = tuple(data.augment.scale)
+  if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+    raise InputError(
+      f"data.augment.scale={scale}; expected a least and a largest share of the area.",
+      "For example, set --config.data.augment.scale=(0.08,1.0).",
     )

@@ -37,7 +37,6 @@ class Texts(Feed):
 
   def __init__(self, config: ConfigDict, model: nn.Module, mesh: Mesh):
     super().__init__(config, model, mesh)
-    _check(config)
     self._kind = config.objective.name
     self._tokenizer = tokenizer_for(config, model)
     train_set, test_set = open_text_splits(config.data, labelled=self._kind == "text")
@@ -124,20 +123,3 @@ def _length(config: ConfigDict, model: nn.Module) -> int:
       "Set --config.data.max_length=0 for the whole context.",
     )
   return length
-
-
-def _check(config: ConfigDict) -> None:
-  """Options that would do nothing."""
-  data = config.data
-  for name, value in (
-    ("data.train_size", data.train_size),
-    ("data.train_sizes", data.train_sizes),
-    ("data.labels", data.labels),
-    ("data.balance", data.balance),
-    ("data.label_noise", data.label_noise),
-    ("data.augment.mixup", data.augment.mixup),
-    ("data.augment.cutmix", data.augment.cutmix),
-    ("finetune", config.finetune),
-  ):
-    if value:
-      raise InputError(f"{name}={value!r} is for pictures, the network reads texts.", "Omit it.")

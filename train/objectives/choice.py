@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 
 import bcos_jax
 from bcos_jax import StandardOps
-from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.configs.sections import KEYS
+from bcos_jax.errors import InputError
 from bcos_jax.inputs import Encoding, Preprocess
 from bcos_jax.text.tokenizer import word_tokenizer
 from bcos_jax.variables import abstract_variables
@@ -26,9 +27,6 @@ from .pairs import Pairs
 from .supervised import Supervised
 from .teacher import Teacher, blocks_of
 from .text import TextLabels, TokenPrediction
-
-NAMES = ("supervised", *TEXT_OBJECTIVES, "align", "clip", "pairs")
-_NEGATIVES = ("global", "device")
 
 
 def from_config(
@@ -53,8 +51,6 @@ def from_config(
     InputError: Values that cannot be used, or that contradict each other.
   """
   options = config.objective
-  if options.name not in NAMES:
-    raise unknown_name("objective.name", options.name, NAMES)
   if options.name == "supervised" or options.name in TEXT_OBJECTIVES:
     return _without_teacher(config, model, multi_label), {}
   if options.name == "pairs":
@@ -87,12 +83,6 @@ def _without_teacher(config: ConfigDict, model: nn.Module, multi_label: bool) ->
 
 def _pairs(config: ConfigDict, model: nn.Module) -> Pairs:
   options, words = config.objective, captions.words()
-  if options.teacher or options.captions < 1:
-    raise InputError(
-      f"objective.teacher={options.teacher!r}, objective.captions={options.captions}: pairs have "
-      "no teacher, and at least one caption for each picture.",
-      "Omit the teacher and set, for example, --config.objective.captions=8.",
-    )
   fields = {"vocab_size": len(words) + 3, **config.text.to_dict()}
   name, family = fields.pop("name"), StandardOps(dtype=model.ops.dtype)
   if not bcos_jax.create(name, ops=family).is_text_tower:
@@ -108,10 +98,19 @@ def _pairs(config: ConfigDict, model: nn.Module) -> Pairs:
 
 def _align(options: ConfigDict, model: nn.Module, teacher: Teacher) -> Alignment:
   blocks = len(blocks_of(model))
+  depths = pick_depths(options.depths, blocks) if blocks else ()
+  for name in ("depths", "token_weight"):
+    default = KEYS[f"objective.{name}"].default
+    if not depths and options[name] not in ("", default):
+      raise InputError(
+        f"objective.{name}={options[name]!r} does nothing: no tokens are compared, only pooled "
+        f"features of this {type(model).__name__}.",
+        f"Leave out --config.objective.{name}, or take a transformer or a ResNet.",
+      )
   return Alignment(
     model,
     teacher,
-    depths=pick_depths(options.depths, blocks) if blocks else (),
+    depths=depths,
     token_weight=options.token_weight,
     pooled_weight=options.pooled_weight,
     norm_weight=options.norm_weight,
@@ -119,8 +118,6 @@ def _align(options: ConfigDict, model: nn.Module, teacher: Teacher) -> Alignment
 
 
 def _clip(options: ConfigDict, model: nn.Module, teacher: Teacher, mesh: Mesh) -> Contrast:
-  if options.negatives not in _NEGATIVES:
-    raise unknown_name("objective.negatives", options.negatives, _NEGATIVES)
   return Contrast(
     model,
     teacher,

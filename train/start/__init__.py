@@ -8,4 +8,5 @@ from .bundles import without_head as without_head
 from .effects import check_effects as check_effects
 from .network import describe as describe
 from .network import network as network
+from .pictures import check_fields as check_fields
 from .texts import tokenizer_for as tokenizer_for

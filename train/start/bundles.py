@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import pathlib
+import re
 from typing import Any
 
 from flax import traverse_util
@@ -58,6 +60,7 @@ def finetuned(
   conventional = model.ops.conventional
   if conventional and not family.conventional:
     return bcosified(model, variables, family, fold_mean)
+  check_folding(model, variables, fold_mean)
   if not conventional and family.conventional:
     raise InputError(
       "The bundle holds a B-cos network, the config has the ops 'standard'.",
@@ -72,12 +75,32 @@ def bcosified(model: nn.Module, variables: Any, family: ops.Ops, fold_mean: bool
   Raises:
     InputError: `fold_mean` is False for a network without running means, where it does nothing.
   """
-  if not fold_mean and not variables.get("batch_stats"):
-    raise InputError(
-      f"fold_mean=False does nothing: {type(model).__name__} has no batch norm.",
-      "Leave out --config.fold_mean.",
-    )
+  check_folding(model, variables, fold_mean)
   return bcos_jax.bcosify(model, variables, ops=family, fold_mean=fold_mean)
+
+
+def check_folding(model: nn.Module, variables: Any, fold_mean: bool) -> None:
+  """Raises InputError where `fold_mean=False` does nothing: without means that could be folded."""
+  conventional = model.ops.conventional
+  if fold_mean or (conventional and variables.get("batch_stats")):
+    return
+  lacks = "no batch norm" if conventional else "the ops of a B-cos network already"
+  raise InputError(
+    f"fold_mean=False does nothing: the {type(model).__name__} has {lacks}.",
+    "Leave out --config.fold_mean.",
+  )
+
+
+def check_redraw(redraw: Sequence[str], model: nn.Module, variables: Any) -> None:
+  """Raises InputError for a pattern of `redraw` that no leaf of model or variables matches."""
+  trees = abstract_variables(model), variables
+  paths = {path for tree in trees for path in traverse_util.flatten_dict(tree, sep="/")}
+  for pattern in redraw:
+    if not any(re.search(pattern, path) for path in paths):
+      raise InputError(
+        f"redraw names {pattern!r}, which no variable matches.",
+        f"Variables are named like {min(paths)!r}.",
+      )
 
 
 def new_head(model: nn.Module, variables: Any, num_classes: int, key: jax.Array) -> Network:

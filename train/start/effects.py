@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,8 @@ import jax
 from ml_collections import ConfigDict
 
 from bcos_jax.errors import InputError
+
+from ..optimizer import path_name
 
 
 def check_effects(config: ConfigDict, model: nn.Module, params: Any) -> None:
@@ -20,9 +23,19 @@ def check_effects(config: ConfigDict, model: nn.Module, params: Any) -> None:
     model: The network to train.
     params: Its parameters, or their shapes.
   """
-  leaves = {
-    getattr(path[-1], "key", None) for path, _ in jax.tree_util.tree_leaves_with_path(params)
-  }
+  paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+  leaves = {path.rpartition("/")[2] for path in paths}
+  for pattern, _ in config.optimizer.decay_rules:
+    if not any(re.search(pattern, path) for path in paths):
+      raise InputError(
+        f"optimizer.decay_rules names {pattern!r}, which no parameter matches.",
+        f"Parameters are named like {paths[0]!r}.",
+      )
+  if config.ops.get("recompute"):
+    raise InputError(
+      "ops.recompute does nothing in a recipe, which says for itself whether to recompute.",
+      "Set --config.recompute=true.",
+    )
   for key, leaf in (("bias_decay", "bias"), ("b_decay", "b")):
     if config.optimizer[key] and leaf not in leaves:
       raise InputError(

@@ -13,7 +13,7 @@ from bcos_jax.models import fields_of
 
 from ..config import TAUGHT, TEXT_OBJECTIVES
 from . import pictures, texts
-from .bundles import Network, bcosified, open_bundle
+from .bundles import Network, bcosified, check_folding, open_bundle
 
 
 def network(
@@ -45,7 +45,8 @@ def network(
   if model.ops.conventional and not family.conventional:
     if reading is pictures:
       pictures.check_encoding(config, source, model, family)
-    return bcosified(model, variables, family, config.get("fold_mean", True))
+    return bcosified(model, variables, family, config.fold_mean)
+  check_folding(model, variables, config.fold_mean)
   if model.ops != family:
     raise InputError(
       f"The bundle {source!r} has the ops {model.ops}, the config {family}.",

@@ -13,7 +13,7 @@ from bcos_jax.io import bundles
 from bcos_jax.models import canonical, fields_of
 from bcos_jax.variables import graft
 
-from .bundles import Network, without_head
+from .bundles import Network, check_redraw, without_head
 
 
 def new(config: ConfigDict, family: ops.Ops) -> nn.Module:
@@ -42,6 +42,7 @@ def adapted(config: ConfigDict, source: str, bundle: bundles.Bundle) -> Network:
     model, variables = without_head(model, variables)
   if config.redraw:
     own = new(config, model.ops)
+    check_redraw(config.redraw, own, variables)
     return own, graft(
       own,
       variables,

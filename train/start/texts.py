@@ -22,7 +22,7 @@ from bcos_jax.variables import abstract_variables, exactly, graft
 
 from ..config import TEXT_OBJECTIVES
 from ..data.text import reviews, vocabularies
-from .bundles import Network, open_bundle
+from .bundles import Network, check_redraw, open_bundle
 
 _HEADS = ("pooler", "classifier", "transform", "transform_norm", "vocabulary")
 """Modules of heads: what another task may lack, or have in another shape."""
@@ -67,6 +67,7 @@ def adapted(config: ConfigDict, source: str, bundle: bundles.Bundle) -> Network:
       raise unknown_name(f"field of {type(bundle.model).__name__}", name, known)
   model = bundle.model.clone(**fields)
   _check_vocabulary(source, bundle.model, model)
+  check_redraw(config.redraw, model, bundle.variables)
   return model, graft(
     model,
     bundle.variables,
