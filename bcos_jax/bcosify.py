@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from .errors import InputError
-from .ops import BcosOps, StandardOps
+from .ops import BcosOps, Ops
 from .variables import abstract_variables
 
 Array = jax.Array
@@ -82,7 +82,7 @@ EDITS = (
   ),
   Edit(
     "start B",
-    lambda path, leaf, shape, model: path.endswith("/b") and model.ops.learn_b,
+    lambda path, leaf, shape, model: path.endswith("/b") and getattr(model.ops, "learn_b", False),
     lambda leaf, shape, model: jnp.full(shape, model.ops.b, jnp.float32),
   ),
 )
@@ -100,12 +100,12 @@ DROPPED = {
 
 
 def bcosify(
-  model: nn.Module, variables: Variables, *, ops: BcosOps | None = None, fold_mean: bool = True
+  model: nn.Module, variables: Variables, *, ops: Ops | None = None, fold_mean: bool = True
 ) -> tuple[nn.Module, Variables]:
   """Turns a conventional network into a B-cos network that starts from the same weights.
 
   Args:
-    model: A network made with `StandardOps`, language models included; for these the presets are
+    model: A network of a conventional family, language models included; for these the presets are
       `BcosOps.lm()`, as published, `BcosOps.lm_decoder()`, and `BcosOps.lm_plain()`, which keeps
       the function of the original (arXiv 2502.12992).
     variables: Its variables, `params` and `batch_stats`.
@@ -125,7 +125,8 @@ def bcosify(
     The B-cos model and its variables. Leaves that did not change are shared, none is modified.
 
   Raises:
-    InputError: The network is not conventional, or a leaf is left over or missing.
+    InputError: The network is not conventional, the family is or is in explanation mode, or a leaf
+      is left over or missing.
   """
   ops = BcosOps() if ops is None else ops
   _check(model, ops)
@@ -160,10 +161,15 @@ def bcosify(
   return new, traverse_util.unflatten_dict(made, sep="/")
 
 
-def _check(model: nn.Module, ops: BcosOps):
-  if not isinstance(ops, BcosOps):
+def _check(model: nn.Module, ops: Ops):
+  if not isinstance(ops, Ops) or ops.conventional:
     raise InputError(
-      f"ops is {type(ops).__name__}, expected BcosOps.", "For example: BcosOps(b=2)."
+      f"ops is {type(ops).__name__}, expected a B-cos family.", "For example, pass BcosOps(b=2)."
+    )
+  if ops.detach:
+    raise InputError(
+      "ops has detach=True, which is explanation mode: a network of it cannot be trained.",
+      "Leave detach out; bcos_jax.explain, or ops.detached() later, turn it on.",
     )
   if getattr(model, "is_text_tower", False):
     raise InputError(
@@ -175,9 +181,9 @@ def _check(model: nn.Module, ops: BcosOps):
       f"{type(model).__name__} declares no input map to widen.",
       "B-cosify networks made by create().",
     )
-  if not isinstance(model.ops, StandardOps):
+  if not model.ops.conventional:
     raise InputError(
-      f"The network has {type(model.ops).__name__}, expected StandardOps.",
+      f"The network has {type(model.ops).__name__}, expected a conventional family.",
       "B-cosify a conventional network; this one is already a B-cos network.",
     )
 

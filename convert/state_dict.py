@@ -132,7 +132,7 @@ def _layout(fitting: Sequence[Keys], leaves: Mapping[str, Any], layout: str | No
 
 def _same_weights(a: Ops, b: Ops) -> bool:
   """Whether two families of one type compute the same function from the same kernels."""
-  fields = ("unit_norm", "cosine_of_weights", "max_out", "keep_activations")
+  fields = ("weights", "max_out", "keep_activations")
   return all(getattr(a, name, None) == getattr(b, name, None) for name in fields)
 
 

@@ -28,9 +28,9 @@ def scaled(y: np.ndarray, norm: np.ndarray, b: float, general: bool = False) -> 
   return (np.abs(y / norm) + BASE_EPS) ** (b - 1) * y
 
 
-def _units(kernel: np.ndarray, unit_norm: bool) -> np.ndarray:
+def _units(kernel: np.ndarray, weights: str) -> np.ndarray:
   columns = kernel.reshape(-1, kernel.shape[-1])
-  return columns / np.sqrt((columns**2).sum(axis=0)) if unit_norm else columns
+  return columns / np.sqrt((columns**2).sum(axis=0)) if weights != "plain" else columns
 
 
 def _max_out(y: np.ndarray, units: int) -> np.ndarray:
@@ -43,18 +43,17 @@ def dense(
   *,
   b: float = 2,
   general: bool = False,
-  unit_norm: bool = False,
-  cosine_of_weights: bool = False,
+  weights: str = "plain",
   max_out: int = 1,
   bias: np.ndarray | float = 0.0,
 ) -> np.ndarray:
   """B-cos dense map of rows [N, I] by a kernel [I, O * max_out]."""
-  columns = _units(kernel, unit_norm or cosine_of_weights)
+  columns = _units(kernel, weights)
   rows = []
   for row in x:
     norm = math.sqrt((row**2).sum()) + DENSE_EPS
     rows.append(scaled(_max_out(row @ columns + bias, max_out), norm, b, general))
-  gain = np.sqrt((kernel**2).sum(axis=0)) if cosine_of_weights else 1.0
+  gain = np.sqrt((kernel**2).sum(axis=0)) if weights == "cosine" else 1.0
   return np.array(rows) * gain
 
 
@@ -68,15 +67,14 @@ def conv(
   groups: int = 1,
   b: float = 2,
   general: bool = False,
-  unit_norm: bool = False,
-  cosine_of_weights: bool = False,
+  weights: str = "plain",
   max_out: int = 1,
   bias: np.ndarray | None = None,
   padding_mode: str = "zeros",
 ) -> np.ndarray:
   """B-cos convolution of [N, *S, I] by a kernel [*K, I/G, O*M], one output at a time."""
   window, inputs = kernel.shape[:-2], kernel.shape[-2]
-  columns = _units(kernel, unit_norm or cosine_of_weights)
+  columns = _units(kernel, weights)
   gains = np.sqrt((kernel.reshape(-1, kernel.shape[-1]) ** 2).sum(axis=0))
   per_group = kernel.shape[-1] // groups
   widths = ((0, 0), *pads, (0, 0))
@@ -105,7 +103,7 @@ def conv(
           y = y + bias[units]
         norm = math.sqrt((measured[n][where][..., channels] ** 2).sum() + CONV_EPS)
         y = scaled(_max_out(y, max_out), norm, b, general)
-        pixel.append(y * gains[units] if cosine_of_weights else y)
+        pixel.append(y * gains[units] if weights == "cosine" else y)
       out[(n, *position)] = np.concatenate(pixel)
   return out
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from bcos_jax import ops
 from bcos_jax.errors import InputError
 
 from . import hosts
@@ -236,7 +237,8 @@ def check_same_run(
   """
   differences = []
   for part, free in (("network", ()), ("config", may_differ)):
-    old, new = saved[part], now[part]
+    prefix = "ops." if part == "config" else ""
+    old, new = ops.current(saved[part], prefix), now[part]
     differences += [
       f"{part} {key}: {old.get(key)!r} there, {new.get(key)!r} now"
       for key in sorted(old.keys() | new.keys())

@@ -3,6 +3,7 @@
 from .drop_path import drop_path as drop_path
 from .drop_path import drop_rates as drop_rates
 from .dropout import dropout as dropout
+from .linear import WEIGHTS as WEIGHTS
 from .linear import BcosConv as BcosConv
 from .linear import BcosDense as BcosDense
 from .logits import LogitLayer as LogitLayer

@@ -25,6 +25,9 @@ from .sources import add_constant
 Array = jax.Array
 Initializer = Callable[..., Array]
 
+WEIGHTS = ("plain", "unit", "cosine")
+"""What B-cos maps make of their weights, see `BcosDense`."""
+
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """Kaiming normal, as B-cos v2 initialises its ResNets."""
 
@@ -53,19 +56,21 @@ class _BcosLinear(nn.Module):
   def _kernel(
     self, shape: tuple[int, ...], tied: Array | None = None
   ) -> tuple[Array, Array | None]:
-    if self.cosine_of_weights and self.max_out > 1:
+    if self.weights not in WEIGHTS:
+      raise unknown_name("weights", self.weights, WEIGHTS)
+    if self.weights == "cosine" and self.max_out > 1:
       raise InputError(
-        f"cosine_of_weights and max_out={self.max_out} cannot be combined: each unit has a length "
+        f"weights='cosine' and max_out={self.max_out} cannot be combined: each unit has a length "
         "of its own.",
         "Use one of them.",
       )
     kernel = tied
     if kernel is None:
       kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-    if not (self.unit_norm or self.cosine_of_weights):
+    if self.weights == "plain":
       return kernel, None
     kernel, norm = F.unit_kernel(kernel)
-    return kernel, norm if self.cosine_of_weights else None
+    return kernel, norm if self.weights == "cosine" else None
 
   def _transform(
     self, linear: Matmul | Convolution, x: Array, kernel: Array, weight_norm: Array | None
@@ -106,10 +111,9 @@ class BcosDense(_BcosLinear):
       conventional linear map.
     learn_b: Makes B the scalar parameter `b` of this layer, to be learned or scheduled; always
       the general formula, B=2 included.
-    unit_norm: Normalises each output unit's weights (B-cos v1, v2, LM) instead of using them as
-      they are (B-cosification).
-    cosine_of_weights: Takes the cosine to the weight vector, yet keeps its length:
-      w.x |cos(x, w)|^(B-1) (ALOE, second implementation).
+    weights: 'plain', as they are (B-cosification); 'unit', of unit length for each output unit
+      (B-cos v1, v2, LM); or 'cosine', the cosine to the weight vector, whose length is kept:
+      w.x |cos(x, w)|^(B-1) (ALOE, second implementation), which does not go with `max_out`.
     max_out: Linear units per output, of which the largest counts (MaxOut).
     use_bias: Adds a bias to the linear response, before the scale.
     detach: Explanation mode: no gradient flows through the scale.
@@ -127,11 +131,10 @@ class BcosDense(_BcosLinear):
 
   features: int
   b: float = 2.0
-  unit_norm: bool = False
+  weights: str = "plain"
   max_out: int = 1
   detach: bool = False
   learn_b: bool = False
-  cosine_of_weights: bool = False
   use_bias: bool = False
   gate: str | None = None
   fan_in_gain: bool = False
@@ -170,7 +173,7 @@ class BcosConv(_BcosLinear):
     padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'. The patch norm counts padding as
       zeros in every mode, as in B-cos v2.
     fan_in_gain: Divides the result by sqrt(inputs of a patch) / 100 (B-cos v1).
-    b, learn_b, unit_norm, cosine_of_weights, max_out, use_bias, detach, guard: As for `BcosDense`.
+    b, learn_b, weights, max_out, use_bias, detach, guard: As for `BcosDense`.
     dtype, param_dtype, kernel_init: As for `BcosDense`.
 
   Parameters: `kernel` [*kernel_size, inputs / groups, features * max_out], `bias`, `b`.
@@ -183,11 +186,10 @@ class BcosConv(_BcosLinear):
   feature_group_count: int = 1
   kernel_dilation: int | Sequence[int] = 1
   b: float = 2.0
-  unit_norm: bool = False
+  weights: str = "plain"
   max_out: int = 1
   detach: bool = False
   learn_b: bool = False
-  cosine_of_weights: bool = False
   use_bias: bool = False
   padding_mode: str = "zeros"
   fan_in_gain: bool = False

@@ -61,6 +61,11 @@ class Ops(abc.ABC):
       value = getattr(self, field.name)
       if isinstance(value, np.generic):
         object.__setattr__(self, field.name, value.item())
+    if not isinstance(self.encoding, Encoding):
+      raise InputError(
+        f"encoding is {self.encoding!r}, expected a bcos_jax.inputs.Encoding.",
+        "For example Encoding(pairing='negated').",
+      )
     for name in ("dtype", "param_dtype"):
       value = getattr(self, name)
       if value is not None or name == "param_dtype":

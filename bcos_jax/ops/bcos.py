@@ -25,8 +25,7 @@ class BcosOps(Ops):
   Attributes:
     b: The exponent B of every B-cos map; the initial value if `learn_b`.
     learn_b: Makes B a scalar parameter `b` of each layer, to be learned or scheduled.
-    unit_norm: Normalises the weights of every unit.
-    cosine_of_weights: See `layers.BcosDense`.
+    weights: 'plain', 'unit' or 'cosine', see `layers.BcosDense`.
     max_out: Linear units per output.
     use_bias: Keeps the biases of maps and norms, where the architecture has them.
     norm: What batch norm becomes: batch, all, group, instance, layer or position, each with
@@ -60,8 +59,7 @@ class BcosOps(Ops):
   encoding: Encoding = Encoding(pairing="negated")
   b: float = 2.0
   learn_b: bool = False
-  unit_norm: bool = False
-  cosine_of_weights: bool = False
+  weights: str = "plain"
   max_out: int = 1
   use_bias: bool = False
   norm: str = "batch_uncentered"
@@ -96,6 +94,7 @@ class BcosOps(Ops):
       )
     norms = {"none", *_NORMS, *(f"{norm}_uncentered" for norm in _NORMS)}
     for kind, value, known in (
+      ("weights", self.weights, layers.WEIGHTS),
       ("pool", self.pool, _POOLS),
       ("norm", self.norm, norms),
       ("head_order", self.head_order, _ORDERS),
@@ -145,7 +144,7 @@ class BcosOps(Ops):
     return cls(
       **{
         "encoding": Encoding((0.0,) * 3, (1.0,) * 3, "complement"),
-        "unit_norm": True,
+        "weights": "unit",
         "keep_activations": False,
         "keep_last_activation": False,
         "token_head_order": "pool_first",
@@ -171,7 +170,7 @@ class BcosOps(Ops):
     GELU is kept, layer norms stay centred, epsilon stands under the root. Published encoders were
     trained with B=2 and 1.5, decoders with 1.1.
     """
-    published = {"unit_norm": True, "dense_guard": F.CONV_GUARD, "logit_bias": 0.0}
+    published = {"weights": "unit", "dense_guard": F.CONV_GUARD, "logit_bias": 0.0}
     return cls(**published | {"keep_head_activation": False} | fields)
 
   @classmethod
@@ -200,7 +199,7 @@ class BcosOps(Ops):
       **{
         "encoding": Encoding(pairing="complement"),
         "centered_stem": False,
-        "cosine_of_weights": implementation == 2,
+        "weights": "cosine" if implementation == 2 else "plain",
       }
       | fields
     )
@@ -337,8 +336,7 @@ class BcosOps(Ops):
     return {
       "b": self.b,
       "learn_b": self.learn_b,
-      "unit_norm": self.unit_norm,
-      "cosine_of_weights": self.cosine_of_weights,
+      "weights": self.weights,
       "max_out": self.max_out,
       "detach": self.detach,
       **self._dtypes(),

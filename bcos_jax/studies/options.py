@@ -30,7 +30,7 @@ def options(steps: int, colors: int) -> dict[str, tuple[str, ...]]:
     PUBLISHED: (),
     "input without complement channels": ("ops.encoding.pairing=none",),
     "input not normalised": plain,
-    "unit-norm weights": ("ops.unit_norm=True",),
+    "unit-norm weights": ("ops.weights=unit",),
     "no activations": ("ops.keep_activations=False", "ops.keep_last_activation=False"),
     "B=1": ("ops.b=1.0",),
     "biases kept": ("ops.use_bias=True",),

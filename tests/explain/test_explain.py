@@ -137,8 +137,8 @@ OPTIONS = (
   {"norm": "all_uncentered", "encoding": Encoding(pairing="complement")},
   {"norm": "group_uncentered", "norm_groups": 2, "use_bias": True, "b": 2.5},
   {"norm": "instance_uncentered", "use_bias": True, "norm_bias": False, "learn_b": True},
-  {"norm": "layer_uncentered", "max_out": 2, "unit_norm": True},
-  {"norm": "position_uncentered", "cosine_of_weights": True, "b": 1.5},
+  {"norm": "layer_uncentered", "max_out": 2, "weights": "unit"},
+  {"norm": "position_uncentered", "weights": "cosine", "b": 1.5},
   {"b": 1.0, "norm_scale": False},
 )
 """Every option of the study, and every norm."""

@@ -181,7 +181,7 @@ def test_masked_language_models_are_asked_at_a_place():
 @pytest.mark.parametrize("b", [1.1, 1.5, 2.0, 2.5])
 def test_one_layer_in_closed_form(b):
   """W(x) = |cos(x, w)|^(B-1) w / |w|, and not the gradient, which sees the cosine move."""
-  layer = layers.BcosDense(4, b=b, unit_norm=True, guard=CONV_GUARD)
+  layer = layers.BcosDense(4, b=b, weights="unit", guard=CONV_GUARD)
   rng = np.random.RandomState(0)
   x, kernel = rng.standard_normal(8).astype("f"), rng.standard_normal((8, 4)).astype("f")
   kernel[:, 3] = 0  # published code gives NaN

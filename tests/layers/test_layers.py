@@ -33,26 +33,26 @@ def _both_modes(layer, variables, x):
 # Convolutions: one row per way in which they can differ from the plainest one.
 CONVS = {
   "plain": {},
-  "unit norm": {"unit_norm": True},
-  "cosine of weights": {"cosine_of_weights": True},
-  "cosine of weights, B=2.5": {"cosine_of_weights": True, "b": 2.5},
+  "unit norm": {"weights": "unit"},
+  "cosine of weights": {"weights": "cosine"},
+  "cosine of weights, B=2.5": {"weights": "cosine", "b": 2.5},
   "B=1": {"b": 1},
   "B=1.5": {"b": 1.5},
   "B=2.5": {"b": 2.5},
   "B=1.01": {"b": 1.01},
   "bias": {"use_bias": True},
-  "bias, B=2.5, unit norm": {"use_bias": True, "b": 2.5, "unit_norm": True},
+  "bias, B=2.5, unit norm": {"use_bias": True, "b": 2.5, "weights": "unit"},
   "learned B": {"learn_b": True},
-  "learned B, unit norm": {"learn_b": True, "unit_norm": True},
+  "learned B, unit norm": {"learn_b": True, "weights": "unit"},
   "MaxOut": {"max_out": 2},
-  "MaxOut of 3, unit norm, bias": {"max_out": 3, "unit_norm": True, "use_bias": True},
+  "MaxOut of 3, unit norm, bias": {"max_out": 3, "weights": "unit", "use_bias": True},
   "groups": {"feature_group_count": 2},
   "depthwise": {"feature_group_count": 4},
   "groups, MaxOut, B=1.7": {"feature_group_count": 2, "max_out": 2, "b": 1.7},
   "groups, MaxOut, unit norm, dilation": {
     "feature_group_count": 2,
     "max_out": 2,
-    "unit_norm": True,
+    "weights": "unit",
     "kernel_dilation": 2,
     "padding": 2,
   },
@@ -90,7 +90,7 @@ CONVS = {
     "feature_group_count": 2,
     "max_out": 2,
     "b": 2.5,
-    "unit_norm": True,
+    "weights": "unit",
     "use_bias": True,
     "padding_mode": "replicate",
   },
@@ -103,7 +103,7 @@ CONVS = {
     "feature_group_count": 2,
     "max_out": 2,
     "b": 1.5,
-    "unit_norm": True,
+    "weights": "unit",
     "use_bias": True,
     "padding_mode": "reflect",
   },
@@ -152,8 +152,7 @@ def _conv(case: str):
     groups=layer.feature_group_count,
     b=float(params.get("b", layer.b)),
     general=layer.learn_b,
-    unit_norm=layer.unit_norm,
-    cosine_of_weights=layer.cosine_of_weights,
+    weights=layer.weights,
     max_out=layer.max_out,
     bias=params.get("bias"),
     padding_mode=layer.padding_mode,
@@ -181,13 +180,13 @@ def test_conv_parameters_have_flax_shapes():
 
 DENSES = {
   "plain": {},
-  "unit norm": {"unit_norm": True},
-  "cosine of weights": {"cosine_of_weights": True},
+  "unit norm": {"weights": "unit"},
+  "cosine of weights": {"weights": "cosine"},
   "B=1": {"b": 1},
-  "B=1.5": {"b": 1.5, "cosine_of_weights": True},
-  "B=2.5": {"b": 2.5, "unit_norm": True},
+  "B=1.5": {"b": 1.5, "weights": "cosine"},
+  "B=2.5": {"b": 2.5, "weights": "unit"},
   "MaxOut": {"max_out": 2},
-  "MaxOut, unit norm, bias, B=3": {"max_out": 3, "unit_norm": True, "use_bias": True, "b": 3},
+  "MaxOut, unit norm, bias, B=3": {"max_out": 3, "weights": "unit", "use_bias": True, "b": 3},
   "bias": {"use_bias": True},
   "learned B": {"learn_b": True},
 }
@@ -207,8 +206,7 @@ def test_dense_is_its_twin(case):
     kernel,
     b=float(params.get("b", layer.b)),
     general=layer.learn_b,
-    unit_norm=layer.unit_norm,
-    cosine_of_weights=layer.cosine_of_weights,
+    weights=layer.weights,
     max_out=layer.max_out,
     bias=params.get("bias", 0.0),
   )
@@ -236,7 +234,7 @@ def test_v1_divides_by_its_gain():
   conv = BcosOps.v1().conv(4, 3, name="c")
   x, kernel = _random(1, 5, 5, 6), _random(3, 3, 6, 8, seed=1)
   expected = twins.conv(
-    x, kernel, strides=(1, 1), pads=((1, 1), (1, 1)), dilation=(1, 1), unit_norm=True, max_out=2
+    x, kernel, strides=(1, 1), pads=((1, 1), (1, 1)), dilation=(1, 1), weights="unit", max_out=2
   ) / (3 * np.sqrt(6) / 100)
   assert (
     rel(conv.apply({"params": {"kernel": np.float32(kernel)}}, np.float32(x)), expected) <= 2e-6
@@ -252,8 +250,8 @@ def test_presets_have_the_published_epsilons(guard):
   inside, added = response**2 / np.sqrt(norm**2 + 1e-6), response**2 / (norm + 1e-12)
   for name, ops in {
     "bcosification": BcosOps(),
-    "lm": BcosOps.lm(unit_norm=False),
-    "v2": BcosOps.v2(unit_norm=False),
+    "lm": BcosOps.lm(weights="plain"),
+    "v2": BcosOps.v2(weights="plain"),
     "aloe": BcosOps.aloe(implementation=1),
   }.items():
     variables = {"params": {"kernel": np.float32(kernel)}}
@@ -274,18 +272,18 @@ def test_presets_have_the_published_epsilons(guard):
 
 # Explanations of single layers, in closed form (DESIGN, "A trap").
 
-KINDS = ({}, {"unit_norm": True}, {"cosine_of_weights": True}, {"learn_b": True})
+KINDS = ({}, {"weights": "unit"}, {"weights": "cosine"}, {"learn_b": True})
 CLOSED = [(1.5, {}), *((b, kind) for b in (2, 2.5) for kind in KINDS)]
 
 
 def _closed_form(x, kernel, layer, eps):
   """|cos|^(b-1) * w for each unit, [I, O]."""
   lengths = np.sqrt((kernel**2).sum(axis=0))
-  w = kernel / lengths if layer.unit_norm or layer.cosine_of_weights else kernel
+  w = kernel if layer.weights == "plain" else kernel / lengths
   norm = eps(x)
   general = layer.learn_b or layer.b != 2
   scale = (np.abs(x @ w) / norm + general * twins.BASE_EPS) ** (layer.b - 1)
-  return w * scale * (lengths if layer.cosine_of_weights else 1)
+  return w * scale * (lengths if layer.weights == "cosine" else 1)
 
 
 def _jacobians(layer, params, x):
@@ -315,7 +313,7 @@ def test_explanation_of_dense_in_closed_form(b, kind):
 
 @pytest.mark.parametrize(
   "b, kind, groups",
-  [*((b, kind, 1) for b, kind in CLOSED), (2, {}, 2), (2.5, {"unit_norm": True}, 2)],
+  [*((b, kind, 1) for b, kind in CLOSED), (2, {}, 2), (2.5, {"weights": "unit"}, 2)],
 )
 def test_explanation_of_conv_in_closed_form(b, kind, groups):
   """Every output position has its own |cos|^(b-1) * w, laid over its patch."""
@@ -347,7 +345,7 @@ def test_explanation_of_conv_in_closed_form(b, kind, groups):
 
 
 def test_explanation_of_max_out_is_the_winners_weight():
-  layer = layers.BcosDense(3, max_out=2, unit_norm=True, detach=True)
+  layer = layers.BcosDense(3, max_out=2, weights="unit", detach=True)
   x, kernel = _random(6), _random(6, 6, seed=1)
   ours = _jacobians(layer, {"kernel": np.float32(kernel)}, np.float32(x))[1]
   unit = kernel / np.sqrt((kernel**2).sum(axis=0))
@@ -377,7 +375,7 @@ def test_explanation_is_linear_and_training_is_not():
 
 GRADIENTS = {
   "B=2": {},
-  "B=2, unit norm": {"unit_norm": True},
+  "B=2, unit norm": {"weights": "unit"},
   "B=2.5, bias": {"b": 2.5, "use_bias": True},
   "B=1.5, groups, MaxOut, strides": {
     "b": 1.5,
@@ -385,11 +383,11 @@ GRADIENTS = {
     "max_out": 2,
     "strides": 2,
   },
-  "B=2, groups, bias, unit norm": {"feature_group_count": 2, "use_bias": True, "unit_norm": True},
+  "B=2, groups, bias, unit norm": {"feature_group_count": 2, "use_bias": True, "weights": "unit"},
   "B=2, MaxOut": {"max_out": 2},
-  "B=2, cosine of weights": {"cosine_of_weights": True},
+  "B=2, cosine of weights": {"weights": "cosine"},
   "B=2, 1x1": {"kernel_size": (1, 1), "padding": 0, "strides": 2},
-  "learned B": {"learn_b": True, "unit_norm": True},
+  "learned B": {"learn_b": True, "weights": "unit"},
   "reflect": {"padding_mode": "reflect", "kernel_dilation": 2, "padding": 2},
 }
 
@@ -419,9 +417,8 @@ def test_training_gradient_of_conv(case):
       groups=layer.feature_group_count,
       b=float(params.get("b", layer.b)),
       general=layer.learn_b,
-      unit_norm=layer.unit_norm,
+      weights=layer.weights,
       max_out=layer.max_out,
-      cosine_of_weights=layer.cosine_of_weights,
       bias=params.get("bias"),
       padding_mode=layer.padding_mode,
     )
@@ -461,8 +458,7 @@ def test_training_gradient_of_dense(b, kind):
           params["kernel"],
           b=float(params.get("b", b)),
           general=layer.learn_b,
-          unit_norm=layer.unit_norm,
-          cosine_of_weights=layer.cosine_of_weights,
+          weights=layer.weights,
           max_out=layer.max_out,
           bias=params.get("bias", 0.0),
         )
@@ -493,13 +489,13 @@ HOSTILE_MAPS = [
   ({"b": 1.5}, "float32"),
   ({}, "float32"),
   ({"b": 2.5, "use_bias": True}, "float32"),
-  ({"unit_norm": True}, "float32"),
-  ({"b": 1.5, "cosine_of_weights": True}, "float32"),
+  ({"weights": "unit"}, "float32"),
+  ({"b": 1.5, "weights": "cosine"}, "float32"),
   ({"learn_b": True}, "float32"),
-  ({"max_out": 2, "unit_norm": True}, "float32"),
+  ({"max_out": 2, "weights": "unit"}, "float32"),
   ({}, "bfloat16"),
-  ({"b": 1.5, "unit_norm": True}, "bfloat16"),
-  ({"cosine_of_weights": True, "learn_b": True}, "bfloat16"),
+  ({"b": 1.5, "weights": "unit"}, "bfloat16"),
+  ({"weights": "cosine", "learn_b": True}, "bfloat16"),
 ]
 
 
@@ -798,7 +794,7 @@ def test_attention_layer_parameters_and_heads():
 # Compute dtype.
 
 
-@pytest.mark.parametrize("fields", [{}, {"unit_norm": True}, {"b": 2.5}, {"b": 1}])
+@pytest.mark.parametrize("fields", [{}, {"weights": "unit"}, {"b": 2.5}, {"b": 1}])
 def test_bfloat16_stays_close_and_parameters_stay_float32(fields):
   x, kernel = np.float32(_random(2, 6, 6, 16)), np.float32(_random(3, 3, 16, 8, seed=1))
   layer = layers.BcosConv(8, (3, 3), padding=1, **fields)
@@ -911,9 +907,15 @@ def test_numbers_of_numpy_are_numbers():
   assert np.array_equal(plain, other)
 
 
+def test_unknown_weights_name_the_nearest():
+  for layer in (layers.BcosDense(3, weights="units"), layers.BcosConv(3, (1, 1), weights="units")):
+    with pytest.raises(InputError, match=r"Unknown weights 'units'\. Did you mean 'unit'"):
+      layer.init(jax.random.key(0), jnp.ones((4, 5, 5, 5)))
+
+
 def test_cosine_of_weights_with_max_out_is_refused():
   """No published variant has both, and the length of which unit should count is open."""
-  layer = layers.BcosDense(3, cosine_of_weights=True, max_out=2)
+  layer = layers.BcosDense(3, weights="cosine", max_out=2)
   with pytest.raises(InputError, match="max_out"):
     layer.init(jax.random.key(0), jnp.ones((4, 5)))
 

@@ -44,7 +44,7 @@ def _map(case: str, detach: bool):
   fields = {
     "b": spec["b"],
     "max_out": spec["max_out"],
-    "unit_norm": spec["weights"] == "normed",
+    "weights": "unit" if spec["weights"] == "normed" else "plain",
     "detach": detach,
   }
   weight = DATA[f"{case}/weight"]

@@ -65,15 +65,16 @@ def test_published_bcosification_drops_biases_only(name, fields):
   kept = {"params/vocabulary/bias"}
   assert gone == {path for path in flat(variables) if path.endswith("/bias")} - kept
   assert all(flat(leaves)[path] is flat(variables)[path] for path in flat(leaves))
-  assert twin.ops.layer_norm(name="n").centered and twin.ops.unit_norm
+  assert twin.ops.layer_norm(name="n").centered and twin.ops.weights == "unit"
 
 
 def test_what_the_published_variant_does_to_maps():
   ops = BcosOps.lm(b=1.5)
-  assert ops.linear(4, name="q").b == 1 and not ops.linear(4, name="q").unit_norm
-  assert ops.dense(4, name="d").b == 1.5 and ops.dense(4, name="d").unit_norm
+  assert ops.linear(4, name="q").b == 1 and ops.linear(4, name="q").weights == "plain"
+  assert ops.dense(4, name="d").b == 1.5 and ops.dense(4, name="d").weights == "unit"
   assert ops.vocabulary(4, use_bias=True, name="v").b == 1
-  assert BcosOps.lm(vocabulary_map="bcos").vocabulary(4, use_bias=True, name="v").unit_norm
+  vocabulary = BcosOps.lm(vocabulary_map="bcos").vocabulary(4, use_bias=True, name="v")
+  assert vocabulary.weights == "unit"
   x = jnp.array([-1.0, 2.0])
   assert (ops.head_act(x, "relu") == x).all() and (ops.act(x, "relu") != x).any()
   assert BcosOps.lm().b == 2.0 and BcosOps.lm_decoder().b == 1.1 and BcosOps.lm_plain().b == 1.0

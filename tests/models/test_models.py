@@ -405,7 +405,7 @@ def test_ops_from_plain_values():
   for fields, message in (
     ({"family": "bcoss"}, "Did you mean 'bcos'"),
     ({}, "family None"),
-    ({"family": "bcos", "unitnorm": True}, "Did you mean 'unit_norm'"),
+    ({"family": "bcos", "weight": "unit"}, "Did you mean 'weights'"),
     ({"family": "bcos", "implementation": 1}, "'implementation'"),
     ({"family": "aloe", "implementation": 3}, "expected 1 or 2"),
     ({"family": "standard", "b": 2.0}, "field of the 'standard' ops 'b'"),
@@ -413,6 +413,8 @@ def test_ops_from_plain_values():
     ({"family": "bcos", "encoding": {"pairing": "negatd"}}, "Did you mean 'negated'"),
     ({"family": "bcos", "encoding": {"pairng": "none"}}, "Did you mean 'pairing'"),
     ({"family": "bcos", "conv_guard": {"epsilon": 1e-5}}, "'epsilon'"),
+    ({"family": "bcos", "encoding": 3}, "encoding is 3, expected some of its fields: mean, std"),
+    ({"family": "bcos", "weights": "units"}, "Did you mean 'unit'"),
   ):
     with pytest.raises(InputError, match=message):
       ops.from_dict(fields)
@@ -424,13 +426,13 @@ def test_ops_from_plain_values():
   ids=lambda make: make.__name__,
 )
 def test_unknown_fields_name_the_nearest(make):
-  with pytest.raises(InputError, match=r"field of BcosOps 'unit_nrom'.*Did you mean 'unit_norm'"):
-    make(unit_nrom=True)
+  with pytest.raises(InputError, match=r"field of BcosOps 'wieghts'.*Did you mean 'weights'"):
+    make(wieghts="unit")
 
 
 def test_fields_of_the_other_family_are_unknown():
-  with pytest.raises(InputError, match="field of StandardOps 'unit_norm'"):
-    StandardOps(unit_norm=True)
+  with pytest.raises(InputError, match="field of StandardOps 'weights'"):
+    StandardOps(weights="unit")
   with pytest.raises(InputError, match="Did you mean 'learn_b'"):
     dataclasses.replace(BcosOps(), laern_b=True)
 
@@ -448,7 +450,7 @@ def test_aloe_has_two_implementations():
     implementation=1
   )
   assert BcosOps.aloe() == BcosOps.aloe(implementation=2)
-  assert not BcosOps.aloe(implementation=1).cosine_of_weights
+  assert BcosOps.aloe().weights == "cosine" and BcosOps.aloe(implementation=1).weights == "plain"
   with pytest.raises(InputError, match="3"):
     BcosOps.aloe(implementation=3)
 

@@ -211,10 +211,10 @@ def test_training_continues_alike(source):
 
 
 @pytest.mark.parametrize("b", [1.5, 2.0, 2.5])
-@pytest.mark.parametrize("unit_norm", [True, False])
-def test_gradients_of_convolutions(b, unit_norm):
+@pytest.mark.parametrize("weights", ["unit", "plain"])
+def test_gradients_of_convolutions(b, weights):
   """Against autograd: input and weight, in training and explanation mode."""
-  network = _randomised(oracles.BcosConv2d(6, 8, 3, 2, 1, b=b, unit_norm=unit_norm))
+  network = _randomised(oracles.BcosConv2d(6, 8, 3, 2, 1, b=b, unit_norm=weights == "unit"))
   kernel = network.linear.weight.detach().numpy().transpose(2, 3, 1, 0)
   x = np.concatenate([IMAGES, 1 - IMAGES], -1)[:, :12, :12]
   weight = np.random.RandomState(0).standard_normal((4, 6, 6, 8)).astype(np.float32)
@@ -224,7 +224,7 @@ def test_gradients_of_convolutions(b, unit_norm):
     y = network(seen)
     d_x, d_w = torch.autograd.grad((y * _nchw(weight)).sum(), (seen, network.linear.weight))
     layer = layers.BcosConv(
-      8, (3, 3), strides=2, padding=1, b=b, unit_norm=unit_norm, detach=explaining
+      8, (3, 3), strides=2, padding=1, b=b, weights=weights, detach=explaining
     )
     ours, pullback = jax.vjp(
       lambda x, k, layer=layer: layer.apply({"params": {"kernel": k}}, x), x, kernel

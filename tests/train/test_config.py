@@ -37,12 +37,12 @@ def test_variants():
 
 def test_open_sections_take_new_fields():
   config = override(
-    "--config.ops.unit_norm=true",
+    "--config.ops.weights=unit",
     "--config.ops.norm=batch",
     "--config.model.width=8",
     spec="digits:scratch",
   )
-  assert config.ops.unit_norm is True and config.ops.norm == "batch" and config.model.width == 8
+  assert config.ops.weights == "unit" and config.ops.norm == "batch" and config.model.width == 8
 
 
 def test_config_file(tmp_path):

@@ -101,7 +101,9 @@ def tuned(tmp_path_factory, files):
 def test_pretrained_converted_fine_tuned_and_explained(tuned):
   reader = TextReader.load(tuned)
   assert (
-    reader.labels == reviews.LABELS and reader.model.ops.b == 1.5 and reader.model.ops.unit_norm
+    reader.labels == reviews.LABELS
+    and reader.model.ops.b == 1.5
+    and reader.model.ops.weights == "unit"
   )
   measured = json.loads((tuned / "config.json").read_text())["provenance"]["metrics"]
   assert measured["accuracy"] > 0.9

@@ -606,7 +606,7 @@ def test_mistakes_before_any_work(tmp_path):
     ("--config.data.augment.crop=shfit", "Did you mean 'shift'"),
     ("--config.model.num_classes=9", "10"),
     ("--config.model.name=resnet_8", "Did you mean 'resnet8'"),
-    ("--config.ops.unit_nrom=true", "Did you mean 'unit_norm'"),
+    ("--config.ops.wieghts=unit", "Did you mean 'weights'"),
     ("--config.loss.name=bcee", "Did you mean 'bce'"),
     ("--config.steps=0", "at least 1"),
     ("--config.init=nowhere", "nowhere"),

@@ -191,5 +191,5 @@ def _own(model: nn.Module, num_classes: int) -> nn.Module:
 
 
 def _is_linear(layer: nn.Module) -> bool:
-  scaled: Sequence[bool] = (layer.unit_norm, layer.fan_in_gain, layer.learn_b)
+  scaled: Sequence[bool] = (layer.weights != "plain", layer.fan_in_gain, layer.learn_b)
   return layer.b == 1 and layer.max_out == 1 and not any(scaled)
