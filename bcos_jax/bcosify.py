@@ -163,9 +163,7 @@ def bcosify(
 
 def _check(model: nn.Module, ops: Ops):
   if not isinstance(ops, Ops) or ops.conventional:
-    raise InputError(
-      f"ops is {type(ops).__name__}, expected a B-cos family.", "For example, pass BcosOps(b=2)."
-    )
+    raise InputError(f"ops is {ops!r}, expected a B-cos family.", "For example: BcosOps(b=2).")
   if ops.detach:
     raise InputError(
       "ops has detach=True, which is explanation mode: a network of it cannot be trained.",

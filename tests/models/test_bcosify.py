@@ -206,12 +206,19 @@ class Foreign(nn.Module):
 def test_only_conventional_networks_of_the_package():
   model, variables = _conventional()
   bcos, bcos_variables = bcos_jax.bcosify(model, variables)
-  with pytest.raises(InputError, match=r"BcosOps, expected StandardOps.*already"):
+  with pytest.raises(InputError, match=r"BcosOps, expected a conventional family.*already"):
     bcos_jax.bcosify(bcos, bcos_variables)
   with pytest.raises(InputError, match="Foreign"):
     bcos_jax.bcosify(Foreign(), variables)
-  with pytest.raises(InputError, match=r"StandardOps, expected BcosOps"):
-    bcos_jax.bcosify(model, variables, ops=StandardOps())
+  for wrong in (StandardOps(), BcosOps):
+    with pytest.raises(InputError, match="expected a B-cos family"):
+      bcos_jax.bcosify(model, variables, ops=wrong)
+
+
+def test_explanation_mode_is_refused():
+  model, variables = _conventional()
+  with pytest.raises(InputError, match=r"detach=True.*Leave detach out"):
+    bcos_jax.bcosify(model, variables, ops=BcosOps(detach=True))
 
 
 def test_every_problem_is_in_one_message():

@@ -101,12 +101,24 @@ def digest(model: nn.Module, variables: Any) -> str:
   """Returns 16 hexadecimal digits of architecture, layer family and weights, without the head."""
   model, variables = headless(model, variables)
   name, fields = models.describe(model.clone(variant=""))  # aliases have the same features
-  hashed = hashlib.sha256(json.dumps([name, fields, ops.to_dict(model.ops)], default=str).encode())
+  family = _as_first_written(ops.to_dict(model.ops))
+  hashed = hashlib.sha256(json.dumps([name, fields, family], default=str).encode())
   for path, leaf in sorted(traverse_util.flatten_dict(variables, sep="/").items()):
     array = np.asarray(hosts.to_host(leaf), order="C")
     hashed.update(f"{path} {array.dtype} {array.shape}".encode())
     hashed.update(array.reshape(-1).view(np.uint8).data)
   return hashed.hexdigest()[:16]
+
+
+def _as_first_written(family: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a family's fields by the names of 0.1.0, so that features kept since are found."""
+  fields: dict[str, Any] = {}
+  for name, value in family.items():
+    if name == "weights":
+      fields |= {"unit_norm": value == "unit", "cosine_of_weights": value == "cosine"}
+    else:
+      fields[name] = value
+  return fields
 
 
 def extract(
