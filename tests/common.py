@@ -55,6 +55,11 @@ def rel(value: Any, expected: Any) -> float:
   return float(np.linalg.norm(value - expected) / max(np.linalg.norm(expected), 1e-30))
 
 
+def suggestion(name: str) -> str:
+  """Returns how an error suggests a name: its wording is compared here alone."""
+  return f"Did you mean '{name}'"
+
+
 def nhwc(x: np.ndarray) -> np.ndarray:
   """Moves channels from the second axis, PyTorch's layout, to the last."""
   return np.moveaxis(x, 1, -1)

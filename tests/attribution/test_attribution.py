@@ -16,7 +16,7 @@ from bcos_jax.attribution.perturbation import draw_grids
 from bcos_jax.errors import InputError
 from bcos_jax.models.blocks import Attention
 
-from ..common import CLASSES, SIDE, applied, filled, photos, rel, tiny
+from ..common import CLASSES, SIDE, applied, filled, photos, rel, suggestion, tiny
 
 IMAGES = photos(3)
 TARGETS = np.array([[0, 4], [1, 1], [3, 2]])
@@ -142,12 +142,12 @@ def test_methods_that_sum_agree_on_a_linear_network(baseline):
   sums = enlarged(patches(expected))
   settings = {"baseline": baseline, "batch_size": 7}
   shap = ask("kernel_shap", samples=14, segments=PATCH, **settings)
-  assert rel(shap, sums / PATCH**2) < 1e-4
+  assert rel(shap, sums / PATCH**2) < 1e-5
   lime = ask("lime", samples=60, segments=PATCH, ridge=1e-9, score="logit", **settings)
-  assert rel(lime, sums) < 1e-4
+  assert rel(lime, sums) < 1e-5
   tiles = {"window": PATCH, "stride": PATCH, **settings}
-  assert rel(ask("occlusion", **tiles), sums) < 1e-4
-  assert rel(ask("occlusion", overlap="share", **tiles), sums / PATCH**2) < 1e-4
+  assert rel(ask("occlusion", **tiles), sums) < 1e-5
+  assert rel(ask("occlusion", overlap="share", **tiles), sums / PATCH**2) < 1e-5
 
 
 def test_gradients_of_a_linear_network():
@@ -171,9 +171,9 @@ def test_occlusion_by_overlapping_windows():
     share[place] += drop / parts[place][0, 0].size
     covered[place] += 1
   settings = {"window": window, "stride": stride}
-  assert rel(ask("occlusion", **settings), mean / covered) < 1e-4
+  assert rel(ask("occlusion", **settings), mean / covered) < 1e-5
   found = ask("occlusion", overlap="share", **settings)
-  assert rel(found, share) < 1e-4
+  assert rel(found, share) < 1e-5
 
 
 def test_guided_backprop_by_hand():
@@ -247,10 +247,10 @@ def test_kernel_shap_is_exact_if_all_coalitions_are_seen():
     return np.asarray(apply(variables, x * mask.astype("f")), np.float64)[0, TARGETS[0]]
 
   expected = shapley_by_definition(values, 4)
-  assert rel(patches(maps[0]).reshape(2, 4).T, expected) < 1e-4
+  assert rel(patches(maps[0]).reshape(2, 4).T, expected) < 1e-5
   # Sampled, the values still sum to the change.
   sampled = ask("kernel_shap", own, segments=4, samples=20)
-  np.testing.assert_allclose(sampled.sum((-2, -1)), change(own), rtol=1e-3, atol=1e-4)
+  np.testing.assert_allclose(sampled.sum((-2, -1)), change(own), rtol=1e-5, atol=1e-5)
 
 
 def test_sampled_coalitions_come_near_the_shapley_values():
@@ -258,7 +258,7 @@ def test_sampled_coalitions_come_near_the_shapley_values():
   _, parts = linear_parts()
   sums = parts.sum(-1).reshape(3, 2, 4, 4, 4, 4).sum((3, 5))
   maps = ask("kernel_shap", segments=4, samples=60)
-  assert rel(maps[..., ::4, ::4] * 16, sums) < 1e-3
+  assert rel(maps[..., ::4, ::4] * 16, sums) < 1e-5
 
 
 def test_parts_may_have_any_form():
@@ -276,7 +276,7 @@ def test_parts_may_have_any_form():
           continue  # a part that is always present says nothing to a regression
         inside = own == number
         expected = part[:, inside].sum(-1) / (inside.sum() if size else 1)
-        np.testing.assert_allclose(found[:, inside].T, [expected] * inside.sum(), rtol=2e-3)
+        np.testing.assert_allclose(found[:, inside].T, [expected] * inside.sum(), rtol=1e-4)
 
 
 def test_lime_marks_the_parts_of_the_largest_positive_coefficients():
@@ -388,7 +388,7 @@ def test_maps_depend_neither_on_batches_nor_on_other_targets(name):
   again = ask(name, own, targets=TARGETS[:, 1], batch_size=2, **settings)
   assert again.shape == (3, SIDE, SIDE)
   # The same sums in batches of another size, in another order.
-  assert rel(again, maps[:, 1]) < 1e-4
+  assert rel(again, maps[:, 1]) < 2e-5
 
 
 @pytest.mark.parametrize("name", ["smooth_grad", "rise", "lime", "kernel_shap"])
@@ -411,7 +411,7 @@ def test_targets_as_for_explain():
     settings = SETTINGS.get(name, {})
     margin = ask(name, own, targets=_margin, **settings)
     both = ask(name, own, targets=np.array([[2, 0]] * 3), **settings)
-    assert rel(margin, both[:, 0] - both[:, 1]) < 1e-4
+    assert rel(margin, both[:, 0] - both[:, 1]) < 1e-5
 
 
 def _margin(logits):
@@ -453,9 +453,9 @@ def test_methods_are_found_by_name():
   model, variables = network(Linear)
   attribute = attribution.attribute_with("saliency", model, variables, signed=True)
   np.testing.assert_array_equal(attribute(IMAGES, TARGETS), ask("saliency", signed=True))
-  with pytest.raises(InputError, match="Did you mean 'saliency'"):
+  with pytest.raises(InputError, match=suggestion("saliency")):
     attribution.attribute_with("salency", model, variables)
-  with pytest.raises(InputError, match="Did you mean 'steps'"):
+  with pytest.raises(InputError, match=suggestion("steps")):
     attribution.attribute_with("integrated_gradients", model, variables, step=3)
 
 
@@ -482,9 +482,9 @@ BAD = [
   ("smooth_grad", {"noise": -1}, "noise is -1"),
   ("smooth_grad", {"seed": -1}, "seed is -1"),
   ("deep_lift", {"baseline": "black"}, "baseline"),
-  ("occlusion", {"window": 4, "stride": 8}, "larger than the window"),
-  ("occlusion", {"overlap": "means"}, "Did you mean 'mean'"),
-  ("occlusion", {"score": "logits"}, "Did you mean 'logit'"),
+  ("occlusion", {"window": 4, "stride": 8}, "stride is 8.*4"),
+  ("occlusion", {"overlap": "means"}, suggestion("mean")),
+  ("occlusion", {"score": "logits"}, suggestion("logit")),
   ("rise", {"keep": 0}, "keep is 0"),
   ("rise", {"masks": 2.5}, "masks is 2.5"),
   ("lime", {"segments": np.zeros((3, 4, 4), int)}, "segments are int64 of shape"),
@@ -492,17 +492,17 @@ BAD = [
   ("lime", {"kernel_width": 0}, "kernel_width is 0"),
   ("lime", {"top": 0}, "top is 0"),
   ("kernel_shap", {"samples": 0}, "samples is 0"),
-  ("guided_backprop", {}, "needs ReLUs, and this Linear has none"),
-  ("grad_cam", {}, "no default layer for Linear"),
-  ("grad_cam", {"layer": "mapp"}, "Did you mean 'map'"),
+  ("guided_backprop", {}, "ReLU.*Linear"),
+  ("grad_cam", {}, "Grad-CAM.*Linear"),
+  ("grad_cam", {"layer": "mapp"}, suggestion("map")),
   ("grad_cam", {"layer": "map"}, r"returns shape \(1, 5\)"),
-  ("grad_cam", {"resize": "linear"}, "Did you mean 'bilinear'"),
-  ("attention_rollout", {}, "needs a vision transformer"),
+  ("grad_cam", {"resize": "linear"}, suggestion("bilinear")),
+  ("attention_rollout", {}, "rollout.*Linear"),
   ("attention_rollout", {"residual": 2}, "residual is 2"),
   ("chefer", {}, "got Linear"),
   ("legrad", {}, "Use grad_cam"),
-  ("attn_lrp", {}, "needs a network with attention"),
-  ("attn_lrp", {"rule": "attn"}, "Did you mean 'attn_lrp'"),
+  ("attn_lrp", {}, "AttnLRP.*Linear"),
+  ("attn_lrp", {"rule": "attn"}, suggestion("attn_lrp")),
 ]
 
 
@@ -517,5 +517,5 @@ def test_networks_that_a_method_does_not_fit():
   with pytest.raises(InputError, match="got Swin"):
     ask("legrad", (swin, filled(swin)))
   tower = tiny("resnet_tiny", StandardOps())
-  with pytest.raises(InputError, match="variables are not those"):
+  with pytest.raises(InputError, match=r"ResNet.*params/conv1/kernel"):
     ask("saliency", (tower, network(Linear)[1]))

@@ -17,6 +17,7 @@ from bcos_jax.explain.text_reader import TextReader
 from bcos_jax.train.data.text import vocabularies
 
 from .. import text_tasks as toys
+from ..common import suggestion
 
 IDS, MASK = toys.texts()
 SPECIAL = np.isin(IDS, toys.SPECIAL)
@@ -115,16 +116,16 @@ def test_integrated_gradients_are_complete():
   found = quick("integrated_gradients", task, 1, steps=20)
   nothing = np.where(SPECIAL, IDS, toys.MASK)
   change = task.predict(IDS, MASK)[:, 1] - task.predict(nothing, MASK)[:, 1]
-  np.testing.assert_allclose(found.sum(1), change, atol=1e-4)
+  np.testing.assert_allclose(found.sum(1), change, atol=1e-5)
   whole = quick("integrated_gradients", task, 1, steps=30, baseline="zero")
-  np.testing.assert_allclose(whole.sum(1), task.predict(IDS, MASK)[:, 1], atol=1e-3)
+  np.testing.assert_allclose(whole.sum(1), task.predict(IDS, MASK)[:, 1], atol=1e-5)
 
 
 def test_sequential_gradients_move_one_token_at_a_time():
   task = toys.attending()
   found = quick("sequential_integrated_gradients", task, 1, steps=20)
   dropped = quick("occlusion", task, 1)  # the integral over one token is the change it makes
-  np.testing.assert_allclose(found, dropped, atol=1e-4)
+  np.testing.assert_allclose(found, dropped, atol=1e-5)
 
 
 def exact_shapley(task, ids, mask, players, target):
@@ -154,9 +155,9 @@ def test_shapley_values_of_all_coalitions():
   found = methods.kernel_shap(task, IDS[:1], MASK[:1], 1)[0]
   np.testing.assert_allclose(found[~SPECIAL[0]], exact, atol=1e-5)
   sampled = methods.shapley_sampling(task, IDS[:1], MASK[:1], 1, samples=400)[0]
-  np.testing.assert_allclose(sampled[~SPECIAL[0]], exact, atol=0.15)
+  np.testing.assert_allclose(sampled[~SPECIAL[0]], exact, atol=0.01)
   change = sampled.sum(), exact.sum()
-  np.testing.assert_allclose(*change, atol=1e-4)
+  np.testing.assert_allclose(*change, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["occlusion", "shapley_sampling", "kernel_shap", "lime"])
@@ -169,14 +170,14 @@ def test_words_come_and_go_whole(name):
   single = table[ids[0], 1]
   expected = np.where(words[0] >= 0, single, 0)
   expected[2:4] = expected[2:4].mean()
-  np.testing.assert_allclose(found, expected, atol=1e-3)
+  np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_lime_finds_the_slopes():
   task, table = toys.linear()
   found = quick("lime", task, TARGETS, ridge=1e-6, score="logit")
   expected = np.where(SPECIAL, 0, table[IDS, TARGETS[:, None]])
-  np.testing.assert_allclose(found, expected, atol=1e-3)
+  np.testing.assert_allclose(found, expected, atol=5e-4)  # the ridge shrinks them
 
 
 def fixed_attention(weights, reads="first"):
@@ -266,7 +267,7 @@ def test_own_explanations_are_cp_lrp():
   own = methods.explain_with(model, variables)(ids, MASK, TARGETS)
   assert own.shape == (3, 16)
   np.testing.assert_allclose(methods.attn_lrp(task, ids, MASK, TARGETS), own, atol=1e-5)
-  with pytest.raises(InputError, match="no logits of a whole text"):
+  with pytest.raises(InputError, match=r"TextEncoder.*logits"):
     methods.language_task(model.clone(task="masked_lm"), variables, mask_id=5)
 
 
@@ -307,7 +308,7 @@ def test_bad_input():
     (lambda: methods.occlusion(task, IDS, MASK, score="odds"), "Unknown score"),
     (lambda: methods.occlusion(task, IDS, MASK, words=IDS[:1]), "The words are"),
     (lambda: methods.attention_mean(task, IDS, MASK), "no 'attentions'"),
-    (lambda: methods.attribute_with("occlusoin", task), "Did you mean 'occlusion'"),
+    (lambda: methods.attribute_with("occlusoin", task), suggestion("occlusion")),
     (lambda: methods.attribute_with("lime", task, step=1), "Unknown setting of 'lime'"),
     (lambda: methods.integrated_gradients(task, IDS, MASK, baseline="pad"), "Unknown baseline"),
     (lambda: methods.saliency(task, IDS, MASK, size="l1"), "Unknown size"),

@@ -13,7 +13,7 @@ from bcos_jax.convert.keys import tables_of
 from bcos_jax.errors import InputError
 from bcos_jax.io.bundles import make_bundle
 
-from ..common import filled, flat, golden_keys, shapes, tiny, unflat
+from ..common import filled, flat, golden_keys, shapes, suggestion, tiny, unflat
 
 # Golden network, kind of its keys, architecture, source, family.
 GOLDEN = [
@@ -133,7 +133,7 @@ def test_classes_are_read_off_the_head():
     state = convert.to_state_dict(make_bundle(model, filled(model)), source)
     bundle = convert.from_state_dict(state, "resnet_tiny", labels=list("abcdefg"))
     assert bundle.model.num_classes == 7 and bundle.labels == tuple("abcdefg")
-    with pytest.raises(InputError, match="3 labels for 7 classes"):
+    with pytest.raises(InputError, match=r"3 labels.*7 classes"):
       convert.from_state_dict(state, "resnet_tiny", labels=list("abc"))
 
 
@@ -244,9 +244,9 @@ def test_missing_skipped_tensors_are_fine():
 @pytest.mark.parametrize(
   "architecture, source, message",
   [
-    ("resnet_tiny", "torchvison", "Did you mean 'torchvision'"),
+    ("resnet_tiny", "torchvison", suggestion("torchvision")),
     ("simple_vit_tiny", "torchvision", "source of a SimpleViT 'torchvision'"),
-    ("resnet_50", None, "Did you mean 'resnet50'"),
+    ("resnet_50", None, suggestion("resnet50")),
     ("resnet_tiny", "bcos_v2", "conv1.weight"),
     ("resnet_tiny_bottleneck", "torchvision", "conv3"),
     ("simple_vit_tiny", None, "layer1.0.conv1.weight"),
@@ -260,7 +260,7 @@ def test_wrong_source_or_architecture(architecture, source, message):
 def test_source_is_never_guessed_when_writing():
   """B-cos v2 and B-cosification share most keys, but not what their weights mean."""
   model = tiny("resnet_tiny", BcosOps())
-  with pytest.raises(InputError, match=r"does not record.*'bcos_v2', 'bcosification', 'hugg"):
+  with pytest.raises(InputError, match="'bcos_v2', 'bcosification', 'hugg"):
     convert.to_state_dict(make_bundle(model, filled(model)))
 
 
@@ -268,7 +268,7 @@ def test_the_same_keys_are_not_the_same_weights():
   """Plain weights under the keys of unit-norm ones would be another function."""
   for ops, source in ((BcosOps(), "bcos_v2"), (BcosOps.v2(), "bcosification")):
     model = tiny("resnet_tiny", ops)
-    with pytest.raises(InputError, match="no keys for a BcosOps network"):
+    with pytest.raises(InputError, match="BcosOps"):
       convert.to_state_dict(make_bundle(model, filled(model)), source)
 
 
@@ -284,9 +284,9 @@ def test_networks_without_keys_are_refused():
     with pytest.raises(InputError, match="0 rules"):
       convert.to_state_dict(make_bundle(model, filled(model)), "bcosification")
   standard = tiny("resnet_tiny", StandardOps())
-  with pytest.raises(InputError, match="no keys for a StandardOps network"):
+  with pytest.raises(InputError, match="StandardOps"):
     convert.to_state_dict(make_bundle(standard, filled(standard)), "bcos_v2")
-  with pytest.raises(InputError, match="Did you mean 'torchvision'"):
+  with pytest.raises(InputError, match=suggestion("torchvision")):
     convert.to_state_dict(make_bundle(standard, filled(standard)), "torchvison")
 
 
@@ -312,16 +312,16 @@ def test_templates_read_and_write_alike():
 
 def test_ambiguous_tables_are_reported():
   table = (convert.Rule("a{i}", "params/a{i}"), convert.Rule("a1", "params/b"))
-  with pytest.raises(InputError, match=r"'a1' .*is matched by 2 rules"):
+  with pytest.raises(InputError, match=r"'a1'.*2 rules"):
     rules.port({"a1": np.zeros(2)}, table, {"params/a1": np.zeros(2)})
   table = (convert.Rule("a{i}", "params/x"), convert.Rule("b", "params/x"))
-  with pytest.raises(InputError, match="'params/x' is filled twice, the second time by 'b'"):
+  with pytest.raises(InputError, match=r"'params/x'.*'b'"):
     rules.port({"a1": np.zeros(2), "b": np.zeros(2)}, table, {"params/x": np.zeros(2)})
-  with pytest.raises(InputError, match="'params/x' is written by 2 rules"):
+  with pytest.raises(InputError, match=r"'params/x'.*2 rules"):
     rules.export(
       {"params/x": np.zeros(2)}, (convert.Rule("a", "params/x"), convert.Rule("b", "params/x")), {}
     )
-  with pytest.raises(InputError, match="'params/y' is written by 0 rules"):
+  with pytest.raises(InputError, match=r"'params/y'.*0 rules"):
     rules.export({"params/y": np.zeros(2)}, table, {})
 
 

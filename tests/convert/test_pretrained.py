@@ -16,7 +16,7 @@ from bcos_jax.io import bundles
 from bcos_jax.io.bundles import check_writable, make_bundle
 from bcos_jax.variables import abstract_variables
 
-from ..common import CLASSES, PRESETS, TINY, filled, flat, shapes, tiny, unflat
+from ..common import CLASSES, PRESETS, TINY, filled, flat, shapes, suggestion, tiny, unflat
 
 MODEL = tiny("resnet_tiny", BcosOps())
 LABELS = ["a", "b", "ü", "d e", "日"]
@@ -185,16 +185,16 @@ def test_replacing_leaves_nothing_of_the_old_bundle(tmp_path):
 def test_a_bundle_with_something_of_the_users_is_left_alone(tmp_path):
   folder = bcos_jax.save(tmp_path / "net", MODEL, filled(MODEL), labels=LABELS)
   (folder / "notes.txt").write_text("mine")
-  with pytest.raises(InputError, match="exists and is not a bundle"):
+  with pytest.raises(InputError, match=r"exists.*bundle"):
     bcos_jax.save(folder, MODEL, filled(MODEL, seed=1))
   assert (folder / "notes.txt").read_text() == "mine"
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
   (tmp_path / "thesis.tex").write_text("years of work")
-  with pytest.raises(InputError, match="exists and is not a bundle"):
+  with pytest.raises(InputError, match=r"exists.*bundle"):
     bcos_jax.save(tmp_path, MODEL, filled(MODEL))
-  with pytest.raises(InputError, match="exists and is not a bundle"):
+  with pytest.raises(InputError, match=r"exists.*bundle"):
     bcos_jax.save(tmp_path / "thesis.tex", MODEL, filled(MODEL))
   assert _snapshot(tmp_path) == {"thesis.tex": b"years of work"}
 
@@ -272,7 +272,7 @@ def test_missing_files(folder, tmp_path):
     bcos_jax.load(folder)
   (folder / "config.json").unlink()
   for place in (folder, tmp_path / "nowhere"):
-    with pytest.raises(InputError, match=r"not a bundle.*config\.json"):
+    with pytest.raises(InputError, match=r"bundle.*config\.json"):
       bcos_jax.load(place)
 
 
@@ -309,15 +309,15 @@ def test_incomplete_configuration(folder, key):
       lambda c: (c["fields"].update(num_classes=6), c.update(labels=[])),
       r"head/kernel has shape \(16, 5\).*\(16, 6\)",
     ),
-    (lambda c: c["fields"].update(num_clases=6), "Did you mean 'num_classes'"),
+    (lambda c: c["fields"].update(num_clases=6), suggestion("num_classes")),
     (lambda c: c["ops"].update(family="standard", b=1), "field of the 'standard' ops"),
-    (lambda c: c["ops"].update(bb=2), "Did you mean 'b'"),
-    (lambda c: c["ops"].update(use_bias=True), "params/bn1/bias is missing"),
+    (lambda c: c["ops"].update(bb=2), suggestion("b")),
+    (lambda c: c["ops"].update(use_bias=True), "params/bn1/bias"),
     (lambda c: c["ops"]["encoding"].update(pairing="none"), r"conv1/kernel.*\(7, 7, 3, 8\)"),
-    (lambda c: c["preprocess"].update(interpolation="cubic"), "Did you mean 'bicubic'"),
+    (lambda c: c["preprocess"].update(interpolation="cubic"), suggestion("bicubic")),
     (lambda c: c["preprocess"].update(sise=3), "sise"),
     (lambda c: c.update(format=2), "format 2, expected 1"),
-    (lambda c: c.update(labels=["only one"]), "1 labels for 5 classes"),
+    (lambda c: c.update(labels=["only one"]), "1 labels.*5 classes"),
   ],
 )
 def test_bundle_of_something_else(folder, edit, message):

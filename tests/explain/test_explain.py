@@ -240,7 +240,7 @@ def test_weights_are_not_the_gradient():
     return jnp.take_along_axis(logits, ex.target[:, None], axis=1).sum()
 
   gradient = np.asarray(jax.jit(jax.grad(value))(ex.inputs))
-  assert rel((gradient * ex.inputs).sum((1, 2, 3)), ex.contributions.sum((1, 2))) <= 1e-3
+  assert rel((gradient * ex.inputs).sum((1, 2, 3)), ex.contributions.sum((1, 2))) <= 2e-5
   assert rel(gradient, ex.weights) > 0.5
 
 
@@ -398,7 +398,7 @@ def test_inside_a_jitted_loss(name):
   assert all(np.isfinite(leaf).all() and leaf.any() for leaf in jax.tree.leaves(gradient))
   for path in ("conv1", "head") if name == "resnet_tiny" else ("head",):
     dot = np.vdot(gradient[path]["kernel"], variables["params"][path]["kernel"])
-    assert rel(dot, 2 * value) <= 1e-4
+    assert rel(dot, 2 * value) <= 1e-5
 
 
 def test_explanation_is_a_frozen_tree_of_arrays():
@@ -454,15 +454,15 @@ def _bad_images():
   infinite = IMAGES.copy()
   infinite[0, 0, 0, 0] = np.inf
   return {
-    "normalised": ((IMAGES - 0.45) / 0.225, r"span \[-1.*expected \[0, 1\].*not normalised"),
+    "normalised": ((IMAGES - 0.45) / 0.225, r"\[-1.*\[0, 1\]"),
     "8-bit values": (IMAGES * 255, r"span .*249\]"),
-    "uint8": (np.uint8(IMAGES * 255), "uint8.*Divide 8-bit pictures by 255"),
+    "uint8": (np.uint8(IMAGES * 255), "uint8.*255"),
     "integers": (np.zeros((1, SIDE, SIDE, 3), int), "int64"),
     "NaN": (nan, "NaN"),
     "infinite": (infinite, "infinite"),
     "encoded": (np.concatenate([IMAGES, 1 - IMAGES], -1), r"\(3, 16, 16, 6\).*\[N, H, W, 3\]"),
     "one image": (IMAGES[0], r"shape \(16, 16, 3\).*images\[None\]"),
-    "channels first": (IMAGES.transpose(0, 3, 1, 2), r"\(3, 3, 16, 16\).*channels last"),
+    "channels first": (IMAGES.transpose(0, 3, 1, 2), r"\(3, 3, 16, 16\).*\[N, H, W, 3\]"),
     "no images": (IMAGES[:0], r"\(0, 16, 16, 3\)"),
     "slightly negative": (IMAGES - IMAGES.min() - 1e-3, r"span \[-0.00"),
   }
@@ -478,9 +478,13 @@ def test_bad_images_are_refused(case):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, jnp.bfloat16])
 def test_other_floats_are_accepted(dtype):
-  ex = bcos_jax.explain(MODEL, filled(MODEL), np.asarray(IMAGES, dtype))
+  images = np.asarray(IMAGES, dtype)
+  ex = bcos_jax.explain(MODEL, filled(MODEL), images)
   assert ex.images.dtype == ex.inputs.dtype == np.float32
-  assert rel(ex.logits, _explained(MODEL)[1].logits) <= 0.1
+  # The images are rounded by their dtype, and nothing else is.
+  rounded = bcos_jax.explain(MODEL, filled(MODEL), np.asarray(images, np.float32))
+  for field in ("images", "logits", "contributions"):
+    assert np.array_equal(getattr(ex, field), getattr(rounded, field)), field
 
 
 def test_ends_of_the_range_are_accepted():
@@ -491,12 +495,12 @@ def test_ends_of_the_range_are_accepted():
 @pytest.mark.parametrize(
   "target, message",
   [
-    (CLASSES, "spans classes 5 to 5, expected 0 to 4"),
+    (CLASSES, "5 to 5.*0 to 4"),
     (-1, "-1"),
     (np.array([0, 1, 99]), "0 to 99"),
-    (np.array([0, 1]), r"shape \(2,\) for 3 images"),
+    (np.array([0, 1]), r"\(2,\).*\(3,\)"),
     (np.zeros((3, 2, 2), int), r"\(3, 2, 2\)"),
-    (np.zeros((2, 3), int), r"\(2, 3\) for 3 images"),
+    (np.zeros((2, 3), int), r"\(2, 3\).*\(3,\)"),
     (1.0, "float64.*integers"),
     (np.array([0.0, 1.0, 2.0]), "float64"),
     (True, "bool"),
@@ -520,15 +524,15 @@ def test_bad_targets_are_refused(target, message):
 
 def test_variables_of_another_network_are_refused():
   others = filled(tiny("resnet_tiny", BcosOps.v2(), width=16))
-  with pytest.raises(InputError, match=r"not those of this ResNet.*expected.* more") as caught:
+  with pytest.raises(InputError, match=r"ResNet.*params/bn1/scale.*\(16,\).*\(8,\)") as caught:
     bcos_jax.explain(MODEL, others, IMAGES)
   assert len(str(caught.value)) < 1000
   for variables in ({}, filled(tiny("vitc_tiny", BcosOps.v2()))):
-    with pytest.raises(InputError, match="params/conv1/kernel is missing"):
+    with pytest.raises(InputError, match="params/conv1/kernel"):
       bcos_jax.explain(MODEL, variables, IMAGES)
   others = flat(filled(MODEL))
   others["params/conv9/kernel"] = others.pop("params/conv1/kernel")
-  with pytest.raises(InputError, match="params/conv9/kernel is not a variable of it"):
+  with pytest.raises(InputError, match="params/conv9/kernel"):
     bcos_jax.explain(MODEL, unflat(others), IMAGES)
 
 
@@ -567,4 +571,4 @@ def test_losses_on_explanations_see_how_the_weights_depend_on_parameters():
     float(loss(jax.tree.map(lambda p, d, s=s: p + s * d, variables["params"], direction)))
     for s in (step, -step)
   )
-  np.testing.assert_allclose(along, (ahead - behind) / (2 * step), rtol=2e-2)
+  np.testing.assert_allclose(along, (ahead - behind) / (2 * step), rtol=5e-3)  # of the differences

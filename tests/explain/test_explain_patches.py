@@ -61,7 +61,7 @@ def test_all_patches_together_are_the_mean_pooled_features():
   pooled = bcos_jax.explain(model, variables, images, target=lambda features: features[:, 3])
   ex = bcos_jax.explain_patches(model, variables, images, np.eye(width)[:, 3])
   assert rel(ex.value[:, 0], pooled.value) < 1e-5
-  assert rel(ex.weights[:, 0], pooled.weights) < 1e-4
+  assert rel(ex.weights[:, 0], pooled.weights) < 1e-5
 
 
 def test_a_patch_without_context_sees_itself_alone():
@@ -80,7 +80,7 @@ def test_a_patch_without_context_sees_itself_alone():
 @pytest.mark.parametrize(
   ("kernel", "places", "part"),
   [
-    (np.ones(3), {}, "the network has"),
+    (np.ones(3), {}, r"\(3,\).*32"),
     (None, {"at": [(0, 4)]}, "4 rows and 4 columns"),
     (None, {"at": [(0.5, 1)]}, "4 rows and 4 columns"),
     (None, {"at": []}, "4 rows and 4 columns"),
@@ -88,7 +88,7 @@ def test_a_patch_without_context_sees_itself_alone():
     (None, {"regions": np.ones((1, 5, 4))}, "expected weights of at least zero"),
     (None, {"regions": -np.ones((1, 4, 4))}, "expected weights of at least zero"),
     (None, {"regions": np.zeros((1, 4, 4))}, "A region is empty"),
-    (2, {"at": [(0, 0), (0, 1), (0, 2)]}, "2 directions at 3 places"),
+    (2, {"at": [(0, 0), (0, 1), (0, 2)]}, "2.*3"),
   ],
 )
 def test_what_does_not_fit_is_refused(kernel, places, part):
@@ -101,8 +101,8 @@ def test_what_does_not_fit_is_refused(kernel, places, part):
 
 def test_networks_without_patches_are_refused():
   model = tiny("resnet_tiny", BcosOps())
-  with pytest.raises(InputError, match="ResNet has no features of patches"):
+  with pytest.raises(InputError, match=r"ResNet.*patches"):
     bcos_jax.backbone(model)
-  with pytest.raises(InputError, match="pool is 'none' with"):
+  with pytest.raises(InputError, match=r"'none'.*5 classes"):
     vit = tiny("vit_test", BcosOps(), pool="none")
     vit.init(jax.random.key(0), vit.input_spec)

@@ -88,7 +88,7 @@ def test_lengths_and_batches_change_nothing(explained):
   assert (cut.target == ex.target).all() and rel(cut.logits, ex.logits) <= 1e-5
   assert cut.weights.shape == (3, 0, 32) and (cut.ids * mask == ids * mask).all()
   assert rel(cut.mean_contributions * 32, ex.contributions) <= 1e-5
-  with pytest.raises(InputError, match="padding on the left"):
+  with pytest.raises(InputError, match=r"Text 0.*left"):
     bcos_jax.explain(model, variables, ids[:, ::-1], mask=mask[:, ::-1], buckets=(4,))
 
 
@@ -172,9 +172,9 @@ def test_masked_language_models_are_asked_at_a_place():
   assert ex.logits.shape == (3, 60) and ex.at.tolist() == [2, 2, 2] and ex.target is None
   assert rel(ex.value, ex.logits[:, 7] - ex.logits.mean(1)) <= 1e-5
   assert ex.completeness_error.max() <= 2e-6 and (ex.contributions[mask == 0] == 0).all()
-  with pytest.raises(InputError, match="none is given"):
+  with pytest.raises(InputError, match="at="):
     bcos_jax.explain(model, variables, ids, mask=mask)
-  with pytest.raises(InputError, match="positions of tokens"):
+  with pytest.raises(InputError, match=r"at is \[5, 5, 5\]"):
     bcos_jax.explain(model, variables, ids, mask=mask, at=5)  # padding of the first text
 
 
@@ -207,11 +207,11 @@ def refused(match, **changes):
 
 def test_what_cannot_be_explained():
   ids, mask = texts()
-  refused("span 1 to 60, expected 0 to 59", ids=np.where(ids == ids.max(), 60, ids))
-  refused("13 tokens, expected at most 12", ids=np.ones((1, 13), int), mask=None)
+  refused("1 to 60.*0 to 59", ids=np.where(ids == ids.max(), 60, ids))
+  refused("13 tokens.*12", ids=np.ones((1, 13), int), mask=None)
   refused("expected integers", ids=ids.astype(float))
-  refused("mask has shape", mask=mask[:, :4])
-  refused("Text 1 is all padding", mask=mask * [[1], [0], [1]])
+  refused(r"mask.*\(3, 4\).*\(3, 9\)", mask=mask[:, :4])
+  refused("Text 1.*padding", mask=mask * [[1], [0], [1]])
   refused("types span 0 to 2", types=np.minimum(ids, 2) * mask)
   refused("is a classifier", at=1)
   refused("expected 0 to 2", target=3)
@@ -219,10 +219,10 @@ def test_what_cannot_be_explained():
   refused("one target and one foil", target=Contrast(np.zeros((3, 2), int)))
   refused("for 3 texts", target=np.zeros(2, int))
   model = bcos_jax.create("resnet_tiny", ops=StandardOps(), num_classes=2)
-  with pytest.raises(InputError, match="mask is for language models"):
+  with pytest.raises(InputError, match=r"mask.*language models"):
     bcos_jax.explain(model, {}, np.zeros((1, 8, 8, 3)), mask=mask)
   model, variables = network("bert_tiny", StandardOps())
-  with pytest.raises(InputError, match="params/pooler/kernel is missing"):
+  with pytest.raises(InputError, match="params/pooler/kernel"):
     wrong = {"params": {k: v for k, v in variables["params"].items() if k != "pooler"}}
     bcos_jax.explain(model, wrong, ids, mask=mask)
 

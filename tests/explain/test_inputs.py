@@ -12,7 +12,7 @@ from bcos_jax import Encoding, Preprocess
 from bcos_jax.errors import InputError
 from bcos_jax.inputs import IMAGENET_MEAN, IMAGENET_STD, read_picture
 
-from ..common import photos, rel
+from ..common import photos, rel, suggestion
 
 HEIGHT, WIDTH = 6, 9
 PIXELS = np.random.RandomState(0).randint(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
@@ -299,7 +299,7 @@ def test_gray_networks_get_one_channel(tmp_path):
 @pytest.mark.parametrize(
   "fields, message",
   [
-    ({"interpolation": "bilinaer"}, "Did you mean 'bilinear'"),
+    ({"interpolation": "bilinaer"}, suggestion("bilinear")),
     ({"size": (0, 4)}, r"size \(0, 4\)"),
     ({"size": (4, 4, 4)}, r"\(4, 4, 4\)"),
     ({"size": (224, 224), "resize": 200}, "resize 200"),
@@ -343,7 +343,7 @@ def test_encodings_are_pure_and_keep_leading_axes():
 @pytest.mark.parametrize(
   "fields, message",
   [
-    ({"pairing": "negatd"}, "Did you mean 'negated'"),
+    ({"pairing": "negatd"}, suggestion("negated")),
     ({"mean": (0.5,)}, "as many"),
     ({"std": (0.2, 0.0, 0.2)}, "positive"),
     ({"std": (0.2, -1.0, 0.2)}, "positive"),

@@ -77,9 +77,9 @@ def test_long_texts_are_cut_only_where_asked_for(folders):
     (["dog", " "], "Text 1 .* is empty"),
     ([""], "Text 0 .* is empty"),
     (["dog", "..."], "Text 1 .* is empty"),
-    ("dog", "list of at least one text"),
-    ([], "list of at least one text"),
-    (["dog", 3], "list of at least one text"),
+    ("dog", "at least one"),
+    ([], "at least one"),
+    (["dog", 3], "at least one"),
   ],
 )
 def test_texts_that_are_none(given, message, folders):
@@ -110,21 +110,21 @@ def test_what_is_no_tokenizer(folders, tmp_path):
   model = network("siglip")
   with pytest.raises(InputError, match="No folder at"):
     load_tokenizer(tmp_path / "none", model)
-  with pytest.raises(InputError, match="holds no tokenizer"):
+  with pytest.raises(InputError, match="no tokenizer"):
     load_tokenizer(tmp_path, model)
   damaged = pathlib.Path(tmp_path / "damaged")
   damaged.mkdir()
   (damaged / "tokenizer.json").write_text("{")
-  with pytest.raises(InputError, match="holds no tokenizer"):
+  with pytest.raises(InputError, match="no tokenizer"):
     load_tokenizer(damaged, model)
-  with pytest.raises(InputError, match="no padding token"):
+  with pytest.raises(InputError, match="pad_token"):
     load_tokenizer(tokenizers.words(tmp_path / "unpadded", pad=None), model)
   with pytest.raises(InputError, match="Unknown casing 'upper'"):
     load_tokenizer(folders["siglip"], model, casing="upper")
   with pytest.raises(InputError, match="length is 17, expected 1 to 16"):
     load_tokenizer(folders["siglip"], model, length=17)
   image = bcos_jax.create("clip_test", ops=StandardOps(), num_classes=0)
-  with pytest.raises(InputError, match="reads no text"):
+  with pytest.raises(InputError, match=r"VisionTransformer.*text"):
     load_tokenizer(folders["clip"], image)
 
 
@@ -149,7 +149,7 @@ def test_class_features_are_means_of_directions(folders):
   mean = single.mean(axis=0)
   assert rel(found, mean / np.linalg.norm(mean, axis=1, keepdims=True)) <= 1e-6
   for given, message in (
-    ((names, ["a dog"]), "has no placeholder for the class"),
+    ((names, ["a dog"]), r"'a dog'.*\{\}"),
     (([], forms), "class names are"),
     (("dog", forms), "class names are"),
     ((names, []), "templates are"),
@@ -170,7 +170,7 @@ def test_features_that_are_none(folders):
       towers.check_features(given)
   reader = tower("siglip", folders["siglip"])
   broken = jax.tree.map(lambda leaf: leaf * np.nan, reader.variables)
-  with pytest.raises(InputError, match="The text tower's features contain NaN"):
+  with pytest.raises(InputError, match=r"NaN.*row 0"):
     dataclasses.replace(reader, variables=broken).features(["dog"])
 
 

@@ -14,7 +14,7 @@ from bcos_jax.errors import InputError
 from bcos_jax.models import blocks
 
 from .. import twins
-from ..common import pulled_back, rel
+from ..common import pulled_back, rel, suggestion
 
 
 def _random(*shape, seed=0):
@@ -841,8 +841,8 @@ def test_b_below_one_is_refused(b):
     ({"strides": (1, 2, 3)}, (1, 4, 4, 3), r"\(1, 2, 3\)"),
     ({"kernel_dilation": (1,)}, (1, 4, 4, 3), r"\(1,\)"),
     ({"padding": (1, 1, 1)}, (1, 4, 4, 3), r"\(1, 1, 1\)"),
-    ({"padding": "SAEM"}, (1, 4, 4, 3), "Did you mean 'SAME'"),
-    ({"padding_mode": "reflct"}, (1, 4, 4, 3), "Did you mean 'reflect'"),
+    ({"padding": "SAEM"}, (1, 4, 4, 3), suggestion("SAME")),
+    ({"padding_mode": "reflct"}, (1, 4, 4, 3), suggestion("reflect")),
     ({"kernel_size": 3}, (1, 4, 4, 3), r"kernel_size is 3.*Give kernel_size=\(3, 3\)"),
     ({"kernel_size": (3, 0)}, (1, 4, 4, 3), r"kernel_size is \(3, 0\)"),
     ({"features": 0}, (1, 4, 4, 3), "features is 0"),
@@ -862,8 +862,8 @@ def test_conv_refuses(fields, shape, message):
   [
     ({"features": 0}, "features is 0"),
     ({"max_out": -1}, "max_out is -1"),
-    ({"gate": "rleu"}, "Did you mean 'relu'"),
-    ({"gate": "rleu", "b": 1.5}, "Did you mean 'relu'"),
+    ({"gate": "rleu"}, suggestion("relu")),
+    ({"gate": "rleu", "b": 1.5}, suggestion("relu")),
   ],
 )
 def test_dense_refuses(fields, message):
@@ -909,7 +909,7 @@ def test_numbers_of_numpy_are_numbers():
 
 def test_unknown_weights_name_the_nearest():
   for layer in (layers.BcosDense(3, weights="units"), layers.BcosConv(3, (1, 1), weights="units")):
-    with pytest.raises(InputError, match=r"Unknown weights 'units'\. Did you mean 'unit'"):
+    with pytest.raises(InputError, match=r"Unknown weights 'units'\. " + suggestion("unit")):
       layer.init(jax.random.key(0), jnp.ones((4, 5, 5, 5)))
 
 

@@ -162,9 +162,9 @@ def test_deletion_and_insertion_by_hand():
     blocks = np.sort(maps.reshape(2, 2, 2, 2, 2).sum((2, 4)).reshape(2, 4))[:, ::-1]
     gone = np.cumsum(np.pad(blocks, ((0, 0), (1, 0))), axis=1)[:, [0, 1, 2, 4]]
     curves = gone if keep else gone[:, -1:] - gone
-    np.testing.assert_allclose(found.curves, curves, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.curves, curves, rtol=1e-5, atol=1e-5)
     area = sum((curves[:, i] + curves[:, i + 1]) / 2 * (0.25, 0.25, 0.5)[i] for i in range(3))
-    np.testing.assert_allclose(found.scores, area, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.scores, area, rtol=1e-5, atol=1e-5)
     assert found.higher_is_better is keep
     assert found.summary()["num_scored"] == 2
 
@@ -179,11 +179,11 @@ def test_comprehensiveness_and_sufficiency_by_hand():
   )
   how = Perturbation(block=2, fill=0.0, output="logit")
   expected = (blocks[:, 0] + blocks[:, :2].sum(1)) / 2  # 1 % of 4 blocks is one block
-  np.testing.assert_allclose(run(how).scores, expected, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(run(how).scores, expected, rtol=1e-5, atol=1e-5)
   kept = metrics.sufficiency(
     model, variables, images, targets, maps, how, fractions=(0.01, 0.5)
   ).scores
-  np.testing.assert_allclose(kept, blocks.sum(1) - expected, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(kept, blocks.sum(1) - expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("fill", ["mean", "zero", 0.5, (0.2, 0.4, 0.9)])
@@ -201,8 +201,8 @@ def test_deleted_pixels_are_what_was_asked_for(fill):
   found = metrics.deletion(model, variables, images, targets, maps, how, fractions=(0, 1 / 16, 1))
   rows, first = np.arange(3), maps.reshape(3, -1).argmax(1)
   lost = found.curves[:, :1] - found.curves
-  np.testing.assert_allclose(lost[:, 1], change.reshape(3, -1)[rows, first], rtol=1e-3, atol=1e-4)
-  np.testing.assert_allclose(lost[:, 2], change.sum((1, 2)), rtol=1e-3, atol=1e-4)
+  np.testing.assert_allclose(lost[:, 1], change.reshape(3, -1)[rows, first], rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(lost[:, 2], change.sum((1, 2)), rtol=1e-4, atol=1e-5)
   assert found.oracle is None and "oracle" not in found.summary()
 
 
@@ -218,7 +218,7 @@ def test_perturbation_oracle_and_baselines(measure):
   sign = 1 if measure in (metrics.insertion, metrics.comprehensiveness) else -1
   run = functools.partial(measure, model, variables, images, targets)
   best, worst = run(true, how), run(-true, how)
-  np.testing.assert_allclose(best.scores, best.oracle_scores, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(best.scores, best.oracle_scores, rtol=1e-5, atol=1e-5)
   assert best.higher_is_better is (sign > 0)
   assert (sign * (best.scores - best.random_scores) > -1e-4).all()
   assert (sign * (best.scores - worst.scores) > 0).all()
@@ -238,11 +238,11 @@ def test_perturbation_does_not_depend_on_batches():
     return x[..., 0] - t[:, None, None] / 4
 
   one, other = (run(maps, Perturbation(block=8, batch_size=size)) for size in (5, 2))
-  np.testing.assert_allclose(one.curves, other.curves, rtol=1e-3, atol=1e-5)
-  np.testing.assert_allclose(one.random_curves, other.random_curves, rtol=1e-3, atol=1e-5)
-  np.testing.assert_allclose(one.oracle_curves, other.oracle_curves, rtol=1e-3, atol=1e-5)
+  np.testing.assert_allclose(one.curves, other.curves, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(one.random_curves, other.random_curves, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(one.oracle_curves, other.oracle_curves, rtol=1e-5, atol=1e-6)
   softmax = jax.nn.softmax(metrics.logits_of(model, variables, images), axis=1)
-  np.testing.assert_allclose(one.curves[:, -1], softmax[np.arange(5), targets], rtol=1e-3)
+  np.testing.assert_allclose(one.curves[:, -1], softmax[np.arange(5), targets], rtol=1e-5)
 
 
 def test_sigmoid_and_sides_that_blocks_do_not_divide():
@@ -480,10 +480,10 @@ def test_completeness_of_a_network_names_its_residuals():
   assert np.abs(found.residuals["bias"]).max() > 1e-3
   ex = bcos_jax.explain(model, variables, images, target=np.arange(5))
   np.testing.assert_allclose(found.values, ex.value, rtol=1e-4)
-  np.testing.assert_allclose(found.residuals["bias"], ex.residuals["bias"], rtol=1e-3, atol=1e-6)
+  np.testing.assert_allclose(found.residuals["bias"], ex.residuals["bias"], rtol=5e-5, atol=1e-6)
   given = metrics.completeness(model, variables, images, np.arange(5), ex.contributions)
   np.testing.assert_allclose(
-    given.residuals["unexplained"], ex.residual, rtol=1e-3, atol=1e-5 * np.abs(ex.value).max()
+    given.residuals["unexplained"], ex.residual, rtol=1e-5, atol=1e-6 * np.abs(ex.value).max()
   )
   refused(lambda: metrics.completeness(model, variables, images, [0, 1]), "(2,)", "(5,)")
   refused(lambda: metrics.completeness(model, variables, images, [9] * 5), "9")

@@ -278,7 +278,7 @@ def test_input_times_gradient_is_the_ordinary_gradient(network):
   for image, line, row in zip(images, targets, maps, strict=True):
     x = model.ops.encoding(image)
     for target, found in zip(line, row, strict=True):
-      np.testing.assert_allclose(found, jnp.sum(x * gradient(x, target), -1), rtol=1e-3, atol=1e-6)
+      np.testing.assert_allclose(found, jnp.sum(x * gradient(x, target), -1), rtol=1e-4, atol=1e-6)
   assert not np.allclose(maps, metrics.attribute_with(model, variables)(images, targets), rtol=0.1)
 
 
@@ -301,7 +301,7 @@ def test_a_game_with_a_real_network(network):
   indices, targets = metrics.sample_grids(selection, 2, 1)
   ex = bcos_jax.explain(model, variables, metrics.make_grid(images[indices], 2), target=targets)
   share = metrics.grid_share(ex.contributions[0], 2, 3)
-  np.testing.assert_allclose(result.scores[0], np.diag(share), rtol=1e-3, atol=1e-6)
+  np.testing.assert_allclose(result.scores[0], np.diag(share), rtol=1e-5, atol=1e-6)
 
 
 def test_precomputed_maps_and_explainers_score_as_attributes_do():

@@ -18,7 +18,7 @@ from bcos_jax.ops import from_dict, to_dict
 from bcos_jax.variables import num_parameters
 
 from .. import tokenizers
-from ..common import applied_to_texts, filled, flat, rel, shapes, unflat
+from ..common import applied_to_texts, filled, flat, rel, shapes, suggestion, unflat
 
 FAMILIES = ("bert_tiny", "distilbert_tiny", "roberta_tiny", "gpt2_tiny", "llama_tiny")
 SMALL = {"depth": 1, "context_length": 24}
@@ -92,7 +92,7 @@ def test_each_block_may_have_its_own_b():
   logits = applied_to_texts(model)(variables, ids, mask)
   plain = applied_to_texts(model.clone(ops=BcosOps.lm(b=2.0)))(variables, ids, mask)
   assert np.isfinite(logits).all() and rel(logits, plain) > 0.01
-  with pytest.raises(InputError, match="2 exponents for 3 blocks"):
+  with pytest.raises(InputError, match=r"2.*3 blocks"):
     shapes(model.clone(depth=3))
   with pytest.raises(InputError, match=r"B is 0\.5"):
     BcosOps.lm(b_per_layer=(0.5,))
@@ -146,7 +146,7 @@ def test_training_drops_channels_and_evaluation_none():
   assert np.array_equal(calm, applied_to_texts(model)(variables, ids, mask))
   none = model.clone(dropout=0.0, attention_dropout=0.0, head_dropout=0.0)
   assert rel(trained(none, jax.random.key(0)), calm) <= 1e-5
-  with pytest.raises(InputError, match="rate of dropout is 1"):
+  with pytest.raises(InputError, match=r"dropout.*1"):
     model.clone(dropout=1.0).apply(variables, ids, True)
 
 
@@ -183,12 +183,12 @@ def test_what_networks_refuse():
   for fields in ({"task": "clasify"}, {"head_activation": "tanhh"}, {"positions": "count"}):
     with pytest.raises(InputError, match="Did you mean"):
       shapes(model.clone(**fields))
-  with pytest.raises(InputError, match="cannot share 3 heads"):
+  with pytest.raises(InputError, match=r"4 heads.*3 heads"):
     shapes(bcos_jax.create("llama_tiny", ops=StandardOps(), kv_heads=3))
-  with pytest.raises(InputError, match="no token types"):
+  with pytest.raises(InputError, match="token types"):
     network("gpt2_tiny")[0].apply(network("gpt2_tiny")[1], ids, types=ids)
   towers = bcos_jax.create("clip_text_test", ops=StandardOps())
-  with pytest.raises(InputError, match="Leave text towers"):
+  with pytest.raises(InputError, match=r"TextTransformer.*token ids"):
     bcos_jax.bcosify(towers, {})
 
 
@@ -230,30 +230,30 @@ def test_what_readers_refuse(folder, tmp_path):
   reader = TextReader.load(folder / "bundle", length=6)
   long = "the film was not very funny"
   for match, given in {
-    "expected a list": "good",
+    "'good'.*list": "good",
     "Text 1 .* is empty": ["good", "  "],
-    "special tokens only": ["good", "[SEP] [PAD]"],
-    "9 tokens, expected at most 6": ["good", long],
+    "special tokens": ["good", "[SEP] [PAD]"],
+    "9 tokens.*6": ["good", long],
   }.items():
     with pytest.raises(InputError, match=match):
       reader.read(given)
   cut = TextReader.load(folder / "bundle", length=6, truncate=True).read(["good", long])
   assert cut.dropped.tolist() == [0, 3] and cut.ids.shape == (2, 6)
   assert cut.tokens[1] == ("[CLS]", "the", "film", "was", "not", "[SEP]")
-  with pytest.raises(InputError, match="Did you mean 'good'"):
+  with pytest.raises(InputError, match=suggestion("good")):
     reader.explain(["good"], "goood")
   with pytest.raises(InputError, match="length is 25, expected 1 to 24"):
     TextReader.load(folder / "bundle", length=25)
   other = tokenizers.wordpieces(tmp_path / "other", size=70)
-  with pytest.raises(InputError, match="70 ids, the network 60"):
+  with pytest.raises(InputError, match=r"70.*60"):
     TextReader.load(folder / "bundle", other)
   bare = bundles.make_bundle(*network("bert_tiny"))
-  with pytest.raises(InputError, match="has no tokenizer"):
+  with pytest.raises(InputError, match="no tokenizer"):
     TextReader.load(bare)
   image = bcos_jax.create("resnet_tiny", ops=StandardOps())
-  with pytest.raises(InputError, match="not a language model"):
+  with pytest.raises(InputError, match=r"ResNet.*language model"):
     TextReader.load(bundles.make_bundle(image, filled(image)))
-  with pytest.raises(InputError, match="2 labels for 3 classes"):
+  with pytest.raises(InputError, match=r"2 labels.*3 classes"):
     bundles.make_bundle(*network("bert_tiny"), labels=("a", "b"))
 
 
@@ -386,5 +386,5 @@ def test_decoders_explain_the_next_token_of_texts(tmp_path):
   assert reader.name_of(reader.class_of(" is")) == " is"
   with pytest.raises(InputError, match=r"' it' has 3 tokens, expected one"):
     reader.explain(["it is"], " it")
-  with pytest.raises(InputError, match="special tokens only"):
+  with pytest.raises(InputError, match="special tokens"):
     reader.read(["<|endoftext|>"])

@@ -21,7 +21,7 @@ from bcos_jax.studies import equivalence
 from bcos_jax.train import config as configs
 from bcos_jax.train import loop, start
 
-from ..common import ROOT, applied, filled, photos, rel
+from ..common import ROOT, applied, filled, photos, rel, suggestion
 
 
 class Pebbles(models.ImageModel):
@@ -78,7 +78,7 @@ def test_it_is_created_by_name(pebbles):
   assert isinstance(model, Pebbles) and (model.width, model.num_classes) == (16, 3)
   assert models.describe(model) == ("pebbles_wide", {"num_classes": 3})
   assert "pebbles_test" in equivalence.networks()
-  with pytest.raises(InputError, match="Did you mean 'pebbles_wide'"):
+  with pytest.raises(InputError, match=suggestion("pebbles_wide")):
     bcos_jax.create("pebble_wide", ops=StandardOps())
 
 

@@ -26,6 +26,7 @@ from ..common import (
   photos,
   rel,
   shapes,
+  suggestion,
   tiny,
 )
 
@@ -80,7 +81,7 @@ def test_bicubic_tables_are_pytorchs():
 def test_tables_stay_where_nothing_changes():
   table = jnp.ones((6, 2))
   assert positions.resize_table(table, (2, 3), (2, 3), "bicubic") is table
-  with pytest.raises(InputError, match=r"bicubc.*Did you mean 'bicubic'"):
+  with pytest.raises(InputError, match=r"bicubc.*" + suggestion("bicubic")):
     positions.resize_table(table, (2, 3), (3, 2), "bicubc")
 
 
@@ -109,7 +110,7 @@ def test_any_image_size(name):
   for height, width in ((24, 40), (SIDE + 3, SIDE)):
     assert logits(height, width).shape == (1, CLASSES)
   if model.patch_size > 1:
-    with pytest.raises(InputError, match="smaller than one patch"):
+    with pytest.raises(InputError, match=r"2x32|32x2"):
       logits(2, 32)
 
 
@@ -190,12 +191,12 @@ def test_hidden_states_can_be_captured():
 @pytest.mark.parametrize(
   "fields, message",
   [
-    ({"pool": "cls", "class_token": False}, "no class token"),
+    ({"pool": "cls", "class_token": False}, "'cls'.*'mean'"),
     ({"distillation_head": True}, "distillation_head True"),
     ({"pool": "average"}, "pool 'average'"),
-    ({"activation": "gelo"}, "Did you mean 'gelu'"),
+    ({"activation": "gelo"}, suggestion("gelu")),
     ({"positions": "rotary", "num_heads": 16}, "multiple of 4"),
-    ({"num_heads": 5}, "not divisible by 5 heads"),
+    ({"num_heads": 5}, "32.*5 heads"),
     ({"position_resize": "cubic", "image_size": 64}, "position_resize"),
   ],
 )
@@ -265,7 +266,7 @@ def test_configurations_become_fields():
     ({"hidden_act": "mish"}, "hidden_act"),
     ({"architectures": ["ViTForMaskedImageModeling"]}, "ViTForMaskedImageModeling"),
     ({"pooler_act": "relu"}, "pooler_act is 'relu'"),
-    ({"window_size": 7}, "window_size is 7, which is not understood"),
+    ({"window_size": 7}, "window_size is 7"),
     ({"model_type": "siglip2_vision_model", "num_patches": 15, "architectures": None}, "square"),
     (
       {
@@ -374,7 +375,7 @@ def test_students_of_aloe_round_trip(family):
     ({"aloe_add_conv_stem": False}, "stem"),
     ({"aloe_b_linear": 1.5}, "aloe_b_linear is 1.5"),
     ({"aloe_logit_bias": -3.0}, "aloe_logit_bias is -3.0"),
-    ({"aloe_surprise": 1}, "aloe_surprise is 1, which is not understood"),
+    ({"aloe_surprise": 1}, "aloe_surprise is 1"),
   ],
 )
 def test_students_of_aloe_that_are_refused(changes, message):
@@ -407,7 +408,7 @@ def test_whole_parts_can_be_skipped():
   assert skipped.keys() == {"text.layer.0.w", "text.b"}
   assert rules.export(leaves, table, skipped).keys() == state.keys()
   assert rules.export(leaves, table, {}).keys() == {"visual.w"}
-  with pytest.raises(InputError, match=r"'texts\.w' \[1\] is matched by 0 rules"):
+  with pytest.raises(InputError, match=r"'texts\.w' \[1\].*0 rules"):
     rules.port({**state, "texts.w": np.ones(1)}, table, {"params/w": np.zeros(3)})
 
 

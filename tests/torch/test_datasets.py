@@ -9,6 +9,8 @@ from bcos_jax import InputError  # noqa: E402
 from bcos_jax.configs import common  # noqa: E402
 from bcos_jax.train.data.text import sources, splits  # noqa: E402
 
+from ..common import suggestion  # noqa: E402
+
 pytestmark = pytest.mark.torch
 TEXTS = ["good", "bad", "fine, and more", "poor"]
 
@@ -49,7 +51,7 @@ def test_what_cannot_be_read_is_told(folder):
     return sources.read_hugging_face(where, split, **columns)
 
   for call, message in (
-    (lambda: read(split="trian", text="sentence"), "Unknown split.*Did you mean 'train'"),
+    (lambda: read(split="trian", text="sentence"), "Unknown split.*" + suggestion("train")),
     (lambda: read(text="body"), "no 'body'"),
     (lambda: read(folder / "no"), "No folder"),
   ):

@@ -19,6 +19,8 @@ from bcos_jax.train import sharding
 from bcos_jax.train.data import augment, digits, pipeline, sources
 from bcos_jax.train.evaluation import evaluate
 
+from ..common import suggestion
+
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
@@ -221,9 +223,9 @@ def test_cache_folder(monkeypatch, tmp_path):
 
 
 def test_mistakes(data_dir, tmp_path):
-  with pytest.raises(InputError, match="Did you mean 'digits'"):
+  with pytest.raises(InputError, match=suggestion("digits")):
     sources.open_dataset("digit", "train", data_dir)
-  with pytest.raises(InputError, match="Did you mean 'test'"):
+  with pytest.raises(InputError, match=suggestion("test")):
     sources.open_dataset("digits", "tset", data_dir)
   with pytest.raises(InputError, match="not prepared"):
     sources.open_dataset("cifar10", "train", data_dir)

@@ -67,7 +67,7 @@ def test_a_folder_that_is_split(tmp_path, test):
   assert len(found.train) == len(found.held_out) == 5
   assert {name.split("/")[0] for name in found.held_out} == {test}
   write(tmp_path, [f"{test}/c/0.png"])
-  with pytest.raises(InputError, match="not trained on are the classes 'c'"):
+  with pytest.raises(InputError, match="classes 'c'"):
     read(tmp_path)
 
 
@@ -313,7 +313,7 @@ def test_training_on_several_labels(tmp_path):
   assert last["mean_average_precision"] == pytest.approx(
     sklearn_metrics.average_precision_score(targets, logits), rel=1e-4
   )
-  with pytest.raises(InputError, match="cross_entropy expects one label"):
+  with pytest.raises(InputError, match="cross_entropy"):
     loop.train(
       recipe(tmp_path / "data", *overrides, "--config.loss.name=cross_entropy"),
       workdir=tmp_path / "other",

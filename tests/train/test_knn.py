@@ -11,6 +11,7 @@ from bcos_jax.train import sharding
 from bcos_jax.train.probes import knn
 
 from ..clouds import clouds
+from ..common import suggestion
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +85,7 @@ def test_more_neighbours_than_there_are(k):
 
 def test_what_cannot_be_compared():
   train, test = clouds(60, seed=0), clouds(9, seed=1)
-  with pytest.raises(InputError, match="Did you mean 'euclidean'"):
+  with pytest.raises(InputError, match=suggestion("euclidean")):
     knn.classify(train, test, metric="euclidian")
   for changed, problem in (
     ({"about": {**test.about, "network": "other"}}, "network"),

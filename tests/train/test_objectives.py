@@ -15,7 +15,7 @@ from bcos_jax.train import config as configs
 from bcos_jax.train import loop, objectives, optimizer, sharding, start, state, step
 from bcos_jax.train.objectives import alignment, losses
 
-from ..common import applied, filled, flat, photos, rel, tiny
+from ..common import applied, filled, flat, photos, rel, suggestion, tiny
 
 
 @functools.cache
@@ -211,7 +211,7 @@ def test_what_cannot_be_compared_is_refused():
     goal = objectives.Alignment(student, objectives.Teacher(other), depths)
     with pytest.raises(InputError, match=part):
       goal.check(16)
-  with pytest.raises(InputError, match="Did you mean 'published'"):
+  with pytest.raises(InputError, match=suggestion("published")):
     alignment.pick_depths("publishd", 12)
 
 
@@ -285,7 +285,7 @@ def test_a_student_with_a_stem_of_its_own_keeps_the_rest(teacher, tmp_path):
   ("overrides", "part"),
   [
     (["--config.objective.teacher="], "no teacher"),
-    (["--config.objective.name=aling"], "Did you mean 'align'"),
+    (["--config.objective.name=aling"], suggestion("align")),
     (["--config.objective.depths=5"], r"blocks \[5\]"),
     (["--config.data.interpolation=bicubic"], "data.interpolation='bicubic'"),
     (["--config.data.image_size=24"], "data.image_size=24"),

@@ -12,6 +12,8 @@ from bcos_jax.configs import common
 from bcos_jax.errors import InputError
 from bcos_jax.train import optimizer
 
+from ..common import suggestion
+
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "layers.npz")
 
 
@@ -214,7 +216,7 @@ def test_global_norm_clipping():
 @pytest.mark.parametrize(
   "fields, message",
   [
-    ({"name": "sdg"}, "Did you mean 'sgd'"),
+    ({"name": "sdg"}, suggestion("sgd")),
     ({"lr": -1.0}, "lr=-1.0"),
     ({"lr": float("nan")}, r"optimizer\.lr=nan; expected a finite"),
     ({"weight_decay": float("inf")}, r"optimizer\.weight_decay=inf"),

@@ -18,7 +18,7 @@ from bcos_jax.train.probes import features, heads, probe, sweep
 from bcos_jax.variables import abstract_variables
 
 from ..clouds import clouds
-from ..common import CLASSES, PRESETS, filled, flat, photos, rel, tiny
+from ..common import CLASSES, PRESETS, filled, flat, photos, rel, suggestion, tiny
 
 MODEL = tiny("resnet_tiny", BcosOps(), num_classes=0)
 QUICK = probe.Options(epochs=8, batch_size=32, rates=(0.03, 0.01, 1e-6))
@@ -235,9 +235,9 @@ def test_a_probe_joins_its_own_network_only():
 @pytest.mark.parametrize(
   "change, problem",
   [
-    ({"head": "liner"}, "Did you mean 'linear'"),
-    ({"loss": "cross_entrpy"}, "Did you mean 'cross_entropy'"),
-    ({"select": "tests"}, "Did you mean 'test'"),
+    ({"head": "liner"}, suggestion("linear")),
+    ({"loss": "cross_entrpy"}, suggestion("cross_entropy")),
+    ({"select": "tests"}, suggestion("test")),
     ({"rates": ()}, "rates="),
     ({"rates": (0.1, -1.0)}, "rates="),
     ({"rates": (math.nan,)}, "rates="),
@@ -315,12 +315,12 @@ def test_the_command(bundle, tmp_path, capsys):
 @pytest.mark.parametrize(
   "arguments, problem",
   [
-    (["--head=bcoss"], "Did you mean 'bcos'?"),
+    (["--head=bcoss"], suggestion("bcos")),
     (["--head=linear", "--output=never"], "B-cos map"),
     (["--knn=5000"], "k=5000 neighbours"),
     (["--knn=-1"], "--knn=-1"),
     (["--knn=0", "--teacher=SELF"], "knn=0"),
-    (["--metric=cosin"], "Did you mean 'cosine'?"),
+    (["--metric=cosin"], suggestion("cosine")),
     (["--rates=fast"], "--rates='fast'"),
     (["--batch_size=0"], "--batch_size=0"),
   ],

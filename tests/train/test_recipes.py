@@ -6,6 +6,8 @@ from bcos_jax import InputError
 from bcos_jax.train import config as configs
 from bcos_jax.train import start
 
+from ..common import suggestion
+
 RECIPES = (
   "align_vit",
   "baseline",
@@ -154,5 +156,5 @@ def test_published_values(spec, expected):
   ],
 )
 def test_misspelt_keys_name_the_nearest(argument, near):
-  with pytest.raises(InputError, match=f"Did you mean '{near}'"):
+  with pytest.raises(InputError, match=suggestion(near)):
     configs.load_config("bcosify_cnn", [argument])

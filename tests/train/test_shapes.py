@@ -93,7 +93,7 @@ def test_colour_does_not_tell_the_class():
 
 def test_bad_scenes_are_refused():
   for labels, side in (([], 64), ([12], 64), ([-1], 64), ([0], 8)):
-    with pytest.raises(InputError, match="expected classes in 0 to 11"):
+    with pytest.raises(InputError, match="0 to 11"):
       shapes.scene(labels, side=side)
   with pytest.raises(InputError, match="12 objects"):
     shapes.scene(list(range(12)), radius=0.9)

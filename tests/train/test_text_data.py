@@ -22,6 +22,8 @@ from bcos_jax.train.data.text import (
   vocabularies,
 )
 
+from ..common import suggestion
+
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
@@ -126,9 +128,9 @@ def test_the_builder_writes_what_is_made(tmp_path, monkeypatch):
   unlabelled = sources.open_texts("reviews", "unlabelled[:4]", str(tmp_path))
   assert len(unlabelled) == 4 and unlabelled.labels is None and unlabelled.label_names == ()
   for name, split, text, message in (
-    ("reviews", "tset", "text", "Did you mean 'test'"),
+    ("reviews", "tset", "text", suggestion("test")),
     ("reviews/hard", "test", "text", "Unknown variant"),
-    ("reviws", "test", "text", "Did you mean 'reviews'"),
+    ("reviws", "test", "text", suggestion("reviews")),
     ("reviews", "test", "words", "expected a text 'words'"),
   ):
     with pytest.raises(InputError, match=message):
@@ -190,7 +192,7 @@ def test_files_that_cannot_be_used(tmp_path, name, content, message):
 
 def test_labels_that_training_does_not_have(tmp_path):
   (tmp_path / "a.csv").write_text("text,label\ngood,positiv\nbad,neg\n")
-  with pytest.raises(InputError, match=r"label in line 2 .* 'positiv'.* Did you mean 'positive'"):
+  with pytest.raises(InputError, match=r"label in line 2 .* 'positiv'.* " + suggestion("positive")):
     sources.read_texts(tmp_path / "a.csv", label_names=["neg", "positive"])
   with pytest.raises(InputError, match="No such file"):
     sources.read_texts(tmp_path / "b.csv")
@@ -202,7 +204,7 @@ def test_labels_are_renumbered_by_their_names():
   other = sources.renumbered(data, ("z", "y", "x"))
   assert other.label_names == ("z", "y", "x") and other.labels.tolist() == [1, 2, 1]
   assert sources.renumbered(data, ("LABEL_0", "LABEL_1")) is data
-  with pytest.raises(InputError, match="classes x, y; expected x, z"):
+  with pytest.raises(InputError, match=r"x, y.*x, z"):
     sources.renumbered(data, ("x", "z"))
 
 
@@ -327,7 +329,7 @@ def test_descriptions_come_from_translations(tmp_path):
     ("Packages.xz", lzma.compress(packages_file().encode())[:-30], "truncated"),
     ("Packages.gz", b"no", "Cannot read"),
     ("Packages", packages_file(4).encode(), "fewer than 2 have 100"),
-    ("Packages.lz4", b"", "packed as .lz4.*apt-helper"),
+    ("Packages.lz4", b"", r"\.lz4.*apt-helper"),
     (None, b"", "No package list"),
   ],
 )
@@ -389,7 +391,7 @@ def test_processes_share_batches(examples, tokenizer):
     for name, values in batch.items():
       for i, half in enumerate(halves):
         np.testing.assert_array_equal(values[i::2], half[name])
-  with pytest.raises(InputError, match="Batch size 9 does not split"):
+  with pytest.raises(InputError, match="size 9"):
     pipeline.text_batches(examples, batch_size=9, seed=1, process_count=2)
 
 

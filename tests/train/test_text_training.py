@@ -233,11 +233,11 @@ def test_the_linear_schedule_is_that_of_transformers():
 @pytest.mark.parametrize(
   "overrides, message",
   [
-    (("model.num_classes=3",), "network has 3 classes, .* 2"),
-    (("model.vocab_size=500",), "tokenizer has .* ids, the network 500"),
+    (("model.num_classes=3",), "3 classes.* 2"),
+    (("model.vocab_size=500",), "ids.*500"),
     (("data.text=review",), "has no 'review'"),
     (("data.label=stars",), "has no 'stars'"),
-    (("data.max_length=8", "data.truncate=false"), "has .* tokens, expected at most 8"),
+    (("data.max_length=8", "data.truncate=false"), "tokens.* 8"),
     (("data.max_length=80",), "expected 2 to 64"),
     (("data.tokenizer=",), "names no tokenizer"),
     (("data.train_split=nothing",), "folder with nothing.csv"),
@@ -273,7 +273,7 @@ def test_a_bundle_is_taken_only_as_far_as_it_fits(tmp_path, files):
   ):
     with pytest.raises(InputError, match=message):
       start.network(given(*overrides))
-  with pytest.raises(InputError, match=r"tokenizer has .* ids, the network 60"):
+  with pytest.raises(InputError, match=r"ids.*60"):
     loop.train(given(), workdir=tmp_path / "run", progress=False)
   wider, drawn = start.network(given("model.num_classes=5"))
   assert drawn["params"]["classifier"]["kernel"].shape == (16, 5)

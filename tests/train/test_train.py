@@ -34,7 +34,7 @@ from bcos_jax.train.evaluation import evaluate
 from bcos_jax.train.monitor import writer as logs
 from bcos_jax.train.objectives import losses
 
-from ..common import plain, stop_at
+from ..common import plain, stop_at, suggestion
 
 MODEL = {"name": "resnet_tiny", "stages": (1,), "width": 4, "num_classes": 10, "image_size": 8}
 
@@ -461,7 +461,7 @@ def test_starting_points(tmp_path):
 
   with pytest.raises(InputError, match="resnet_tiny"):
     start.network(recipe(f"--config.init={bundle}", "--config.model.name=resnet8"))
-  with pytest.raises(InputError, match="num_classes=10, the config 7"):
+  with pytest.raises(InputError, match=r"num_classes=10.* 7"):
     start.network(recipe(f"--config.init={bundle}", "--config.model.num_classes=7"))
   bcos = bcos_jax.save(tmp_path / "bcos", *ours)
   with pytest.raises(InputError, match="same ops"):
@@ -482,10 +482,10 @@ def conventional_bundle(tmp_path_factory):
 @pytest.mark.parametrize(
   "override, problem",
   [
-    ("model.widht=8", "Did you mean 'width'"),
-    ("model.width=16", "has width=4, the config 16"),
+    ("model.widht=8", suggestion("width")),
+    ("model.width=16", "width=4.*16"),
     ("ops.encoding.mean=(0.5,)", "has the encoding mean"),
-    ("ops.encoding.paring=negated", "Did you mean 'pairing'"),
+    ("ops.encoding.paring=negated", suggestion("pairing")),
   ],
 )
 def test_a_recipe_that_contradicts_its_bundle(conventional_bundle, override, problem):
@@ -603,11 +603,11 @@ def test_mistakes_before_any_work(tmp_path):
   for change, message in (
     ("--config.data.batch_size=12", "does not split over 8"),
     ("--config.mesh.fsdp=3", "does not fit 8 devices"),
-    ("--config.data.augment.crop=shfit", "Did you mean 'shift'"),
+    ("--config.data.augment.crop=shfit", suggestion("shift")),
     ("--config.model.num_classes=9", "10"),
-    ("--config.model.name=resnet_8", "Did you mean 'resnet8'"),
-    ("--config.ops.wieghts=unit", "Did you mean 'weights'"),
-    ("--config.loss.name=bcee", "Did you mean 'bce'"),
+    ("--config.model.name=resnet_8", suggestion("resnet8")),
+    ("--config.ops.wieghts=unit", suggestion("weights")),
+    ("--config.loss.name=bcee", suggestion("bce")),
     ("--config.steps=0", "at least 1"),
     ("--config.init=nowhere", "nowhere"),
   ):

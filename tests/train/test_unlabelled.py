@@ -90,10 +90,10 @@ def test_bad_folders_are_refused(folder, tmp_path):
 def test_broken_and_compressed_shards_are_refused(folder):
   whole = (folder / "00000.tar").read_bytes()
   (folder / "00000.tar").write_bytes(whole[: 512 + 20])
-  with pytest.raises(InputError, match=r"00000\.tar' is not a complete tar file"):
+  with pytest.raises(InputError, match=r"00000\.tar'"):
     unlabelled.read_unlabelled(folder, held_out=0.1)
   (folder / "00000.tar").unlink()
   shard(folder / "00002.tar.gz", {"a.png": picture(1)}, "w:gz")
-  with pytest.raises(InputError, match="is compressed") as error:
+  with pytest.raises(InputError, match="compressed") as error:
     unlabelled.read_unlabelled(folder, held_out=0.1)
   assert "Decompress" in error.value.fix

@@ -116,7 +116,7 @@ def test_columns_share_one_scale(explained, tmp_path):
   "change, index, texts, fields, message",
   [
     ({}, 2, ["a"] * 3, {}, "index is 2"),
-    ({}, 0, ["a"] * 2, {}, "2 texts for explanations of 3 texts"),
+    ({}, 0, ["a"] * 2, {}, "2 texts.*3 texts"),
     ({}, 0, ["a"] * 3, {"probabilities": [1.0]}, "1 probabilities"),
     ({}, 0, ["a"] * 3, {"columns": 1}, "columns is 1"),
     ({"contributions": np.full((2, 3, 4, 4), np.nan)}, 0, ["a"] * 3, {}, "contains NaN"),

@@ -61,8 +61,8 @@ def test_powers_of_cosines_are_explained_completely(reduce):
   ex = bcos_jax.explain_text(model, variables, IMAGES[:1], texts, power=3, reduce=reduce)
   cosines = np.asarray(applied(model)(variables, IMAGES[:1])) @ texts.T
   powers = cosines * np.abs(cosines) ** 2
-  assert rel(ex.value, getattr(powers, reduce)(axis=(1, 2))) <= 1e-4
-  assert rel(ex.contributions.sum(axis=(-2, -1)), ex.value) <= 1e-4
+  assert rel(ex.value, getattr(powers, reduce)(axis=(1, 2))) <= 1e-5
+  assert rel(ex.contributions.sum(axis=(-2, -1)), ex.value) <= 1e-5
 
 
 class Small(ImageModel):
@@ -124,18 +124,18 @@ def test_texts_are_read_by_their_tower(tmp_path):
   ex = bcos_jax.explain_text(model, variables, IMAGES[:1], prompts, reader=reader)
   same = bcos_jax.explain_text(model, variables, IMAGES[:1], reader.features(prompts))
   assert np.array_equal(ex.contributions, same.contributions)
-  with pytest.raises(InputError, match="no reader is given"):
+  with pytest.raises(InputError, match="reader=TextTower"):
     bcos_jax.explain_text(model, variables, IMAGES, prompts)
 
 
 @pytest.mark.parametrize(
   "texts, fields, message",
   [
-    (np.ones((2, 8)), {}, "features of width 16, the texts of 8"),
-    (np.full((2, 16), np.inf), {}, "contain NaN or infinite values, first in row 0"),
+    (np.ones((2, 8)), {}, "16.*8"),
+    (np.full((2, 16), np.inf), {}, "NaN.*row 0"),
     (np.ones(16), {}, r"expected floats \[P, D\]"),
     (np.ones((1, 16)), {"power": 0}, "power is 0"),
-    (np.ones((1, 16)), {"reduce": "median"}, "Unknown reduce"),
+    (np.ones((1, 16)), {"reduce": "median"}, "'median'.*'mean'"),
     (np.ones((1, 16)), {"batch_size": 0}, "batch_size is 0"),
   ],
 )
@@ -147,7 +147,7 @@ def test_it_names_what_is_wrong(texts, fields, message):
 
 def test_networks_without_features():
   classes = bcos_jax.create("clip_test", ops=StandardOps())
-  with pytest.raises(InputError, match="has 10 classes, expected features"):
+  with pytest.raises(InputError, match="10 classes"):
     bcos_jax.explain_text(classes, {}, IMAGES, np.ones((1, 16)))
 
 

@@ -13,7 +13,7 @@ from bcos_jax.errors import InputError
 from bcos_jax.io import bundles
 
 from .. import tokenizers
-from ..common import ROOT, applied, filled, photos, rel
+from ..common import ROOT, applied, filled, photos, rel, suggestion
 
 SIDE = 32
 IMAGES = photos(3, side=SIDE)
@@ -49,7 +49,7 @@ def test_clip_classifies_by_scaled_cosines(image, text):
   features = unit(np.asarray(applied(image.model)(image.variables, IMAGES)))
   logits = 100 * features @ classifier.text_features.T
   assert rel(found.logits, logits) <= 1e-5
-  assert rel(found.probabilities, jax.nn.softmax(logits)) <= 1e-4
+  assert rel(found.probabilities, jax.nn.softmax(logits)) <= 1e-5
   assert np.array_equal(found.classes[:, 0], logits.argmax(axis=1))
   assert (np.take_along_axis(found.logits, found.classes, 1)[:, :-1] >= found.logits.min()).all()
 
@@ -119,8 +119,8 @@ def test_retrieval():
   "call, message",
   [
     (lambda s: zero_shot.retrieve(s, 4), "k is 4, expected 1 to 3"),
-    (lambda s: zero_shot.retrieve(s[0]), "expected numbers"),
-    (lambda s: zero_shot.retrieve(s * np.nan, 1), "not all finite"),
+    (lambda s: zero_shot.retrieve(s[0]), r"\(3,\).*\[N, P\]"),
+    (lambda s: zero_shot.retrieve(s * np.nan, 1), r"\(2, 3\).*finite.*\[N, P\]"),
     (lambda s: zero_shot.recall(s, [0, 1]), r"expected integers \(3,\)"),
     (lambda s: zero_shot.recall(s, [0, 1, 2], ks=(1,)), "spans 0 to 2, expected 0 to 1"),
     (lambda s: zero_shot.recall(s, [0, 1, 1]), "k is 5"),
@@ -132,28 +132,28 @@ def test_retrieval_names_what_is_wrong(call, message):
 
 
 def test_towers_that_do_not_fit(image, text):
-  with pytest.raises(InputError, match="features of width 24, the text tower of 16"):
+  with pytest.raises(InputError, match=r"width 24.* 16"):
     zero_shot.Towers.of(image_bundle(projection=24), text)
   classes = bcos_jax.create("clip_test", ops=StandardOps())
-  with pytest.raises(InputError, match="has 10 classes, expected features"):
+  with pytest.raises(InputError, match="10 classes"):
     zero_shot.Towers.of(bundles.make_bundle(classes, filled(classes)), text)
   towers = zero_shot.Towers.of(image, text)
   with pytest.raises(InputError, match="scale is -1"):
     zero_shot.Towers.of(image, text, scale=-1)
-  with pytest.raises(InputError, match="features of width 16, the texts of 4"):
+  with pytest.raises(InputError, match=r"width 16.* 4"):
     towers.logits(np.ones((1, 16)), np.ones((2, 4)))
   both = {"model": image.model, "variables": image.variables}
-  with pytest.raises(InputError, match="1 labels for 2 rows"):
+  with pytest.raises(InputError, match=r"1 labels.*2 rows"):
     zero_shot.ZeroShot(**both, text_features=np.ones((2, 16)), labels=("dog",))
   narrow = zero_shot.ZeroShot(**both, text_features=np.ones((1, 4)), labels=("dog",))
-  with pytest.raises(InputError, match="features of width 16, the texts of 4"):
+  with pytest.raises(InputError, match=r"width 16.* 4"):
     narrow.classify(IMAGES)
-  with pytest.raises(InputError, match="TextTransformer reads no images"):
+  with pytest.raises(InputError, match=r"TextTransformer.*images"):
     zero_shot.image_features(text.model, text.variables, IMAGES)
 
 
 @pytest.mark.parametrize(
-  "fields, message", [({"power": 0.5}, "power is 0.5"), ({"reduce": "meen"}, "Did you mean 'mean'")]
+  "fields, message", [({"power": 0.5}, "power is 0.5"), ({"reduce": "meen"}, suggestion("mean"))]
 )
 def test_similarities_that_do_not_exist(fields, message):
   with pytest.raises(InputError, match=message):
