@@ -306,12 +306,9 @@ def test_figures_ignore_and_keep_the_readers_settings(tmp_path):
 def test_drawing_needs_neither_pyplot_nor_a_screen_and_importing_no_matplotlib():
   code = (
     "import sys; from bcos_jax import render; assert 'matplotlib' not in sys.modules; "
-    "from test_render import explanation; render.figure(explanation(), 0); "
+    "import matplotlib.figure; from tests.render.test_render import explanation; "
+    "render.figure(explanation(), 0); "
     "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
-  )
-  code = code.replace(
-    "from test_render import explanation; ",
-    "import matplotlib.figure; from tests.test_render import explanation; ",
   )
   result = subprocess.run(
     [sys.executable, "-c", code],

@@ -256,7 +256,7 @@ def test_a_long_text_does_not_blow_up_the_others():
 
 def test_data_sets_of_hugging_face_need_their_package(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "datasets", None)
-  with pytest.raises(InputError, match="package datasets") as error:
+  with pytest.raises(InputError, match="'datasets'") as error:
     sources.read_hugging_face(tmp_path)
   assert "bcos_jax[datasets]" in error.value.fix
 
