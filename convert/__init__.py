@@ -1,11 +1,11 @@
-"""Conversion of PyTorch weights, exact in both directions, with every key accounted for."""
+"""Weights from PyTorch and back, exactly: every key accounted for in both directions."""
 
-from . import layouts as layouts
-from . import parts as parts
-from .convert import from_pretrained as from_pretrained
-from .keys import Keys as Keys
+from .plan import from_pretrained as from_pretrained
 from .readers.hf_config import ConfigReader as ConfigReader
-from .rules import Rule as Rule
-from .rules import Skip as Skip
 from .state_dict import from_state_dict as from_state_dict
 from .state_dict import to_state_dict as to_state_dict
+from .tables import axes as axes
+from .tables import parts as parts
+from .tables.keys import Keys as Keys
+from .tables.rules import Rule as Rule
+from .tables.rules import Skip as Skip

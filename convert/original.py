@@ -11,7 +11,7 @@ import numpy as np
 
 from bcos_jax import models
 
-from .convert import Plan
+from .plan import Plan
 
 
 def build(plan: Plan) -> tuple[Any | None, str]:
@@ -27,14 +27,14 @@ def build(plan: Plan) -> tuple[Any | None, str]:
     return None, "PyTorch is not installed"
   if plan.new_head:
     return None, "the head is reinitialised, so there is no original to compare with"
-  source = plan.keys.source
-  if source not in _BUILDERS:
-    return None, f"the PyTorch code of {source!r} is not an installable library"
-  library = {"huggingface": "transformers"}.get(source, source)
+  layout = plan.keys.layout
+  if layout not in _BUILDERS:
+    return None, f"the PyTorch code of {layout!r} is not an installable library"
+  library = {"huggingface": "transformers"}.get(layout, layout)
   if importlib.util.find_spec(library) is None:
     return None, f"{library} is not installed"
   try:
-    return _BUILDERS[source](plan)
+    return _BUILDERS[layout](plan)
   except (ImportError, RuntimeError) as error:
     # An installation that does not fit together, such as a torchvision for another PyTorch.
     return None, f"{library} cannot be used here: {' '.join(str(error).split())[:200]}"
@@ -53,7 +53,7 @@ def read_pictures(plan: Plan, pictures: Sequence[Any]) -> np.ndarray | None:
   """
   from PIL import Image
 
-  if plan.keys.source != "huggingface" or plan.checkpoint.preprocessor is None:
+  if plan.keys.layout != "huggingface" or plan.checkpoint.preprocessor is None:
     return None
   import transformers
 
@@ -129,7 +129,7 @@ def _tower(network: Any, plan: Plan) -> Any:
 
 def _language_model(network: Any, plan: Plan) -> Any:
   """Lets a network without head return its hidden states, where transformers pools them too."""
-  if not plan.keys.layout.startswith("hidden"):
+  if not plan.keys.form.startswith("hidden"):
     return network
   forward = network.forward
   network.forward = lambda tokens: forward(tokens).last_hidden_state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .convert import Plan, Row
+from .plan import Plan, Row
 
 _COLUMNS = ("source", "target", "tensors", "shape", "parameters", "bytes")
 _NUMBERS = (2, 4, 5)

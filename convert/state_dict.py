@@ -18,8 +18,10 @@ from bcos_jax.io.bundles import Bundle, make_bundle
 from bcos_jax.ops import Ops, StandardOps
 from bcos_jax.variables import abstract_variables
 
-from .keys import Keys, tables_of
-from .rules import Rule, Table, export, matcher, parse, port
+from .porting import export, port, wanted
+from .tables.keys import Keys, tables_of
+from .tables.rules import Rule, Table, matcher
+from .tables.templates import parse
 
 
 def from_state_dict(
@@ -37,7 +39,7 @@ def from_state_dict(
   Args:
     state_dict: Key -> NumPy array.
     architecture: A name of `bcos_jax.names()`. The number of classes is read off the head.
-    source: Whose keys these are, as named in `Keys`; None finds out.
+    source: Layout of the keys, such as 'torchvision'; None finds out.
     ops: Replaces the family of the source, e.g. for another input encoding.
     fields: Replaces fields of the architecture, as for `bcos_jax.create`.
     labels: Names of the classes.
@@ -51,14 +53,13 @@ def from_state_dict(
   """
   state = {key: np.asarray(tensor) for key, tensor in state_dict.items()}
   keys, model = fit(state, architecture, source, ops=ops, fields=fields)
-  wanted = traverse_util.flatten_dict(abstract_variables(model), sep="/")
-  leaves, skipped = port(state, keys.table, wanted)
+  leaves, skipped = port(state, keys.table, wanted(model))
   return make_bundle(
     model,
     traverse_util.unflatten_dict(leaves, sep="/"),
     preprocess=preprocess,
     labels=labels,
-    provenance={"source": keys.source, **({"layout": keys.layout} if keys.layout else {})},
+    provenance=provenance_of(keys),
     extras=skipped,
   )
 
@@ -66,7 +67,7 @@ def from_state_dict(
 def fit(
   state: Mapping[str, Any],
   architecture: str,
-  source: str | None = None,
+  layout: str | None = None,
   *,
   ops: Ops | None = None,
   fields: Mapping[str, Any] | None = None,
@@ -76,17 +77,17 @@ def fit(
   Args:
     state: Key -> anything with a shape.
     architecture: A name of `bcos_jax.names()`.
-    source: Whose keys these are; None finds out.
-    ops: Replaces the family of the source.
+    layout: How the keys are named; None finds out.
+    ops: Replaces the family of the layout.
     fields: Replaces fields of the architecture; classes not named are read off the head.
 
   Raises:
-    InputError: Unknown architecture or source.
+    InputError: Unknown architecture or layout.
   """
   fields = {name: tuple(v) if isinstance(v, list) else v for name, v in (fields or {}).items()}
   like = models.create(architecture, ops=StandardOps(), **fields)
   leaves = functools.cache(lambda ops: _leaves(architecture, ops, fields))
-  keys = _best(state, keys_of(like, source), leaves)
+  keys = _best(state, keys_of(like, layout), leaves)
   fields = {**num_classes(state, keys.table, like.head), **fields}
   return keys, models.create(architecture, ops=keys.ops if ops is None else ops, **fields)
 
@@ -96,37 +97,48 @@ def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.nda
 
   Args:
     bundle: The network.
-    source: Whose keys to write; None writes those that it came from.
+    source: Layout of the keys to write; None writes those that it came from.
 
   Raises:
-    InputError: The source has no keys for this architecture and family, or none is known.
+    InputError: The layout has no keys for this architecture and family, or none is known.
   """
-  source = bundle.config["provenance"].get("source") if source is None else source
-  family = type(bundle.model.ops)
-  if source is None:
+  read, form = _recorded(bundle)
+  layout, family = source or read, type(bundle.model.ops)
+  if layout is None:
     # A guess could mistake unit-norm weights for plain ones: the keys are the same.
-    known = sorted({keys.source for keys in keys_of(bundle.model, None)})
+    known = sorted({keys.layout for keys in keys_of(bundle.model, None)})
     raise InputError(
-      "The bundle does not record the source of its keys.",
+      "The bundle does not record the layout of its keys.",
       f"Pass source=, one of {', '.join(map(repr, known))}.",
     )
   fitting = [
     keys
-    for keys in keys_of(bundle.model, source)
+    for keys in keys_of(bundle.model, layout)
     if type(keys.ops) is family and _same_weights(keys.ops, bundle.model.ops)
   ]
   if fitting:
     leaves = traverse_util.flatten_dict(jax.device_get(dict(bundle.variables)), sep="/")
-    keys = _layout(fitting, leaves, bundle.config["provenance"].get("layout"))
-    return export(leaves, keys.table, bundle.extras)
+    return export(leaves, _of_form(fitting, leaves, form).table, bundle.extras)
   raise InputError(
-    f"{source!r} has no keys for a {family.__name__} network.", "Choose another source."
+    f"The layout {layout!r} has no keys for a {family.__name__} network.",
+    "Choose another layout.",
   )
 
 
-def _layout(fitting: Sequence[Keys], leaves: Mapping[str, Any], layout: str | None) -> Keys:
-  """Returns the layout that was read, else the one that writes most of the leaves."""
-  read = [keys for keys in fitting if layout and keys.layout == layout]
+def provenance_of(keys: Keys) -> dict[str, str]:
+  """Returns what bundles record of a table; their files call the layout source, the form layout."""
+  return {"source": keys.layout, **({"layout": keys.form} if keys.form else {})}
+
+
+def _recorded(bundle: Bundle) -> tuple[str | None, str | None]:
+  """Returns the layout and the form that a bundle was read from; the inverse of the above."""
+  about = bundle.config["provenance"]
+  return about.get("source"), about.get("layout")
+
+
+def _of_form(fitting: Sequence[Keys], leaves: Mapping[str, Any], form: str | None) -> Keys:
+  """Returns the table that was read, else the one that writes most of the leaves."""
+  read = [keys for keys in fitting if form and keys.form == form]
   return read[0] if read else max(fitting, key=lambda keys: _written(keys, leaves))
 
 
@@ -136,18 +148,18 @@ def _same_weights(a: Ops, b: Ops) -> bool:
   return all(getattr(a, name, None) == getattr(b, name, None) for name in fields)
 
 
-def keys_of(model: nn.Module, source: str | None) -> list[Keys]:
-  """Returns the tables that fit a network, of one source or of all.
+def keys_of(model: nn.Module, layout: str | None) -> list[Keys]:
+  """Returns the tables that fit a network, of one layout or of all.
 
   Raises:
-    InputError: No table fits the network, or the source has none for its architecture.
+    InputError: No table fits the network, or the layout has none for its architecture.
   """
   cls = type(model)
   candidates = tables_of(models.architecture_of(model))
-  sources = {keys.source for keys in candidates}
-  if source is not None and source not in sources:
-    raise unknown_name(f"source of a {cls.__name__}", source, sources)
-  fitting = [keys for keys in candidates if source in (None, keys.source) and keys.fits(model)]
+  layouts = {keys.layout for keys in candidates}
+  if layout is not None and layout not in layouts:
+    raise unknown_name(f"layout of a {cls.__name__}", layout, layouts)
+  fitting = [keys for keys in candidates if layout in (None, keys.layout) and keys.fits(model)]
   if not fitting:
     raise InputError(
       f"No table of keys fits a {cls.__name__} with the fields of this one.",
@@ -169,7 +181,7 @@ def _best(
     matching = matcher(keys.table)
     for key, tensor in state.items():
       entries = [entry for entry, _, _ in matching(key)]
-      ranks = [e.layout.rank if isinstance(e, Rule) else None for e in entries]
+      ranks = [e.axes.rank if isinstance(e, Rule) else None for e in entries]
       known += bool(entries)
       fitting += any(rank in (None, len(tensor.shape)) for rank in ranks)
     return known, fitting

@@ -18,8 +18,8 @@ from bcos_jax.io import bundles
 from bcos_jax.io.bundles import Bundle
 from bcos_jax.io.tensor_files import write_safetensors
 
-from .keys import all_sources
 from .state_dict import to_state_dict
+from .tables.keys import all_layouts
 
 BUNDLE, ORBAX = "bundle", "orbax"
 _VARIABLES = "variables"
@@ -27,8 +27,8 @@ _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 
 def names() -> tuple[str, ...]:
-  """Returns what may be written: a bundle, an Orbax checkpoint, and every source's own layout."""
-  return (BUNDLE, ORBAX, *all_sources())
+  """Returns what may be written: a bundle, an Orbax checkpoint, and every layout of checkpoints."""
+  return (BUNDLE, ORBAX, *all_layouts())
 
 
 def check(destination: str | os.PathLike, to: str) -> pathlib.Path:
@@ -54,7 +54,7 @@ def write(bundle: Bundle, destination: str | os.PathLike, to: str = BUNDLE) -> p
 
   Args:
     bundle: The network.
-    destination: A folder; or, for a source's layout, a name that ends in .safetensors. A folder
+    destination: A folder; or, for a layout, a name that ends in .safetensors. A folder
       for the layout 'huggingface' also gets the configuration that the network came with.
     to: One of `names()`.
 

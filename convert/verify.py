@@ -16,8 +16,8 @@ import numpy as np
 
 from bcos_jax.io.bundles import Bundle
 
-from .keys import Keys
-from .rules import parse, render
+from .tables.keys import Keys
+from .tables.templates import parse, render
 
 OUTPUT, GRADIENT = "output", "gradient of the input"
 

@@ -14,8 +14,8 @@ import pytest
 import bcos_jax
 from bcos_jax import cli, models
 from bcos_jax.convert import targets
-from bcos_jax.convert.keys import tables_of
 from bcos_jax.convert.readers import config_readers
+from bcos_jax.convert.tables.keys import tables_of
 from bcos_jax.models import registry
 
 from .common import ROOT
@@ -108,10 +108,10 @@ def test_the_status_table_names_what_exists():
     assert set(quoted) <= set(models.names()), names
     sources = set(listed.split(", "))
     classes = {models.architecture(name) for name in quoted}
-    known = {keys.source for cls in classes for keys in tables_of(cls)}
+    known = {keys.layout for cls in classes for keys in tables_of(cls)}
     assert sources <= known, names
     seen |= {(cls, source) for cls in classes for source in sources}
-  everything = {(cls, keys.source) for cls in models.architectures() for keys in tables_of(cls)}
+  everything = {(cls, keys.layout) for cls in models.architectures() for keys in tables_of(cls)}
   assert seen == everything
 
 

@@ -1,11 +1,11 @@
-"""The catalogue of networks: their sources, and published accuracies."""
+"""The catalogue of networks: their layouts, and published accuracies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from .. import models
-from ..convert.keys import tables_of
+from ..convert.tables.keys import tables_of
 from ..errors import unknown_name
 from ..models.published import BCOSIFIED, ZOO
 from ..ops import StandardOps
@@ -41,12 +41,12 @@ def _row(name: str) -> str:
     f"{num_parameters(model) / 1e6:.3f} M",
     f"{ZOO[name].top1:.1f}" if name in ZOO else "",
     " / ".join(f"{top1:.1f}" for top1 in BCOSIFIED.get(name, ())),
-    ", ".join(sources(name)),
+    ", ".join(layouts(name)),
   )
 
 
-def sources(name: str) -> list[str]:
-  """Returns the sources whose keys an architecture can have."""
+def layouts(name: str) -> list[str]:
+  """Returns the layouts of checkpoints that an architecture converts from."""
   model = models.create(name, ops=StandardOps())
   tables = tables_of(models.architecture(name))
-  return sorted({keys.source for keys in tables if keys.fits(model)})
+  return sorted({keys.layout for keys in tables if keys.fits(model)})

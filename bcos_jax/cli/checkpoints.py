@@ -39,13 +39,15 @@ def add_convert(commands):
   command.add_argument("destination", type=pathlib.Path, help="bundle, folder or file to write")
   command.add_argument("--architecture", help="see `bcos-jax models`; detected if omitted")
   command.add_argument(
-    "--source", dest="layout", help="library whose keys the checkpoint has, e.g. torchvision"
+    "--layout", help="how the checkpoint names its tensors, e.g. torchvision; detected if omitted"
   )
   command.add_argument("--dtype", help="float32 (default), bfloat16, float16, or source")
   command.add_argument(
     "--num_classes", type=int, help="replaces the head by a new one with this many classes"
   )
-  command.add_argument("--to", default="bundle", help="bundle, orbax, or a source's own layout")
+  command.add_argument(
+    "--to", default="bundle", help="bundle, orbax, or a layout such as huggingface"
+  )
   command.add_argument(
     "--ema", action="store_true", help="convert the averaged (EMA) weights of a training run"
   )
@@ -73,7 +75,7 @@ def _convert(options, _):
 
   known = {field.name for field in dataclasses.fields(conversion.Choices)}
   given = {name: value for name, value in vars(options).items() if name in known}
-  choices = conversion.Choices(**given | {"source": options.layout})
+  choices = conversion.Choices(**given)
   conversion.convert(options.source, options.destination, choices)
 
 

@@ -15,7 +15,7 @@ import bcos_jax
 
 from .. import models, ops
 from ..convert import original, report, targets, verify
-from ..convert.convert import Plan, plan
+from ..convert.plan import Plan, plan
 from ..errors import InputError
 from ..io import bundles
 from ..variables import num_parameters
@@ -37,7 +37,7 @@ class Choices:
   """
 
   architecture: str | None = None
-  source: str | None = None
+  layout: str | None = None
   dtype: str | None = None
   num_classes: int | None = None
   ema: bool = False
@@ -75,7 +75,7 @@ def convert(
   made = plan(
     source,
     choices.architecture,
-    source=choices.source,
+    layout=choices.layout,
     dtype=choices.dtype,
     num_classes=choices.num_classes,
     ema=choices.ema,
@@ -113,6 +113,17 @@ def _back(
       f"{str(source)!r} is a bundle already.",
       "Give --to, such as --to=huggingface; bcos-jax bcosify makes a B-cos network of it.",
     )
+  ignored = [
+    f"--{field.name}={getattr(choices, field.name)}"
+    for field in dataclasses.fields(Choices)
+    if field.name not in ("to", "dry_run") and getattr(choices, field.name) != field.default
+  ]
+  if ignored:
+    raise InputError(
+      f"{', '.join(ignored)} would do nothing: {str(source)!r} is a bundle, and is written as it "
+      "is.",
+      "Omit it. A bundle gets a new head by fine-tuning: bcos-jax train --config=finetune.",
+    )
   bundle = bcos_jax.load(source)
   say(
     f"{bundle.config['architecture']} of {str(source)!r}: "
@@ -147,7 +158,7 @@ def _verify(made: Plan, bundle: bundles.Bundle, pictures: Sequence, say: Say) ->
       raise InputError(
         f"The network differs from {about} on {name}, first at {first.torch!r} "
         f"({first.flax!r}): relative difference {first.error:.2e}.",
-        "Nothing was written. Check --architecture and --source; if they are right, report it.",
+        "Nothing was written. Check --architecture and --layout; if they are right, report it.",
       )
     say(
       f"verified against {about} on {name}: {_counted(checks)}; "

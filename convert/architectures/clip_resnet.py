@@ -7,9 +7,9 @@ import dataclasses
 from bcos_jax.inputs import CLIP_MEAN, CLIP_STD, Encoding
 from bcos_jax.ops import BcosOps, StandardOps
 
-from ..keys import Keys
-from ..layouts import CONV, DENSE
-from ..rules import Rule, Skip, Table
+from ..tables.axes import CONV, DENSE
+from ..tables.keys import Keys
+from ..tables.rules import Rule, Skip, Table
 
 Entries = list[Rule | Skip]
 
@@ -139,10 +139,10 @@ def _openai(pooled: bool) -> tuple[Keys, ...]:
   below = tuple((f"visual.{source}", target) for source, target in _MODULES)
   return tuple(
     keys
-    for source in ("openai_clip", "open_clip")
+    for layout in ("openai_clip", "open_clip")
     for keys in (
-      Keys(source, _STANDARD, whole, below, f"clip{suffix}"),
-      Keys(source, _STANDARD, tuple(entries), _MODULES, f"visual{suffix}"),
+      Keys(layout, _STANDARD, whole, below, f"clip{suffix}"),
+      Keys(layout, _STANDARD, tuple(entries), _MODULES, f"visual{suffix}"),
     )
   )
 
@@ -151,7 +151,7 @@ def _openai(pooled: bool) -> tuple[Keys, ...]:
 # that know queries and keys as left over.
 KEYS = (
   *_openai(pooled=False),
-  Keys("bcosification", _BCOS, _below("model.", _bcosification(False)), layout="unpooled"),
+  Keys("bcosification", _BCOS, _below("model.", _bcosification(False)), form="unpooled"),
   *_openai(pooled=True),
-  Keys("bcosification", _BCOS, _below("model.", _bcosification(True)), layout="pooled"),
+  Keys("bcosification", _BCOS, _below("model.", _bcosification(True)), form="pooled"),
 )

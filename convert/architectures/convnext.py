@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from bcos_jax.ops import BcosOps, StandardOps
 
-from ..keys import Keys
-from ..layouts import CONV, DENSE, DENSE_AS_1X1, DENSE_AS_CONV, PER_CHANNEL, PER_CHANNEL_LAST
-from ..parts import Rules, biased, norm, uncentered_batch_norm, weight
 from ..readers.hf_config import BARE, ConfigReader, Setting, activation, by_class
-from ..rules import Rule, Table
+from ..tables.axes import CONV, DENSE, DENSE_AS_1X1, DENSE_AS_CONV, PER_CHANNEL, PER_CHANNEL_LAST
+from ..tables.keys import Keys
+from ..tables.parts import Rules, biased, norm, uncentered_batch_norm, weight
+from ..tables.rules import Rule, Table
 
 _STAGES = 4
 _BLOCK = "stage{i}_block{j}"

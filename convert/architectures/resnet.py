@@ -7,11 +7,11 @@ from typing import Any
 from bcos_jax.errors import InputError
 from bcos_jax.ops import BcosOps, StandardOps
 
-from ..keys import Keys
-from ..layouts import CONV, DENSE, DENSE_AS_1X1
-from ..parts import Rules, batch_norm, biased, uncentered_batch_norm, weight
 from ..readers.hf_config import BARE, Config, ConfigReader, by_class
-from ..rules import Table
+from ..tables.axes import CONV, DENSE, DENSE_AS_1X1
+from ..tables.keys import Keys
+from ..tables.parts import Rules, batch_norm, biased, uncentered_batch_norm, weight
+from ..tables.rules import Table
 
 _NORMS = (
   ("bn1", "bn1"),

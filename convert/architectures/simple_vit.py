@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from bcos_jax.ops import BcosOps, StandardOps
 
-from ..keys import Keys
-from ..layouts import AS_IS, CONV, DENSE, Layout
-from ..rules import Rule, Table
+from ..tables.axes import AS_IS, CONV, DENSE, Axes
+from ..tables.keys import Keys
+from ..tables.rules import Rule, Table
 
 _STEM_STAGES = 6
 _BLOCK = "transformer.encoder_{i}"
@@ -19,8 +19,8 @@ _BLOCK = "transformer.encoder_{i}"
 def _table(prefix: str, infix: str, bias: bool) -> Table:
   rules: list[Rule] = []
 
-  def add(source: str, target: str, leaf: str, layout: Layout, has_bias: bool):
-    rules.append(Rule(f"{prefix}{source}.weight", f"params/{target}/{leaf}", layout))
+  def add(source: str, target: str, leaf: str, axes: Axes, has_bias: bool):
+    rules.append(Rule(f"{prefix}{source}.weight", f"params/{target}/{leaf}", axes))
     if has_bias:
       rules.append(Rule(f"{prefix}{source}.bias", f"params/{target}/bias"))
 

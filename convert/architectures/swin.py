@@ -13,8 +13,6 @@ import numpy as np
 from bcos_jax.errors import InputError
 from bcos_jax.ops import StandardOps
 
-from ..keys import Keys
-from ..layouts import AS_IS, DENSE, PATCHES, Layout
 from ..readers.hf_config import (
   GENERATION,
   Config,
@@ -24,7 +22,9 @@ from ..readers.hf_config import (
   by_class,
   side,
 )
-from ..rules import Rule, Skip, Table
+from ..tables.axes import AS_IS, DENSE, PATCHES, Axes
+from ..tables.keys import Keys
+from ..tables.rules import Rule, Skip, Table
 
 Entries = list[Rule | Skip]
 Pairs = tuple[tuple[str, str], ...]
@@ -34,7 +34,7 @@ _PATCHES = "patch_embedding"
 _BLOCK = "stage{i}_{j}"
 _PARTS = ("query", "key", "value")
 
-PER_HEAD = Layout("H11 <-> H", lambda x: x[:, 0, 0], lambda x: x[:, None, None], rank=3)
+PER_HEAD = Axes("H11 <-> H", lambda x: x[:, 0, 0], lambda x: x[:, None, None], rank=3)
 """A number for each head."""
 
 
@@ -53,13 +53,13 @@ def _with_keys(bias: np.ndarray) -> np.ndarray:
   return np.concatenate([q, np.zeros_like(q), v])
 
 
-QUERY_VALUE = Layout("(Q0V) <-> (QV)", _without_keys, _with_keys, rank=1, keeps_size=False)
+QUERY_VALUE = Axes("(Q0V) <-> (QV)", _without_keys, _with_keys, rank=1, keeps_size=False)
 """Biases of queries, keys and values, those of keys being zero."""
 
 
-def _map(source: str, target: str, layout: Layout = DENSE) -> Entries:
+def _map(source: str, target: str, axes: Axes = DENSE) -> Entries:
   return [
-    Rule(f"{source}.weight", f"params/{target}/kernel", layout),
+    Rule(f"{source}.weight", f"params/{target}/kernel", axes),
     Rule(f"{source}.bias", f"params/{target}/bias"),
   ]
 
@@ -188,7 +188,7 @@ def _timm(version: int) -> Table:
 def _hugging_face_keys() -> tuple[Keys, ...]:
   entries = []
   for version, name in ((1, "swin"), (2, "swinv2")):
-    for prefix, layout in ((f"{name}.", name), ("", f"{name}_model")):
+    for prefix, form in ((f"{name}.", name), ("", f"{name}_model")):
       modules = (
         (f"{prefix}embeddings", "patch_norm"),
         (f"{prefix}encoder.layers.{{i}}.blocks.{{j}}", _BLOCK),
@@ -196,7 +196,7 @@ def _hugging_face_keys() -> tuple[Keys, ...]:
         (f"{prefix}layernorm", "norm"),
       )
       table = _hugging_face(version, prefix)
-      entries.append(Keys("huggingface", StandardOps(), table, modules, layout))
+      entries.append(Keys("huggingface", StandardOps(), table, modules, form))
   return tuple(entries)
 
 

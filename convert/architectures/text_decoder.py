@@ -9,11 +9,11 @@ from bcos_jax.errors import InputError
 from bcos_jax.models import TextDecoder
 from bcos_jax.ops import StandardOps
 
-from ..keys import Keys
-from ..layouts import AS_IS, DENSE
-from ..parts import norm, scale
 from ..readers.hf_config import GENERATION, Config, ConfigReader, Setting, activation, by_class
-from ..rules import Rule, Skip, Table
+from ..tables.axes import AS_IS, DENSE
+from ..tables.keys import Keys
+from ..tables.parts import norm, scale
+from ..tables.rules import Rule, Skip, Table
 
 _BLOCK = "decoder_{i}"
 _IN_BLOCK = f"params/{_BLOCK}/norm1/scale"
@@ -46,7 +46,7 @@ def _gpt2(prefix: str, tied: bool) -> Table:
     Rule(f"{prefix}wte.weight", _TABLE),
     Rule(f"{prefix}wpe.weight", "params/embeddings/position"),
     *norm(f"{layer}.ln_{{k}}", f"{_BLOCK}/norm{{k}}"),
-    Rule(f"{layer}.attn.c_attn.weight", tuple(f"{part}/kernel" for part in _QKV), AS_IS, axis=1),
+    Rule(f"{layer}.attn.c_attn.weight", tuple(f"{part}/kernel" for part in _QKV), AS_IS, along=1),
     Rule(f"{layer}.attn.c_attn.bias", tuple(f"{part}/bias" for part in _QKV)),
     *conv("attn.c_proj", "attn/out"),
     *conv("mlp.c_fc", "mlp/linear1"),
@@ -98,8 +98,8 @@ def _gpt2_keys(prefix: str, tied: bool) -> Keys:
     (f"{prefix}h.{{i}}", _BLOCK),
     (f"{prefix}ln_f", "norm"),
   )
-  layout = "gpt2" if prefix else "gpt2_bare"
-  return Keys("huggingface", StandardOps(), _gpt2(prefix, tied), modules, layout, fits)
+  form = "gpt2" if prefix else "gpt2_bare"
+  return Keys("huggingface", StandardOps(), _gpt2(prefix, tied), modules, form, fits)
 
 
 def _llama_keys(biased: tuple[bool, bool], tied: bool) -> Keys:

@@ -9,10 +9,10 @@ from typing import Any
 from bcos_jax.models import TextEncoder
 from bcos_jax.ops import BcosOps, StandardOps
 
-from ..keys import Keys
-from ..layouts import DENSE
 from ..readers.hf_config import GENERATION, Config, ConfigReader, Setting, activation, by_class
-from ..rules import Rule, Skip, Table
+from ..tables.axes import DENSE
+from ..tables.keys import Keys
+from ..tables.rules import Rule, Skip, Table
 
 Entries = list[Rule | Skip]
 Pairs = tuple[tuple[str, str], ...]
@@ -100,7 +100,7 @@ FAMILIES: dict[str, Names] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class Form:
   """One way in which a source writes a network.
 
   Attributes:
@@ -119,7 +119,7 @@ class Layout:
 
   @property
   def name(self) -> str:
-    """The plainest one is the layout of networks that come from nowhere."""
+    """The plainest one is the form of networks that come from nowhere."""
     parts = [self.task] * (self.task != "classify") + ["bare"] * (not self.prefixed)
     parts += ["gamma"] * (self.norm[0] == "gamma") + ["untied"] * (not self.tied)
     return "_".join(parts)
@@ -129,20 +129,20 @@ def _unused(source: str, reason: str) -> Skip:
   return Skip(source, reason, beside=_BESIDE, optional=True)
 
 
-def _table(names: Names, layout: Layout) -> Table:
-  prefix = names.prefix if layout.prefixed else ""
+def _table(names: Names, form: Form) -> Table:
+  prefix = names.prefix if form.prefixed else ""
 
   def plain(source: str, target: str) -> Entries:
     rules = [Rule(f"{source}.weight", f"params/{target}/kernel", DENSE)]
-    return rules + ([] if layout.bcos else [Rule(f"{source}.bias", f"params/{target}/bias")])
+    return rules + ([] if form.bcos else [Rule(f"{source}.bias", f"params/{target}/bias")])
 
   def dense(source: str, target: str) -> Entries:
-    return plain(f"{source}.linear" if layout.bcos else source, target)
+    return plain(f"{source}.linear" if form.bcos else source, target)
 
   def norm(source: str, target: str) -> Entries:
-    scale, bias = layout.norm
+    scale, bias = form.norm
     rules = [Rule(f"{source}.{scale}", f"params/{target}/scale")]
-    return rules + ([] if layout.bcos else [Rule(f"{source}.{bias}", f"params/{target}/bias")])
+    return rules + ([] if form.bcos else [Rule(f"{source}.{bias}", f"params/{target}/bias")])
 
   block = f"{prefix}{names.layer}"
   return (
@@ -150,7 +150,7 @@ def _table(names: Names, layout: Layout) -> Table:
     *(rule for s, t in names.plain for rule in plain(f"{block}.{s}", f"{_BLOCK}/{t}")),
     *(rule for s, t in names.dense for rule in dense(f"{block}.{s}", f"{_BLOCK}/{t}")),
     *(rule for s, t in names.norms for rule in norm(f"{block}.{s}", f"{_BLOCK}/{t}")),
-    *_heads(names, layout, prefix, dense, norm),
+    *_heads(names, form, prefix, dense, norm),
   )
 
 
@@ -163,24 +163,24 @@ def _embeddings(names: Names, prefix: str, norm: Callable[..., Entries]) -> Iter
     yield _unused(f"{prefix}embeddings.{table}_ids", "counts the positions")
 
 
-def _heads(names, layout: Layout, prefix: str, dense, norm) -> Iterator[Rule | Skip]:
-  """Yields the rules of the head that a layout has; what belongs to others is skipped."""
+def _heads(names, form: Form, prefix: str, dense, norm) -> Iterator[Rule | Skip]:
+  """Yields the rules of the head that a form has; what belongs to others is skipped."""
   first, second = (name.format(p=prefix) for name in names.classifier)
   bias, decoder = names.vocabulary
   pooler = names.classifier[0].startswith("{p}")
-  if layout.task == "classify":
+  if form.task == "classify":
     yield from [*dense(first, "pooler"), *dense(second, "classifier")]
   elif pooler:  # part of the encoder, whatever the head is
     yield _unused(first.removesuffix(".dense") + ".{rest*}", _OTHER_HEAD)
-  if layout.task == "masked_lm":
+  if form.task == "masked_lm":
     yield from dense(names.transform[0], "transform")
     yield from norm(names.transform[1], "transform_norm")
     # Not tied, transformers leaves the bias outside of the map without use.
-    used, other = (bias, f"{decoder}.bias") if layout.tied else (f"{decoder}.bias", bias)
+    used, other = (bias, f"{decoder}.bias") if form.tied else (f"{decoder}.bias", bias)
     yield Rule(used, "params/vocabulary/bias")
     if used != other:
       yield _unused(other, f"not used: {used} is")
-    if layout.tied:
+    if form.tied:
       yield _unused(f"{decoder}.weight", "is the table of tokens")
     else:
       yield Rule(f"{decoder}.weight", "params/vocabulary/kernel", DENSE)
@@ -189,21 +189,21 @@ def _heads(names, layout: Layout, prefix: str, dense, norm) -> Iterator[Rule | S
     for root in dict.fromkeys(module.partition(".")[0] for module in modules):
       yield _unused(f"{root}.{{rest*}}", _OTHER_HEAD)
   for other in names.others:
-    if layout.task == "masked_lm" or not other.startswith("cls."):
+    if form.task == "masked_lm" or not other.startswith("cls."):
       yield _unused(other.replace("{p}", prefix), _OTHER_HEAD)
 
 
-def _modules(names: Names, layout: Layout) -> Pairs:
+def _modules(names: Names, form: Form) -> Pairs:
   """Returns the modules to compare, in the order of computation."""
-  prefix = names.prefix if layout.prefixed else ""
+  prefix = names.prefix if form.prefixed else ""
   inner = (*names.plain, *names.dense, *names.norms)
   ends: Pairs = ()
-  if layout.task == "classify":
+  if form.task == "classify":
     ends = tuple(
       (source.format(p=prefix), target)
       for source, target in zip(names.classifier, ("pooler", "classifier"), strict=True)
     )
-  elif layout.task == "masked_lm":
+  elif form.task == "masked_lm":
     ends = ((names.transform[1], "transform_norm"),)
   return (
     (f"{prefix}embeddings", "embeddings"),
@@ -218,44 +218,44 @@ def _family(model: TextEncoder) -> str:
   return "bert" if model.token_types else "distilbert"
 
 
-def _keys(family: str, layout: Layout) -> Keys:
+def _keys(family: str, form: Form) -> Keys:
   names = FAMILIES[family]
 
   def fits(model: TextEncoder) -> bool:
     task = (
       "masked_lm" if model.task == "masked_lm" else "classify" if model.num_classes else "hidden"
     )
-    tied = layout.tied == model.tied or task != "masked_lm"
-    return _family(model) == family and layout.task == task and tied
+    tied = form.tied == model.tied or task != "masked_lm"
+    return _family(model) == family and form.task == task and tied
 
   return Keys(
-    "bcos_lm" if layout.bcos else "huggingface",
-    BcosOps.lm() if layout.bcos else StandardOps(),
-    _table(names, layout),
-    () if layout.bcos else _modules(names, layout),
-    layout.name,
+    "bcos_lm" if form.bcos else "huggingface",
+    BcosOps.lm() if form.bcos else StandardOps(),
+    _table(names, form),
+    () if form.bcos else _modules(names, form),
+    form.name,
     fits,
   )
 
 
 _GAMMA = ("gamma", "beta")
-LAYOUTS: tuple[Layout, ...] = (
-  Layout("classify"),
-  Layout("classify", prefixed=False),
-  Layout("classify", norm=_GAMMA),
-  Layout("masked_lm"),
-  Layout("masked_lm", tied=False),
-  Layout("masked_lm", norm=_GAMMA),
-  Layout("hidden", prefixed=False),
-  Layout("hidden"),
-  Layout("classify", bcos=True),
-  Layout("masked_lm", bcos=True),
+FORMS: tuple[Form, ...] = (
+  Form("classify"),
+  Form("classify", prefixed=False),
+  Form("classify", norm=_GAMMA),
+  Form("masked_lm"),
+  Form("masked_lm", tied=False),
+  Form("masked_lm", norm=_GAMMA),
+  Form("hidden", prefixed=False),
+  Form("hidden"),
+  Form("classify", bcos=True),
+  Form("masked_lm", bcos=True),
 )
 KEYS = tuple(
-  _keys(family, layout)
+  _keys(family, form)
   for family in FAMILIES
-  for layout in LAYOUTS
-  if family == "bert" or layout.norm != _GAMMA
+  for form in FORMS
+  if family == "bert" or form.norm != _GAMMA
 )
 
 

@@ -8,10 +8,10 @@ from typing import Any
 from bcos_jax.errors import unknown_name
 from bcos_jax.ops import StandardOps
 
-from ..keys import Keys
-from ..layouts import DENSE
 from ..readers.hf_config import ACTIVATIONS, GENERATION, Config, ConfigReader, Setting
-from ..rules import Rule, Skip, Table
+from ..tables.axes import DENSE
+from ..tables.keys import Keys
+from ..tables.rules import Rule, Skip, Table
 
 Entries = list[Rule | Skip]
 
@@ -107,12 +107,12 @@ def _openai(prefix: str, projection: Entries) -> Table:
   )
 
 
-def _keys(source: str, layout: str, table: Table, prefix: str = "") -> Keys:
+def _keys(layout: str, form: str, table: Table, prefix: str = "") -> Keys:
   block, norm = ("encoder.layers.{i}", "final_layer_norm")
   modules: tuple[tuple[str, str], ...] = ()
-  if source == "huggingface":
+  if layout == "huggingface":
     modules = ((f"{prefix}{block}", _BLOCK), (f"{prefix}{norm}", "norm"))
-  return Keys(source, StandardOps(), table, modules, layout)
+  return Keys(layout, StandardOps(), table, modules, form)
 
 
 _MATRIX = "params/projection/kernel"
@@ -124,8 +124,8 @@ KEYS = (
     for prefix, suffix in (("text_model.", ""), ("", "_model"))
   ),
   *(
-    _keys(source, "clip", _openai("", [Rule("text_projection", _MATRIX)]))
-    for source in ("openai_clip", "open_clip")
+    _keys(layout, "clip", _openai("", [Rule("text_projection", _MATRIX)]))
+    for layout in ("openai_clip", "open_clip")
   ),
   _keys("open_clip", "text", _openai("text.", [Rule("text.text_projection", _MATRIX)])),
   _keys("open_clip", "text_linear", _openai("text.", _map("text.text_projection", "projection"))),

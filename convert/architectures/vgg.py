@@ -9,10 +9,10 @@ from __future__ import annotations
 from bcos_jax.models import vgg
 from bcos_jax.ops import BcosOps, StandardOps
 
-from ..keys import Keys
-from ..layouts import CONV, DENSE, DENSE_AS_1X1, DENSE_AS_CONV, dense_window
-from ..parts import Rules, batch_norm, biased, uncentered_batch_norm, weight
-from ..rules import Table
+from ..tables.axes import CONV, DENSE, DENSE_AS_1X1, DENSE_AS_CONV, dense_window
+from ..tables.keys import Keys
+from ..tables.parts import Rules, batch_norm, biased, uncentered_batch_norm, weight
+from ..tables.rules import Table
 
 _WINDOW = 7
 Stages = tuple[int, ...]

@@ -32,7 +32,7 @@ class Described:
   Attributes:
     architecture: Name of a variant; None if not stated.
     fields: What to replace in it.
-    source: Source whose keys the weights have; None if not stated.
+    layout: How the weights name their tensors; None if not stated.
     labels: Names of the classes, or ().
     num_labels: Number of classes; None if not stated.
     reading: Preprocessing of pictures; None if not stated.
@@ -41,7 +41,7 @@ class Described:
 
   architecture: str | None = None
   fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  source: str | None = None
+  layout: str | None = None
   labels: tuple[str, ...] = ()
   num_labels: int | None = None
   reading: Reading | None = None
@@ -88,8 +88,8 @@ def describe(
     )
   reader, whole = _reader(config)
   fields = reader.read(whole, config)
-  source = "aloe" if str(config["model_type"]).startswith("aloe") else "huggingface"
-  return Described(reader.architecture, fields, source, labels, count, reading)
+  layout = "aloe" if str(config["model_type"]).startswith("aloe") else "huggingface"
+  return Described(reader.architecture, fields, layout, labels, count, reading)
 
 
 def _text_tower(config: Config, architecture: str) -> tuple[ConfigReader, Config, Config] | None:
@@ -191,7 +191,7 @@ def _of_timm(config: Config, default_preprocess: bool) -> Described:
     )
   return Described(
     name,
-    source="timm",
+    layout="timm",
     labels=tuple(map(str, config.get("label_names") or ())),
     num_labels=config.get("num_classes"),
     reading=None if default_preprocess else of_timm(details),

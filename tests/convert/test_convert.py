@@ -8,8 +8,9 @@ import pytest
 
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps, convert, models
-from bcos_jax.convert import layouts, rules
-from bcos_jax.convert.keys import tables_of
+from bcos_jax.convert import axes, porting
+from bcos_jax.convert.tables import templates
+from bcos_jax.convert.tables.keys import tables_of
 from bcos_jax.errors import InputError
 from bcos_jax.io.bundles import make_bundle
 
@@ -158,10 +159,10 @@ def test_layout_of_values():
 @pytest.mark.parametrize(
   "layout, shape",
   [
-    (layouts.AS_IS, (5,)),
-    (layouts.CONV, (4, 3, 2, 5)),
-    (layouts.DENSE, (4, 3)),
-    (layouts.DENSE_AS_1X1, (4, 3, 1, 1)),
+    (axes.AS_IS, (5,)),
+    (axes.CONV, (4, 3, 2, 5)),
+    (axes.DENSE, (4, 3)),
+    (axes.DENSE_AS_1X1, (4, 3, 1, 1)),
   ],
 )
 def test_layouts_have_exact_inverses(layout, shape):
@@ -295,8 +296,8 @@ def test_networks_without_keys_are_refused():
 
 def test_templates_read_and_write_alike():
   template = "layer{i}.{j}.conv{k}.weight"
-  assert rules.parse(template, "layer3.12.conv2.weight") == {"i": "3", "j": "12", "k": "2"}
-  assert rules.render(template, {"i": "3", "j": "12", "k": "2"}) == "layer3.12.conv2.weight"
+  assert templates.parse(template, "layer3.12.conv2.weight") == {"i": "3", "j": "12", "k": "2"}
+  assert templates.render(template, {"i": "3", "j": "12", "k": "2"}) == "layer3.12.conv2.weight"
   for name in (
     "layer3.12.conv2.weights",
     "xlayer3.12.conv2.weight",
@@ -305,31 +306,31 @@ def test_templates_read_and_write_alike():
     "layer3.12.conv2.weight\n",
     "layer.1.conv2.weight",
   ):
-    assert rules.parse(template, name) is None
-  assert rules.parse("a{i}.b{i}", "a1.b1") == {"i": "1"}
-  assert rules.parse("a{i}.b{i}", "a1.b2") is None
+    assert templates.parse(template, name) is None
+  assert templates.parse("a{i}.b{i}", "a1.b1") == {"i": "1"}
+  assert templates.parse("a{i}.b{i}", "a1.b2") is None
 
 
 def test_ambiguous_tables_are_reported():
   table = (convert.Rule("a{i}", "params/a{i}"), convert.Rule("a1", "params/b"))
   with pytest.raises(InputError, match=r"'a1'.*2 rules"):
-    rules.port({"a1": np.zeros(2)}, table, {"params/a1": np.zeros(2)})
+    porting.port({"a1": np.zeros(2)}, table, {"params/a1": np.zeros(2)})
   table = (convert.Rule("a{i}", "params/x"), convert.Rule("b", "params/x"))
   with pytest.raises(InputError, match=r"'params/x'.*'b'"):
-    rules.port({"a1": np.zeros(2), "b": np.zeros(2)}, table, {"params/x": np.zeros(2)})
+    porting.port({"a1": np.zeros(2), "b": np.zeros(2)}, table, {"params/x": np.zeros(2)})
   with pytest.raises(InputError, match=r"'params/x'.*2 rules"):
-    rules.export(
+    porting.export(
       {"params/x": np.zeros(2)}, (convert.Rule("a", "params/x"), convert.Rule("b", "params/x")), {}
     )
   with pytest.raises(InputError, match=r"'params/y'.*0 rules"):
-    rules.export({"params/y": np.zeros(2)}, table, {})
+    porting.export({"params/y": np.zeros(2)}, table, {})
 
 
 def test_scalars_stay_scalars():
   table = (convert.Rule("b", "params/b"),)
-  leaves, _ = rules.port({"b": np.array(1.5)}, table, {"params/b": np.array(0.0)})
+  leaves, _ = porting.port({"b": np.array(1.5)}, table, {"params/b": np.array(0.0)})
   assert leaves["params/b"].shape == ()
-  assert rules.export(leaves, table, {})["b"].shape == ()
+  assert porting.export(leaves, table, {})["b"].shape == ()
 
 
 def _shallow(model):
@@ -355,14 +356,14 @@ def test_tables_name_every_leaf_once():
     has_classes = any(field.name == "num_classes" for field in dataclasses.fields(conventional))
     served = []
     for keys in tables_of(models.architecture_of(conventional)):
-      bare = has_classes and (keys.layout or keys.source == "aloe")
+      bare = has_classes and (keys.form or keys.layout == "aloe")
       classes = {"num_classes": 0} if bare else {}
       model = _shallow(bcos_jax.create(name, ops=keys.ops, **classes))
       if not keys.fits(model):
         continue
       targets = [t for e in keys.table if isinstance(e, convert.Rule) for t in e.targets]
-      counts = [sum(rules.parse(t, path) is not None for t in targets) for path in shapes(model)]
-      assert max(counts) == 1, (keys.source, keys.layout, name)
+      counts = [sum(templates.parse(t, path) is not None for t in targets) for path in shapes(model)]
+      assert max(counts) == 1, (keys.layout, keys.form, name)
       served.append(min(counts))
-      assert classes or served[-1] or not has_classes, (keys.source, name)
+      assert classes or served[-1] or not has_classes, (keys.layout, name)
     assert not served or any(served) or name == "aloe_test", name

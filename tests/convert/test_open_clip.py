@@ -110,7 +110,7 @@ def test_a_file_without_configuration_is_read_as_openais(network, tmp_path):
   bundle = bundles.make_bundle(model, filled(model))
   state = convert.to_state_dict(bundle, "openai_clip")
   write_safetensors(tmp_path / "clip.safetensors", state)
-  made = convert.convert.plan(tmp_path / "clip.safetensors", "clip_test")
+  made = convert.plan.plan(tmp_path / "clip.safetensors", "clip_test")
   assert "pictures are read as by OpenAI's CLIP" in made.notes
   bundle = made.bundle()
   assert (bundle.model.ops.encoding.mean, bundle.model.ops.encoding.std) == (CLIP_MEAN, CLIP_STD)
@@ -123,7 +123,7 @@ def test_guesses_about_pictures_are_said(tmp_path):
   model = bcos_jax.create("resnet_tiny", ops=StandardOps())
   bundle = bundles.make_bundle(model, filled(model))
   write_safetensors(tmp_path / "a.safetensors", convert.to_state_dict(bundle, "torchvision"))
-  made = convert.convert.plan(tmp_path / "a.safetensors", "resnet_tiny")
+  made = convert.plan.plan(tmp_path / "a.safetensors", "resnet_tiny")
   assert any("does not say how pictures are read: mean 0.485" in note for note in made.notes)
 
 

@@ -13,8 +13,8 @@ import pytest
 
 import bcos_jax
 from bcos_jax import BcosOps, InputError, Ops, StandardOps, convert, models, ops
-from bcos_jax.convert import keys as key_tables
 from bcos_jax.convert import targets
+from bcos_jax.convert.tables import keys as key_tables
 from bcos_jax.io import bundles
 from bcos_jax.models import registry
 from bcos_jax.studies import equivalence
@@ -51,9 +51,9 @@ class Pebbles(models.ImageModel):
 
 
 TABLE = (
-  convert.parts.weight("stem", "first", convert.layouts.CONV),
+  convert.parts.weight("stem", "first", convert.axes.CONV),
   *convert.parts.batch_norm("bn", "norm"),
-  convert.parts.weight("body", "second", convert.layouts.CONV),
+  convert.parts.weight("body", "second", convert.axes.CONV),
   *convert.parts.biased("fc", "head"),
 )
 KEYS = (convert.Keys("pebbles", StandardOps(), TABLE),)

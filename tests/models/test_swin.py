@@ -8,7 +8,7 @@ import pytest
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps, convert
 from bcos_jax.convert.architectures.swin import KEYS, READERS
-from bcos_jax.convert.convert import fits
+from bcos_jax.convert.detect import fits
 from bcos_jax.errors import InputError
 from bcos_jax.io.bundles import make_bundle
 from bcos_jax.models import swin
@@ -356,7 +356,7 @@ def test_indices_that_older_files_hold_are_kept_for_the_way_back():
 def test_files_of_torchvision_fit_though_they_hold_biases_of_keys():
   model = tiny("swin_v2_test", StandardOps())
   state = convert.to_state_dict(make_bundle(model, filled(model)), "torchvision")
-  keys = next(k for k in KEYS if (k.source, k.layout) == ("torchvision", "swin_v2"))
+  keys = next(k for k in KEYS if (k.layout, k.form) == ("torchvision", "swin_v2"))
   assert sum(t.size for t in state.values()) > sum(leaf.size for leaf in shapes(model).values())
   assert fits(state, keys, model)
   assert not fits(state, keys, tiny("swin_v2_test", StandardOps(), width=32))

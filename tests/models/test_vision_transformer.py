@@ -8,9 +8,9 @@ import pytest
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps, convert, layers
 from bcos_jax import functional as F
-from bcos_jax.convert import rules
+from bcos_jax.convert import porting
 from bcos_jax.convert.architectures.vision_transformer import READERS
-from bcos_jax.convert.layouts import PATCHES
+from bcos_jax.convert.tables.axes import PATCHES
 from bcos_jax.errors import InputError
 from bcos_jax.io.bundles import make_bundle
 from bcos_jax.models import vision_transformer_variants
@@ -404,12 +404,12 @@ def test_whole_parts_can_be_skipped():
     convert.Skip("text.{rest*}", "another tower", beside="params/w", optional=True),
   )
   state = {"visual.w": np.ones(3), "text.layer.0.w": np.ones(2), "text.b": np.zeros((), np.int64)}
-  leaves, skipped = rules.port(state, table, {"params/w": np.zeros(3)})
+  leaves, skipped = porting.port(state, table, {"params/w": np.zeros(3)})
   assert skipped.keys() == {"text.layer.0.w", "text.b"}
-  assert rules.export(leaves, table, skipped).keys() == state.keys()
-  assert rules.export(leaves, table, {}).keys() == {"visual.w"}
+  assert porting.export(leaves, table, skipped).keys() == state.keys()
+  assert porting.export(leaves, table, {}).keys() == {"visual.w"}
   with pytest.raises(InputError, match=r"'texts\.w' \[1\].*0 rules"):
-    rules.port({**state, "texts.w": np.ones(1)}, table, {"params/w": np.zeros(3)})
+    porting.port({**state, "texts.w": np.ones(1)}, table, {"params/w": np.zeros(3)})
 
 
 def test_patch_embeddings_of_any_channels_round_trip():

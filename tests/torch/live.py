@@ -12,7 +12,7 @@ import torch
 
 from bcos_jax import models
 from bcos_jax.convert import verify
-from bcos_jax.convert.keys import tables_of
+from bcos_jax.convert.tables.keys import tables_of
 from bcos_jax.io.bundles import Bundle
 
 _stand_in: torch.library.Library | None = None
@@ -86,7 +86,7 @@ def _keys(bundle: Bundle):
   return next(
     keys
     for keys in tables_of(models.architecture_of(bundle.model))
-    if (keys.source, keys.layout) == (source, layout)
+    if (keys.layout, keys.form) == (source, layout)
     and type(keys.ops) is family
     and keys.fits(bundle.model)
   )

@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-
 
 from bcos_jax import StandardOps, convert, create  # noqa: E402
 from bcos_jax.convert import verify  # noqa: E402
-from bcos_jax.convert.keys import Keys  # noqa: E402
+from bcos_jax.convert.tables.keys import Keys  # noqa: E402
 from bcos_jax.io import bundles  # noqa: E402
 
 from ..common import filled  # noqa: E402

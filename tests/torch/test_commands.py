@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-
 
 import bcos_jax  # noqa: E402
 from bcos_jax import cli, convert  # noqa: E402
-from bcos_jax.convert import keys  # noqa: E402
 from bcos_jax.convert.readers import preprocessing  # noqa: E402
+from bcos_jax.convert.tables import keys  # noqa: E402
 
 from ..common import flat  # noqa: E402
 from . import live  # noqa: E402
@@ -151,13 +151,13 @@ def test_pictures_are_read_as_by_transformers(name, shape, tmp_path):
 def test_a_departure_names_the_first_layer_and_writes_nothing(
   repository, tmp_path, capsys, monkeypatch
 ):
-  port = convert.convert.port
+  port = convert.plan.port
 
   def wrong(state, table, leaves):
     made, extras = port(state, table, leaves)
     return made | {"params/encoder_1/norm1/scale": 2 * np.ones(32, np.float32)}, extras
 
-  monkeypatch.setattr(convert.convert, "port", wrong)
+  monkeypatch.setattr(convert.plan, "port", wrong)
   assert run("convert", repository, tmp_path / "bundle", "--verify") == 2
   said = capsys.readouterr().err
   assert "departs from transformers" in said and "encoder_1" in said
@@ -180,5 +180,5 @@ def test_torchvisions_and_lightnings_files(tmp_path, capsys):
 
 
 def test_every_source_has_a_layout_to_write():
-  sources = set(keys.all_sources())
+  sources = set(keys.all_layouts())
   assert sources <= set(convert.targets.names())

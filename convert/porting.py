@@ -1,123 +1,32 @@
-"""Conversion rules: bijective mappings of checkpoint keys to parameters.
-
-A table pairs name templates, `"layer{i}.{j}.conv{k}.weight"` with
-`"params/layer{i}_{j}/conv{k}/kernel"`. Each `{field}` stands for a number, so a template reads and
-writes names alike and one table serves both directions. In the source of a `Skip`, `{field*}`
-stands for anything: a whole part of the source's network that is not wanted.
-"""
+"""Porting as a bijection: tables of rules, applied with every key accounted for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-import dataclasses
 import difflib
 import functools
 import re
 from typing import Any
 
+from flax import linen as nn
+from flax import traverse_util
+import jax
 import numpy as np
 
 from bcos_jax.errors import InputError
 from bcos_jax.io.tensor_files import LazyTensor
+from bcos_jax.variables import abstract_variables
 
-from .layouts import AS_IS, Layout, contiguous
+from .tables.rules import Rule, Skip, Table, key_templates, matcher
+from .tables.templates import parse, render
 
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-  """Tensors of the source are leaves of the Flax tree: one each, or several fused.
-
-  Several sources are the parts of one matrix, such as queries, keys and values, in equal shares
-  along one of PyTorch's axes, the first if not said; several targets share that axis as their own
-  shapes say.
-
-  Attributes:
-    source: Template of the source key, or of each part. None is a part that the source does not
-      have and that counts as zero (a bias of keys, which attention cannot see).
-    target: Template of the Flax path, `collection/module/.../leaf`, or of each part.
-    layout: How the numbers are laid out.
-    axis: Axis of the source tensors along which parts follow each other.
-  """
-
-  source: str | tuple[str | None, ...]
-  target: str | tuple[str, ...]
-  layout: Layout = AS_IS
-  axis: int = 0
-
-  @property
-  def sources(self) -> tuple[str | None, ...]:
-    """The source templates, one per part."""
-    return (self.source,) if isinstance(self.source, str) else self.source
-
-  @property
-  def targets(self) -> tuple[str, ...]:
-    """The target templates, one per part."""
-    return (self.target,) if isinstance(self.target, str) else self.target
-
-  def source_shape(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Returns the shape of each source for targets of these shapes."""
-    laid = [self.layout.to_torch(np.broadcast_to(np.float32(0), s)).shape for s in shapes]
-    if len(self.sources) == len(laid) == 1:
-      return laid[0]
-    whole = list(laid[0])
-    whole[self.axis] = sum(shape[self.axis] for shape in laid) // len(self.sources)
-    return tuple(whole)
-
-  def to_flax(
-    self, parts: Sequence[np.ndarray | None], shapes: Sequence[tuple[int, ...]]
-  ) -> list[np.ndarray]:
-    """Returns the leaves, of the given shapes, that the source tensors make."""
-    if len(parts) == len(shapes) == 1:
-      return [contiguous(self.layout.to_flax(np.asarray(parts[0])))]
-    like = np.asarray(next(part for part in parts if part is not None))
-    whole = np.concatenate(
-      [np.zeros_like(like) if part is None else np.asarray(part) for part in parts],
-      axis=self.axis,
-    )
-    laid = [self.layout.to_torch(np.broadcast_to(np.float32(0), s)).shape for s in shapes]
-    rows = [shape[self.axis] for shape in laid]
-    pieces = np.split(whole, np.cumsum(rows)[:-1], axis=self.axis)
-    return [contiguous(self.layout.to_flax(piece)) for piece in pieces]
-
-  def to_torch(self, leaves: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Returns the source tensors that make these leaves; the inverse of `to_flax`."""
-    laid = [self.layout.to_torch(leaf) for leaf in leaves]
-    if len(self.sources) == len(laid) == 1:
-      return [contiguous(laid[0])]
-    parts = np.split(np.concatenate(laid, axis=self.axis), len(self.sources), axis=self.axis)
-    return [contiguous(part) for part in parts]
-
-
-@dataclasses.dataclass(frozen=True)
-class Skip:
-  """A tensor of the source that the Flax network has no use for.
-
-  Attributes:
-    source: Template of the source key.
-    reason: Why it is not needed.
-    beside: Template of the Flax path whose presence calls for this key when converting back.
-    fill: The value to write for a network that did not come from this source.
-    dtype: Its dtype.
-    scalar: Whether it has shape (); otherwise it has the shape of `beside`.
-    optional: Some checkpoints lack it, and its shape may be any: written back only where it came
-      along.
-  """
-
-  source: str
-  reason: str
-  beside: str
-  fill: float = 0.0
-  dtype: str = "float32"
-  scalar: bool = False
-  optional: bool = False
-
-  def default(self, sibling: np.ndarray) -> np.ndarray:
-    """Returns the value that a fresh network would have."""
-    return np.full(() if self.scalar else sibling.shape, self.fill, self.dtype)
-
-
-Table = tuple[Rule | Skip, ...]
 Numbers = tuple[tuple[str, str], ...]
+
+
+@functools.lru_cache(maxsize=64)
+def wanted(model: nn.Module) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns the shapes and dtypes of a model's leaves by path."""
+  return traverse_util.flatten_dict(abstract_variables(model), sep="/")
 
 
 def port(
@@ -329,77 +238,6 @@ def _restored(
   if key not in skipped and skip.optional:
     return {}
   return {key: np.array(skipped.get(key, skip.default(sibling)))}
-
-
-def key_templates(entry: Rule | Skip) -> list[str]:
-  """Returns the templates of the source keys that an entry of a table accounts for."""
-  if isinstance(entry, Skip):
-    return [entry.source]
-  return [template for template in entry.sources if template is not None]
-
-
-Match = tuple[Rule | Skip, str, dict[str, str]]
-
-
-@functools.lru_cache(maxsize=64)
-def matcher(table: Table) -> Callable[[str], list[Match]]:
-  """Returns a function from a source key to all entries that account for it.
-
-  Each comes with its template and the numbers in it. Only templates that equal the key but for
-  numbers are tried: networks have hundreds of keys, and many tables may be asked about them.
-  """
-  by_skeleton: dict[str, list[tuple[Rule | Skip, str]]] = {}
-  open_ended = []
-  for entry in table:
-    for template in key_templates(entry):
-      if "*}" in template:
-        open_ended.append((entry, template))
-      else:
-        by_skeleton.setdefault(_skeleton(_FIELD.sub("0", template)), []).append((entry, template))
-
-  def matches(key: str) -> list[Match]:
-    return [
-      (entry, template, numbers)
-      for entry, template in (*by_skeleton.get(_skeleton(key), ()), *open_ended)
-      if (numbers := parse(template, key)) is not None
-    ]
-
-  return matches
-
-
-_FIELD = re.compile(r"\{\w+\}")
-
-
-def _skeleton(name: str) -> str:
-  """Returns a name with 0 for every number."""
-  return re.sub(r"\d+", "0", name)
-
-
-@functools.cache
-def _pattern(template: str) -> re.Pattern[str]:
-  pieces = re.split(r"\{(\w+\*?)\}", template)
-  seen: set[str] = set()
-  pattern = ""
-  for index, piece in enumerate(pieces):
-    if index % 2 == 0:
-      pattern += re.escape(piece)
-    elif piece.endswith("*"):
-      pattern += f"(?P<{piece[:-1]}>.*)"
-    else:
-      pattern += f"(?P={piece})" if piece in seen else rf"(?P<{piece}>\d+)"
-      seen.add(piece)
-  return re.compile(pattern)
-
-
-def parse(template: str, name: str) -> dict[str, str] | None:
-  """Returns the numbers that make `template` equal `name`, or None."""
-  found = _pattern(template).fullmatch(name)
-  return None if found is None else found.groupdict()
-
-
-def render(template: str, numbers: Mapping[str, str]) -> str:
-  """Fills the numbers into a template."""
-  return template.replace("*}", "}").format(**numbers)
 
 
 def _misfit(key: str, tensor: Any, shape: tuple[int, ...], path: str) -> list[str]:

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 import math
 from typing import Any
 
-from bcos_jax.errors import InputError, unknown_name
-from bcos_jax.models.vision_transformer_variants import ALOE_STEM
+from bcos_jax.errors import InputError
 
-from ..readers.hf_config import (
-  ACTIVATIONS,
+from ...readers.hf_config import (
   BARE,
   GENERATION,
   Config,
@@ -155,7 +153,7 @@ def _nested(model_type: str) -> Setting:
   def read(value: Config, config: Config) -> Fields:
     # Its own class says nothing: the whole network's class decides.
     own = {k: v for k, v in value.items() if k != "architectures"}
-    return READERS[model_type].read({**own, "model_type": model_type}, own)
+    return HF_READERS[model_type].read({**own, "model_type": model_type}, own)
 
   return read
 
@@ -249,132 +247,7 @@ _CLIP = ConfigReader(
 )
 
 
-# ALOE writes configurations of its own: base attributes, and `aloe_*` for what it changed.
-
-
-def _aloe_type(default: str) -> Setting:
-  def read(value: str, config: Config) -> Fields:
-    implementation = config.get("aloe_bcos_impl", default)
-    if implementation != "v2":
-      raise InputError(
-        f"aloe_bcos_impl is {implementation!r}; published students compute v2, regardless of their "
-        "files, and the two differ by the length of every weight.",
-        "If it is v2, write 'v2' into config.json; else read with 'v2' and pass "
-        "ops=BcosOps.aloe(implementation=1).",
-      )
-    return {}
-
-  return read
-
-
-def _aloe_stem(value: bool | list[int], config: Config) -> Fields:
-  if value is False:
-    raise InputError(
-      "aloe_add_conv_stem is False; only students with a convolutional stem are supported.",
-      "Convert a published student: all of them have the stem.",
-    )
-  return {"conv_stem": ALOE_STEM if value is True else tuple(value), "patch_size": 1}
-
-
-def _aloe_logit_bias(value: float | None, config: Config) -> Fields:
-  expected = -math.log(max(config.get("num_labels", 2) - 1, 1))
-  if value is not None and not math.isclose(value, expected, rel_tol=1e-5):
-    raise InputError(
-      f"aloe_logit_bias is {value}, expected -log(classes - 1) = {expected:.6f}.",
-      f"Pass ops=BcosOps.aloe(logit_bias={value}).",
-    )
-  return {}
-
-
-def _aloe_activation(value: str, config: Config) -> Fields:
-  # Its layers compute the exact GELU under either name.
-  return {"activation": {"gelu_tanh": "gelu"}.get(ACTIVATIONS.get(value, value), value)}
-
-
-def _aloe_pool(value: str | None, config: Config) -> Fields:
-  known = {None: "cls", "cls": "cls", "map": "map", "attention": "map", "head": "map"}
-  if value not in known:
-    raise unknown_name("aloe_pooler_type", value, [k for k in known if k])
-  return {"pool": known[value]} if value else {}
-
-
-def _aloe(architecture: str, implementation: str, **only) -> ConfigReader:
-  """One family of students.
-
-  The default implementation is that of the configuration class, which holds where the file is
-  silent.
-  """
-  elsewhere = "read off the architecture"
-  return ConfigReader(
-    architecture,
-    fields={
-      "model_type": _aloe_type(implementation),
-      "hidden_size": "width",
-      "num_hidden_layers": "depth",
-      "num_attention_heads": "num_heads",
-      "intermediate_size": "mlp_dim",
-      "hidden_act": _aloe_activation,
-      "layer_norm_eps": "norm_eps",
-      "image_size": side("image_size"),
-      "aloe_add_conv_stem": _aloe_stem,
-      "aloe_num_registers": "registers",
-      "aloe_pooler_type": _aloe_pool,
-      "aloe_layer_scale_init": "layer_scale",
-      "aloe_logit_bias": _aloe_logit_bias,
-      # `aloe_rope_theta` may hold a default of 10000 that its own code never used.
-      "rope_theta": "rope_theta",
-    },
-    only={
-      "num_channels": (6,),
-      "aloe_in_channels": (6,),
-      "aloe_b_conv": (2, 2.0),
-      "aloe_b_linear": (2, 2.0),
-      "aloe_logit_temperature": (None, 1, 1.0),
-      **only,
-    },
-    ignored={
-      "patch_size": "the stem and the patches together",
-      "num_patches": "the position table tells",
-      "aloe_patch_size": "the stem and the patches together",
-      "aloe_feature_dim": elsewhere,
-      "aloe_to_patch_embedding_key": elsewhere,
-      "aloe_backbone": elsewhere,
-      "aloe_rope_theta": "yields to rope_theta",
-      "aloe_base_model_name": "the teacher",
-      "aloe_bcos_impl": "read with the model type",
-      "aloe_use_logit_layer": "the classifier has it",
-      "num_register_tokens": "aloe_num_registers counts",
-      **GENERATION,
-    },
-  )
-
-
-_TABLE = (None, "learned", "absolute", "learnable")
-_ALOE = {
-  "vit": _aloe(
-    "aloe_vit_base_patch16_224",
-    "v1",
-    aloe_cls_token=(True,),
-    aloe_use_layer_scale=(False, None),
-    aloe_position_embedding_type=_TABLE,
-  ),
-  "dinov3": _aloe(
-    "aloe_dinov3_vitb16",
-    "v2",
-    aloe_cls_token=(True,),
-    aloe_use_layer_scale=(True,),
-    aloe_position_embedding_type=("rope", "rope_2d", None),
-  ),
-  "siglip2": _aloe(
-    "aloe_siglip2_base_patch16_224",
-    "v2",
-    aloe_cls_token=(False,),
-    aloe_use_layer_scale=(False, None),
-    aloe_position_embedding_type=_TABLE,
-  ),
-}
-
-READERS: dict[str, ConfigReader] = {
+HF_READERS: dict[str, ConfigReader] = {
   "vit": _VIT,
   "deit": _DEIT,
   "dinov2": _dinov2("dinov2_vitb14", "Dinov2"),
@@ -390,10 +263,5 @@ READERS: dict[str, ConfigReader] = {
   "siglip2": _siglip("siglip2_base_patch16_naflex", "Siglip2", "siglip2_vision_model"),
   "clip_vision_model": _CLIP_VISION,
   "clip": _CLIP,
-  **{
-    f"aloe_{family}_{kind}": reader
-    for family, reader in _ALOE.items()
-    for kind in ("vision", "image_classification")
-  },
 }
 """Model type -> reader."""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from .layouts import AS_IS, DENSE, Layout
+from .axes import AS_IS, DENSE, Axes
 from .rules import Rule, Skip
 
 Rules = list[Rule | Skip]
 
 
-def weight(source: str, target: str, layout: Layout) -> Rule:
+def weight(source: str, target: str, axes: Axes) -> Rule:
   """The kernel of a map."""
-  return Rule(f"{source}.weight", f"params/{target}/kernel", layout)
+  return Rule(f"{source}.weight", f"params/{target}/kernel", axes)
 
 
-def biased(source: str, target: str, layout: Layout = DENSE) -> Rules:
+def biased(source: str, target: str, axes: Axes = DENSE) -> Rules:
   """A map with bias."""
-  return [weight(source, target, layout), Rule(f"{source}.bias", f"params/{target}/bias", AS_IS)]
+  return [weight(source, target, axes), Rule(f"{source}.bias", f"params/{target}/bias", AS_IS)]
 
 
 def scale(source: str, target: str) -> Rule:

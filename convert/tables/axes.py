@@ -1,4 +1,4 @@
-"""Tensor layouts in PyTorch and Flax, each with its exact inverse."""
+"""Orders of axes: how one tensor is laid out in PyTorch and in Flax, with exact inverses."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Transform = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-  """A bijection between two layouts of the same numbers.
+class Axes:
+  """A bijection between two orders of the axes of one tensor.
 
   Attributes:
     name: What it maps, for reports.
-    to_flax: From the PyTorch layout.
+    to_flax: From PyTorch's order.
     to_torch: Its inverse, bit for bit.
     rank: Number of axes in PyTorch; None for any.
     keeps_size: Whether there are as many numbers on either side.
@@ -32,40 +32,40 @@ class Layout:
   keeps_size: bool = True
 
 
-AS_IS = Layout("as is", lambda x: x, lambda x: x)
-"""Vectors: biases, norms, statistics."""
+AS_IS = Axes("as is", lambda x: x, lambda x: x)
+"""Orders of axes: how one tensor is laid out in PyTorch and in Flax, with exact inverses."""
 
-CONV = Layout(
+CONV = Axes(
   "OIHW <-> HWIO",
   lambda w: np.transpose(w, (2, 3, 1, 0)),
   lambda w: np.transpose(w, (3, 2, 0, 1)),
   rank=4,
 )
-"""Two-dimensional convolutions."""
+"""Orders of axes: how one tensor is laid out in PyTorch and in Flax, with exact inverses."""
 
-DENSE = Layout("OI <-> IO", np.transpose, np.transpose, rank=2)
-"""Dense maps."""
+DENSE = Axes("OI <-> IO", np.transpose, np.transpose, rank=2)
+"""Orders of axes: how one tensor is laid out in PyTorch and in Flax, with exact inverses."""
 
-DENSE_AS_1X1 = Layout(
+DENSE_AS_1X1 = Axes(
   "OI11 <-> IO", lambda w: w[:, :, 0, 0].T, lambda w: w.T[:, :, None, None], rank=4
 )
-"""Dense maps that the source holds as 1x1 convolutions."""
+"""Orders of axes: how one tensor is laid out in PyTorch and in Flax, with exact inverses."""
 
-DENSE_AS_CONV = Layout(
+DENSE_AS_CONV = Axes(
   "OI <-> 11IO", lambda w: w.T[None, None], lambda w: np.reshape(w, w.shape[-2:]).T, rank=2
 )
-"""1x1 convolutions that the source holds as dense maps."""
+"""Orders of axes: how one tensor is laid out in PyTorch and in Flax, with exact inverses."""
 
-PER_CHANNEL = Layout("C11 <-> C", lambda w: w[:, 0, 0], lambda w: w[:, None, None], rank=3)
-"""Multipliers of channels."""
+PER_CHANNEL = Axes("C11 <-> C", lambda w: w[:, 0, 0], lambda w: w[:, None, None], rank=3)
+"""Orders of axes: how one tensor is laid out in PyTorch and in Flax, with exact inverses."""
 
-PER_CHANNEL_LAST = Layout("111C <-> C", lambda w: w[0, 0, 0], lambda w: w[None, None, None], rank=4)
-"""Multipliers of channels, channels last."""
+PER_CHANNEL_LAST = Axes("111C <-> C", lambda w: w[0, 0, 0], lambda w: w[None, None, None], rank=4)
+"""Orders of axes: how one tensor is laid out in PyTorch and in Flax, with exact inverses."""
 
 
-def dense_window(size: int) -> Layout:
-  """Returns the layout of a dense map that reads flattened windows of size x size positions."""
-  return Layout(
+def dense_window(size: int) -> Axes:
+  """Returns the axes of a dense map that reads flattened windows of size x size positions."""
+  return Axes(
     f"O(I{size}{size}) <-> {size}{size}IO",
     lambda w: np.transpose(w.reshape(len(w), -1, size, size), (2, 3, 1, 0)),
     lambda w: np.transpose(w, (3, 2, 0, 1)).reshape(w.shape[-1], -1),
@@ -85,19 +85,19 @@ def _patches_to_torch(w: np.ndarray) -> np.ndarray:
   )
 
 
-PATCHES = Layout(
+PATCHES = Axes(
   "OIhw <-> (hwI)O",
   lambda w: w.transpose(2, 3, 1, 0).reshape(-1, w.shape[0]),
   _patches_to_torch,
   rank=4,
 )
-"""Patch embeddings that the source holds as convolutions whose stride is their size."""
+"""Orders of axes: how one tensor is laid out in PyTorch and in Flax, with exact inverses."""
 
-ROWS = Layout("1TD <-> TD", lambda x: x[0], lambda x: x[None])
-"""Tokens and position tables with an axis for the batch."""
+ROWS = Axes("1TD <-> TD", lambda x: x[0], lambda x: x[None])
+"""Orders of axes: how one tensor is laid out in PyTorch and in Flax, with exact inverses."""
 
-ROW = Layout("D <-> 1D", lambda x: x[None], lambda x: x[0])
-"""A single token."""
+ROW = Axes("D <-> 1D", lambda x: x[None], lambda x: x[0])
+"""Orders of axes: how one tensor is laid out in PyTorch and in Flax, with exact inverses."""
 
 
 _TILE = 128

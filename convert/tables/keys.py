@@ -1,4 +1,4 @@
-"""Key tables: the meaning of a source's checkpoint keys for one architecture."""
+"""Key tables: what the keys of one layout mean for one architecture."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from bcos_jax.models import Architecture
 from bcos_jax.ops import Ops
 from bcos_jax.variables import abstract_variables
 
-from .rules import Rule, Table, parse
+from .rules import Rule, Table
+from .templates import parse
 
 
 @dataclasses.dataclass(frozen=True)
 class Keys:
-  """The keys that one source gives one architecture.
+  """The keys that one layout gives one architecture.
 
   Attributes:
-    source: Whose keys these are: 'torchvision', 'timm', 'huggingface', 'bcos_v2',
+    layout: How checkpoints name their tensors: 'torchvision', 'timm', 'huggingface', 'bcos_v2',
       'bcosification', ...
-    ops: The family that the source's network belongs to.
+    ops: The family that the network of such a checkpoint belongs to.
     table: The rules.
     modules: Pairs of templates: a module of the PyTorch network, and the Flax module that
       computes the same, in the order of computation. Verification compares their outputs.
-    layout: Which of several layouts of this source it is. Bundles remember it, so that converting
+    form: Which of several forms of this layout it is. Bundles remember it, so that converting
       back writes the keys that were read.
     fits: Which networks of the architecture have these keys, where keys depend on its fields.
   """
 
-  source: str
+  layout: str
   ops: Ops
   table: Table
   modules: tuple[tuple[str, str], ...] = ()
-  layout: str = ""
+  form: str = ""
   fits: Callable[[nn.Module], bool] = lambda model: True
 
 
@@ -76,7 +77,7 @@ def unsound(architecture: Architecture) -> list[str]:
     found = [(keys, _unwritten(models.create(name, ops=keys.ops), keys)) for keys in fitting]
     if found and all(problems for _, problems in found):
       keys, least = min(found, key=lambda pair: len(pair[1]))
-      problems += [f"{keys.source!r}, {name}: {problem}" for problem in least]
+      problems += [f"{keys.layout!r}, {name}: {problem}" for problem in least]
   return problems
 
 
@@ -89,7 +90,7 @@ def _unwritten(model: nn.Module, keys: Keys) -> list[str]:
   return [f"{path!r} is written by {n} rules" for path, n in counts.items() if n != 1]
 
 
-def all_sources() -> tuple[str, ...]:
-  """Returns every source that any architecture has keys of, in order."""
+def all_layouts() -> tuple[str, ...]:
+  """Returns every layout that any architecture has keys of, in order."""
   tables = [keys for found in models.architectures() for keys in tables_of(found)]
-  return tuple(sorted({keys.source for keys in tables}))
+  return tuple(sorted({keys.layout for keys in tables}))

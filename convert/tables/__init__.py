@@ -1,0 +1,1 @@
+"""Key tables: rules that pair the keys of checkpoints with the paths of Flax variables."""
