@@ -246,7 +246,7 @@ def test_missing_skipped_tensors_are_fine():
   "architecture, source, message",
   [
     ("resnet_tiny", "torchvison", suggestion("torchvision")),
-    ("simple_vit_tiny", "torchvision", "source of a SimpleViT 'torchvision'"),
+    ("simple_vit_tiny", "torchvision", "layout of a SimpleViT 'torchvision'"),
     ("resnet_50", None, suggestion("resnet50")),
     ("resnet_tiny", "bcos_v2", "conv1.weight"),
     ("resnet_tiny_bottleneck", "torchvision", "conv3"),
@@ -362,7 +362,9 @@ def test_tables_name_every_leaf_once():
       if not keys.fits(model):
         continue
       targets = [t for e in keys.table if isinstance(e, convert.Rule) for t in e.targets]
-      counts = [sum(templates.parse(t, path) is not None for t in targets) for path in shapes(model)]
+      counts = [
+        sum(templates.parse(t, path) is not None for t in targets) for path in shapes(model)
+      ]
       assert max(counts) == 1, (keys.layout, keys.form, name)
       served.append(min(counts))
       assert classes or served[-1] or not has_classes, (keys.layout, name)

@@ -138,8 +138,8 @@ def test_a_wrong_number_of_classes(classes, tmp_path):
 @pytest.mark.parametrize(
   "choices, near",
   [
-    ({"architecture": "resnet_tinny"}, "'resnet_tinny', which is not registered"),
-    ({"source": "torchvison"}, "torchvision"),
+    ({"architecture": "resnet_50"}, "resnet50"),
+    ({"layout": "torchvison"}, "torchvision"),
     ({"dtype": "float23"}, "float32"),
     ({"to": "bundel"}, "bundle"),
   ],

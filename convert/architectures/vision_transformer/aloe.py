@@ -50,7 +50,7 @@ def _table() -> Table:
       for stage in (f"{base}embeddings.conv_stem.stem.{i}",)
       for entry in (
         weight(f"{stage}.conv.linear", f"embeddings/stem{i}_conv", CONV),
-        scale(f"{stage}.norm", f"embeddings/stem{i}norm"),
+        scale(f"{stage}.norm", f"embeddings/stem{i}_norm"),
       )
     ),
     weight(f"{base}embeddings.patch_embedding.linear", PATCH_MAP),
