@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import bcos_jax
-from bcos_jax import cli, models
+from bcos_jax import BcosOps, cli, models, ops
 from bcos_jax.convert import targets
 from bcos_jax.convert.readers import config_readers
 from bcos_jax.convert.tables.keys import tables_of
@@ -140,6 +140,31 @@ def test_the_example_of_an_architecture_runs(tmp_path, monkeypatch, own_architec
   assert made["explanation"].completeness_error.max() <= 1e-5
   assert made["heat"].shape == (2, 16, 16) and np.isfinite(made["heat"]).all()
   assert bcos_jax.load(tmp_path / "bundles" / "bcos_plain").model == made["bcos_model"]
+
+
+def test_the_example_of_a_family_runs(tmp_path, monkeypatch):
+  page = PAGES["families.md"].read_text(encoding="utf-8")
+  definition, use = re.findall(r"```python\n(.*?)```", page, re.S)
+  (tmp_path / "smooth.py").write_text(definition, encoding="utf-8")
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.delitem(sys.modules, "smooth", raising=False)
+  made = {}
+  exec(compile(use, "docs/families.md", "exec"), made)
+  assert made["bundle"].model == made["smooth_model"]
+  assert made["bundle"].model.ops == made["SmoothOps"](sharpness=8.0)
+  assert made["explanation"].completeness_error.max() <= 1e-5
+
+
+def test_the_presets_of_families_are_those_of_recipes():
+  section = PAGES["families.md"].read_text(encoding="utf-8").partition("## The presets")[2]
+  rows = re.findall(r"^\| (`.*?) \| (.*?) \|", section.partition("##")[0], re.M)
+  for calls, names in rows:
+    names = re.findall(r"`(\w+)`", names)
+    for call, name in zip(re.findall(r"`(?:BcosOps)?\.?(\w+)\(\)`", calls), names, strict=False):
+      preset = getattr(BcosOps, call, None) or getattr(bcos_jax, call)
+      assert ops.from_dict({"family": name}) == preset(), name
+  assert sum(len(re.findall(r"`(\w+)`", names)) for _, names in rows) == 8
 
 
 def test_traits_are_those_of_networks():

@@ -272,10 +272,12 @@ def bcosify(
     },
   )
   counts = [num_parameters(network) for network in (bundle.model, model)]
-  kept = "kept" if family.use_bias else "removed"
+  fields = {field: getattr(family, field, None) for field in ("b", "weights", "pool")}
+  chosen = [f"{field} {value}" for field, value in fields.items() if value is not None]
+  chosen.append(f"biases {'kept' if family.has_biases else 'removed'}")
   say(
     f"{bundle.config['architecture']}: {counts[0]:,} parameters, B-cosified {counts[1]:,}; "
-    f"B={family.b:g}, biases {kept}, pool {family.pool}"
+    f"{', '.join(chosen)}"
   )
   say(f"written: {written}")
   return written

@@ -65,7 +65,7 @@ def test_bcosify_writes_the_network_that_bcosify_makes(file, tmp_path, capsys):
   assert run("convert", file, tmp_path / "plain", f"--architecture={NAME}") == 0
   options = ("--ops", "b=1.5", "--ops", "use_bias=true", "--ops", "pool=max")
   assert run("bcosify", tmp_path / "plain", tmp_path / "bcos", *options) == 0
-  assert "B=1.5, biases kept, pool max" in capsys.readouterr().out
+  assert "b 1.5, weights plain, pool max, biases kept" in capsys.readouterr().out
   plain, made = bcos_jax.load(tmp_path / "plain"), bcos_jax.load(tmp_path / "bcos")
   ops = bcos_jax.BcosOps(b=1.5, use_bias=True, pool="max")
   model, variables = bcos_jax.bcosify(plain.model, plain.variables, ops=ops)
