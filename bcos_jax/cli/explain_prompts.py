@@ -78,27 +78,25 @@ def explain_prompts(
     batch_size=batch_size,
   )
   shares = probabilities(towers.scale * ex.value + towers.bias, towers.sigmoid)
+  options = render.options_for(network.model.ops, images.shape[1])
   paths, figures = [], {}
   for i, picture in enumerate(map(pathlib.Path, pictures)):
     path = output / f"{unique_name(picture.stem, paths)}.png"
-    figures[path.stem] = render.prompts(
-      ex,
-      i,
-      texts,
-      path,
-      probabilities=shares[i],
-      title=picture.name,
-      options=render.options_for(network.model.ops, images.shape[1]),
-    )
+    drawn = {"probabilities": shares[i], "title": picture.name, "options": options}
+    figures[path.stem] = render.prompts(ex, i, texts, path, **drawn)
     paths.append(path)
-    say(picture.name)
-    for k in np.argsort(-ex.value[i], kind="stable"):
-      say(f"  {ex.value[i, k]:+.4f}  {shares[i, k]:7.2%}  {texts[k]}")
-    say(f"  figure: {path}")
+    for line in (picture.name, *_ranked(texts, ex.value[i], shares[i]), f"  figure: {path}"):
+      say(line)
   report = output / "report.html"
   _report(report, towers, ex, texts, figures, unpooled)
   say(f"report: {report}")
   return [*paths, report]
+
+
+def _ranked(texts: Sequence[str], similarities: np.ndarray, shares: np.ndarray) -> list[str]:
+  """Returns a line for each text, the most similar first."""
+  order = np.argsort(-similarities, kind="stable").tolist()
+  return [f"  {similarities[k]:+.4f}  {shares[k]:7.2%}  {texts[k]}" for k in order]
 
 
 def _towers(image_bundle, text_bundle, tokenizer, unpooled: bool, power: float) -> Towers:

@@ -86,29 +86,22 @@ def explain_sentences(
   reader = TextReader.load(bundle, tokenizer, truncate=truncate)
   asked = target if foil is None else Contrast(target, foil)
   ex = reader.explain(texts, asked, batch_size=batch_size)
-  if cut := int((ex.batch.dropped > 0).sum()):
-    say(
-      f"{cut} of {len(texts)} texts were truncated, by {int(ex.batch.dropped.sum())} tokens in all"
-    )
-  if colors is None:
-    colors = sys.stdout.isatty()
+  _say_truncated(ex, say)
   words = [ex.words(i) for i in range(len(texts))]
   names = [_target_name(reader, ex, i, target) for i in range(len(texts))]
   against = "" if foil is None else f" rather than {foil!r}"
   explained = [f"{name!r}{against}" for name in names]
   headings = [_heading(reader, ex, i, explained[i]) for i in range(len(texts))]
-  heats = [
-    render.text_heat(text, words[i], title=headings[i], note=_note(ex, i))
-    for i, text in enumerate(texts)
-  ]
-  for i, heat in enumerate(heats):
-    say(render.text_terminal(heat) if colors else f"{headings[i]}\n  {texts[i]}")
-    strongest = sorted(words[i], key=lambda word: -abs(word.contribution))[:5]
-    say("  " + ", ".join(f"{word.text} {word.contribution:+.3f}" for word in strongest))
+  colored = sys.stdout.isatty() if colors is None else colors
+  heats = []
+  for i, text in enumerate(texts):
+    heats.append(render.text_heat(text, words[i], title=headings[i], note=_note(ex, i)))
+    say(render.text_terminal(heats[i]) if colored else f"{headings[i]}\n  {text}")
+    say(_strongest(words[i]))
   page, numbers = output / "report.html", output / "explanations.jsonl"
-  telling = words_by_class(words, explained) if len(texts) > 1 else {}
+  influential = words_by_class(words, explained) if len(texts) > 1 else {}
   what = "a text" if len(texts) == 1 else f"{len(texts)} texts"
-  render.text_report(page, f"Explanation of {what}", heats, telling=telling)
+  render.text_report(page, f"Explanation of {what}", heats, influential=influential)
   lines = [
     json.dumps({"target_name": name, "foil": foil, **_numbers(ex, i, words[i])})
     for i, name in enumerate(names)
@@ -116,6 +109,18 @@ def explain_sentences(
   numbers.write_text("\n".join(lines) + "\n", encoding="utf-8")
   say(f"report: {page}")
   return [page, numbers]
+
+
+def _say_truncated(ex: TextExplanation, say: Callable[[str], None]) -> None:
+  dropped = ex.batch.dropped
+  if cut := int((dropped > 0).sum()):
+    say(f"{cut} of {len(dropped)} texts were truncated, by {int(dropped.sum())} tokens in all")
+
+
+def _strongest(words: Sequence[Word]) -> str:
+  """Returns a line of the words that contribute most, for or against."""
+  strongest = sorted(words, key=lambda word: -abs(word.contribution))[:5]
+  return "  " + ", ".join(f"{word.text} {word.contribution:+.3f}" for word in strongest)
 
 
 def _target_name(reader: TextReader, ex: TextExplanation, index: int, target: str | None) -> str:

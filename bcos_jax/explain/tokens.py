@@ -11,7 +11,7 @@ its divisor held, splits each token's share further into those of its word, posi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 from typing import Any
 
@@ -85,25 +85,10 @@ def explain_tokens(
   edges = edges_for(ids.shape[1], buckets, model.context_length)
   if model.ops.dtype is not None:
     model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
-  function, classes = _split(target, len(ids))
   texts = _padded(model, {"ids": ids, "mask": mask, "types": types}, edges[-1])
-  size, rounded = check_batch_size(batch_size), bool(len(buckets))
-
-  def begun():
-    checked = False
-    for length, kept, chosen in chunks(mask, edges, size, rounded):
-      cut = {name: None if v is None else v[chosen, :length] for name, v in texts.items()}
-      cut["at"] = None if at is None else at[chosen]
-      asked = (_rows(function, chosen), None if classes is None else classes[chosen])
-      arguments = (model, asked[0], variables, cut, asked[1], keep_weights)
-      with jax.default_matmul_precision("highest"), blaming_variables(model, variables, (length,)):
-        if not checked:  # What is traced here is used again below.
-          _check_target(target, classes, _explain_jit.eval_shape(*arguments).logits)
-          checked = True
-        part = _explain_jit(*arguments)
-      yield part, kept
-
-  done = [(_cut(part, len(kept), ids.shape[1]), kept) for part, kept in overlapped(begun())]
+  pieces = chunks(mask, edges, check_batch_size(batch_size), bool(len(buckets)))
+  begun = _begun(model, variables, texts, at, target, keep_weights, pieces)
+  done = [(_cut(part, len(kept), ids.shape[1]), kept) for part, kept in overlapped(begun)]
   order = np.argsort(np.concatenate([kept for _, kept in done]))
   ex = jax.tree.map(lambda *p: np.concatenate(p)[order], *(part for part, _ in done))
   return dataclasses.replace(ex, ids=ids, mask=mask)
@@ -205,6 +190,31 @@ def _explain_jit(model, function, variables, given, classes, keep_weights):
   if keep_weights:
     return ex
   return dataclasses.replace(ex, inputs=ex.inputs[:, :0], weights=ex.weights[..., :0, :])
+
+
+def _begun(
+  model: LanguageModel,
+  variables: Variables,
+  texts: dict[str, np.ndarray | None],
+  at: np.ndarray | None,
+  target: Target | Contrast,
+  keep_weights: bool,
+  pieces: Iterable[tuple[int, np.ndarray, np.ndarray]],
+) -> Iterator[tuple[TextExplanation, np.ndarray]]:
+  """Yields the explanations of each batch, still on the device, and which texts it explains."""
+  function, classes = _split(target, len(texts["ids"]))
+  checked = False
+  for length, kept, chosen in pieces:
+    cut = {name: None if v is None else v[chosen, :length] for name, v in texts.items()}
+    cut["at"] = None if at is None else at[chosen]
+    asked = (_rows(function, chosen), None if classes is None else classes[chosen])
+    arguments = (model, asked[0], variables, cut, asked[1], keep_weights)
+    with jax.default_matmul_precision("highest"), blaming_variables(model, variables, (length,)):
+      if not checked:  # What is traced here is used again below.
+        _check_target(target, classes, _explain_jit.eval_shape(*arguments).logits)
+        checked = True
+      part = _explain_jit(*arguments)
+    yield part, kept
 
 
 def _padded(

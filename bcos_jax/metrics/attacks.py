@@ -100,10 +100,7 @@ def pgd(
   what has the largest loss.
 
   Args:
-    model: As for `fgsm`.
-    variables: As for `fgsm`.
-    images: [N, H, W, colors] in [0, 1].
-    targets: int [N], the true classes.
+    model, variables, images, targets: As for `fgsm`.
     norm: Of the change: "linf", its largest absolute value, or "l2", its length over the whole
       image, all pixels and colours.
     epsilon: Radius of the ball, in the images' unit; None takes 2 / 255 for "linf" and 0.5 for
@@ -113,19 +110,32 @@ def pgd(
       reach the border of the ball from any start, and move along it.
     restarts: Ascents from other random starts.
     random_start: Whether to start anywhere in the ball, evenly, rather than at the image.
-    loss: "cross_entropy" or "margin"; see the module.
-    batch_size: Images on the device at once; bounds memory.
+    loss, batch_size, progress: As for `fgsm`.
     seed: Of the starts; that of an image depends on its number, and not on its batch.
-    progress: Wraps the loop over batches, e.g. `tqdm.tqdm`.
 
   Returns:
-    Changed images, float32 [N, H, W, colors], in [0, 1] and within the ball. Computed in float32,
-    at the highest precision.
+    As for `fgsm`, within the ball.
 
   Raises:
-    InputError: Images, targets, variables or settings that cannot be used; more than one restart
-      from the same start.
+    InputError: As for `fgsm`; more than one restart from the same start.
   """
+  _check_ascents(norm, steps, restarts, random_start)
+  epsilon = _check_length("epsilon", RADII[norm] if epsilon is None else epsilon)
+  step_size = 2.5 * epsilon / steps if step_size is None else step_size
+  attack = _prepare(model, variables, images, targets, norm, epsilon, step_size, loss)
+
+  def change(state: State, classes: jax.Array, rows: np.ndarray) -> jax.Array:
+    for restart in range(restarts):
+      if random_start:
+        start = anywhere(norm, seed, restart, rows, state.clean, epsilon)
+        state = state._replace(images=start)
+      state = attack.ascend(state, classes, steps)
+    return state.best
+
+  return _by_batch(attack, change, batch_size, progress)
+
+
+def _check_ascents(norm: str, steps: int, restarts: int, random_start: bool) -> None:
   if norm not in RADII:
     raise unknown_name("norm", norm, RADII)
   check_count("steps", steps)
@@ -135,23 +145,6 @@ def pgd(
       f"restarts={restarts} without a random start, expected 1.",
       "Without it all restarts give the same result.",
     )
-  epsilon = RADII[norm] if epsilon is None else epsilon
-  _check_length("epsilon", epsilon)
-  step_size = 2.5 * epsilon / steps if step_size is None else step_size
-  attack = _prepare(model, variables, images, targets, norm, epsilon, step_size, loss)
-
-  def change(state: State, classes: jax.Array, rows: np.ndarray) -> jax.Array:
-    for restart in range(restarts):
-      if random_start:
-        start = anywhere(norm, seed, restart, rows, state.clean, epsilon)
-        state = state._replace(images=start)
-      # A loop on the device would be slower on CPUs, where XLA runs its convolutions on one thread.
-      for _ in range(steps):
-        state = attack.climb(state, classes)
-      state = look(loss, attack.network, classes, state)
-    return state.best
-
-  return _by_batch(attack, change, batch_size, progress)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +160,13 @@ class _Attack:
 
   def climb(self, state: State, classes: jax.Array) -> State:
     return climb(self.norm, self.loss, self.network, classes, state, self.sizes)
+
+  def ascend(self, state: State, classes: jax.Array, steps: int) -> State:
+    """Returns the state after some steps, with the last place looked at."""
+    # A loop on the device would be slower on CPUs, where XLA runs its convolutions on one thread.
+    for _ in range(steps):
+      state = self.climb(state, classes)
+    return look(self.loss, self.network, classes, state)
 
 
 def _prepare(model, variables, images, targets, norm, epsilon, step_size, loss) -> _Attack:

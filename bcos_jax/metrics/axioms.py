@@ -16,14 +16,15 @@ from ..text.explanation import TextExplanation
 from .scores import (
   Explainer,
   Maps,
+  Result,
   Scores,
   TextScores,
+  assembled,
   check_count,
   check_targets,
   logits_of,
   maps_of,
   random_maps,
-  usable,
 )
 
 
@@ -86,17 +87,14 @@ def stability(
     drawn = random_maps(seed + sample + 1, range(len(base)), base.shape[1:])
     blind.append(_change(still, drawn))
   changes = np.stack(columns, axis=1)
-  kept, excluded = usable({"a map that is zero": ~base.any(axis=(1, 2))})
-  return StabilityScores(
-    scores=changes[kept].max(axis=1),
-    random_scores=np.stack(blind, axis=1)[kept].max(axis=1),
-    oracle_scores=np.zeros(len(kept)),
-    higher_is_better=False,
-    images=kept,
-    num_images=len(base),
-    excluded=excluded,
-    changes=changes[kept],
-  )
+  rows = {
+    "scores": changes.max(axis=1),
+    "random_scores": np.stack(blind, axis=1).max(axis=1),
+    "oracle_scores": 0.0,
+    "changes": changes,
+  }
+  reasons = {"a map that is zero": ~base.any(axis=(1, 2))}
+  return assembled(StabilityScores, reasons, rows, higher_is_better=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,24 +159,10 @@ def completeness(
     check_targets(targets, len(images), logits.shape[1])
     values = logits[np.arange(len(targets)), targets]
     residuals = {"unexplained": values - maps.sum(axis=(1, 2), dtype=np.float64)}
-  named = sum((r for name, r in residuals.items() if name != "unexplained"), np.zeros(len(values)))
-  blind = random_maps(seed, range(len(maps)), maps.shape[1:])
-  mass = np.abs(maps).sum(axis=(1, 2), dtype=np.float64)
-  blind *= (mass / np.abs(blind).sum(axis=(1, 2)))[:, None, None]
-  scale = np.maximum(np.abs(values), mass)
-  kept, excluded = usable({"an output and a map of 0": scale <= 0})
-  left = values - named - blind.sum(axis=(1, 2), dtype=np.float64)
-  return CompletenessScores(
-    scores=np.abs(residuals["unexplained"][kept]) / scale[kept],
-    random_scores=np.abs(left[kept]) / scale[kept],
-    oracle_scores=np.zeros(len(kept)),
-    higher_is_better=False,
-    images=kept,
-    num_images=len(maps),
-    excluded=excluded,
-    values=values[kept],
-    residuals={name: residual[kept] for name, residual in residuals.items()},
-  )
+  noise = random_maps(seed, range(len(maps)), maps.shape[1:])
+  rows = {"values": values, "residuals": residuals}
+  why = "an output and a map of 0"
+  return _left_over(CompletenessScores, maps, values, residuals, noise, why, rows)
 
 
 def token_completeness(ex: TextExplanation, *, seed: int = 0) -> TextScores:
@@ -203,22 +187,34 @@ def token_completeness(ex: TextExplanation, *, seed: int = 0) -> TextScores:
       "Explain one target per text.",
     )
   values, mask = np.asarray(ex.value, np.float64), np.asarray(ex.mask) > 0
-  mass = np.abs(ex.contributions).sum(axis=1, dtype=np.float64)
-  blind = np.where(mask, random_maps(seed, range(len(mask)), mask.shape[1:]), 0)
-  blind *= (mass / np.abs(blind).sum(axis=1))[:, None]
-  named = values - ex.contributions.sum(axis=1, dtype=np.float64) - ex.residuals["unexplained"]
+  noise = np.where(mask, random_maps(seed, range(len(mask)), mask.shape[1:]), 0)
+  why = "a value and contributions of 0"
+  return _left_over(TextScores, np.asarray(ex.contributions), values, ex.residuals, noise, why)
+
+
+def _left_over(
+  result: type[Result],
+  maps: np.ndarray,
+  values: np.ndarray,
+  residuals: Mapping[str, np.ndarray],
+  noise: np.ndarray,
+  why: str,
+  rows: Mapping[str, Any] | None = None,
+) -> Result:
+  """Scores what maps [N, ...] leave of values [N], beside noise of each map's own mass."""
+  places = tuple(range(1, maps.ndim))
+  named = sum((r for name, r in residuals.items() if name != "unexplained"), np.zeros(len(values)))
+  mass = np.abs(maps).sum(axis=places, dtype=np.float64)
+  share = mass / np.abs(noise).sum(axis=places)
+  left = values - named - share * noise.sum(axis=places, dtype=np.float64)
   scale = np.maximum(np.abs(values), mass)
-  kept, excluded = usable({"a value and contributions of 0": scale <= 0}, "texts")
-  left = values - named - blind.sum(axis=1)
-  return TextScores(
-    scores=np.abs(np.asarray(ex.residuals["unexplained"], np.float64))[kept] / scale[kept],
-    random_scores=np.abs(left[kept]) / scale[kept],
-    oracle_scores=np.zeros(len(kept)),
-    higher_is_better=False,
-    texts=kept,
-    num_texts=len(mask),
-    excluded=excluded,
+  empty = scale <= 0
+  scores, random_scores = (
+    np.abs(np.asarray(rest, np.float64)) / np.where(empty, 1.0, scale)
+    for rest in (residuals["unexplained"], left)
   )
+  compared = {"scores": scores, "random_scores": random_scores, "oracle_scores": 0.0}
+  return assembled(result, {why: empty}, {**compared, **(rows or {})}, higher_is_better=False)
 
 
 def _explained(model, variables, images, targets, batch_size):

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
+import math
 
 from flax import linen as nn
 import jax
@@ -155,16 +156,12 @@ def grid_pointing_game(
     logits: [N, C] of the single images, or a function from images [B, H, W, C] to [B, C].
     images: [N, H, W, C] in [0, 1], or a sequence of N such pictures, read when needed.
     labels: [N] ints.
-    grid: Pictures per side.
-    num_grids: Most grids to play. Published: 250 or 500.
+    grid, num_grids: Pictures per side; most grids to play. Published: 250 or 500.
     smooth: Odd width of the averaging window, 0 for none. Published: 15, for 224-pixel pictures.
-    confidence: See `select`.
-    probability: See `select`.
+    confidence, probability, rescale: See `select` and `make_grid`.
     sampling: "published", see `sample_grids`, or "random", see `random_grids`.
-    rescale: See `make_grid`.
-    batch_size: Grids explained at once.
-    seed: Of the published sampling, and of the random maps.
-    progress: Wraps the loop over batches, e.g. `tqdm.tqdm`.
+    batch_size, progress: Grids explained at once; what wraps the loop, e.g. `tqdm.tqdm`.
+    seed: Of the sampling, and of the random maps.
 
   Raises:
     InputError: Too few usable images (see `sample_grids`), or maps of a wrong shape or with NaN.
@@ -173,27 +170,37 @@ def grid_pointing_game(
   check_count("batch_size", batch_size)
   if sampling not in _SAMPLINGS:
     raise unknown_name("sampling", sampling, _SAMPLINGS)
-  if callable(logits):
-    logits = _predict(logits, images, batch_size * grid * grid)
-  if len(images) != len(logits):
-    raise InputError(f"{len(images)} images, but logits of {len(logits)}.", "Give one per image.")
+  logits = _logits(logits, images, batch_size * grid * grid)
   selection = select(logits, labels, confidence, probability)
   indices, classes = _SAMPLINGS[sampling](selection, grid, num_grids, seed=seed)
   if not callable(attribute):
     _check_count_of(attribute, len(indices))
 
-  def play(rows: np.ndarray):
+  def play(rows: np.ndarray) -> tuple[jax.Array, jax.Array, jax.Array]:
     tiles = np.stack([_stacked(images, line) for line in indices[rows]])
-    grids = make_grid(np.asarray(tiles, np.float32), grid, rescale)
-    maps = attribute(grids, classes[rows]) if callable(attribute) else np.asarray(attribute)[rows]
-    check_maps(maps, (batch_size, grid * grid, *grids.shape[1:3]))
-    noise = random_maps(seed, rows, maps.shape[1:])
-    return *_own_share(maps, grid, smooth), _own_share(noise, grid, smooth)[0]
+    return _played(attribute, make_grid(tiles, grid, rescale), classes, rows, smooth, seed)
 
   scores, empty, noise = in_batches(
     play, np.arange(len(indices)), batch_size, progress, exact=True, precision=None
   )
   return GridPointingResult(scores, noise, num_grids, selection, int(empty.sum()))
+
+
+def _played(
+  attribute: Attribute | np.ndarray,
+  grids: np.ndarray,
+  classes: np.ndarray,
+  rows: np.ndarray,
+  smooth: int,
+  seed: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Returns scores [B, n], which maps are empty [B, n], and the scores of random maps [B, n]."""
+  cells = classes.shape[1]
+  maps = attribute(grids, classes[rows]) if callable(attribute) else np.asarray(attribute)[rows]
+  check_maps(maps, (len(rows), cells, *grids.shape[1:3]))
+  side = math.isqrt(cells)
+  noise = random_maps(seed, rows, maps.shape[1:])
+  return *_own_share(maps, side, smooth), _own_share(noise, side, smooth)[0]
 
 
 def attribute_with(model: nn.Module, variables: Variables) -> Attribute:
@@ -228,13 +235,18 @@ def _own_share(maps: jax.Array, grid: int, smooth: int) -> tuple[jax.Array, jax.
   return jnp.diagonal(shares, axis1=-2, axis2=-1), jnp.sum(shares, axis=-1) == 0
 
 
-def _predict(predict: Callable, images: Sequence[np.ndarray], size: int) -> np.ndarray:
-  rows = np.arange(len(images))
-  return in_batches(lambda batch: predict(_stacked(images, batch)), rows, size, precision=None)
+def _logits(logits: Logits, images: Sequence[np.ndarray], size: int) -> np.ndarray:
+  """Returns the logits of the single images, given or computed."""
+  if callable(logits):
+    predict, rows = logits, np.arange(len(images))
+    return in_batches(lambda batch: predict(_stacked(images, batch)), rows, size, precision=None)
+  if len(images) != len(logits):
+    raise InputError(f"{len(images)} images, but logits of {len(logits)}.", "Give one per image.")
+  return logits
 
 
 def _stacked(images: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
-  return np.stack([images[i] for i in rows.tolist()])
+  return np.stack([np.asarray(images[i], np.float32) for i in rows.tolist()])
 
 
 def _check_count_of(maps: np.ndarray, count: int) -> None:

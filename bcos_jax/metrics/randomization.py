@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from ..errors import InputError, unknown_name
-from .scores import Explainer, Maps, Scores, check_count, maps_of, random_maps, usable
+from .scores import Explainer, Maps, Scores, assembled, check_count, maps_of, random_maps
 from .similarities import compared
 from .similarities import similarity as compare
 
@@ -108,24 +108,28 @@ def parameter_randomization(
     columns.append(compare(similarity, base, maps))
   similarities = np.stack(columns, axis=1)
   noise = compare(similarity, base, random_maps(seed, range(len(base)), base.shape[1:]))
-  kept, excluded = usable(
-    {
-      f"a map that {similarity} is not defined for": ~np.isfinite(noise),
-      "such a map at every stage": ~np.isfinite(similarities).any(axis=1),
-    }
-  )
-  return RandomizationScores(
-    scores=np.nanmean(similarities[kept], axis=1),
-    random_scores=noise[kept],
-    oracle_scores=np.zeros(len(kept)),
-    higher_is_better=False,
-    images=kept,
-    num_images=len(base),
-    excluded=excluded,
-    mode=mode,
-    layers=tuple(layers),
-    similarities=similarities[kept],
-    num_undefined=int((~np.isfinite(similarities[kept])).sum()),
+  return _over_stages(similarity, similarities, noise, mode=mode, layers=tuple(layers))
+
+
+def _over_stages(
+  name: str, similarities: np.ndarray, noise: np.ndarray, **whole: Any
+) -> RandomizationScores:
+  """Scores similarities [N, S] by their mean over the stages, beside those with noise [N]."""
+  defined = np.isfinite(similarities)
+  kept = np.isfinite(noise) & defined.any(axis=1)
+  reasons = {
+    f"a map that {name} is not defined for": ~np.isfinite(noise),
+    "such a map at every stage": ~defined.any(axis=1),
+  }
+  rows = {
+    "scores": np.nanmean(np.where(kept[:, None], similarities, 0), axis=1),
+    "random_scores": noise,
+    "oracle_scores": 0.0,
+    "similarities": similarities,
+  }
+  undefined = int((~defined[kept]).sum())
+  return assembled(
+    RandomizationScores, reasons, rows, higher_is_better=False, num_undefined=undefined, **whole
   )
 
 
@@ -250,5 +254,5 @@ def _compared(first: np.ndarray, second: np.ndarray, similarity: str, seed: int)
       f"The maps have shapes {first.shape} and {second.shape}, expected the same.",
       "Explain the same images with both.",
     )
-  scores = compared(similarity, first, second, seed)
-  return Scores(**scores, oracle_scores=np.zeros(len(scores["images"])), higher_is_better=False)
+  fields = {"oracle": 0.0, "seed": seed, "higher_is_better": False}
+  return compared(Scores, similarity, first, second, **fields)

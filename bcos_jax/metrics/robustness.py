@@ -130,8 +130,7 @@ def robustness(
   `mean_kept` and `mean_turned` say how similarity differs between the two.
 
   Args:
-    model: Network with `ops`.
-    variables: Its variables.
+    model, variables: The network.
     images: [N, H, W, colors] in [0, 1].
     changed: The same after a change, e.g. by `fgsm`, `pgd` or `corrupt`; in [0, 1].
     targets: int [N], the true classes.
@@ -146,9 +145,35 @@ def robustness(
     `success`.
 
   Raises:
-    InputError: Images, targets or maps that cannot be used, an unknown similarity, or nothing
-      that can be scored.
+    InputError: Inputs that cannot be used, an unknown similarity, or nothing that can be scored.
   """
+  images, changed = _check_pairs(model, images, changed, similarity)
+  targets = check_targets(targets, len(images))
+  before, after = (logits_of(model, variables, x, batch_size) for x in (images, changed))
+  check_targets(targets, len(images), before.shape[1])
+  explainer = attribute_with(model, variables) if explainer is None else explainer
+  first, second = (maps_of(explainer, x, targets, batch_size) for x in (images, changed))
+  difference = (changed.astype(np.float64) - images).reshape(len(images), -1)
+  return compared(
+    RobustnessScores,
+    similarity,
+    first,
+    second,
+    oracle=1.0,
+    seed=seed,
+    higher_is_better=True,
+    targets=targets,
+    predictions=before.argmax(axis=1),
+    changed_predictions=after.argmax(axis=1),
+    largest=np.abs(difference).max(axis=1),
+    lengths=np.linalg.norm(difference, axis=1),
+  )
+
+
+def _check_pairs(
+  model: nn.Module, images: np.ndarray, changed: np.ndarray, similarity: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns images and the same images, changed, checked; raises InputError."""
   if similarity not in SIMILARITIES:
     raise unknown_name("similarity", similarity, SIMILARITIES)
   images, changed = (check_images(x, model.ops.encoding) for x in (images, changed))
@@ -157,20 +182,4 @@ def robustness(
       f"Images have shape {images.shape}, changed ones {changed.shape}, expected the same.",
       "Pass each image and its changed version at the same index.",
     )
-  targets = check_targets(targets, len(images))
-  before, after = (logits_of(model, variables, x, batch_size) for x in (images, changed))
-  check_targets(targets, len(images), before.shape[1])
-  explainer = attribute_with(model, variables) if explainer is None else explainer
-  first, second = (maps_of(explainer, x, targets, batch_size) for x in (images, changed))
-  scores = compared(similarity, first, second, seed)
-  difference = (changed.astype(np.float64) - images).reshape(len(images), -1)
-  return RobustnessScores(
-    **scores,
-    oracle_scores=np.ones(len(scores["images"])),
-    higher_is_better=True,
-    targets=targets,
-    predictions=before.argmax(axis=1),
-    changed_predictions=after.argmax(axis=1),
-    largest=np.abs(difference).max(axis=1),
-    lengths=np.linalg.norm(difference, axis=1),
-  )
+  return images, changed

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage, stats
 
 from ..errors import unknown_name
-from .scores import random_maps, usable
+from .scores import Result, assembled, random_maps
 
 _SSIM_WINDOW = 7
 
@@ -25,10 +25,28 @@ def similarity(name: str, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return SIMILARITIES[name](first, second)
 
 
-def compared(name: str, first: np.ndarray, second: np.ndarray, seed: int) -> dict[str, Any]:
-  """Returns the fields of `Scores` that comparing maps gives, beside comparing them with noise.
+def compared(
+  result: type[Result],
+  name: str,
+  first: np.ndarray,
+  second: np.ndarray,
+  *,
+  oracle: float,
+  seed: int,
+  **whole: Any,
+) -> Result:
+  """Scores how alike maps are, beside how alike the first are to noise.
 
   Excluded are images with a map that the similarity is not defined for.
+
+  Args:
+    result: The class of the scores.
+    name: One of `SIMILARITIES`.
+    first: [N, H, W].
+    second: [N, H, W].
+    oracle: The best score.
+    seed: Of the noise.
+    **whole: Further fields of the result, as for `assembled`.
 
   Raises:
     InputError: An unknown similarity, or no image that can be scored.
@@ -36,14 +54,8 @@ def compared(name: str, first: np.ndarray, second: np.ndarray, seed: int) -> dic
   scores = similarity(name, first, second)
   noise = similarity(name, first, random_maps(seed, range(len(first)), first.shape[1:]))
   undefined = ~(np.isfinite(scores) & np.isfinite(noise))
-  kept, excluded = usable({f"a map that {name} is not defined for": undefined})
-  return {
-    "scores": scores[kept],
-    "random_scores": noise[kept],
-    "images": kept,
-    "num_images": len(first),
-    "excluded": excluded,
-  }
+  rows = {"scores": scores, "random_scores": noise, "oracle_scores": oracle}
+  return assembled(result, {f"a map that {name} is not defined for": undefined}, rows, **whole)
 
 
 def _spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -163,29 +163,45 @@ def quickstart(
 
   say("5/5  Explaining")
   explanation = bcos_jax.explain(tuned.model, tuned.variables, images, batch_size=100)
-  pointing, grids = _pointing(conventional, tuned, explanation.logits, images, labels, length.grids)
-  findings = Findings(
-    accuracy={
-      "conventional": conventional.metrics["accuracy"],
-      "bcosified_at_start": at_start,
-      "bcosified": tuned.metrics["accuracy"],
-      "scratch": scratch.metrics["accuracy"],
-    },
+  trained = {"conventional": conventional, "bcosified": tuned, "scratch": scratch}
+  pointing = _pointing(conventional, tuned, explanation.logits, images, labels, length.grids)
+  findings = _findings(
+    trained, explanation, pointing, at_start, equivalence, length.finetune, began
+  )
+  _draw(workdir, findings, conventional, tuned, explanation, labels)
+  _write(workdir, findings, trained)
+  _conclude(findings, workdir, say)
+  return findings
+
+
+def _findings(
+  trained: dict[str, TrainResult],
+  explanation: bcos_jax.Explanation,
+  pointing: tuple[dict[str, float], int],
+  at_start: float,
+  equivalence: float,
+  steps: int,
+  began: float,
+) -> Findings:
+  accuracy = {name: result.metrics["accuracy"] for name, result in trained.items()}
+  return Findings(
+    accuracy={**accuracy, "bcosified_at_start": at_start},
     equivalence=equivalence,
-    steps=length.finetune,
-    steps_to_scratch=_steps_to(tuned, scratch.metrics["accuracy"]),
-    pointing=pointing,
-    pointing_grids=grids,
+    steps=steps,
+    steps_to_scratch=_steps_to(trained["bcosified"], accuracy["scratch"]),
+    pointing=pointing[0],
+    pointing_grids=pointing[1],
     completeness=float(np.max(explanation.completeness_error)),
     seconds=time.monotonic() - began,
   )
-  for name, result in (("conventional", conventional), ("bcosified", tuned), ("scratch", scratch)):
+
+
+def _write(workdir: pathlib.Path, findings: Findings, trained: dict[str, TrainResult]) -> None:
+  """Writes the networks as bundles, and the findings as numbers."""
+  for name, result in trained.items():
     _save(workdir / name, name, result)
-  _draw(workdir, findings, conventional, tuned, explanation, labels)
   report = dataclasses.asdict(findings)
   (workdir / "findings.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-  _conclude(findings, workdir, say)
-  return findings
 
 
 @dataclasses.dataclass(frozen=True)

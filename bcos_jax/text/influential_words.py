@@ -15,7 +15,7 @@ ORDERS = ("for", "against", "both")
 
 
 @dataclasses.dataclass(frozen=True)
-class TellingWord:
+class InfluentialWord:
   """A word, and what it contributes where it occurs.
 
   Attributes:
@@ -35,7 +35,7 @@ class TellingWord:
 
 def words_by_class(
   texts: Sequence[Iterable[Word]], classes: Sequence[str], *, least: int = 2
-) -> dict[str, list[TellingWord]]:
+) -> dict[str, list[InfluentialWord]]:
   """Returns tables of the most influential words for each explained class, by caption.
 
   Args:
@@ -46,19 +46,19 @@ def words_by_class(
   found = {}
   for name in dict.fromkeys(classes):
     own = [words for words, explained in zip(texts, classes, strict=True) if explained == name]
-    if rows := telling_words(own, least=least, order="both"):
+    if rows := influential_words(own, least=least, order="both"):
       found[f"Most influential words for and against {name}"] = rows
   return found
 
 
-def telling_words(
+def influential_words(
   texts: Iterable[Iterable[Word]],
   *,
   top: int = 20,
   least: int = 3,
   order: str = "for",
   lower: bool = True,
-) -> list[TellingWord]:
+) -> list[InfluentialWord]:
   """Returns the words with the largest mean contributions.
 
   Args:
@@ -92,7 +92,7 @@ def telling_words(
   return sorted(rows, key=lambda row: (keys[order](row), row.word))[:top]
 
 
-def _row(word: str, found: list[tuple[float, int]]) -> TellingWord:
+def _row(word: str, found: list[tuple[float, int]]) -> InfluentialWord:
   values = np.array([value for value, _ in found])
   texts = len({number for _, number in found})
-  return TellingWord(word, float(values.mean()), float(values.std()), len(found), texts)
+  return InfluentialWord(word, float(values.mean()), float(values.std()), len(found), texts)

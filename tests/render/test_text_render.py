@@ -10,7 +10,7 @@ from bcos_jax import render
 from bcos_jax.errors import InputError
 from bcos_jax.render import TextHeat
 from bcos_jax.text import tokens
-from bcos_jax.text.influential_words import telling_words
+from bcos_jax.text.influential_words import influential_words
 from bcos_jax.text.tokenizer import read_tokenizer
 from bcos_jax.text.words import Word
 from bcos_jax.text.words import merged as words_of
@@ -101,32 +101,32 @@ def test_texts_and_tokenizers_that_cannot_be_used(words, call, message):
   assert caught.value.fix
 
 
-# The most telling words.
+# The most influential words.
 
 
 def said(*pairs):
   return [Word(word, (0, 1), value, (0,)) for word, value in pairs]
 
 
-def test_telling_words():
+def test_influential_words():
   texts = [
     [*said(("Good", 2.0), ("film", 0.0)), Word("[SEP]", None, 99.0, (3,))],
     said(("good", 1.0), ("bad", -1.0), ("film", 0.5)),
     said(("bad", -3.0), ("film", -0.5)),
     said(("once", 9.0)),
   ]
-  found = telling_words(texts, least=2)
+  found = influential_words(texts, least=2)
   assert [(w.word, w.mean, w.count, w.texts) for w in found] == [
     ("good", 1.5, 2, 2), ("film", 0.0, 3, 3), ("bad", -2.0, 2, 2)
   ]  # fmt: skip
   assert found[0].spread == 0.5
-  assert [w.word for w in telling_words(texts, least=2, order="against", top=1)] == ["bad"]
-  assert telling_words(texts, least=1, order="both")[0].word == "once"
-  assert len(telling_words(texts, least=1, lower=False)) == 5
+  assert [w.word for w in influential_words(texts, least=2, order="against", top=1)] == ["bad"]
+  assert influential_words(texts, least=1, order="both")[0].word == "once"
+  assert len(influential_words(texts, least=1, lower=False)) == 5
   with pytest.raises(InputError, match=r"'a'.*text 0.*nan"):
-    telling_words([said(("a", np.nan))])
+    influential_words([said(("a", np.nan))])
   with pytest.raises(InputError, match="Unknown order"):
-    telling_words(texts, order="up")
+    influential_words(texts, order="up")
 
 
 # Heat-maps.
@@ -151,9 +151,9 @@ def test_a_heat_map_keeps_the_text():
 
 def test_html_shows_words_and_escapes_everything(tmp_path):
   evil = TextHeat(pieces=(EVIL,), scores=(1.0,), title=EVIL, note=EVIL, parts={EVIL: 1.0})
-  rows = telling_words([said((EVIL, 1.0))] * 3)
+  rows = influential_words([said((EVIL, 1.0))] * 3)
   render.text_report(
-    tmp_path / "a" / "t.html", EVIL, [heat(), evil], intro=EVIL, telling={EVIL: rows}
+    tmp_path / "a" / "t.html", EVIL, [heat(), evil], intro=EVIL, influential={EVIL: rows}
   )
   text = (tmp_path / "a" / "t.html").read_text(encoding="utf-8")
   assert "<script" not in text and "\x1b" not in text and "\u202e" not in text

@@ -161,7 +161,7 @@ class MeasuredTexts:
       f"{min(int(wrong.sum()), MOST_SHOWN)} of the predictions that are wrong, then right ones; "
       "the class that was predicted is explained.",
       summary=_rows(found),
-      telling=words_by_class(words, [name(target) for target in ex.target]),
+      influential=words_by_class(words, [name(target) for target in ex.target]),
     )
 
   def _play(self) -> metrics.SequencePointingScores:

@@ -1,7 +1,7 @@
 """Contrastive metrics of next-word explanations: agreement with the deciding words.
 
 As on BLiMP's minimal pairs: "The keys to the cabinet" is followed by "are" rather than "is"
-because of "keys". The target's score less the foil's is explained (`attribution.texts.Contrast`).
+because of "keys". The target's score less the foil's is explained (`attribution.text.Contrast`).
 """
 
 from __future__ import annotations

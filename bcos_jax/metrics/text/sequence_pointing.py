@@ -126,22 +126,12 @@ def text_pairs(
   ids, mask = check_texts(ids, mask)
   labels = check_targets(labels, len(ids))
   check_count("num_pairs", num_pairs)
-  long = np.flatnonzero(mask.all(axis=1) if fill else mask.any(axis=1))
-  if not len(long):
-    raise InputError(
-      f"None of {len(ids)} texts fills {ids.shape[1]} tokens.",
-      "Cut texts to fewer tokens, or set fill=False.",
-    )
+  long = _long_enough(mask, fill)
   chosen = select(np.asarray(logits)[long], labels[long], confidence, probability)
   chosen = dataclasses.replace(chosen, images={k: long[v] for k, v in chosen.images.items()})
   drawn = _draw(chosen, num_pairs, seed)
   if not drawn:
-    raise InputError(
-      f"No pair can be made: of {len(ids)} texts, {len(long)} are long enough, "
-      f"{chosen.num_correct} of these classified correctly and {chosen.num_eligible} also with "
-      f"confidence, in {len(chosen.images)} classes; 2 are needed.",
-      "Use shorter texts, a lower confidence, more texts or a better network.",
-    )
+    raise _too_few(len(ids), len(long), chosen)
   indices, classes = np.array(drawn).transpose(2, 0, 1)
   return TextPairs(
     **_joined(task, ids, mask, indices),
@@ -154,6 +144,26 @@ def text_pairs(
   )
 
 
+def _long_enough(mask: np.ndarray, fill: bool) -> np.ndarray:
+  """Returns the numbers of the texts that may be taken."""
+  long = np.flatnonzero(mask.all(axis=1) if fill else mask.any(axis=1))
+  if not len(long):
+    raise InputError(
+      f"None of {len(mask)} texts fills {mask.shape[1]} tokens.",
+      "Cut texts to fewer tokens, or set fill=False.",
+    )
+  return long
+
+
+def _too_few(num_texts: int, num_long: int, chosen: Selection) -> InputError:
+  return InputError(
+    f"No pair can be made: of {num_texts} texts, {num_long} are long enough, "
+    f"{chosen.num_correct} of these classified correctly and {chosen.num_eligible} also with "
+    f"confidence, in {len(chosen.images)} classes; 2 are needed.",
+    "Use shorter texts, a lower confidence, more texts or a better network.",
+  )
+
+
 def sequence_pointing_game(
   scores: TokenScores, pairs: TextPairs, *, seed: int = 0
 ) -> SequencePointingScores:
@@ -161,7 +171,7 @@ def sequence_pointing_game(
 
   Args:
     scores: Called as `scores(ids [P, L], mask [P, L], classes [P, 2])`, returns [P, 2, L], as
-      `attribution.texts.attribute_with` gives; or such scores, computed before.
+      `attribution.text.attribute_with` gives; or such scores, computed before.
     pairs: From `text_pairs`.
     seed: Of the random scores.
 

@@ -10,7 +10,7 @@ import html
 import os
 
 from ...io import files
-from ...text.influential_words import TellingWord
+from ...text.influential_words import InfluentialWord
 from ..report import page, table
 from .heat_maps import TextHeat, signed_number, sum_in_words, visible, word_colors
 
@@ -28,7 +28,7 @@ def text_report(
   *,
   intro: str = "",
   summary: Sequence[tuple[str, ...]] = (),
-  telling: Mapping[str, Sequence[TellingWord]] | None = None,
+  influential: Mapping[str, Sequence[InfluentialWord]] | None = None,
   cutoff: float | None = None,
 ) -> None:
   """Writes texts as one HTML file without any link to the outside.
@@ -39,7 +39,7 @@ def text_report(
     heats: The texts, in order.
     intro: Text below the heading; an empty line starts a paragraph.
     summary: Rows of a table above the texts, its heading first.
-    telling: Caption to the most influential words, shown as tables below the texts.
+    influential: Caption to the most influential words, shown as tables below the texts.
     cutoff: Contribution at full colour; None for each text's own.
 
   Raises:
@@ -47,15 +47,15 @@ def text_report(
   """
   target = files.check_folder(path)
   tables = "".join(
-    f"<section><h2>{html.escape(visible(caption))}</h2>{table(telling_rows(rows))}</section>"
-    for caption, rows in (telling or {}).items()
+    f"<section><h2>{html.escape(visible(caption))}</h2>{table(influential_rows(rows))}</section>"
+    for caption, rows in (influential or {}).items()
   )
   above = f"<section>{table(summary)}</section>" if summary else ""
   body = above + "".join(_article(heat, cutoff) for heat in heats) + tables
   files.write(target, page(visible(title), _lines(intro), f"<main>{body}</main>", style=_STYLE))
 
 
-def telling_rows(words: Iterable[TellingWord]) -> list[tuple[str, ...]]:
+def influential_rows(words: Iterable[InfluentialWord]) -> list[tuple[str, ...]]:
   """Returns the most influential words as rows of a table, its heading first."""
   rows = [
     (visible(w.word), signed_number(w.mean), f"{w.spread:.3g}", str(w.count), str(w.texts))
