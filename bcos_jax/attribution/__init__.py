@@ -46,9 +46,9 @@ from .gradients import (
   Saliency,
   SmoothGrad,
 )
-from .method import Method, method_named
 from .perturbation import Occlusion, Rise
 from .segments import quickshift
+from .settings import Method, method_named
 from .surrogates import KernelShap, Lime
 
 input_x_gradient = function_of(InputXGradient, "images")

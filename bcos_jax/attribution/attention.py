@@ -17,8 +17,8 @@ from ..ops import Ops
 from .families import SEEN, TAPS, HalvedProducts, SeenAttention, replaced
 from .gradients import input_times_gradient, shows
 from .images import check_resize
-from .method import Method
 from .running import summed
+from .settings import Method
 from .task import Array, Batch, Task, check_choice, check_share, gradients
 from .tokens import PixelTokens, pixel_tokens
 

@@ -15,7 +15,7 @@ from ..explain.text_reader import TextReader
 from ..text.explanation import Contrast
 from . import images as pictures
 from .images import ImageNetwork
-from .method import Method, settings_of, with_settings
+from .settings import Method, settings_of, with_settings
 from .task import Task
 
 

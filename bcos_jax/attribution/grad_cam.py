@@ -12,8 +12,8 @@ import numpy as np
 
 from ..errors import InputError, unknown_name
 from .images import ImageNetwork, check_resize, resized
-from .method import Method
 from .running import summed
+from .settings import Method
 from .task import Array, Batch, Task, gradients
 from .tokens import PixelTokens, pixel_tokens
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from ..errors import InputError
 from .families import SEEN, Guided, Rescale, replaced
-from .method import Method
 from .running import summed
+from .settings import Method
 from .task import Array, Batch, Task, check_count, check_share, gradients
 
 

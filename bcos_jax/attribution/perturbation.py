@@ -12,8 +12,8 @@ import numpy as np
 from ..batches import filled
 from ..errors import InputError
 from .gradients import with_numbers
-from .method import Method
 from .running import Maker, removed_values
+from .settings import Method
 from .task import Array, Task, check_choice, check_count, check_share
 
 OVERLAPS = ("mean", "share")

@@ -15,8 +15,8 @@ import numpy as np
 
 from ..errors import InputError
 from .feature_groups import solve_groups
-from .method import Method
 from .segments import Segments, segment_numbers
+from .settings import Method
 from .task import Task, check_count
 
 

@@ -128,12 +128,12 @@ def test_sequential_gradients_move_one_token_at_a_time():
   np.testing.assert_allclose(found, dropped, atol=1e-5)
 
 
-def exact_shapley(task, ids, mask, players, target):
-  """Shapley values by all orders of the players."""
-  count = players.max() + 1
+def exact_shapley(task, ids, mask, groups, target):
+  """Shapley values by all orders of the feature groups."""
+  count = groups.max() + 1
   values = {}
   for present in itertools.product((False, True), repeat=count):
-    gone = (players >= 0) & ~np.append(present, True)[players]
+    gone = (groups >= 0) & ~np.append(present, True)[groups]
     values[present] = float(
       task.predict(np.where(gone, toys.MASK, ids)[None], mask[None])[0, target]
     )
@@ -141,17 +141,17 @@ def exact_shapley(task, ids, mask, players, target):
   orders = list(itertools.permutations(range(count)))
   for order in orders:
     present = [False] * count
-    for player in order:
+    for group in order:
       before = values[tuple(present)]
-      present[player] = True
-      found[player] += (values[tuple(present)] - before) / len(orders)
+      present[group] = True
+      found[group] += (values[tuple(present)] - before) / len(orders)
   return found
 
 
 def test_shapley_values_of_all_coalitions():
   task = toys.attending()
-  players = np.where(SPECIAL[0], -1, np.arange(16) - 1)
-  exact = exact_shapley(task, IDS[0], MASK[0], players, 1)
+  groups = np.where(SPECIAL[0], -1, np.arange(16) - 1)
+  exact = exact_shapley(task, IDS[0], MASK[0], groups, 1)
   found = methods.kernel_shap(task, IDS[:1], MASK[:1], 1)[0]
   np.testing.assert_allclose(found[~SPECIAL[0]], exact, atol=1e-5)
   sampled = methods.shapley_sampling(task, IDS[:1], MASK[:1], 1, samples=400)[0]

@@ -104,14 +104,14 @@ def test_perturbing_methods_are_captums():
     ids, masked, target=targets, additional_forward_args=(real,)
   )
   assert rel(methods.occlusion(task(), IDS, REAL, TARGETS), found.numpy() * FREE) < 1e-5
-  for row in range(2):  # players are Captum's features: one mask per text
-    players = torch.tensor(np.where(FREE[row], np.cumsum(FREE[row]), 0))[None]
+  for row in range(2):  # groups are Captum's features: one mask per text
+    groups = torch.tensor(np.where(FREE[row], np.cumsum(FREE[row]), 0))[None]
     found = ShapleyValues(predict).attribute(
       ids[row : row + 1],
       masked[row : row + 1],
       target=int(TARGETS[row]),
       additional_forward_args=(real[row : row + 1],),
-      feature_mask=players,
+      feature_mask=groups,
     )
     one = slice(row, row + 1)
     ours = methods.kernel_shap(task(), IDS[one], REAL[one], TARGETS[one])

@@ -31,7 +31,7 @@ import numpy as np
 from ...text.explanation import Contrast
 from ..calls import attribute, function_of
 from ..gradients import InputXGradient, IntegratedGradients
-from ..method import Method, method_named
+from ..settings import Method, method_named
 from .attention import AttentionFlow, AttentionMean, TokenAttentionRollout
 from .checked_inputs import logits_of
 from .gradients import SequentialIntegratedGradients, TokenAttnLrp, TokenSaliency

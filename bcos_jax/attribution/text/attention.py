@@ -12,8 +12,8 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from ..attention import rolled_out
-from ..method import Method
 from ..running import parts, summed
+from ..settings import Method
 from ..task import Array, Batch, Task, check_share
 from .task import TextTask
 

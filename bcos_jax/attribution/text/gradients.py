@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..gradients import input_times_gradient, integrated, integration_rule, with_numbers
-from ..method import Method
 from ..running import summed
+from ..settings import Method
 from ..task import Array, Batch, Task, check_choice, check_count
 from ..task import gradients as gradients_of
 from .checked_inputs import special_of

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import InputError
 from ..feature_groups import all_but_one, drops, solve_groups
-from ..method import Method
+from ..settings import Method
 from ..surrogates import check_positive, check_sampling, draw_parts, fit_lime, solve_shapley
 from ..task import Task
 from .checked_inputs import special_of

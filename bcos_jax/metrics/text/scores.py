@@ -3,7 +3,7 @@
 A metric takes scores of tokens: either an array [N, L] that was computed anywhere, or an explainer,
 a function `(ids [N, L], mask [N, L], targets [N]) -> scores [N, L]` such as those of
 `attribution.text.attribute_with`. It returns one score per text, beside those of noise and of
-scores that know all, and says which texts it could not score, and why.
+the oracle, and says which texts it could not score, and why.
 """
 
 from __future__ import annotations
