@@ -45,7 +45,8 @@ ALWAYS = When(lambda values: True)
 
 def chosen(key: str, *names: Any) -> When:
   """Returns the condition that a key has one of some values."""
-  text = " or ".join(str(name) for name in names if name != "")
+  *most, last = (str(name) for name in names if name != "")
+  text = " or ".join(filter(None, (", ".join(most), last)))
   return When(lambda values: values[key] in names, f"{key}={text}")
 
 
@@ -87,7 +88,7 @@ class Key:
     below: Numbers are less than this.
     names: The texts that are known; () for any text.
     duration: Whether it is a number of steps, or text such as "90 epochs".
-    patterns: Whether its items are regular expressions, or pairs that begin with one.
+    patterns: "names" if its items are regular expressions, "pairs" if pairs that begin with one.
     open: A value beside these that a fine-tuning fills in; None for no such value.
   """
 
@@ -100,7 +101,7 @@ class Key:
   below: float | None = None
   names: tuple[str, ...] = ()
   duration: bool = False
-  patterns: bool = False
+  patterns: str = ""
   open: Any = None
 
 

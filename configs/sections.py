@@ -47,7 +47,7 @@ class Run:
     (),
     "regular expressions of parameters that `init` may lack, reinitialised",
     when=STARTED & NO_FINETUNING,
-    patterns=True,
+    patterns="names",
   )
   finetune: bool = key(
     False, "a new head for the data's classes; fields that are 0 are filled in", when=SUPERVISED
@@ -83,7 +83,7 @@ class Run:
     (),
     "(regular expression, mesh axes by dimension) of arrays to split; (('', 'fsdp'),) splits the "
     "largest dimension of every one",
-    patterns=True,
+    patterns="pairs",
   )
 
 
@@ -330,7 +330,7 @@ class Optimizer:
   )
   weight_decay: float = key(0.0, "of parameters that no rule names", least=0)
   decay_rules: tuple = key(
-    (), "(regular expression, rate); the first that matches a path decides", patterns=True
+    (), "(regular expression, rate); the first that matches a path decides", patterns="pairs"
   )
   bias_decay: float = key(0.0, "additional, of biases that the ops keep (use_bias=True)", least=0)
   b_decay: float = key(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from .config import check_values
+from .config import check_values, flatten
 
 PyTree = Any
 
@@ -73,7 +73,7 @@ def from_config(
   Raises:
     InputError: A value out of range.
   """
-  check_values(config.to_dict(), "ema")
+  check_values(flatten(config), "ema")
   if config.decay == 0:
     return None
   rate = min(1.0, (1 - config.decay) * batch_size * config.every / epochs)

@@ -208,13 +208,24 @@ def _check_range(key: Key, value: Any) -> None:
     if not fits:
       raise InputError(f"config.{key.name}={value}; expected {expected}.", _set_it(key))
   for item in value if key.patterns else ():
-    pattern = item if isinstance(item, str) else item[0] if item else None
-    try:
-      re.compile(pattern)
-    except (re.error, TypeError) as error:
-      raise InputError(
-        f"config.{key.name}: {pattern!r} is not a regular expression: {error}.", _set_it(key)
-      ) from error
+    _check_pattern(key, item)
+
+
+def _check_pattern(key: Key, item: Any) -> None:
+  """Checks a regular expression, or a pair that begins with one."""
+  pair = isinstance(item, tuple | list) and len(item) == 2
+  if key.patterns == "pairs" and not pair:
+    raise InputError(
+      f"config.{key.name}: {item!r} is not a pair that begins with a regular expression.",
+      _set_it(key),
+    )
+  pattern = item[0] if key.patterns == "pairs" else item
+  try:
+    re.compile(pattern)
+  except (re.error, TypeError) as error:
+    raise InputError(
+      f"config.{key.name}: {pattern!r} is not a regular expression: {error}.", _set_it(key)
+    ) from error
 
 
 def _set_it(key: Key) -> str:
