@@ -230,7 +230,7 @@ def test_a_run_reads_every_key_that_its_choices_read(name, places, tmp_path, mon
 
 
 def test_pairs_read_their_keys():
-  overrides = ("--config.init=", "--config.text.projection=512", "--config.text.depth=1")
+  overrides = ("--config.init=", "--config.text.depth=1")
   config, seen = configs.load_config("shape_captions", overrides), set()
   mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
   objectives.from_config(Recorder(config, seen), start.network(config)[0], mesh)
