@@ -36,7 +36,7 @@ class Edit:
 
   name: str
   applies: Callable[[str, Array | None, tuple[int, ...], nn.Module], bool]
-  value: Callable[[Array | None, tuple[int, ...], nn.Module], Array]
+  value: Callable[[Any, tuple[int, ...], nn.Module], Array]
 
 
 def _is_input(path: str, leaf: Array | None, shape: tuple[int, ...], model: nn.Module) -> bool:

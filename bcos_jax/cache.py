@@ -16,5 +16,5 @@ def keep_compiled() -> None:
   """Lets the next run of a program start without compiling again; for command lines to call."""
   import jax
 
-  if not jax.config.jax_compilation_cache_dir:
+  if not jax.config.values["jax_compilation_cache_dir"]:
     jax.config.update("jax_compilation_cache_dir", str(cache_folder("compiled")))

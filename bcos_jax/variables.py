@@ -85,7 +85,7 @@ def graft(
       if not any(pattern.search(path) for pattern in patterns)
     }
 
-  wanted = traverse_util.flatten_dict(abstract_variables(model), sep="/")
+  wanted: dict[Any, Any] = traverse_util.flatten_dict(abstract_variables(model), sep="/")
   adopted = kept(traverse_util.flatten_dict(variables, sep="/"))
   problems = differences(kept(wanted), adopted)
   if problems:
@@ -105,7 +105,7 @@ def initial(
   @jax.jit
   def draw(key: jax.Array) -> dict[str, jax.Array]:
     blank = jnp.zeros(model.input_spec.shape, model.input_spec.dtype)
-    leaves = traverse_util.flatten_dict(model.init(key, blank), sep="/")
+    leaves: dict[str, Any] = traverse_util.flatten_dict(model.init(key, blank), sep="/")
     return {path: leaves[path] for path in paths}  # The compiler leaves the others out.
 
   return draw(jax.random.key(0) if key is None else key)

@@ -172,7 +172,7 @@ def _captured(model: nn.Module) -> Callable[..., Any]:
 def _run_flax(bundle: Bundle, inputs: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
   with jax.default_matmul_precision("highest"):
     output, state = _captured(bundle.model)(bundle.variables, inputs)
-  flat = traverse_util.flatten_dict(dict(state["intermediates"]))
+  flat: dict[Any, Any] = traverse_util.flatten_dict(dict(state["intermediates"]))
   seen = {
     "/".join(path[:-1]): np.asarray(values[0])
     for path, values in flat.items()

@@ -17,7 +17,6 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from bcos_jax.errors import InputError, RunError
-from bcos_jax.inputs import Preprocess
 from bcos_jax.io.bundles import check_writable
 
 from . import checkpoint, feeds, hosts, objectives, plan, sharding, start
@@ -71,7 +70,7 @@ class TrainResult:
   state: TrainState
   history: tuple[dict[str, float], ...]
   labels: tuple[str, ...]
-  preprocess: Preprocess | None = None
+  preprocess: Any = None  # as in a Bundle
   tokenizer: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
   objective: objectives.Objective | None = None
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from . import pictures, shown
-from .cards import class_bar
+from .cards import aria, class_bar
 from .networks import Network
 from .pictures import Limits
 
@@ -30,13 +30,13 @@ def layout(networks: Sequence[Network], limits: Limits, examples) -> html.Div:
           html.Section(
             [_upload(limits), _examples(examples), html.Div(id="preview"), _classes(networks)],
             className="side",
-            **{"aria-label": "Picture and classes"},
+            **aria(label="Picture and classes"),
           ),
           html.Section(
             [_toolbar(networks), _answer(), _GUIDE],
             id="work",
             className="work empty",
-            **{"aria-label": "Explanation"},
+            **aria(label="Explanation"),
           ),
         ]
       ),
@@ -165,9 +165,7 @@ def _classes(networks: Sequence[Network]) -> html.Div:
       html.P(_EACH_BY_ITSELF, className="soft small")
       if networks[0].options.probability == "sigmoid"
       else None,
-      html.Div(
-        id="classes", className="classes", role="group", **{"aria-labelledby": "classes-title"}
-      ),
+      html.Div(id="classes", className="classes", role="group", **aria(labelledby="classes-title")),
       html.Div(
         dcc.Dropdown(
           id="other", options=_all(labels), placeholder="Another class …", className="pick"
@@ -198,7 +196,7 @@ def _toolbar(networks: Sequence[Network]) -> html.Div:
           inline=True,
         ),
         role="group",
-        **{"aria-label": "View"},
+        **aria(label="View"),
       ),
       html.Div(
         [
@@ -242,7 +240,7 @@ def class_buttons(classes: Sequence[tuple[int, str, float]], target: int) -> lis
       class_bar(name, probability),
       id={"type": "class", "index": number},
       type="button",
-      **{"aria-pressed": str(number == target).lower()},
+      **aria(pressed=str(number == target).lower()),
     )
     for number, name, probability in classes
   ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dash import dcc, html
 import numpy as np
 import plotly.graph_objects as go
@@ -10,6 +12,11 @@ from .. import render
 from ..render.figure import percent
 from . import pictures, shown
 from .shown import Card
+
+
+def aria(**values: str) -> dict[str, Any]:
+  """Returns attributes for screen readers, as Dash takes them: aria(label="Map")."""
+  return {f"aria-{name}": value for name, value in values.items()}
 
 
 def class_bar(name: str, probability: float) -> html.Div:
@@ -21,7 +28,7 @@ def class_bar(name: str, probability: float) -> html.Div:
       html.Span(
         html.Span(style={"width": f"{100 * probability:.1f}%"}),
         className="meter",
-        **{"aria-hidden": "true"},
+        **aria(hidden="true"),
       ),
     ],
     className="class",
@@ -68,7 +75,7 @@ def _map(card: Card, index: int) -> html.Figure:
         role="img",
         className="map",
         style={"aspectRatio": f"{width} / {height}"},
-        **{"aria-label": describe(card)},
+        **aria(label=describe(card)),
       ),
       html.Figcaption(
         [
@@ -78,7 +85,7 @@ def _map(card: Card, index: int) -> html.Figure:
             "Point at the map to read a pixel.",
             id={"type": "readout", "index": index},
             className="readout",
-            **{"aria-live": "polite"},
+            **aria(live="polite"),
           ),
           _cursor(index, height, width),
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from PIL import Image
 
 from .networks import Network
@@ -25,7 +27,7 @@ def _digits(count: int) -> tuple[tuple[str, Image.Image], ...]:
 
   from ..train.data import digits
 
-  bunch = datasets.load_digits()
+  bunch: Any = datasets.load_digits()
   tests = digits.test_mask(bunch.target)
   found = []
   for i in tests.nonzero()[0]:

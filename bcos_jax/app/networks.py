@@ -51,7 +51,9 @@ class Network:
     self._check(targets)
     images = np.repeat(image[None], len(targets), axis=0)
     model, variables = self.bundle.model, self.bundle.variables
-    return explain(model, variables, images, np.asarray(targets, np.int32), batch_size=1)
+    ex = explain(model, variables, images, np.asarray(targets, np.int32), batch_size=1)
+    assert isinstance(ex, Explanation)  # of images
+    return ex
 
   def input_x_gradient(self, image: np.ndarray, target: int) -> np.ndarray:
     """Returns the attribution [H, W] of one class of an image [H, W, colors]."""

@@ -36,7 +36,7 @@ def make_page(networks: Sequence[Network], limits: Limits, examples: Examples) -
   page = dash.Dash(
     __name__,
     title="B-cos explanations",
-    update_title=None,
+    update_title="",
     serve_locally=True,
     compress=False,
     # States the page's language, which screen readers need.

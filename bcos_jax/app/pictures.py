@@ -119,7 +119,7 @@ def to_uri(image: np.ndarray) -> str:
   """Returns an image [H, W, 1 or 3] in [0, 1] as a `data:` URI of a PNG, rounded to 8 bits."""
   from PIL import Image
 
-  pixels = np.uint8(np.round(255 * np.clip(np.asarray(image), 0, 1)))
+  pixels = np.round(255 * np.clip(np.asarray(image), 0, 1)).astype(np.uint8)
   buffer = io.BytesIO()
   Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, format="PNG")
   return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -114,7 +114,7 @@ def warm_up(network: networks_.Network) -> None:
 
 
 def _run(listener: socket.socket, networks, settings: Settings, say) -> None:
-  import waitress
+  import waitress.server
 
   from .page import make_page
 
@@ -124,7 +124,7 @@ def _run(listener: socket.socket, networks, settings: Settings, say) -> None:
   host, port = listener.getsockname()[:2]
   # A page loads many files at once; short waits are not worth a warning.
   logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-  server = waitress.create_server(
+  server = waitress.server.create_server(
     page.server,
     sockets=[listener],
     threads=8,  # explanations wait for each other, the page's files need not wait for them

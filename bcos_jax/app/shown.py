@@ -34,6 +34,12 @@ class Question:
   target: int
   rival: int | None = None
 
+  @property
+  def pair(self) -> tuple[int, int]:
+    """The two classes of mode "classes"."""
+    assert self.rival is not None, "only mode 'classes' compares two"
+    return self.target, self.rival
+
 
 @dataclasses.dataclass(frozen=True)
 class Card:
@@ -149,7 +155,7 @@ def _card(shown: render.View, title: str, picture: bool = True) -> Card:
 
 
 def _two_classes(network: Network, image: np.ndarray, question: Question) -> tuple[Card, ...]:
-  ex = network.explain(image, [question.target, question.rival])
+  ex = network.explain(image, question.pair)
   views = [_view(network, ex, 0), _view(network, ex, 1)]
   between = _view(network, difference(ex))
   names = [shown.name for shown in views]
@@ -191,10 +197,11 @@ def difference(ex: Explanation) -> Explanation:
 def _two_networks(
   networks: Sequence[Network], images: Sequence[np.ndarray], question: Question
 ) -> tuple[Card, ...]:
-  name = networks[0].labels[question.target]
+  first, second = networks
+  name = first.labels[question.target]
   cards = []
   for network, image in zip(networks, images, strict=True):
-    target = question.target if network is networks[0] else same_class(*networks, question.target)
+    target = question.target if network is first else same_class(first, second, question.target)
     note = "" if target is not None else f"This network has no class {name}: its own best is shown."
     target = top_classes(network, image)[0][0] if target is None else target
     shown = _view(network, network.explain(image, [target]))
@@ -251,7 +258,7 @@ def draw(networks: Sequence[Network], images: Sequence[np.ndarray], question: Qu
 
 
 def _draw_classes(network: Network, image: np.ndarray, question: Question, path: pathlib.Path):
-  ex = network.explain(image, [question.target, question.rival])
+  ex = network.explain(image, question.pair)
   between = np.asarray(difference(ex).contributions)
   render.figures(
     ex,
@@ -259,7 +266,7 @@ def _draw_classes(network: Network, image: np.ndarray, question: Question, path:
     network.labels,
     path,
     baselines={"this class rather than the other": np.concatenate([between, -between])},
-    title=f"{network.labels[question.target]} or {network.labels[question.rival]}",
+    title=" or ".join(network.labels[number] for number in question.pair),
     options=network.options,
   )
 
@@ -290,7 +297,7 @@ def file_name(networks: Sequence[Network], question: Question) -> str:
   labels = networks[0].labels
   parts = [labels[question.target]]
   if question.mode == CLASSES:
-    parts += ["or", labels[question.rival]]
+    parts += ["or", labels[question.pair[1]]]
   if question.mode == NETWORKS:
     parts += ["by", *(network.name for network in networks)]
   words = re.sub(r"[^A-Za-z0-9]+", "-", " ".join(parts)).strip("-").lower()

@@ -205,7 +205,7 @@ def _seeing(task: Task) -> Task:
 
 def in_order(tree: Any) -> list[tuple[tuple[str, ...], Array]]:
   """Returns (path, leaf) in the order of the network's layers: numbers in names count."""
-  leaves = traverse_util.flatten_dict(tree)
+  leaves: dict[Any, Any] = traverse_util.flatten_dict(tree)
 
   def order(path):
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", "/".join(path))]

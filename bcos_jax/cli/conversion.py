@@ -7,6 +7,7 @@ import dataclasses
 import os
 import pathlib
 import sys
+from typing import Any
 
 import numpy as np
 import tqdm
@@ -254,7 +255,7 @@ def bcosify(
       written.
   """
   folder = bundles.check_replaceable(destination)
-  family = ops.from_dict({"family": "bcos", **fields})
+  family: Any = ops.from_dict({"family": "bcos", **fields})
   bundle = bcos_jax.load(source)
   model, variables = bcos_jax.bcosify(
     bundle.model, bundle.variables, ops=family, fold_mean=fold_mean

@@ -28,7 +28,7 @@ def is_language_bundle(bundle: str | os.PathLike) -> bool:
   name = config["architecture"]
   if name not in (*models.names(), *models.test_variants()):
     return False
-  return models.architecture(name).module.takes_embeddings
+  return getattr(models.architecture(name).module, "takes_embeddings", False)
 
 
 def read_lines(path: str | os.PathLike) -> list[str]:
@@ -112,7 +112,7 @@ def explain_sentences(
 
 
 def _say_truncated(ex: TextExplanation, say: Callable[[str], None]) -> None:
-  dropped = ex.batch.dropped
+  dropped = ex.text_batch.dropped
   if cut := int((dropped > 0).sum()):
     say(f"{cut} of {len(dropped)} texts were truncated, by {int(dropped.sum())} tokens in all")
 
@@ -139,9 +139,9 @@ def _heading(reader: TextReader, ex: TextExplanation, index: int, explained: str
 
 
 def _note(ex: TextExplanation, index: int) -> str:
-  special = ex.batch.special[index] & (ex.mask[index] > 0)
+  special = ex.text_batch.special[index] & (ex.mask[index] > 0)
   parts = {name: float(part[index].sum()) for name, part in ex.parts.items()}
-  cut = int(ex.batch.dropped[index])
+  cut = int(ex.text_batch.dropped[index])
   said = [f"its last {cut} tokens were truncated"] if cut else []
   said += [f"value {ex.value[index]:+.4f}", f"tokens {ex.contributions[index].sum():+.4f}"]
   said += [f"special tokens among them {ex.contributions[index][special].sum():+.4f}"]
@@ -158,13 +158,13 @@ def _numbers(ex: TextExplanation, index: int, words: list[Word]) -> dict:
   target = None if ex.target is None else int(ex.target[index])
   count = int(ex.mask[index].sum())
   return {
-    "text": ex.batch.texts[index],
+    "text": ex.text_batch.texts[index],
     "target": target,
     "value": float(ex.value[index]),
     "residuals": {name: float(value[index]) for name, value in ex.residuals.items()},
     "parts": {name: float(part[index].sum()) for name, part in ex.parts.items()},
-    "tokens": list(ex.batch.tokens[index]),
+    "tokens": list(ex.text_batch.tokens[index]),
     "contributions": [float(c) for c in ex.contributions[index][:count]],
     "words": [[word.text, word.span, word.contribution] for word in words],
-    "dropped_tokens": int(ex.batch.dropped[index]),
+    "dropped_tokens": int(ex.text_batch.dropped[index]),
   }

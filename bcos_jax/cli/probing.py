@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import os
 import pathlib
+from typing import Any
 
 import bcos_jax
 
@@ -80,11 +81,12 @@ def run(bundle: str | os.PathLike, choices: Choices, say: Say = print) -> probe.
   found = probe.fit(network.model, train, test, options)
   for line in table(found):
     say(line)
+  fields: dict[str, Any] = {"k": choices.knn, "metric": choices.metric}
+  neighbours = None
   if choices.knn:
-    fields = {"k": choices.knn, "metric": choices.metric}
     neighbours = knn.classify(train, test, **fields)
     say(f"k-NN, k={choices.knn}, {choices.metric}: {neighbours.accuracy:.2%} on {test.name}")
-  if teacher:
+  if teacher and neighbours:
     folder = choices.folder and choices.folder / "teacher"
     other = knn.classify(*_features(teacher, splits, choices, folder), **fields)
     say(f"k-NN of the teacher: {other.accuracy:.2%}")

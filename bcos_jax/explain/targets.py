@@ -60,7 +60,7 @@ def _shapes(model: nn.Module, side: tuple[int, int]) -> tuple[dict[str, tuple[in
   else:
     example = jax.ShapeDtypeStruct((1, *side, model.ops.encoding.channels), jnp.float32)
   outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), example)
-  leaves = traverse_util.flatten_dict(variables, sep="/")
+  leaves: dict[Any, Any] = traverse_util.flatten_dict(variables, sep="/")
   # Parameters first, which say most about what network it is.
   paths = sorted(leaves, key=lambda path: not path.startswith("params/"))
   return {path: leaves[path].shape for path in paths}, outputs
@@ -74,7 +74,7 @@ def output_shapes(model: nn.Module, side: tuple[int, int]) -> Any:
 def check_variables(model: nn.Module, variables: Variables, side: tuple[int, int]) -> None:
   """Raises InputError unless a network finds its variables, for images of `side` pixels."""
   wanted, _ = _shapes(model, side)
-  given = traverse_util.flatten_dict(variables, sep="/")
+  given: dict[Any, Any] = traverse_util.flatten_dict(variables, sep="/")
   collections = {path.partition("/")[0] for path in wanted}
   problems = []
   for path, shape in wanted.items():

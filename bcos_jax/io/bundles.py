@@ -49,7 +49,7 @@ class Bundle:
 
   model: nn.Module
   variables: Mapping[str, Any]
-  preprocess: Preprocess | None
+  preprocess: Any  # Preprocess | None; who reads pictures knows that it is there
   labels: tuple[str, ...] = ()
   config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -156,7 +156,7 @@ def save(
     tokenizer=tokenizer,
   )
   folder = check_replaceable(folder)
-  leaves = traverse_util.flatten_dict(bundle.variables, sep="/")
+  leaves: dict[Any, Any] = traverse_util.flatten_dict(bundle.variables, sep="/")
   leaves |= {f"extras/{key}": leaf for key, leaf in bundle.extras.items()}
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -355,8 +355,8 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _check_variables(model: nn.Module, variables: Mapping[str, Any], whose: str):
-  wanted = traverse_util.flatten_dict(abstract_variables(model), sep="/")
-  given = traverse_util.flatten_dict(variables, sep="/")
+  wanted: dict[Any, Any] = traverse_util.flatten_dict(abstract_variables(model), sep="/")
+  given: dict[Any, Any] = traverse_util.flatten_dict(variables, sep="/")
   problems = differences(wanted, given)
   if problems:
     shown = "; ".join(problems[:_SHOWN])

@@ -147,7 +147,7 @@ def _tensor(path: pathlib.Path, start: int, entry: Mapping[str, Any]) -> FileTen
     array = np.empty(shape, dtype)
     with path.open("rb") as file:
       file.seek(offset)
-      if file.readinto(array.reshape(-1).view(np.uint8)) != array.nbytes:
+      if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
         raise _damaged(path, "it ends before its last tensor")
     return array
 

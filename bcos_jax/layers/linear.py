@@ -13,6 +13,7 @@ import numbers
 from typing import Any
 
 from flax import linen as nn
+from flax.linen import dtypes
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -78,7 +79,7 @@ class _BcosLinear(nn.Module):
     b = self._exponent()
     simple = not (self.learn_b or self.detach or self.use_bias or self.max_out > 1)
     if simple and b == 2:
-      y = square_map(x, kernel, linear, self.guard, self.gate)
+      y: Any = square_map(x, kernel, linear, self.guard, self.gate)
     else:
       y = self._general(linear, x, kernel, b)
     return y if weight_norm is None else y * weight_norm.astype(y.dtype)
@@ -153,7 +154,7 @@ class BcosDense(_BcosLinear):
     """
     self._check_sizes()
     kernel, weight_norm = self._kernel((x.shape[-1], self.features * self.max_out), tied)
-    x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+    x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
     return self._gain(self._transform(Matmul(), x, kernel, weight_norm), kernel)
 
 
@@ -216,7 +217,7 @@ class BcosConv(_BcosLinear):
     kernel, weight_norm = self._kernel(
       (*window, x.shape[-1] // groups, self.features * self.max_out)
     )
-    x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+    x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
     linear = Convolution(window, strides, pads, dilation, groups, self.padding_mode)
     return self._gain(self._transform(linear, x, kernel, weight_norm), kernel)
 

@@ -148,6 +148,7 @@ def _square_map_fwd(x, kernel, linear, guard, gate):
 def _square_map_bwd(linear, guard, gate, residuals, cotangent):
   x, kernel, out, norm, wanted = residuals
   cotangent = cotangent.astype(out.dtype)
+  through_gate = None
   if gate is not None:
     # The barrier keeps the compiler from finding, and keeping, the forward pass's value instead.
     x, through_gate = jax.vjp(lambda x: F.gated(x, gate), lax.optimization_barrier(x))
@@ -166,7 +167,7 @@ def _square_map_bwd(linear, guard, gate, residuals, cotangent):
       d_y = lax.optimization_barrier(d_y)
     d_x, d_kernel = pullback(d_y)
   d_x = d_x + jax.vjp(linear.sq_norm, x)[1](d_sq_norm)[0]
-  return (d_x if gate is None else through_gate(d_x)[0]), d_kernel
+  return (d_x if through_gate is None else through_gate(d_x)[0]), d_kernel
 
 
 square_map.defvjp(_square_map_fwd, _square_map_bwd, symbolic_zeros=True)

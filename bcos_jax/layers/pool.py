@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,14 +11,19 @@ import jax.numpy as jnp
 Array = jax.Array
 
 
+def _pads(padding: int) -> Any:
+  """Returns the same padding on all sides; Flax takes pairs, though its types say a string."""
+  return [(padding, padding)] * 2
+
+
 def max_pool(x: Array, window: int = 3, strides: int = 2, padding: int = 1) -> Array:
   """Largest value of each window, [N, H, W, C] -> [N, H', W', C]."""
-  return nn.max_pool(x, (window,) * 2, (strides,) * 2, [(padding, padding)] * 2)
+  return nn.max_pool(x, (window,) * 2, (strides,) * 2, _pads(padding))
 
 
 def avg_pool(x: Array, window: int = 3, strides: int = 2, padding: int = 1) -> Array:
   """Mean of each window, zeros of the padding counted, [N, H, W, C] -> [N, H', W', C]."""
-  return nn.avg_pool(x, (window,) * 2, (strides,) * 2, [(padding, padding)] * 2)
+  return nn.avg_pool(x, (window,) * 2, (strides,) * 2, _pads(padding))
 
 
 def blur_pool(x: Array, window: int = 3, strides: int = 2, padding: int = 1) -> Array:

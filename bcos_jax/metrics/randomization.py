@@ -228,7 +228,7 @@ def randomized(
   Raises:
     InputError: No parameter's path starts with the layer's.
   """
-  flat = traverse_util.flatten_dict(variables, sep="/")
+  flat: dict[Any, Any] = traverse_util.flatten_dict(variables, sep="/")
   new = None if fresh is None else traverse_util.flatten_dict(fresh, sep="/")
   found = False
   for path, leaf in flat.items():

@@ -7,6 +7,7 @@ says itself, as a property; the defaults below are those of a network that has n
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING, ClassVar
 
 from flax import linen as nn
 import jax
@@ -55,7 +56,10 @@ class Network(nn.Module):
     variant: The name that `create` was asked for. Networks that differ in it only are equal.
   """
 
-  variant: str = dataclasses.field(default="", kw_only=True, compare=False, repr=False)
+  if TYPE_CHECKING:
+    variant: ClassVar[str]  # Type checkers do not know that Flax moves the field behind others.
+  else:
+    variant: str = dataclasses.field(default="", kw_only=True, compare=False, repr=False)
 
   reads = "images"
   """What the input is: encoded 'images' [N, H, W, C], or 'text', token ids [N, L]."""

@@ -66,7 +66,9 @@ class AttentionPool(Attention):
   grid: tuple[int, int] = (7, 7)
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
+  def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]: a map, not tokens
+    self, x: Array
+  ) -> Array:
     """Maps [N, H, W, width] to [N, features]."""
     n, h, w, width = x.shape
     x = x.reshape(n, h * w, width)
@@ -167,9 +169,9 @@ class ClipResNet(ImageModel):
     if self.pooling == "none":
       return UnpooledHead(self.ops, self.features, name="attnpool")(x)
     heads = x.shape[-1] // 64
-    grid = (self.image_size // self.reduction,) * 2
+    side = self.image_size // self.reduction
     pool = AttentionPool(
-      self.ops, heads, features=self.features, linear_out=True, grid=grid, name="attnpool"
+      self.ops, heads, features=self.features, linear_out=True, grid=(side, side), name="attnpool"
     )
     return pool(x)
 

@@ -8,10 +8,13 @@ and attributions are measured there, and the embedding module shows which parts 
 from __future__ import annotations
 
 from collections.abc import Mapping
+import functools
+import operator
 from typing import Any
 
 from flax import linen as nn
 import jax
+from jax import core
 import jax.numpy as jnp
 import numpy as np
 
@@ -75,7 +78,7 @@ class TokenEmbeddings(nn.Module):
 
   def __call__(self, tokens: Array, places: Array, types: Array | None = None) -> Array:
     """Maps ids [N, L], their rows of positions and their types to embeddings [N, L, D]."""
-    return self.combine(sum(self.parts(tokens, places, types).values()))
+    return self.combine(functools.reduce(operator.add, self.parts(tokens, places, types).values()))
 
   @property
   def word(self) -> Array:
@@ -132,7 +135,7 @@ class LanguageModel(Network):
         f"The mask has shape {mask.shape} for ids of shape {tokens.shape}.",
         "Give one number per token: 1 for text, 0 for padding.",
       )
-    if not isinstance(tokens, jax.core.Tracer):
+    if not isinstance(tokens, core.Tracer):
       check_ids(tokens, self.vocab_size)
 
 

@@ -48,10 +48,10 @@ def window_and_shift(window: int, size: Size, planned: Size, rule: str) -> tuple
   shift = window // 2
   if rule == "fixed":
     window = min(window, *planned)
-    return window, tuple(shift if side > window else 0 for side in planned)
+    return window, (shift if planned[0] > window else 0, shift if planned[1] > window else 0)
   if rule == "joint" and min(size) <= window:
     return window, (0, 0)
-  return window, tuple(shift if side > window else 0 for side in size)
+  return window, (shift if size[0] > window else 0, shift if size[1] > window else 0)
 
 
 def merge_patches(x: Array) -> Array:
@@ -173,7 +173,7 @@ class Swin(ImageModel):
     x = ops.layer_norm(name="patch_norm")(x)
     for i, depth in enumerate(self.depths):
       for j in range(depth):
-        x = self._block(i, j, x.shape[1:3])(x)
+        x = self._block(i, j, (x.shape[1], x.shape[2]))(x)
       if i + 1 < len(self.depths):
         x = PatchMerging(ops, self.version, name=f"merge{i}")(x)
     x = ops.layer_norm(eps=self.norm_eps, name="norm")(x)

@@ -142,7 +142,11 @@ class TextDecoder(LanguageModel):
 
   head = None
   num_classes = 0
-  predicts = "next_tokens"
+
+  @property
+  def predicts(self) -> str:
+    """Logits of the next tokens."""
+    return "next_tokens"
 
   @property
   def block_paths(self) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ class Embeddings(nn.Module):
     """Maps encoded images [N, H, W, channels] to tokens."""
     ops = self.ops
     stages = stem_stages(self.conv_stem, x.shape[-1])
-    table_grid = token_grid((self.image_size,) * 2, stages, self.patch_size)
+    table_grid = token_grid((self.image_size, self.image_size), stages, self.patch_size)
     for i, (features, strides) in enumerate(stages):
       x = ops.conv(features, 3, strides, use_bias=True, name=f"stem{i}_conv")(x)
       x = ops.act(ops.group_norm(1, name=f"stem{i}_norm")(x), "relu")
@@ -66,7 +66,7 @@ class Embeddings(nn.Module):
     h, w = (side - side % self.patch_size for side in x.shape[1:3])
     x = patchify(x[:, :h, :w], self.patch_size)
     x = ops.dense(self.width, use_bias=self.patch_bias, name="patch_embedding")(x)
-    grid = x.shape[1:3]
+    grid = (x.shape[1], x.shape[2])
     x = x.reshape(x.shape[0], -1, self.width)
     names = ["cls_token"] * self.class_token + ["distillation_token"] * self.distillation_token
     rows = self._positions(len(names), table_grid, grid) if self.learned else None
@@ -338,7 +338,7 @@ class VisionTransformer(ImageModel):
 
   def _grid(self, x: Array) -> Grid:
     stages = stem_stages(self.conv_stem, x.shape[-1])
-    grid = token_grid(x.shape[1:3], stages, self.patch_size)
+    grid = token_grid((x.shape[1], x.shape[2]), stages, self.patch_size)
     if not min(grid):
       raise InputError(
         f"An image of {x.shape[1]}x{x.shape[2]} pixels is smaller than one patch.",

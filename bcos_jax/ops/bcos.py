@@ -160,7 +160,7 @@ class BcosOps(Ops):
     for any number of classes. The published `logit_temperature` differs from network to network:
     give the one of yours, the 1 here is none of them.
     """
-    published = {"max_out": 2, "norm": "none", "fan_in_gain": True}
+    published: dict[str, Any] = {"max_out": 2, "norm": "none", "fan_in_gain": True}
     return cls.v2(**published | {"logit_bias": math.log(0.01 / 0.99)} | fields)
 
   @classmethod
@@ -170,8 +170,13 @@ class BcosOps(Ops):
     GELU is kept, layer norms stay centred, epsilon stands under the root. Published encoders were
     trained with B=2 and 1.5, decoders with 1.1.
     """
-    published = {"weights": "unit", "dense_guard": F.CONV_GUARD, "logit_bias": 0.0}
-    return cls(**published | {"keep_head_activation": False} | fields)
+    published: dict[str, Any] = {
+      "weights": "unit",
+      "dense_guard": F.CONV_GUARD,
+      "keep_head_activation": False,
+      "logit_bias": 0.0,
+    }
+    return cls(**published | fields)
 
   @classmethod
   def lm_decoder(cls, **fields) -> Self:
@@ -184,7 +189,12 @@ class BcosOps(Ops):
 
     Raise `b` from there: weights keep their lengths and biases stay unless `use_bias=False`.
     """
-    kept = {"b": 1.0, "use_bias": True, "dense_guard": F.CONV_GUARD, "logit_bias": 0.0}
+    kept: dict[str, Any] = {
+      "b": 1.0,
+      "use_bias": True,
+      "dense_guard": F.CONV_GUARD,
+      "logit_bias": 0.0,
+    }
     return cls(**kept | fields)
 
   @classmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import InputError
 from ..io import files
@@ -21,12 +21,19 @@ INK, SOFT, BAR = "#1a1a1a", "#5f6368", "#b9c0c8"
 _DPI = 150
 
 
-def blank(size: tuple[float, float], layout: str) -> Figure:
-  """Returns a white figure of so many inches that draws into memory."""
+def blank(
+  size: tuple[float, float], layout: Literal["constrained", "compressed", "tight"], **padding: float
+) -> Figure:
+  """Returns a white figure of so many inches that draws into memory.
+
+  `padding` is the one of the layout: w_pad, h_pad.
+  """
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
   result = Figure(figsize=size, dpi=_DPI, layout=layout, facecolor="white")
+  if padding and (engine := result.get_layout_engine()) is not None:
+    engine.set(**padding)
   FigureCanvasAgg(result)
   return result
 

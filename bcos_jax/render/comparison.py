@@ -52,8 +52,7 @@ def comparison(
   height, width = pictures.shape[1:3]
   size = (1.7 * columns, (1.7 * height / width + 0.34) * rows * len(pictures) + 1.0)
   with canvas.plain_style():
-    result = canvas.blank(size, "compressed")
-    result.get_layout_engine().set(w_pad=0.04, h_pad=0.04)
+    result = canvas.blank(size, "compressed", w_pad=0.04, h_pad=0.04)
     lines = rows * len(pictures)
     grid = result.add_gridspec(lines + 1, columns, height_ratios=[1.0] * lines + [0.06])
     for i, picture in enumerate(pictures):

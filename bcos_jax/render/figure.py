@@ -100,9 +100,11 @@ def _draw_one(shown: View) -> Figure:
   titles = [*_titles(shown), "most probable classes"]
   height, width = shown.contributions.shape
   result = canvas.blank(
-    (3.25 * len(titles) + 0.6, 3.0 * max(1.0, height / width) + 1.3), "constrained"
+    (3.25 * len(titles) + 0.6, 3.0 * max(1.0, height / width) + 1.3),
+    "constrained",
+    w_pad=0.12,
+    h_pad=0.1,
   )
-  result.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
   axes = result.subplots(1, len(titles))
   _draw_panels(axes[:-1], shown)
   _draw_scale(axes[-2], shown.cutoff)
@@ -125,8 +127,7 @@ def _draw_rows(
   titles = [*_titles(rows[0][0]), *rows[0][1]]
   height, width = rows[0][0].contributions.shape
   size = (2.4 * len(titles) + 0.5, (2.4 * height / width + 0.4) * len(rows) + 1.3)
-  result = canvas.blank(size, "compressed")
-  result.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+  result = canvas.blank(size, "compressed", w_pad=0.06, h_pad=0.06)
   grid = result.add_gridspec(len(rows) + 1, len(titles), height_ratios=[1.0] * len(rows) + [0.05])
   axes = np.array(
     [[result.add_subplot(grid[i, j]) for j in range(len(titles))] for i in range(len(rows))]
@@ -194,7 +195,7 @@ def _draw_scale(ax: Axes, cutoff: float) -> None:
   """The numeric scale of one contribution map, exactly as high as the map."""
   bar = ax.figure.colorbar(
     ax.images[0],
-    cax=ax.inset_axes([1.04, 0, 0.05, 1]),
+    cax=ax.inset_axes((1.04, 0, 0.05, 1)),
     ticks=[-cutoff, 0.0, cutoff] if cutoff else [0.0],
   )
   bar.ax.set_yticklabels([signed(tick) for tick in bar.get_ticks()], fontsize=9)
@@ -228,7 +229,7 @@ def draw_legend(
   bar = ax.figure.colorbar(
     ScalarMappable(Normalize(-1, 1), "bwr"),
     orientation="horizontal",
-    cax=ax.inset_axes([0.5 - width / 2, 0, width, 1]),
+    cax=ax.inset_axes((0.5 - width / 2, 0, width, 1)),
     ticks=[-1, 0, 1],
   )
   bar.ax.set_xticklabels(words, fontsize=9.5)

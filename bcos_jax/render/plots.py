@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -108,7 +108,7 @@ def bars(
   """
   if not values or not np.isfinite(list(values.values())).all():
     raise InputError(f"values={dict(values)}, expected finite numbers.", "Remove the other values.")
-  names = sorted(values, key=values.get)
+  names = sorted(values, key=lambda name: values[name])
   errors, levels = errors or {}, levels or {}
   with canvas.plain_style():
     result = canvas.blank((7.0, 0.34 * len(names) + 1.5), "constrained")
@@ -148,7 +148,7 @@ def _draw_bar(ax: Axes, row: int, value: float, half: float, *, marked: bool, lo
   )
 
 
-def _style(index: int) -> dict[str, object]:
+def _style(index: int) -> dict[str, Any]:
   return {
     "color": _COLORS[index % len(_COLORS)],
     "marker": _MARKERS[index % len(_MARKERS)],
@@ -156,7 +156,7 @@ def _style(index: int) -> dict[str, object]:
   }
 
 
-def _draw_curves(ax: Axes, panel: Panel, styles: Mapping[str, dict[str, object]]) -> None:
+def _draw_curves(ax: Axes, panel: Panel, styles: Mapping[str, dict[str, Any]]) -> None:
   for name, (x, y, *band) in panel.curves.items():
     x, y = np.asarray(x, float), np.asarray(y, float)
     style = styles[name]
@@ -181,15 +181,15 @@ def _draw_levels(ax: Axes, levels: Mapping[str, float], vertical: bool) -> None:
     if vertical:
       ax.axvline(level, **style)
       where, spot = ax.get_xaxis_transform(), (level, 1.0)
-      placed = {"ha": "center", "va": "bottom"}
+      across = "center"
     else:
       ax.axhline(level, **style)
       where, spot = ax.get_yaxis_transform(), (0.01, level)
-      placed = {"ha": "left", "va": "bottom"}
-    ax.text(*spot, name, transform=where, fontsize=8.5, color=canvas.SOFT, **placed)
+      across = "left"
+    ax.text(*spot, name, transform=where, fontsize=8.5, color=canvas.SOFT, ha=across, va="bottom")
 
 
-def _tidy(ax: Axes, axis: str) -> None:
+def _tidy(ax: Axes, axis: Literal["both", "x", "y"]) -> None:
   ax.grid(axis=axis, color="#e3e6e9", lw=0.8)
   ax.set_axisbelow(True)
   ax.spines[["top", "right"]].set_visible(False)

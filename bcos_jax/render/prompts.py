@@ -85,8 +85,7 @@ def _draw(
   depth = 1 if seen is None else 2
   panel = _INCHES * height / width
   size = (_INCHES * columns + 0.3, (panel * depth + 0.75) * lines + 0.9)
-  result = canvas.blank(size, "compressed")
-  result.get_layout_engine().set(w_pad=0.05, h_pad=0.05)
+  result = canvas.blank(size, "compressed", w_pad=0.05, h_pad=0.05)
   grid = result.add_gridspec(
     lines * depth + 1, columns, height_ratios=[1.0] * lines * depth + [0.05]
   )

@@ -130,7 +130,7 @@ def pointing(scores: dict[str, metrics.Scores], own: str, others: tuple[str, ...
     others: Of the scores, those that are not of a post-hoc method.
   """
   methods = {n: s.mean for n, s in scores.items() if n not in (own, *others)}
-  best = max(methods, key=methods.get)
+  best = max(methods, key=lambda name: methods[name])
   ahead = scores[own].mean > methods[best]
   return (
     f"Energy pointing: the student's explanations score {scores[own].mean:.3f}, "

@@ -24,7 +24,7 @@ def study(lab: Lab) -> Findings:
   answer = [f"Most accurate: B={accurate:g} ({found[accurate].accuracy:.1%})."]
   pointing = {b: m.grid_pointing for b, m in found.items() if m.grid_pointing is not None}
   if pointing:
-    best = max(pointing, key=pointing.get)
+    best = max(pointing, key=lambda name: pointing[name])
     answer.append(
       f"Best grid pointing score: B={best:g} ({pointing[best]:.3f}); at B={values[0]:g} it is "
       f"{_written(pointing.get(values[0]))}, a uniform map scores {1 / lab.setting.grid**2:.3f}."

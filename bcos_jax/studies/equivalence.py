@@ -119,7 +119,7 @@ def _compare(model: nn.Module, seed: int) -> tuple[int, float, str, float, float
     for path in seen.keys() & twin.keys()
     if seen[path].shape == twin[path].shape
   }
-  worst = max(shared, key=shared.get)
+  worst = max(shared, key=lambda name: shared[name])
   return (
     len(shared),
     shared[worst],
@@ -169,7 +169,7 @@ def _traced(
 
   with jax.default_matmul_precision("highest"):
     outputs, state = run(variables, images)
-  flat = traverse_util.flatten_dict(state["intermediates"])
+  flat: dict[Any, Any] = traverse_util.flatten_dict(state["intermediates"])
   seen = {
     "/".join(path[:-1]) or "the network": np.asarray(values[0])
     for path, values in flat.items()

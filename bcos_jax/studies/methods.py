@@ -146,7 +146,7 @@ def _answer(scored: dict[str, _Scored]) -> tuple[str, ...]:
   for game, scores in games.items():
     own = scores.pop(OWN)
     ahead = {name: score for name, score in scores.items() if score >= own}
-    best = max(scores, key=scores.get)
+    best = max(scores, key=lambda name: scores[name])
     said = (
       "behind " + ", ".join(f"{name} ({score:.3f})" for name, score in ahead.items())
       if ahead

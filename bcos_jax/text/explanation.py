@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
@@ -20,12 +19,13 @@ class Contrast:
   """A target: how much more one logit is than another.
 
   Attributes:
-    target: A class or token, one for all texts or ints [N]; None for the predicted one.
+    target: A class or token, one for all texts or ints [N]; None for the predicted one. A
+      `TextReader` takes labels and tokens as text, too.
     foil: Likewise; None for the mean of all logits (the `relative` mode of B-cos LM).
   """
 
-  target: int | Sequence[int] | np.ndarray | None = None
-  foil: int | Sequence[int] | np.ndarray | None = None
+  target: Any = None
+  foil: Any = None
 
 
 @jax.tree_util.register_dataclass
@@ -73,7 +73,7 @@ class TextExplanation:
     return self.contributions / self.inputs.shape[-1]
 
   @property
-  def completeness_error(self) -> Array:
+  def completeness_error(self) -> np.ndarray:
     """|unexplained| relative to the largest of |value| and the absolute contributions' mass."""
     mass = np.abs(self.contributions).sum(axis=-1)
     least = np.maximum(np.maximum(np.abs(self.value), mass), np.finfo(np.float32).tiny)
@@ -93,7 +93,7 @@ class TextExplanation:
           f"The embeddings have no part {name!r}, expected {', '.join(self.parts)}.",
           "Name parts that the network has.",
         )
-    counted = sum(self.parts[name] for name in names)
+    counted = sum((self.parts[name] for name in names), np.float32(0))
     others = {k: part.sum(axis=-1) for k, part in self.parts.items() if k not in names}
     return dataclasses.replace(
       self,
@@ -101,6 +101,19 @@ class TextExplanation:
       residual=self.value - counted.sum(axis=-1),
       residuals={**others, **self.residuals},
     )
+
+  @property
+  def text_batch(self) -> TextBatch:
+    """The texts.
+
+    Raises:
+      InputError: The explanation does not know them.
+    """
+    if self.batch is None:
+      raise InputError(
+        "The explanation has ids, but no texts.", "Explain texts with TextReader.explain."
+      )
+    return self.batch
 
   def words(self, index: int, target: int | None = None) -> list[Word]:
     """Returns the contributions of one text by word, special tokens as words of their own.
@@ -112,13 +125,11 @@ class TextExplanation:
     Raises:
       InputError: The explanation does not know the texts, or has no such target.
     """
-    if self.batch is None:
-      raise InputError(
-        "The explanation has ids, but no texts.", "Explain texts with TextReader.explain."
-      )
+    batch = self.text_batch
     scores = np.asarray(self.contributions[index])
     several = scores.ndim == 2
-    if several != (target is not None) or (several and not 0 <= target < len(scores)):
+    wrong = not several if target is not None else several
+    if wrong or (target is not None and not 0 <= target < len(scores)):
       expected = f"0 to {len(scores) - 1}" if several else "None: each text has one"
       raise InputError(f"The target is {target}, expected {expected}.", "Pass one of these.")
-    return merged(self.batch, index, scores[target] if several else scores)
+    return merged(batch, index, scores[target] if several else scores)

@@ -59,7 +59,7 @@ def tokenize(
         "Leave room for the special tokens and at least one word.",
       )
   if pad is None:
-    pad = 0 if source.pad_token_id is None else source.pad_token_id
+    pad = int(source.pad_token_id or 0)
   batch = _padded(source, texts, rows, counts, pad)
   bare = batch.special.all(axis=1)
   if bare.any():

@@ -62,10 +62,11 @@ class TextTower:
     """
     if not isinstance(bundle, bundles.Bundle):
       bundle = bundles.load(bundle)
+    model: Any = bundle.model  # `load_tokenizer` refuses what reads no text
     return cls(
-      model=bundle.model,
+      model=model,
       variables=bundle.variables,
-      tokenizer=load_tokenizer(tokenizer, bundle.model, **options),
+      tokenizer=load_tokenizer(tokenizer, model, **options),
       extras=bundle.extras,
     )
 
@@ -116,7 +117,8 @@ class TextTower:
 
 @jax.jit(static_argnums=0)
 def _directions(model: TextTransformer, variables: Mapping[str, Any], ids: jax.Array) -> jax.Array:
-  return F.unit_length(model.apply(variables, ids))
+  features: Any = model.apply(variables, ids)
+  return F.unit_length(features)
 
 
 def filled_templates(names: Sequence[str], templates: Sequence[str]) -> list[str]:

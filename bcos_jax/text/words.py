@@ -107,8 +107,11 @@ def merged(batch: TextBatch, index: int, scores: np.ndarray) -> list[Word]:
     groups.setdefault((True, place) if word < 0 else (False, word), []).append(place)
   result = []
   for (alone, key), places in groups.items():
-    span = None if alone else words[key]
-    shown = batch.tokens[index][key] if alone else text[slice(*span)]
+    if alone:
+      span, shown = None, batch.tokens[index][key]
+    else:
+      span = words[key]
+      shown = text[slice(*span)]
     total = float(np.sum(scores[places], dtype=np.float64))
     result.append(Word(shown, span, total, tuple(places)))
   return result

@@ -61,11 +61,13 @@ def explain_text(
   check_tower(model)
   similarity = Similarity(power, reduce, hold=True)
   target = jax.tree_util.Partial(similarity, _features(texts, reader))
-  return explain(model, variables, images, target, batch_size)
+  ex = explain(model, variables, images, target, batch_size)
+  assert isinstance(ex, Explanation)  # of images
+  return ex
 
 
 def _features(texts: np.ndarray | Sequence[str], reader: TextTower | None) -> np.ndarray:
-  if hasattr(texts, "shape"):
+  if not isinstance(texts, Sequence):
     return check_features(texts)
   if reader is None:
     raise InputError(

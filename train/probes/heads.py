@@ -153,9 +153,9 @@ def join(
   """
   num_classes = params[LAST]["kernel"].shape[-1] // head.maps[-1][1].max_out
   new = joined_model(model, num_classes, head)
-  leaves = traverse_util.flatten_dict(headless(model, variables)[1], sep="/")
+  leaves: dict[Any, Any] = traverse_util.flatten_dict(headless(model, variables)[1], sep="/")
   leaves |= {f"params/{model.head}/{name}": leaf for name, leaf in params[LAST].items()}
-  wanted = traverse_util.flatten_dict(abstract_variables(new), sep="/")
+  wanted: dict[Any, Any] = traverse_util.flatten_dict(abstract_variables(new), sep="/")
   bias = f"params/{model.head}/bias"
   if bias in wanted:
     constant = 0.0 if new.ops.has_logit_layer else head.logit_bias

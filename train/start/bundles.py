@@ -125,7 +125,7 @@ def new_head(model: nn.Module, variables: Any, num_classes: int, key: jax.Array)
     traverse_util.flatten_dict(abstract_variables(network), sep="/")
     for network in (new, model.clone(num_classes=num_classes + 1))
   )
-  given = traverse_util.flatten_dict(variables, sep="/")
+  given: dict[Any, Any] = traverse_util.flatten_dict(variables, sep="/")
   head = {path for path in wanted if wanted[path].shape != other[path].shape}
   # A network without a head has none of its leaves, whatever their shapes.
   head |= {path for path in wanted if path not in given and path.split("/")[1] == model.head}

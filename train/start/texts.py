@@ -165,8 +165,8 @@ def _check_vocabulary(source: str, own: nn.Module, asked: nn.Module) -> None:
 
 def _unlike_heads(model: nn.Module, variables: Any) -> tuple[str, ...]:
   """Returns the leaves of heads that another network lacks, has too many, or in another shape."""
-  wanted = traverse_util.flatten_dict(abstract_variables(model), sep="/")
-  given = traverse_util.flatten_dict(variables, sep="/")
+  wanted: dict[Any, Any] = traverse_util.flatten_dict(abstract_variables(model), sep="/")
+  given: dict[Any, Any] = traverse_util.flatten_dict(variables, sep="/")
   shapes = [{path: leaf.shape for path, leaf in leaves.items()} for leaves in (wanted, given)]
   differing = {path for path, _ in shapes[0].items() ^ shapes[1].items()}
   return exactly(path for path in differing if path.split("/")[1] in _HEADS)

@@ -111,7 +111,7 @@ def explained_text(
   if abs(unexplained) > 1e-3 * max(1.0, abs(float(np.asarray(ex.value)[place]))):
     residuals["unexplained"] = unexplained
   return text_heat(
-    ex.batch.texts[index],
+    ex.text_batch.texts[index],
     words,
     value=float(np.asarray(ex.value)[place]),
     parts={name: part for name, part in residuals.items() if part},
