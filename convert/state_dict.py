@@ -117,7 +117,8 @@ def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.nda
     if type(keys.ops) is family and _same_weights(keys.ops, bundle.model.ops)
   ]
   if fitting:
-    leaves: dict[Any, Any] = traverse_util.flatten_dict(jax.device_get(dict(bundle.variables)), sep="/")
+    held = jax.device_get(dict(bundle.variables))
+    leaves: dict[str, Any] = traverse_util.flatten_dict(held, sep="/")
     return export(leaves, _of_form(fitting, leaves, form).table, bundle.extras)
   raise InputError(
     f"The layout {layout!r} has no keys for a {family.__name__} network.",

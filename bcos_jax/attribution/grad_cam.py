@@ -107,7 +107,7 @@ def _layer_of(model: nn.Module) -> str:
   return layer
 
 
-def _shape_at(network: ImageNetwork, side: tuple[int, int], layer: str) -> tuple:
+def _shape_at(network: ImageNetwork, side: tuple[int, ...], layer: str) -> tuple:
   """Returns the shape of what a layer returns for one image."""
   shapes: dict[str, Any] = {}
 

@@ -45,7 +45,7 @@ class ImageNetwork:
     """Returns the outputs for images."""
     return self.forward(self.embed(images))
 
-  def encoded(self, side: tuple[int, int]) -> jax.ShapeDtypeStruct:
+  def encoded(self, side: tuple[int, ...]) -> jax.ShapeDtypeStruct:
     """Returns the shape of one encoded image."""
     return jax.ShapeDtypeStruct((1, *side, self.model.ops.encoding.channels), jnp.float32)
 
@@ -99,7 +99,7 @@ def prepare(
 
 
 def check_baseline(
-  network: ImageNetwork, side: tuple[int, int], baseline: float | Array | np.ndarray
+  network: ImageNetwork, side: tuple[int, ...], baseline: float | Array | np.ndarray
 ) -> np.ndarray:
   """Returns what stands for an absent pixel, float32 [H, W, channels] of the encoded input."""
   shape = network.encoded(side).shape[1:]
@@ -133,6 +133,6 @@ def check_resize(kind: str) -> str:
   return check_choice("resize", kind, RESIZES)
 
 
-def resized(maps: Array, side: tuple[int, int], kind: str) -> Array:
+def resized(maps: Array, side: tuple[int, ...], kind: str) -> Array:
   """Returns maps [..., h, w] resized to the sides given, by a name of `RESIZES`."""
   return jax.image.resize(maps, (*maps.shape[:-2], *side), kind)

@@ -136,7 +136,7 @@ class Rise(Method):
 
 
 def draw_grids(
-  side: tuple[int, int], masks: int, grid: int, keep: float, seed: int
+  side: tuple[int, ...], masks: int, grid: int, keep: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns random grids [M, grid, grid], and how the place of each mask enlarges them.
 

@@ -6,7 +6,7 @@ is (`baseline`), and what the network returns where parts of an input are absent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 import dataclasses
 from typing import Any, Protocol
 
@@ -159,7 +159,7 @@ class Batch:
   chosen: Chosen
   blank: jax.tree_util.Partial
   arguments: tuple[Array, ...]
-  inputs: Array | None
+  inputs: Any  # an Array, except before the embeddings of texts are known
   classes: Array | None
   foils: Array | None
   rows: Array
@@ -301,7 +301,7 @@ def check_share(name: str, value: float) -> float:
   return float(value)
 
 
-def check_choice(name: str, value: str, known: Sequence[str]) -> str:
+def check_choice(name: str, value: str, known: Collection[str]) -> str:
   """Returns one of the known names, else raises InputError."""
   if value not in known:
     raise unknown_name(name, value, known)

@@ -26,7 +26,7 @@ class PixelTokens:
   """
 
   layout: TokenLayout
-  side: tuple[int, int]
+  side: tuple[int, ...]
 
   @property
   def prefix(self) -> int:
@@ -64,7 +64,7 @@ class PixelTokens:
     return shares
 
 
-def pixel_tokens(model: nn.Module, side: tuple[int, int], method: str) -> PixelTokens:
+def pixel_tokens(model: nn.Module, side: tuple[int, ...], method: str) -> PixelTokens:
   """Returns the tokens of a network for images of `side` pixels.
 
   Raises:

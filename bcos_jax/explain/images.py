@@ -69,7 +69,7 @@ class Explanation:
   residuals: dict[str, Array]
 
   @property
-  def completeness_error(self) -> Array:
+  def completeness_error(self) -> np.ndarray:
     """|unexplained| relative to the largest of |value| and the absolute contributions' mass."""
     mass = np.abs(self.contributions).sum(axis=(-2, -1))
     return np.abs(self.residuals["unexplained"]) / np.maximum(

@@ -10,7 +10,7 @@ import contextlib
 import functools
 from typing import Any
 
-import flax
+from flax import errors as flax_errors
 from flax import linen as nn
 from flax import traverse_util
 import jax
@@ -53,7 +53,7 @@ def split_target(
 
 
 @functools.lru_cache(maxsize=64)
-def _shapes(model: nn.Module, side: tuple[int, int]) -> tuple[dict[str, tuple[int, ...]], Any]:
+def _shapes(model: nn.Module, side: tuple[int, ...]) -> tuple[dict[str, tuple[int, ...]], Any]:
   """Returns the shapes of a network's variables by path, and of its outputs for one image."""
   if getattr(model, "reads", "images") == "text":
     example = model.input_spec
@@ -66,12 +66,12 @@ def _shapes(model: nn.Module, side: tuple[int, int]) -> tuple[dict[str, tuple[in
   return {path: leaves[path].shape for path in paths}, outputs
 
 
-def output_shapes(model: nn.Module, side: tuple[int, int]) -> Any:
+def output_shapes(model: nn.Module, side: tuple[int, ...]) -> Any:
   """Returns the shapes of a network's outputs for one image of `side` pixels; computes nothing."""
   return _shapes(model, side)[1]
 
 
-def check_variables(model: nn.Module, variables: Variables, side: tuple[int, int]) -> None:
+def check_variables(model: nn.Module, variables: Variables, side: tuple[int, ...]) -> None:
   """Raises InputError unless a network finds its variables, for images of `side` pixels."""
   wanted, _ = _shapes(model, side)
   given: dict[Any, Any] = traverse_util.flatten_dict(variables, sep="/")
@@ -98,7 +98,7 @@ def check_variables(model: nn.Module, variables: Variables, side: tuple[int, int
 
 @contextlib.contextmanager
 def blaming_variables(
-  model: nn.Module, variables: Variables, side: tuple[int, int]
+  model: nn.Module, variables: Variables, side: tuple[int, ...]
 ) -> Iterator[None]:
   """Where a network fails, raises the error of `check_variables` if its variables are to blame.
 
@@ -108,12 +108,12 @@ def blaming_variables(
     yield
   except InputError:
     raise
-  except (flax.errors.FlaxError, TypeError, ValueError):
+  except (flax_errors.FlaxError, TypeError, ValueError):
     check_variables(model, variables, side)
     raise
 
 
-def check_classes(model: nn.Module, side: tuple[int, int], classes: Array | np.ndarray) -> None:
+def check_classes(model: nn.Module, side: tuple[int, ...], classes: Array | np.ndarray) -> None:
   """Raises InputError unless a network has logits [N, C] and every class is one of them."""
   check_range(classes, output_shapes(model, side))
 

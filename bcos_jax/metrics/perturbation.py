@@ -290,7 +290,7 @@ def _block_means(maps: np.ndarray, block: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def _num_classes(model: nn.Module, side: tuple[int, int]) -> int:
+def _num_classes(model: nn.Module, side: tuple[int, ...]) -> int:
   image = jax.ShapeDtypeStruct((1, *side, model.ops.encoding.channels), jnp.float32)
   outputs, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
   if getattr(outputs, "ndim", 0) != 2:

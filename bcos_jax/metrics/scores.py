@@ -175,9 +175,7 @@ def with_baselines(
   return assembled(result, reasons, {**compared, **(rows or {})}, **whole)
 
 
-def usable(
-  reasons: Mapping[str, np.ndarray], things: str = "images"
-) -> tuple[np.ndarray, dict[str, int]]:
+def usable(reasons: Mapping[str, Any], things: str = "images") -> tuple[np.ndarray, dict[str, int]]:
   """Finds the images, or other things, that no reason excludes.
 
   Args:
