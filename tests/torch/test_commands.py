@@ -160,7 +160,7 @@ def test_a_departure_names_the_first_layer_and_writes_nothing(
   monkeypatch.setattr(convert.plan, "port", wrong)
   assert run("convert", repository, tmp_path / "bundle", "--verify") == 2
   said = capsys.readouterr().err
-  assert "departs from transformers" in said and "encoder_1" in said
+  assert "differs from transformers" in said and "encoder_1" in said
   assert not (tmp_path / "bundle").exists()
 
 

@@ -108,7 +108,7 @@ def test_pretrained_converted_fine_tuned_and_explained(tuned):
   measured = json.loads((tuned / "config.json").read_text())["provenance"]["metrics"]
   assert measured["accuracy"] > 0.9
   ex = reader.explain(["i loved the plot .", "the acting was terrible ."])
-  np.testing.assert_allclose(ex.contributions.sum(axis=1) + ex.residual, ex.value, atol=1e-4)
+  np.testing.assert_allclose(ex.contributions.sum(axis=1) + ex.residual, ex.value, atol=1e-5)
 
 
 def test_what_was_trained_is_evaluated(tuned, files, tmp_path, capsys, monkeypatch):
