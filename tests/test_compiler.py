@@ -19,8 +19,8 @@ USER = os.environ.get("BCOS_TEST_COMPILER") == "user"
 # Files of one process each, and how many tests must at least pass there.
 LANES = {
   "layers": (["tests/test_compiler.py", "tests/layers", "tests/models/test_lm_golden.py"], 80),
-  "networks": (["tests/models"], 6),
-  "use": (["tests/explain", "tests/train/test_train.py"], 8),
+  "networks": (["tests/models/test_networks_golden.py", "tests/models/test_bcosify.py"], 5),
+  "use": (["tests/explain", "tests/train/test_train.py"], 5),
 }
 
 
