@@ -240,7 +240,7 @@ def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
     mesh=mesh,
     feed=feed,
     variables=variables,
-    frozen=sharding.born(lambda leaves: leaves, made.frozen, frozen),
+    frozen=sharding.init_sharded(lambda leaves: leaves, made.frozen, frozen),
     plan=made,
   )
 
@@ -264,7 +264,7 @@ def _begin(
           f"The run in {str(workdir)!r} has no checkpoint that can be read.",
           "Start again in another workdir, or restore a copy of the checkpoint.",
         ) from error
-  return sharding.born(run.plan.create, run.plan.layout, run.variables), []
+  return sharding.init_sharded(run.plan.create, run.plan.layout, run.variables), []
 
 
 def _resume(

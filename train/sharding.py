@@ -153,7 +153,7 @@ def shardings(tree: PyTree) -> PyTree:
   return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 
-def born(create: Callable[..., PyTree], like: PyTree, *args: Any) -> PyTree:
+def init_sharded(create: Callable[..., PyTree], like: PyTree, *args: Any) -> PyTree:
   """Returns `create(*args)`, each array initialised sharded as in `like` (see `abstract`).
 
   One compiled call makes them all, so no device ever holds more than its share.

@@ -178,8 +178,8 @@ def test_a_sharded_step_equals_that_of_one_device_and_leaves_the_teacher(kind):
     params = {**variables["params"], **({objectives.OWN: own} if own else {})}
     create = functools.partial(state.create, optimizer=opt, rng=state.new_key(0))
     like = sharding.abstract(create, (("", "fsdp"),), mesh, {"params": params})
-    begun = sharding.born(create, like, {"params": params})
-    held = sharding.born(
+    begun = sharding.init_sharded(create, like, {"params": params})
+    held = sharding.init_sharded(
       lambda tree: tree, sharding.abstract(lambda tree: tree, (("", "fsdp"),), mesh, frozen), frozen
     )
     one = step.make_train_step(goal, opt, sharding.shardings(like), mesh=mesh)

@@ -213,7 +213,7 @@ def test_sharded_and_accumulated_steps_equal_that_of_one_device(task):
     one = step.make_train_step(
       goal, opt, sharding.shardings(like), mesh=mesh, accumulate=accumulate
     )
-    begun = sharding.born(create, like, variables)
+    begun = sharding.init_sharded(create, like, variables)
     after, metrics = one(begun, sharding.put_batch(batch_of(task), mesh), {})
     return jax.device_get((after.params, metrics))
 

@@ -119,7 +119,7 @@ def steps_on(mesh, ops, layout=(), steps=1, accumulate=1, **fields):
   opt = optimizer.build(config, steps=10, steps_per_epoch=10)
   create = functools.partial(state.create, optimizer=opt, rng=state.new_key(1))
   like = sharding.abstract(create, layout, mesh, variables)
-  state_ = sharding.born(create, like, variables)
+  state_ = sharding.init_sharded(create, like, variables)
   first = plain(state_)
   advance = step.make_train_step(
     objectives.Supervised(model, losses.uniform_off_label_bce),
@@ -545,7 +545,7 @@ def test_the_command_saves_a_bundle(tmp_path, capsys):
 
 # ------------------------------------------------------------------ checkpoints
 def saved_state():
-  return sharding.born(lambda: {"w": jnp.arange(3.0)}, abstract())
+  return sharding.init_sharded(lambda: {"w": jnp.arange(3.0)}, abstract())
 
 
 def abstract(name="w", dtype=jnp.float32, size=3):
