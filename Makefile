@@ -8,7 +8,7 @@ PYTEST_ARGS ?= -n auto --maxprocesses 4
 INSTALL = -m pip install --quiet --no-compile
 
 .PHONY: quickstart install-test test test-slow install-torch test-torch test-app test-wheel lint \
-	docs clean
+	install-docs docs clean
 
 quickstart: $(VENV)/.installed
 	$(VENV)/bin/bcos-jax quickstart
@@ -44,6 +44,8 @@ lint: $(VENV)/.installed-lint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+
+install-docs: $(VENV)/.installed-docs
 
 # Without network; warnings and broken links are errors.
 docs: $(VENV)/.installed-docs
@@ -96,6 +98,8 @@ lint: $(VENV)/.installed-lint
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
+install-docs: $(VENV)/.installed-docs
+
 # Without network; warnings and broken links are errors.
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 JAX_PLATFORMS=cpu $(VENV)/bin/python -m mkdocs build --quiet
@@ -123,4 +127,4 @@ $(APP_VENV)/.installed: setup.py pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) $(APP_VENV) build dist *.egg-info
+	rm -rf $(VENV) $(TORCH_VENV) $(APP_VENV) build dist *.egg-info .ruff_cache .pytest_cache
