@@ -8,8 +8,12 @@ from bcos_jax.train import start
 
 from ..common import ROOT, suggestion
 
-# Files of the folder; two of them are no recipes.
-RECIPES = {path.stem for path in ROOT.glob("configs/*.py")} - {"__init__", "common"}
+# The files of the folder that define a recipe; the others hold what recipes share.
+RECIPES = {
+  path.stem
+  for path in ROOT.glob("configs/*.py")
+  if path.stem != "common" and "def get_config(" in path.read_text(encoding="utf-8")
+}
 
 
 def variants():
