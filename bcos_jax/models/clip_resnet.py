@@ -24,7 +24,7 @@ Array = jax.Array
 POOLINGS = ("attention", "none")
 
 
-class Bottleneck(nn.Module):
+class ClipBottleneck(nn.Module):
   """1x1, 3x3 and 1x1 convolutions and a shortcut; a stride pools behind the 3x3 convolution."""
 
   ops: Ops
@@ -161,7 +161,7 @@ class ClipResNet(ImageModel):
     for i, depth in enumerate(self.stages):
       for j in range(depth):
         strides = 2 if i > 0 and j == 0 else 1
-        block = ops.block(Bottleneck)
+        block = ops.block(ClipBottleneck)
         x = block(ops, self.width * 2**i, strides, name=f"layer{i + 1}_{j}")(x, train)
     return self._pool(x).astype("float32")
 

@@ -28,7 +28,7 @@ def _norm(ops: Ops, kind: str, name: str, eps: float = 1e-6) -> Callable[..., Ar
   raise unknown_name("norm", kind, ("position", "batch"))
 
 
-class Block(nn.Module):
+class ConvNeXtBlock(nn.Module):
   """Depthwise convolution, norm, and two maps of each position with an activation between."""
 
   ops: Ops
@@ -109,7 +109,7 @@ class ConvNeXt(ImageModel):
         x = _norm(ops, self.norm, f"downsample{i}_norm")(x, train)
         x = ops.conv(width, 2, 2, padding=0, use_bias=True, name=f"downsample{i}_conv")(x)
       for j in range(depth):
-        x = ops.block(Block)(ops, *kind, next(rates), name=f"stage{i}_block{j}")(x, train)
+        x = ops.block(ConvNeXtBlock)(ops, *kind, next(rates), name=f"stage{i}_block{j}")(x, train)
     norm = _norm(ops, self.norm, "head_norm", self.head_norm_eps)
     if not self.num_classes:
       return ops.average(lambda y: norm(y, train), x)

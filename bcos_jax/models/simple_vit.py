@@ -77,7 +77,7 @@ def patch_layout(
   return TokenLayout(token_grid(side, stages, patch_size), stride)
 
 
-class EncoderBlock(nn.Module):
+class SimpleViTBlock(nn.Module):
   """Attention and feed-forward branches, each normalised at its start."""
 
   ops: Ops
@@ -159,7 +159,7 @@ class SimpleViT(ImageModel):
       self, x.reshape(n, h * w, d), sincos_positions(h, w, d).astype(x.dtype), "position"
     )
     for i in range(self.depth):
-      x = ops.block(EncoderBlock)(ops, self.num_heads, self.mlp_dim, name=f"encoder_{i}")(x)
+      x = ops.block(SimpleViTBlock)(ops, self.num_heads, self.mlp_dim, name=f"encoder_{i}")(x)
     norm = ops.layer_norm(name="head_norm")
     if not self.num_classes:
       return ops.average(norm, x, tokens=True)

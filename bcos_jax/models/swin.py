@@ -77,7 +77,7 @@ class PatchMerging(nn.Module):
     return reduction(norm(x)) if self.version == 1 else norm(reduction(x))
 
 
-class Block(nn.Module):
+class SwinBlock(nn.Module):
   """Window attention and feed-forward branches, normalised at their start (V1) or end (V2)."""
 
   ops: Ops
@@ -184,7 +184,7 @@ class Swin(ImageModel):
   def _block(self, i: int, j: int, size: Size) -> nn.Module:
     planned = (self.image_size // self.patch_size // 2**i,) * 2
     window, shift = window_and_shift(self.window, size, planned, self.window_rule)
-    return self.ops.block(Block)(
+    return self.ops.block(SwinBlock)(
       self.ops,
       num_heads=self.num_heads[i],
       window=window,

@@ -91,7 +91,7 @@ class Embeddings(nn.Module):
     return jnp.concatenate([table[:own], none, places])
 
 
-class EncoderBlock(nn.Module):
+class ViTBlock(nn.Module):
   """Attention and feed-forward branches, each normalised at its start.
 
   Fields as in `VisionTransformer`.
@@ -369,7 +369,7 @@ class VisionTransformer(ImageModel):
     )
 
   def _block(self, name: str) -> nn.Module:
-    return self.ops.block(EncoderBlock)(
+    return self.ops.block(ViTBlock)(
       self.ops,
       num_heads=self.num_heads,
       mlp_dim=self.mlp_dim,
