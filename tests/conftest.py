@@ -36,3 +36,17 @@ def own_architectures(monkeypatch):
   from bcos_jax.models import registry
 
   monkeypatch.setattr(registry, "_ARCHITECTURES", dict(registry._ARCHITECTURES))
+
+
+@pytest.hookimpl(trylast=True)  # after -k and -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+  """Leaves to the lanes what they run, if they are among the tests of this session."""
+  if not any(item.name.startswith("test_lane[") for item in items):
+    return
+
+  def left(item: pytest.Item) -> bool:
+    marks = {mark.name for mark in item.iter_markers()}
+    return "user_compiler" in marks and "slow" not in marks and item.path.name != "test_compiler.py"
+
+  config.hook.pytest_deselected(items=[item for item in items if left(item)])
+  items[:] = [item for item in items if not left(item)]
