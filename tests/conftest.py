@@ -49,4 +49,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     return "user_compiler" in marks and "slow" not in marks and item.path.name != "test_compiler.py"
 
   config.hook.pytest_deselected(items=[item for item in items if left(item)])
-  items[:] = [item for item in items if not left(item)]
+  rest = [item for item in items if not left(item)]
+  items[:] = sorted(rest, key=lambda item: not item.name.startswith("test_lane["))  # long: first

@@ -116,7 +116,7 @@ def explain(
   if text:
     raise InputError(
       f"{next(iter(text))} is for language models, the model is a {type(model).__name__}.",
-      "Leave it out.",
+      "Omit it.",
     )
   images = check_images(images, model.ops.encoding)
   if model.ops.dtype is not None:

@@ -148,7 +148,7 @@ def _check(ex, index: int, texts: Sequence[str], probabilities, columns: int) ->
         f"There are {len(given)} {name} for explanations of {shape[1]} texts.", "Give one for each."
       )
   if columns < 2:
-    raise InputError(f"columns is {columns}, expected at least 2.", "Leave it out.")
+    raise InputError(f"columns is {columns}, expected at least 2.", "Omit it.")
   if not np.isfinite(ex.contributions[index]).all():
     raise InputError(
       f"The explanation of image {index} contains NaN or infinite values.",

@@ -66,7 +66,7 @@ def tokenize(
     index = int(np.argmax(bare))
     raise InputError(
       f"Text {index} ({short(texts[index])}) has special tokens only, expected words.",
-      "Leave it out, or write some text.",
+      "Remove it, or write some text.",
     )
   return batch
 
@@ -80,7 +80,7 @@ def check_texts(texts: Sequence[str]) -> None:
     )
   for index, text in enumerate(texts):
     if not text.strip():
-      raise InputError(f"Text {index} ({short(text)}) is empty, expected words.", "Leave it out.")
+      raise InputError(f"Text {index} ({short(text)}) is empty, expected words.", "Remove it.")
 
 
 def special_ids(source: Any) -> list[int]:
