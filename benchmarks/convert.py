@@ -102,7 +102,7 @@ print(json.dumps({"largest": max(tensor.nbytes for tensor in tensors.values())})
 MEASURE = """
 import json, pathlib, resource, sys, time
 import bcos_jax
-from convert import commands
+from bcos_jax.cli import conversion
 
 source, target = map(pathlib.Path, sys.argv[1:])
 start, start_cpu = time.perf_counter(), time.process_time()
@@ -117,7 +117,7 @@ print(json.dumps({{"seconds": seconds, "cpu": cpu, "peak": peak}}))
 WORK = {
   "import only": "",
   "plain read and write": ("target.write_bytes((source / 'model.safetensors').read_bytes())"),
-  "convert": "commands.convert(source, target, commands.Choices(), say=lambda line: None)",
+  "convert": "conversion.convert(source, target, conversion.Choices(), say=lambda line: None)",
 }
 
 

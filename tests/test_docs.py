@@ -16,7 +16,7 @@ from bcos_jax import BcosOps, cli, models, ops
 from bcos_jax.convert import targets
 from bcos_jax.convert.readers import config_readers
 from bcos_jax.convert.tables.keys import tables_of
-from bcos_jax.models import registry
+from bcos_jax.models.registration import TRAITS
 
 from .common import ROOT
 
@@ -171,4 +171,4 @@ def test_traits_are_those_of_networks():
   section = ARCHITECTURES.partition("### Its traits")[2].partition("###")[0]
   rows = re.findall(r"^\| (`.*?) \|", section, re.M)
   named = {name for row in rows for name in re.findall(r"`(\w+)[`(]", row)}
-  assert named <= {trait for traits in registry.TRAITS.values() for trait in traits}
+  assert named <= {trait for traits in TRAITS.values() for trait in traits}

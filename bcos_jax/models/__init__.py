@@ -1,5 +1,7 @@
 """Architectures, each defined once for every layer family, and their published variants."""
 
+from .registration import Architecture as Architecture
+from .registration import fields_of as fields_of
 from .base import ImageModel as ImageModel
 from .base import Network as Network
 from .base import TokenLayout as TokenLayout
@@ -8,14 +10,12 @@ from .clip_resnet import ClipResNet as ClipResNet
 from .convnext import ConvNeXt as ConvNeXt
 from .densenet import DenseNet as DenseNet
 from .language_model import LanguageModel as LanguageModel
-from .registry import Architecture as Architecture
 from .registry import architecture as architecture
 from .registry import architecture_of as architecture_of
 from .registry import architectures as architectures
 from .registry import canonical as canonical
 from .registry import create as create
 from .registry import describe as describe
-from .registry import fields_of as fields_of
 from .registry import names as names
 from .registry import register as register
 from .registry import test_variants as test_variants

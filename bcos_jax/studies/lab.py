@@ -19,7 +19,7 @@ import numpy as np
 
 import bcos_jax
 
-from .. import metrics
+from .. import metrics, models
 from ..errors import unknown_name
 from ..inputs import Preprocess
 from ..train import start
@@ -138,8 +138,8 @@ class Lab:
   def __post_init__(self):
     if self.dataset not in SETTINGS:
       raise unknown_name("data set of studies", self.dataset, SETTINGS)
-    if self.network and self.network not in bcos_jax.names():
-      raise unknown_name("network", self.network, bcos_jax.names())
+    if self.network:
+      models.architecture(self.network)  # refuses an unknown name
 
   @property
   def setting(self) -> Setting:

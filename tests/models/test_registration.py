@@ -16,7 +16,7 @@ from bcos_jax import BcosOps, InputError, Ops, StandardOps, convert, models, ops
 from bcos_jax.convert import targets
 from bcos_jax.convert.tables import keys as key_tables
 from bcos_jax.io import bundles
-from bcos_jax.models import registry
+from bcos_jax.models import registration
 from bcos_jax.studies import equivalence
 from bcos_jax.train import config as configs
 from bcos_jax.train import loop, start
@@ -278,7 +278,7 @@ OWN = {found.module.__name__: found for found in models.architectures() if found
 
 @pytest.mark.parametrize("name", OWN)
 def test_registrations_of_this_package_are_sound(name):
-  assert registry.unsound(OWN[name]) == []
+  assert registration.unsound(OWN[name]) == []
   # No source has a CLIP tower with a classifier behind its projection.
   problems = [text for text in key_tables.unsound(OWN[name]) if "clip_test" not in text]
   assert problems == []

@@ -9,7 +9,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-torch` only")
 
 import bcos_jax  # noqa: E402
-from bcos_jax import cli, convert  # noqa: E402
+from bcos_jax import cli  # noqa: E402
+from bcos_jax.convert import plan, targets  # noqa: E402
 from bcos_jax.convert.readers import preprocessing  # noqa: E402
 from bcos_jax.convert.tables import keys  # noqa: E402
 
@@ -151,13 +152,13 @@ def test_pictures_are_read_as_by_transformers(name, shape, tmp_path):
 def test_a_departure_names_the_first_layer_and_writes_nothing(
   repository, tmp_path, capsys, monkeypatch
 ):
-  port = convert.plan.port
+  port = plan.port
 
   def wrong(state, table, leaves):
     made, extras = port(state, table, leaves)
     return made | {"params/encoder_1/norm1/scale": 2 * np.ones(32, np.float32)}, extras
 
-  monkeypatch.setattr(convert.plan, "port", wrong)
+  monkeypatch.setattr(plan, "port", wrong)
   assert run("convert", repository, tmp_path / "bundle", "--verify") == 2
   said = capsys.readouterr().err
   assert "differs from transformers" in said and "encoder_1" in said
@@ -181,4 +182,4 @@ def test_torchvisions_and_lightnings_files(tmp_path, capsys):
 
 def test_every_source_has_a_layout_to_write():
   sources = set(keys.all_layouts())
-  assert sources <= set(convert.targets.names())
+  assert sources <= set(targets.names())
