@@ -24,7 +24,7 @@ from ..batches import check_batch_size, overlapped
 from ..errors import InputError
 from ..layers import sources
 from ..models import LanguageModel, is_language_model
-from ..models.language_model import check_ids
+from ..models.text.language_model import check_ids
 from ..text.explanation import Contrast, TextExplanation
 from ..text.length_buckets import chunks, edges_for, padded, resized
 from .targets import (

@@ -1,7 +1,5 @@
 """Architectures, each defined once for every layer family, and their published variants."""
 
-from .registration import Architecture as Architecture
-from .registration import fields_of as fields_of
 from .base import ImageModel as ImageModel
 from .base import Network as Network
 from .base import TokenLayout as TokenLayout
@@ -9,7 +7,8 @@ from .base import is_language_model as is_language_model
 from .clip_resnet import ClipResNet as ClipResNet
 from .convnext import ConvNeXt as ConvNeXt
 from .densenet import DenseNet as DenseNet
-from .language_model import LanguageModel as LanguageModel
+from .registration import Architecture as Architecture
+from .registration import fields_of as fields_of
 from .registry import architecture as architecture
 from .registry import architecture_of as architecture_of
 from .registry import architectures as architectures
@@ -22,8 +21,9 @@ from .registry import test_variants as test_variants
 from .resnet import ResNet as ResNet
 from .simple_vit import SimpleViT as SimpleViT
 from .swin import Swin as Swin
-from .text_decoder import TextDecoder as TextDecoder
-from .text_encoder import TextEncoder as TextEncoder
-from .text_tower import TextTransformer as TextTransformer
+from .text.decoder import TextDecoder as TextDecoder
+from .text.encoder import TextEncoder as TextEncoder
+from .text.language_model import LanguageModel as LanguageModel
+from .text.tower import TextTransformer as TextTransformer
 from .vgg import VGG as VGG
 from .vision_transformer import VisionTransformer as VisionTransformer

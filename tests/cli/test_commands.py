@@ -108,6 +108,17 @@ def test_a_bundle_is_told_from_a_repository(file, tmp_path, capsys):
   assert "not a bundle" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+  "option", ["--num_classes=3", "--layout=timm", "--ema", "--dtype=float16", "--architecture=vgg11"]
+)
+def test_options_that_a_bundle_ignores_are_refused(option, tmp_path, capsys):
+  model = bcos_jax.create("resnet_tiny", ops=StandardOps())
+  bundle = bcos_jax.save(tmp_path / "bundle", model, filled(model))
+  assert run("convert", bundle, tmp_path / "back", "--to=timm", option) == 2
+  assert option.partition("=")[0] in capsys.readouterr().err
+  assert not (tmp_path / "back").exists()
+
+
 def test_a_new_head(file, tmp_path, capsys):
   arguments = (f"--architecture={NAME}", "--num_classes=3")
   assert run("convert", file, tmp_path / "bundle", *arguments) == 0

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 
 import bcos_jax
 from bcos_jax import StandardOps, convert
+from bcos_jax.convert import targets
 from bcos_jax.errors import InputError
 from bcos_jax.inputs import CLIP_MEAN, CLIP_STD
 from bcos_jax.io import bundles
@@ -152,3 +153,11 @@ def test_the_text_tower_of_a_network_of_two_is_read_by_its_configuration(tmp_pat
   assert made.model == model and made.preprocess is None
   with pytest.raises(InputError, match="no classes"):
     convert.from_pretrained(tmp_path, "clip_text_vit_base", num_classes=3)
+
+
+def test_a_tower_without_classes_takes_no_number_of_them(tmp_path):
+  model = bcos_jax.create("clip_resnet_test", ops=StandardOps())
+  bundle = bundles.make_bundle(model, filled(model))
+  file = targets.write(bundle, tmp_path / "clip.safetensors", "openai_clip")
+  with pytest.raises(InputError, match="num_classes=3 would change nothing"):
+    convert.from_pretrained(file, "clip_resnet_test", num_classes=3)

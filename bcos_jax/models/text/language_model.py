@@ -18,11 +18,11 @@ from jax import core
 import jax.numpy as jnp
 import numpy as np
 
-from .. import functional as F
-from ..errors import InputError, unknown_name
-from ..layers import dropout
-from ..ops import Ops
-from .base import Network
+from ... import functional as F
+from ...errors import InputError, unknown_name
+from ...layers import dropout
+from ...ops import Ops
+from ..base import Network
 
 Array = jax.Array
 

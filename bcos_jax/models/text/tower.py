@@ -12,15 +12,15 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from .. import functional as F
-from ..errors import unknown_name
-from ..layers import add_constant
-from ..ops import Ops
-from .base import Network
-from .blocks.attention import Attention, causal, mask_bias
-from .blocks.mlp import feed_forward
+from ... import functional as F
+from ...errors import unknown_name
+from ...layers import add_constant
+from ...ops import Ops
+from ..base import Network
+from ..blocks.attention import Attention, causal, mask_bias
+from ..blocks.mlp import feed_forward
+from ..registry import register
 from .language_model import check_tokens
-from .registry import register
 
 Array = jax.Array
 

@@ -12,13 +12,14 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from .. import functional as F
-from ..errors import InputError
-from ..layers import dropout
-from ..ops import Ops
-from .blocks.attention import Attention, causal, mask_bias
-from .blocks.mlp import Mlp
-from .blocks.positions import Rotary, rotary_angles
+from ... import functional as F
+from ...errors import InputError
+from ...layers import dropout
+from ...ops import Ops
+from ..blocks.attention import Attention, causal, mask_bias
+from ..blocks.mlp import Mlp
+from ..blocks.positions import Rotary, rotary_angles
+from ..registry import register
 from .language_model import (
   LanguageModel,
   TokenEmbeddings,
@@ -26,7 +27,6 @@ from .language_model import (
   counted,
   logits_of_vocabulary,
 )
-from .registry import register
 
 Array = jax.Array
 

@@ -12,11 +12,12 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from .. import functional as F
-from ..layers import dropout
-from ..ops import Ops
-from .blocks.attention import Attention, mask_bias
-from .blocks.mlp import Mlp
+from ... import functional as F
+from ...layers import dropout
+from ...ops import Ops
+from ..blocks.attention import Attention, mask_bias
+from ..blocks.mlp import Mlp
+from ..registry import register
 from .language_model import (
   LanguageModel,
   TokenEmbeddings,
@@ -24,7 +25,6 @@ from .language_model import (
   counted,
   logits_of_vocabulary,
 )
-from .registry import register
 
 Array = jax.Array
 

@@ -1,0 +1,1 @@
+"""Architectures that read text: encoders, decoders, and towers beside those of images."""
