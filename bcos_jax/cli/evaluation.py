@@ -115,8 +115,10 @@ def _evaluate_pictures(options):
 
   from ..io import bundles
   from ..train import data
-  from ..train.evaluation import evaluate, image_metrics, report
+  from ..train.evaluation import evaluate, image_metrics, report, text_metrics
+  from ..train.evaluation.choices import refuse
 
+  refuse(options, text_metrics.TextChoices, "texts", "pictures")
   names = dict.fromkeys(options.metrics.split(",") + ["grid_pointing"] * (options.grid > 0))
   choices = image_metrics.Choices(
     names=tuple(names),
@@ -157,12 +159,10 @@ def _evaluate_pictures(options):
 def _evaluate_texts(options):
   from ..explain.text_reader import TextReader
   from ..train.data.text import splits
-  from ..train.evaluation import text_metrics
+  from ..train.evaluation import image_metrics, text_metrics
+  from ..train.evaluation.choices import refuse
 
-  if options.grid:
-    raise InputError(
-      f"--grid={options.grid} is for pictures, the network reads texts.", "Omit --grid."
-    )
+  refuse(options, image_metrics.Choices, "pictures", "texts")
   choices = text_metrics.TextChoices(
     names=tuple(dict.fromkeys(options.metrics.split(","))),
     num_texts=options.num_texts,

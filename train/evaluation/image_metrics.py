@@ -16,11 +16,20 @@ from bcos_jax.inputs import Preprocess
 from bcos_jax.io.bundles import Bundle
 
 from ..data import Dataset, pipeline
+from .choices import check_read
 
 Measured = metrics.Scores | metrics.GridPointingResult
 
 _CURVES = ("deletion", "insertion", "comprehensiveness", "sufficiency")
 NAMES = ("accuracy", "grid_pointing", "energy_pointing", *_CURVES, "completeness")
+_READERS = {
+  "num_images": ("energy_pointing", *_CURVES, "completeness"),
+  "grid": ("grid_pointing",),
+  "num_grids": ("grid_pointing",),
+  "smooth": ("grid_pointing", "energy_pointing"),
+  "block": _CURVES,
+  "fill": _CURVES,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +61,7 @@ class Choices:
     for name in self.names:
       if name not in NAMES:
         raise unknown_name("metric", name, NAMES)
+    check_read(self, _READERS)
 
 
 def measure(

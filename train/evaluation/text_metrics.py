@@ -20,6 +20,7 @@ from bcos_jax.text.words import TextBatch
 
 from ..data import TextDataset
 from ..feeds.feed import check_classes
+from .choices import check_read
 
 _RATIONALES = {
   "rationale AUPRC": metrics.rationale_auprc,
@@ -31,6 +32,13 @@ _CURVES = {
   "sufficiency": metrics.token_sufficiency,
 }
 NAMES = ("accuracy", "rationales", "sequence_pointing", *_CURVES, "completeness")
+_READERS = {
+  "num_texts": ("rationales", *_CURVES, "completeness"),
+  "num_pairs": ("sequence_pointing",),
+  "length": ("sequence_pointing",),
+  "published": (*_CURVES, "sequence_pointing"),
+  "oracle": tuple(_CURVES),
+}
 MOST_SHOWN = 20
 """Texts in a report."""
 
@@ -63,6 +71,7 @@ class TextChoices:
     for name in self.names:
       if name not in NAMES:
         raise unknown_name("metric of texts", name, NAMES)
+    check_read(self, _READERS)
 
 
 class MeasuredTexts:
