@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import functools
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -98,18 +99,22 @@ def _measured(ops: Ops, request: str, x: Array, step: Array) -> tuple[Array, ...
   """
   plain, held = (_Asking(family, request) for family in (ops, ops.detached()))
   variables = plain.init(jax.random.key(0), x)
-  y = plain.apply(variables, x)
+
+  def value(module: nn.Module, x: Array) -> Any:
+    return module.apply(variables, x)
+
+  y = value(plain, x)
   cotangent = jax.random.normal(jax.random.key(1), y.shape, y.dtype)
 
   def total(module, x):
-    return jnp.sum(module.apply(variables, x) * cotangent)
+    return jnp.sum(value(module, x) * cotangent)
 
   gradient, weights = (jax.grad(functools.partial(total, m))(x) for m in (plain, held))
   # Reverse over reverse: layers have no forward mode.
   bend = jax.grad(lambda x: jnp.sum(jax.grad(functools.partial(total, plain))(x) * step))(x)
   norm, least = jnp.linalg.norm, 1e-12
   return (
-    norm((held.apply(variables, x) - y).ravel()) / (norm(y.ravel()) + least),
+    norm((value(held, x) - y).ravel()) / (norm(y.ravel()) + least),
     total(plain, x) - total(plain, jnp.zeros_like(x)),
     jnp.sum(weights * x),
     norm(weights.ravel()) * norm(x.ravel()) + least,

@@ -123,7 +123,9 @@ def _value(name: str, value: Any, default: Any) -> Any:
   """Returns a field as its family has it; parts of a nested value leave the rest as by default."""
   if isinstance(value, list):
     return tuple(value)
-  if not dataclasses.is_dataclass(default) or isinstance(value, type(default)):
+  if not dataclasses.is_dataclass(default) or isinstance(default, type):
+    return value
+  if isinstance(value, type(default)):
     return value
   known = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
   if not isinstance(value, Mapping):
@@ -149,7 +151,7 @@ def current(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   """
   fields = dict(fields)
   unit, cosine, weights = (prefix + n for n in ("unit_norm", "cosine_of_weights", "weights"))
-  preset = {"bcos": BcosOps, **_PRESETS}.get(fields.get(f"{prefix}family"))
+  preset = {"bcos": BcosOps, **_PRESETS}.get(str(fields.get(f"{prefix}family")))
   if preset is None or weights in fields or not fields.keys() & {unit, cosine}:
     return fields
   own = preset().weights
