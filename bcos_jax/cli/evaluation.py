@@ -239,6 +239,21 @@ def add_probe(commands):
   command.add_argument("--features", type=pathlib.Path, help="folder for cached features")
   command.add_argument("--batch_size", type=int, default=64, help="images at a time, for features")
   command.add_argument("--workers", type=int, default=0, help="decoding processes")
+  _add_head_options(command)
+  command.add_argument("--knn", type=int, default=20, help="number of nearest neighbours; 0: none")
+  command.add_argument(
+    "--metric", default="euclidean", help="distance of the neighbours: euclidean or cosine"
+  )
+  command.add_argument(
+    "--teacher", type=pathlib.Path, help="bundle of a teacher whose k-NN predictions are compared"
+  )
+  command.add_argument("--seed", type=int, default=0, help="random seed")
+  command.add_argument(
+    "--output", type=pathlib.Path, help="folder for the bundle of network and probe"
+  )
+
+
+def _add_head_options(command):
   command.add_argument(
     "--head",
     default="",
@@ -278,17 +293,6 @@ def add_probe(commands):
   )
   command.add_argument(
     "--held_out", type=float, default=0.1, help="share of the training set that is held out"
-  )
-  command.add_argument("--knn", type=int, default=20, help="number of nearest neighbours; 0: none")
-  command.add_argument(
-    "--metric", default="euclidean", help="distance of the neighbours: euclidean or cosine"
-  )
-  command.add_argument(
-    "--teacher", type=pathlib.Path, help="bundle of a teacher whose k-NN predictions are compared"
-  )
-  command.add_argument("--seed", type=int, default=0, help="random seed")
-  command.add_argument(
-    "--output", type=pathlib.Path, help="folder for the bundle of network and probe"
   )
 
 

@@ -160,15 +160,7 @@ def fit(
   options = options.resolved(model)
   check_pair(train, test)
   mesh = sharding.make_mesh({"data": -1, "fsdp": 1}) if mesh is None else mesh
-  classes, width = len(train.label_names), train.values.shape[1]
-  head = heads.make(
-    model,
-    classes,
-    options.head,
-    logit_bias=0.0 if options.loss == CROSS_ENTROPY else -math.log(max(classes - 1, 1)),
-    hidden=options.hidden or width,
-    normalise=options.normalise,
-  )
+  head = _head(model, train, options)
   fitted, held = split(train, options)
   tested = sweep.Part(test, np.arange(len(test)))
   selection = tested if held is None else sweep.Part(train, held)
@@ -196,6 +188,19 @@ def fit(
     options=options,
     label_names=train.label_names,
     network=train.about.get("network", ""),
+  )
+
+
+def _head(model: nn.Module, train: Features, options: Options) -> heads.Head:
+  """Returns the untrained head that the options name, for the classes of the examples."""
+  classes, width = len(train.label_names), train.values.shape[1]
+  return heads.make(
+    model,
+    classes,
+    options.head,
+    logit_bias=0.0 if options.loss == CROSS_ENTROPY else -math.log(max(classes - 1, 1)),
+    hidden=options.hidden or width,
+    normalise=options.normalise,
   )
 
 
