@@ -8,48 +8,24 @@ import dataclasses
 import os
 import pathlib
 import re
-import sys
 from typing import Any
 
 import flax.linen as nn
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 import numpy as np
 
 from bcos_jax.errors import InputError, RunError
 from bcos_jax.io.bundles import check_writable
 
-from . import checkpoint, feeds, hosts, objectives, plan, sharding, start
-from .config import flatten, settle, settled_values
-from .evaluation import evaluate
+from . import checkpoint, hosts, objectives, sharding, start
+from .config import settle
 from .interrupt import stop_requests
 from .monitor import watch
 from .monitor.writer import MetricWriter, NotFiniteError
-from .objectives import OWN
+from .run import History, Run, begin_state, set_up
 from .state import TrainState
 
 Hook = Callable[[int, TrainState], None]
-History = list[dict[str, float]]
-
-# What a resumed run may change: how it runs, and for how long. The network is compared by itself.
-MAY_DIFFER = (
-  "steps",
-  "eval_every",
-  "log_every",
-  "checkpoint_every",
-  "keep_every",
-  "watch.",
-  "recompute",
-  "init",
-  "model.",
-  "ops.",
-  "data.data_dir",
-  "data.eval_batch_size",
-  "data.workers",
-  "data.cache",
-  "mesh.",
-  "layout",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,17 +96,15 @@ def train(
   if not os.fspath(workdir):
     raise InputError("workdir='' is empty, expected a folder.", "Set it to a folder for the run.")
   workdir = check_writable(workdir)
-  run = _set_up(config, init)
-  last = run.config.steps
+  run = set_up(config, init)
   with (
     _saying_what_broke(workdir),
     checkpoint.Checkpoints(
       workdir / "checkpoints", best=run.plan.objective.measure, keep_every=run.config.keep_every
     ) as checkpoints,
   ):
-    state, history = _begin(run, checkpoints, workdir)
-    begin, damaged = int(state.step), 0
-    advance: dict[tuple, tuple[Callable, float]] = {}  # Step and its FLOPs by a batch's shapes.
+    state, history = begin_state(run, checkpoints, workdir)
+    begin = int(state.step)
     with (
       _writer(run, workdir, begin, progress) as writer,
       contextlib.closing(iter(run.feed.batches(begin))) as batches,
@@ -139,153 +113,93 @@ def train(
       _naming_the_batch(run, checkpoints),
       _watching(run, workdir, begin, writer) as watching,
     ):
-      for step in range(begin + 1, last + 1):
-        batch = next(batches)
-        damaged += int(np.sum(batch.pop("damaged", 0)))
-        batch = run.feed.sized(sharding.put_batch(batch, run.mesh), step)
-        shapes = tuple(array.shape for array in batch.values())
-        if shapes not in advance:
-          lowered = run.plan.train_step.lower(state, batch, run.frozen)
-          cost = watch.flops(lowered, devices=run.mesh.size, parts=run.config.accumulate)
-          advance[shapes] = lowered.compile(), cost
-        compiled, flops = advance[shapes]
-        state, measured = compiled(state, batch, run.frozen)
-        writer.train(step, measured | {"damaged": damaged}, flops)
-        stopping, result = stop(step), None
-        if step == last or _due(step, run.config.eval_every):
-          result = run.evaluate(state)
-          history.append({"step": step, **result})
-          writer.evaluation(step, result)
-        if step == last or _due(step, run.config.checkpoint_every) or stopping:
-          writer.catch_up()  # A state that is not finite must not become a checkpoint.
-          checkpoints.save(step, state, run.about | {"history": history}, result)
-        for hook in (*hooks, *watching):
-          hook(step, state)
-        if stopping and step < last:
-          raise KeyboardInterrupt(f"Stopped after step {step} of {last}; the state is saved.")
+      records = _Records(run, writer, checkpoints, history)
+      state = _advance(run, state, batches, records, stop, (*hooks, *watching))
     if run.config.best:
       state = _best(run, checkpoints, history, state)
-  return TrainResult(
-    run.model,
-    state,
-    tuple(history),
-    run.feed.labels,
-    objective=run.plan.objective,
-    **run.feed.belongings,
-  )
+  own = {"objective": run.plan.objective, **run.feed.belongings}
+  return TrainResult(run.model, state, tuple(history), run.feed.labels, **own)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Run:
-  """The constant settings of a run.
+def _advance(
+  run: Run,
+  state: TrainState,
+  batches: Iterator[dict[str, np.ndarray]],
+  records: _Records,
+  stop: Callable[[int], bool],
+  hooks: Sequence[Hook],
+) -> TrainState:
+  """Returns the state after the remaining steps.
+
+  Raises:
+    KeyboardInterrupt: `stop` asks for it before the last step; the state is saved.
+  """
+  programs, last, damaged = _Programs(run), run.config.steps, 0
+  for step in range(int(state.step) + 1, last + 1):
+    batch = next(batches)
+    damaged += int(np.sum(batch.pop("damaged", 0)))
+    batch = run.feed.sized(sharding.put_batch(batch, run.mesh), step)
+    compiled, flops = programs.of(state, batch)
+    state, measured = compiled(state, batch, run.frozen)
+    records.writer.train(step, measured | {"damaged": damaged}, flops)
+    stopping = stop(step)
+    records.after(step, state, stopping)
+    for hook in hooks:
+      hook(step, state)
+    if stopping and step < last:
+      raise KeyboardInterrupt(f"Stopped after step {step} of {last}; the state is saved.")
+  return state
+
+
+class _Programs:
+  """Compiled training steps with their FLOPs, by the shapes of a batch."""
+
+  def __init__(self, run: Run):
+    self._run = run
+    self._made: dict[tuple, tuple[Callable, float]] = {}
+
+  def of(self, state: TrainState, batch: dict[str, Any]) -> tuple[Callable, float]:
+    """Returns the step for such a batch, compiled if it is the first, and its FLOPs."""
+    run, shapes = self._run, tuple(array.shape for array in batch.values())
+    if shapes not in self._made:
+      lowered = run.plan.train_step.lower(state, batch, run.frozen)
+      cost = watch.flops(lowered, devices=run.mesh.size, parts=run.config.accumulate)
+      self._made[shapes] = lowered.compile(), cost
+    return self._made[shapes]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Records:
+  """What a run writes: metrics, evaluations and checkpoints.
 
   Attributes:
-    about: The description in its checkpoints.
-    mesh: All devices.
-    feed: Its examples.
-    variables: To start from; None draws them.
-    frozen: Variables that are not trained, placed by the plan.
-    plan: Its programs.
+    run: Its settings.
+    writer: Of metrics.
+    checkpoints: Those of the run.
+    history: Evaluations, oldest first; grows.
   """
 
-  about: dict[str, Any]
-  mesh: Mesh
-  feed: feeds.Feed
-  variables: Any | None
-  frozen: Any
-  plan: plan.Plan
+  run: Run
+  writer: MetricWriter
+  checkpoints: checkpoint.Checkpoints
+  history: History
 
-  @property
-  def model(self) -> nn.Module:
-    """The module that is trained."""
-    return self.plan.objective.model
-
-  @property
-  def config(self) -> ConfigDict:
-    """The recipe, durations in steps."""
-    return self.plan.config
-
-  def evaluate(self, state: TrainState) -> dict[str, float]:
-    """Returns accuracy, loss and count on the evaluation examples; `ema_...` of the average."""
-    own = {OWN: state.params[OWN]} if OWN in state.params else {}
-    result = self._evaluate(state.variables, own)
-    if state.average:
-      averaged = self._evaluate(state.average, own)
-      result |= {f"ema_{name}": value for name, value in averaged.items()}
-    return result
-
-  def _evaluate(self, variables: Any, own: dict[str, Any]) -> dict[str, float]:
-    return evaluate.run(
-      self.plan.eval_step,
-      variables,
-      {**self.frozen, **own},
-      self.feed.eval_batches(),
-      mesh=self.mesh,
-    )
-
-
-def _set_up(config: ConfigDict, init: start.Network | None) -> _Run:
-  """Checks the recipe and builds what the loop needs; computes nothing on the devices."""
-  mesh = sharding.make_mesh(config.mesh)
-  _check(config, mesh)
-  model, variables = start.network(config, init)
-  feed = feeds.open_feed(config, model, mesh)
-  steps_per_epoch = max(len(feed) // config.data.batch_size, 1)
-  about = checkpoint.about_run(flatten(config), start.describe(model), [])
-  objective, frozen = objectives.from_config(config, model, mesh, multi_label=feed.multi_label)
-  feed.extend(objective.extras_of)
-  made = plan.make(config, objective, variables, frozen, mesh, steps_per_epoch)
-  return _Run(
-    about=about,
-    mesh=mesh,
-    feed=feed,
-    variables=variables,
-    frozen=sharding.init_sharded(lambda leaves: leaves, made.frozen, frozen),
-    plan=made,
-  )
-
-
-def _begin(
-  run: _Run, checkpoints: checkpoint.Checkpoints, workdir: pathlib.Path
-) -> tuple[TrainState, History]:
-  """Returns the newest undamaged state and the evaluations up to it, or a new state."""
-  for step in reversed(checkpoints.steps):
-    try:
-      return _resume(run, checkpoints, workdir, step)
-    except checkpoint.DamagedError as error:
-      aside = checkpoints.set_aside(step)
-      print(
-        f"warning: the checkpoint of step {step} is damaged ({error}). It is now {str(aside)!r}; "
-        "the previous one is used.",
-        file=sys.stderr,
-      )
-      if not checkpoints.steps:
-        raise InputError(
-          f"The run in {str(workdir)!r} has no checkpoint that can be read.",
-          "Start again in another workdir, or restore a copy of the checkpoint.",
-        ) from error
-  return sharding.init_sharded(run.plan.create, run.plan.layout, run.variables), []
-
-
-def _resume(
-  run: _Run, checkpoints: checkpoint.Checkpoints, workdir: pathlib.Path, step: int
-) -> tuple[TrainState, History]:
-  """Returns the state of a saved step and the evaluations up to it."""
-  saved = checkpoints.about(step)
-  about = checkpoint.about_run(settled_values(saved["config"]), saved["network"], [])
-  checkpoint.check_same_run(about, run.about, MAY_DIFFER, workdir)
-  if step > run.config.steps:
-    raise InputError(
-      f"The run in {str(workdir)!r} has finished {step} steps, the config asks for"
-      f" {run.config.steps}.",
-      "Use another workdir or more steps.",
-    )
-  return checkpoints.restore(step, run.plan.layout), saved["history"]
+  def after(self, step: int, state: TrainState, stopping: bool) -> None:
+    """Evaluates and saves the state after a step if that is due, or if the run stops."""
+    config, result = self.run.config, None
+    last = step == config.steps
+    if last or _due(step, config.eval_every):
+      result = self.run.evaluate(state)
+      self.history.append({"step": step, **result})
+      self.writer.evaluation(step, result)
+    if last or _due(step, config.checkpoint_every) or stopping:
+      self.writer.catch_up()  # A state that is not finite must not become a checkpoint.
+      self.checkpoints.save(step, state, self.run.about | {"history": self.history}, result)
 
 
 @contextlib.contextmanager
 def _watching(
-  run: _Run, workdir: pathlib.Path, begin: int, writer: MetricWriter
+  run: Run, workdir: pathlib.Path, begin: int, writer: MetricWriter
 ) -> Iterator[list[Hook]]:
   """Yields the hooks that `config.watch` requests."""
   options, hooks = run.config.watch, []
@@ -304,7 +218,7 @@ def _watching(
 
 
 @contextlib.contextmanager
-def _naming_the_batch(run: _Run, checkpoints: checkpoint.Checkpoints) -> Iterator[None]:
+def _naming_the_batch(run: Run, checkpoints: checkpoint.Checkpoints) -> Iterator[None]:
   """Adds to an error the examples on which a run diverged, and its last checkpoint."""
   try:
     yield
@@ -341,7 +255,7 @@ def _saying_what_broke(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def _best(
-  run: _Run, checkpoints: checkpoint.Checkpoints, history: History, state: TrainState
+  run: Run, checkpoints: checkpoint.Checkpoints, history: History, state: TrainState
 ) -> TrainState:
   """Returns the saved state with the best evaluation; of equals, the one of the least loss."""
   checkpoints.wait()
@@ -350,7 +264,7 @@ def _best(
   return state if best == int(state.step) else checkpoints.restore(best, run.plan.layout)
 
 
-def _writer(run: _Run, workdir: pathlib.Path, begin: int, progress: bool) -> MetricWriter:
+def _writer(run: Run, workdir: pathlib.Path, begin: int, progress: bool) -> MetricWriter:
   return MetricWriter(
     workdir,
     steps=run.config.steps,
@@ -363,15 +277,6 @@ def _writer(run: _Run, workdir: pathlib.Path, begin: int, progress: bool) -> Met
     config=run.about["config"],
     unit=run.feed.unit,
   )
-
-
-def _check(config: ConfigDict, mesh: Mesh) -> None:
-  divisor = sharding.batch_divisor(mesh) * config.accumulate
-  if config.data.batch_size % divisor:
-    raise InputError(
-      f"data.batch_size={config.data.batch_size} does not split over {divisor} devices and parts.",
-      f"Use a multiple of {divisor}, fewer devices, or another --config.accumulate.",
-    )
 
 
 def _due(step: int, every: int) -> bool:
