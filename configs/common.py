@@ -1,4 +1,4 @@
-"""Parts that recipes share; the keys and their defaults are declared in sections.py.
+"""Parts that recipes share; the keys and their defaults are declared in sections.
 
 A recipe module has `get_config() -> ConfigDict` and a table `VARIANTS` of functions that change
 such a config. `--config=NAME:variant` picks one, `--config.a.b=value` changes single fields.
@@ -9,8 +9,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from .keys import nested
-from .sections import KEYS
+from .sections import KEYS, nested
 
 
 def get_config() -> ConfigDict:

@@ -60,7 +60,7 @@ def build(config: ConfigDict, *, steps: int, steps_per_epoch: int) -> Optimizer:
   """Builds the optimiser that `config` (the `optimizer` section of a recipe) describes.
 
   Args:
-    config: See configs/sections.py for the fields.
+    config: See configs/sections for the fields.
     steps: Steps of the whole run.
     steps_per_epoch: Used by schedules that step once per epoch.
 

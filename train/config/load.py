@@ -20,7 +20,7 @@ from bcos_jax.errors import InputError, unknown_name
 
 from .settle import OPEN_SECTIONS, PREFIX, flatten, is_epochs, settle, unknown_key
 
-_PARTS = ("common", "conditions", "feeds", "keys", "sections")  # of recipes, not recipes
+_PARTS = ("common", "sections")  # of recipes, not recipes
 
 
 def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:

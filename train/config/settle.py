@@ -11,9 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from bcos_jax.configs.conditions import MOST_STEPS
-from bcos_jax.configs.keys import Key, nested
-from bcos_jax.configs.sections import KEYS
+from bcos_jax.configs.sections import KEYS, MOST_STEPS, Key, nested
 from bcos_jax.errors import InputError, unknown_name
 
 PREFIX = "--config."
