@@ -32,7 +32,7 @@ test-torch: $(TORCH_VENV)/.installed
 test-app: $(APP_VENV)/.installed
 	$(APP_VENV)/bin/python -m pytest tests/test_app.py tests/app
 
-# The wheel without extras, in an environment of its own and outside of the checkout.
+# The wheel without extras, in a separate environment and outside the checkout.
 test-wheel: $(VENV)/bin/python
 	rm -rf build/wheel build/lib && mkdir -p build/wheel
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
@@ -85,7 +85,7 @@ test-torch: $(TORCH_VENV)/.installed
 test-app: $(APP_VENV)/.installed
 	$(APP_VENV)/bin/python -m pytest tests/test_app.py tests/app
 
-# The wheel without extras, in an environment of its own and outside of the checkout.
+# The wheel without extras, in a separate environment and outside the checkout.
 test-wheel: $(VENV)/bin/python
 	rm -rf build/wheel build/lib && mkdir -p build/wheel
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .

@@ -93,7 +93,7 @@ def in_batches(
 def overlapped(parts: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
   """Yields pairs of a device result, as a NumPy tree, and what comes with it.
 
-  Each result is fetched after the next has been asked for: the device computes meanwhile.
+  Each result is fetched after the next has been requested: the device computes meanwhile.
   """
   waiting: tuple[Any, Any] | None = None
   for part in parts:

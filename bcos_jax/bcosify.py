@@ -167,7 +167,7 @@ def _check(model: nn.Module, ops: Ops):
   if ops.detach:
     raise InputError(
       "ops has detach=True, which is explanation mode: a network of it cannot be trained.",
-      "Leave detach out; bcos_jax.explain, or ops.detached() later, turn it on.",
+      "Omit detach; bcos_jax.explain, or ops.detached() later, turn it on.",
     )
   if getattr(model, "is_text_tower", False):
     raise InputError(

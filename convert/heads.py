@@ -71,8 +71,8 @@ def headed(
     return model, state, {}, ()
   reason = f"the head is reinitialised with {classes} classes"
   kept = {key: tensor for key, tensor in state.items() if key not in held}
-  anew = _anew(model, kept, keys) or ((head,) if held else ())
-  return model.clone(num_classes=classes), kept, dict.fromkeys(held, reason), anew
+  reinitialised = _reinitialised(model, kept, keys) or ((head,) if held else ())
+  return model.clone(num_classes=classes), kept, dict.fromkeys(held, reason), reinitialised
 
 
 def _is_headless(described: Described) -> bool:
@@ -80,7 +80,7 @@ def _is_headless(described: Described) -> bool:
   return described.layout == "huggingface"
 
 
-def _anew(model: nn.Module, state: Mapping[str, Any], keys: Keys) -> tuple[str, ...]:
+def _reinitialised(model: nn.Module, state: Mapping[str, Any], keys: Keys) -> tuple[str, ...]:
   """Returns the parts of a text classifier that no key fills; () for other networks."""
   if not models.is_language_model(model) or model.predicts_tokens:
     return ()

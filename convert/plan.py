@@ -227,8 +227,8 @@ def plan(
   described, about = _read_as(described, keys, model, checkpoint, default_preprocess)
   notes += about
   model = model.clone(ops=_ops(keys, described, dtype))
-  model, state, dropped, anew = headed(state, keys, model, described, num_classes)
-  rows = _rows(checkpoint, state, keys, model, dropped, anew)
+  model, state, dropped, reinitialised = headed(state, keys, model, described, num_classes)
+  rows = _rows(checkpoint, state, keys, model, dropped, reinitialised)
   notes += _dtype_notes(state, model, dtype)
   return Plan(
     checkpoint, state, keys, model, described, rows, tuple(notes), keep_dtypes=dtype == "source"
@@ -291,7 +291,7 @@ def _rows(
   keys: Keys,
   model: nn.Module,
   dropped: dict[str, str],
-  anew: tuple[str, ...],
+  reinitialised: tuple[str, ...],
 ) -> tuple[Row, ...]:
   """Returns what happens to every key, once everything is sure to fit.
 
@@ -299,7 +299,7 @@ def _rows(
     InputError: Something does not: all problems in one message.
   """
   leaves = wanted(model)
-  expected = {path: leaf for path, leaf in leaves.items() if not path.startswith(anew)}
+  expected = {path: leaf for path, leaf in leaves.items() if not path.startswith(reinitialised)}
   groups, skipped = fitted(state, keys.table, expected)
   rows = []
   for (rule, numbers), names in groups.items():

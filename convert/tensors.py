@@ -41,7 +41,7 @@ def prepared(
 
 
 def _nonfinite(array: np.ndarray) -> int:
-  """Returns how many numbers are NaN or infinite; a sum tells at once that none is."""
+  """Returns how many numbers are NaN or infinite; a finite sum shows that there are none."""
   with np.errstate(all="ignore"):
     if np.isfinite(np.sum(array, dtype=np.float64)):
       return 0

@@ -1,7 +1,7 @@
 """Loops over device batches: a task's inputs with numbers, or with parts removed.
 
 All pairs of an input and a number (of a step, a mask, a set of removed tokens) form one list, which
-is cut into batches of one size, so that a network is compiled once whatever the number of inputs.
+is cut into batches of one size, so that a network is compiled once for any number of inputs.
 Pairs of texts are sorted by length and cut to powers of two, so that short texts do not pay for
 long ones. (A loop on the device would also be far slower on CPUs, where XLA runs the convolutions
 of a loop on one thread.)
@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
   Attributes:
     places: Which pairs these are, [B].
-    real: Whether each is no repetition that fills the last batch, [B].
+    real: Whether each is not a repetition that fills the last batch, [B].
     own: The numbers of the S inputs in it, [S], each once.
     inside: The same, filled up to as many in every batch.
     where: Which of these belongs to each pair, [B].
@@ -198,7 +198,7 @@ def _outputs(network, inputs):
 
 
 def with_predictions(task: Task) -> Task:
-  """Returns the task with the predicted classes where none were asked for."""
+  """Returns the task with the predicted classes where none were requested."""
   if task.classes is not None or task.chosen.function is not None:
     return task
   return with_classes(task, np.argmax(outputs_of(task), axis=1))

@@ -24,7 +24,7 @@ class Method:
     name: What it is called.
     kinds: What it explains: 'images', 'texts' or both.
     needs: Functions of a `TextTask` that it calls, besides `predict`.
-    batch_size: Inputs on the device at once where nothing else is asked for.
+    batch_size: Inputs on the device at once where nothing else is requested.
   """
 
   name: ClassVar[str]

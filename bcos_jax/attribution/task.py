@@ -196,7 +196,7 @@ def make_task(
 ) -> Task:
   """Returns the task for inputs that were checked; checks all else.
 
-  Classes stay None where the predicted ones are asked for; see `running.with_predictions`.
+  Classes stay None where the predicted ones are requested; see `running.with_predictions`.
 
   Raises:
     InputError: Targets, score, batch size or progress that cannot be used.

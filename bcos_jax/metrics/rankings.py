@@ -31,7 +31,7 @@ class Curves(Scored):
     start: [M], the output for the target of whole inputs.
     curves: [M, F], the output for the target at each fraction.
     random_curves: [M, F], with a random ranking.
-    oracle_curves: [M, F], with the oracle's; None if not asked for.
+    oracle_curves: [M, F], with the oracle's; None if not requested.
   """
 
   fractions: np.ndarray

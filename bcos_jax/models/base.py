@@ -1,7 +1,7 @@
-"""Base of the architectures: the traits that explanations, conversion and training ask for.
+"""Base of the architectures: the traits that explanations, conversion and training use.
 
-Nothing outside this folder asks for the class of a network. What it has to know of one, a network
-says itself, as a property; the defaults below are those of a network that has no such thing.
+Code outside this folder does not depend on the class of a network. What it needs to know of one is
+a property of the network; the defaults below are those of a network that has no such thing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Network(nn.Module):
   """Base of every architecture; each has a field `ops` besides its own.
 
   Attributes:
-    variant: The name that `create` was asked for. Networks that differ in it only are equal.
+    variant: The name that was passed to `create`. Networks that differ in it only are equal.
   """
 
   if TYPE_CHECKING:

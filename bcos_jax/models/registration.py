@@ -49,7 +49,7 @@ class Architecture:
     variants: Public name -> fields.
     test_variants: Likewise, small networks for tests: `create` knows them, `names` does not.
     keys: The key tables of its sources (`convert.Keys`): a sequence, a function that returns one,
-      or 'module:NAME', which is imported when it is asked for.
+      or 'module:NAME', which is imported on first use.
     readers: Model type of Hugging Face -> `convert.ConfigReader`, given in the same ways.
   """
 
@@ -125,7 +125,7 @@ def _unfit(model: nn.Module) -> list[str]:
       outputs, variables = jax.eval_shape(
         model.init_with_output, jax.random.key(0), model.input_spec
       )
-  except Exception as error:  # whatever a module of the user's raises
+  except Exception as error:  # any error that a user's module raises
     return [f"it cannot be initialised: {type(error).__name__}: {' '.join(str(error).split())}"]
   problems = []
   named = {

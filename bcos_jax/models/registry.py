@@ -150,7 +150,7 @@ _LEAST = {
 def describe(model: nn.Module) -> tuple[str, dict[str, Any]]:
   """Returns the name of a network, and the fields that differ from that variant.
 
-  The name is the one that `create` was asked for; the nearest variant's for modules that were made
+  The name is the one that was passed to `create`; the nearest variant's for modules that were made
   without it. `create(name, ops=model.ops, **fields)` makes the model again.
 
   Raises:

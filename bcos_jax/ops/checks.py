@@ -58,7 +58,7 @@ class _Asking(nn.Module):
 def check_detached(ops: Ops) -> None:
   """Checks, layer by layer, that `ops.detached()` is the dynamic linear map of the family.
 
-  Of each layer that an architecture may ask for, on random numbers: detached it has the same
+  Of each layer that an architecture may request, on random numbers: detached it has the same
   value; its derivative times the input is the value, but for what it makes of zero; and where its
   plain derivative depends on the input, the detached one differs from it (a B-cos transform fulfils
   the second condition also where nothing is held). Takes some seconds.

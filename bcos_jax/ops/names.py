@@ -25,7 +25,7 @@ _PRESETS: dict[str, Callable[..., Ops]] = {
 
 
 def register(name: str, family: type[Ops]) -> type[Ops]:
-  """Names a family of one's own, so that its networks can be saved and loaded.
+  """Registers a user-defined family, so that its networks can be saved and loaded.
 
   Call it in the module that defines the family, and import that module before loading. The same
   class may be registered again, such as by running a cell of a notebook twice.
@@ -39,7 +39,7 @@ def register(name: str, family: type[Ops]) -> type[Ops]:
     The family.
 
   Raises:
-    InputError: The name is taken, or the class is no usable family.
+    InputError: The name is taken, or the class is not a usable family.
   """
   other = _FAMILIES.get(name, _PRESETS.get(name))
   if other is not None and (name in _OWN or _where(other) != _where(family)):
@@ -57,7 +57,7 @@ def _where(family: Any) -> tuple[str, str]:
 
 
 def _unusable(family: type[Ops]) -> str:
-  """Returns why a class is no family; '' if it is one."""
+  """Returns why a class is not a family; '' if it is one."""
   if not (isinstance(family, type) and issubclass(family, Ops)):
     return f"{family!r} is not a subclass of bcos_jax.Ops"
   if missing := sorted(family.__abstractmethods__):
@@ -65,7 +65,7 @@ def _unusable(family: type[Ops]) -> str:
   known = {field.name for field in dataclasses.fields(family)}
   if undecorated := sorted(inspect.get_annotations(family).keys() - known):
     return (
-      f"{family.__name__} annotates {', '.join(undecorated)} but is no dataclass: decorate it "
+      f"{family.__name__} annotates {', '.join(undecorated)} but is not a dataclass: decorate it "
       "with dataclasses.dataclass(frozen=True, kw_only=True)"
     )
   try:

@@ -30,7 +30,7 @@ from .keys import ALWAYS, absent, chosen, given, key, keys_of
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """What a run does, whatever it learns."""
+  """Settings of a run, independent of its objective."""
 
   seed: int = key(
     0, "of initialisation, data order, augmentation and dropout", least=0, most=2**32 - 1

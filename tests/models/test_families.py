@@ -113,7 +113,7 @@ def _without_default():
     ("mine", Quieter(), "not a subclass"),
     ("mine", layers.BcosDense, "not a subclass"),
     ("mine", Ops, "lacks act, average, batch_norm"),
-    ("mine", _undecorated(), "annotates strength but is no dataclass"),
+    ("mine", _undecorated(), "strength.*dataclass"),
     ("mine", _without_default(), "strength.*default"),
   ],
 )

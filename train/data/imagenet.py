@@ -152,13 +152,14 @@ def as_rgb_jpeg(image: bytes) -> bytes:
 
 def _training_pictures(archive: pathlib.Path) -> Iterator[tuple[str, str, bytes]]:
   """Yields (file name, synset, file) of an archive of archives."""
-  anew = {*official.CMYK_IMAGES, *official.PNG_IMAGES}
+  reencoded = {*official.CMYK_IMAGES, *official.PNG_IMAGES}
   with archive.open("rb") as file:
     for member, synset in _files(file, archive):
       if pathlib.PurePath(member).suffix != ".tar":
         raise _broken(archive, f"{member!r}, expected tar files such as n01440764.tar")
       for name, image in _files(io.BytesIO(synset), archive / member):
-        yield name, pathlib.PurePath(member).stem, as_rgb_jpeg(image) if name in anew else image
+        picture = as_rgb_jpeg(image) if name in reencoded else image
+        yield name, pathlib.PurePath(member).stem, picture
 
 
 def _validation_pictures(archive: pathlib.Path) -> Iterator[tuple[str, str, bytes]]:

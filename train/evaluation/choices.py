@@ -1,4 +1,4 @@
-"""Checks of options of the metrics: one that is given must be read by a metric asked for."""
+"""Checks of options of the metrics: one that is given must be read by a requested metric."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def changed(choices: Any, options: Collection[str]) -> dict[str, Any]:
 
 
 def check_read(choices: Any, readers: Mapping[str, Collection[str]]) -> None:
-  """Raises InputError if an option is given that none of the metrics asked for reads.
+  """Raises InputError if an option is given that no requested metric reads.
 
   Args:
-    choices: A dataclass of options, with the metrics asked for as `names`.
+    choices: A dataclass of options, with the requested metrics as `names`.
     readers: Option to the metrics that read it.
   """
   for name, value in changed(choices, readers).items():

@@ -86,5 +86,5 @@ def check_encoding(config: ConfigDict, source: str, model: nn.Module, family: op
     if own != given:
       raise InputError(
         f"The bundle {source!r} has the encoding {name}={own}, the config {given}.",
-        f"Set --config.ops.encoding.{name}={own}, or leave it out.",
+        f"Set --config.ops.encoding.{name}={own}, or omit it.",
       )

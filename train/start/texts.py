@@ -159,7 +159,7 @@ def _check_vocabulary(source: str, own: nn.Module, asked: nn.Module) -> None:
   if own.vocab_size != asked.vocab_size:
     raise InputError(
       f"The bundle {source!r} has {own.vocab_size} tokens, the config {asked.vocab_size}.",
-      f"Set --config.model.vocab_size={own.vocab_size}, or leave it out.",
+      f"Set --config.model.vocab_size={own.vocab_size}, or omit it.",
     )
 
 
