@@ -73,7 +73,9 @@ def fits(state: Tensors, keys: Keys, model: nn.Module) -> bool:
   if all(None not in rule.sources and rule.axes.keeps_size for rule in rules):
     # Most variants are told apart by their size alone, without a list of what does not fit.
     templates = [template for rule in rules for template in rule.sources]
-    held = [key for key in state if any(parse(t, key) is not None for t in templates)]
+    held = [
+      key for key in state if any(parse(t, key) is not None for t in templates if t is not None)
+    ]
     if sum(state[key].size for key in held) != sum(leaf.size for leaf in wanted(model).values()):
       return False
   try:

@@ -97,7 +97,7 @@ def _huggingface(plan: Plan) -> tuple[Any | None, str]:
   folder = plan.checkpoint.folder
   if folder is None:
     return None, "the checkpoint came without config.json"
-  named = (plan.checkpoint.config.get("architectures") or [None])[0]
+  named = ((plan.checkpoint.config or {}).get("architectures") or [""])[0]
   cls = getattr(transformers, _WITH_HEAD.get(named, named or ""), None)
   if cls is None:
     return None, f"transformers has no class {named!r}"

@@ -26,7 +26,8 @@ Numbers = tuple[tuple[str, str], ...]
 @functools.lru_cache(maxsize=64)
 def wanted(model: nn.Module) -> dict[str, jax.ShapeDtypeStruct]:
   """Returns the shapes and dtypes of a model's leaves by path."""
-  return traverse_util.flatten_dict(abstract_variables(model), sep="/")
+  wanted: dict[str, Any] = traverse_util.flatten_dict(abstract_variables(model), sep="/")
+  return wanted
 
 
 def port(

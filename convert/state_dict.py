@@ -202,7 +202,8 @@ def _written(keys: Keys, leaves: Mapping[str, Any]) -> int:
 
 def _leaves(architecture: str, ops: Ops, fields: Mapping[str, Any] | None) -> Mapping[str, Any]:
   model = models.create(architecture, ops=ops, **(fields or {}))
-  return traverse_util.flatten_dict(abstract_variables(model), sep="/")
+  wanted: dict[str, Any] = traverse_util.flatten_dict(abstract_variables(model), sep="/")
+  return wanted
 
 
 def explained(state: Mapping[str, Any], keys: Keys) -> int:

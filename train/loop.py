@@ -48,7 +48,7 @@ class TrainResult:
   labels: tuple[str, ...]
   preprocess: Any = None  # as in a Bundle
   tokenizer: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
-  objective: objectives.Objective | None = None
+  objective: Any = None  # an objectives.Objective
 
   @property
   def variables(self) -> dict[str, Any]:

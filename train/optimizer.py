@@ -16,7 +16,7 @@ from bcos_jax.errors import InputError
 from .config import check_values, flatten
 
 PyTree = Any
-Schedule = Callable[[jax.Array | int], jax.Array]
+Schedule = Callable[[Any], Any]  # of a step, int32 or int, to a number
 
 WARMUP_START = 0.01  # LinearLR's start factor in every published recipe with a warm-up.
 

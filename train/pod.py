@@ -39,7 +39,7 @@ class Chip:
   """
 
   memory: float
-  flops: float
+  flops: float | None
   bandwidth: float
 
 
@@ -137,7 +137,7 @@ def arithmetic(config: ConfigDict, examples: int = IMAGENET_TRAIN) -> float:
     config.accumulate = 1  # A loop over the parts of a batch; the arithmetic is the same.
     config.mesh.update(dict.fromkeys(config.mesh, 1))
   mesh = sharding.make_mesh(config.mesh, jax.local_devices()[:1])
-  return _lowered(config, mesh, examples)[0].cost_analysis()["flops"]
+  return (_lowered(config, mesh, examples)[0].cost_analysis() or {})["flops"]
 
 
 def _lowered(config: ConfigDict, mesh: Mesh, examples: int) -> tuple[jax.stages.Lowered, Any]:
@@ -202,7 +202,8 @@ def read(
   begin: float,
 ) -> Cost:
   """Reads the costs off a compiled step; its `flops` per device are given."""
-  memory, program = compiled.memory_analysis(), compiled.as_text()
+  memory: Any = compiled.memory_analysis()
+  program = compiled.as_text() or ""
   parts = {
     "arguments": memory.argument_size_in_bytes,
     "temporaries": memory.temp_size_in_bytes,
@@ -217,7 +218,7 @@ def read(
     parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(layout.params)),
     memory={**parts, "total": sum(parts.values()) + results},
     flops=flops,
-    traffic=compiled.cost_analysis()["bytes accessed"],
+    traffic=(compiled.cost_analysis() or {})["bytes accessed"],
     collectives=collectives(program),
     loops=len(re.findall(r"\) while\(", program)),
     seconds=time.perf_counter() - begin,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from flax import struct
@@ -71,4 +72,6 @@ def create(
     rng=rng,
     average={},
   )
-  return state if average is None else state.replace(average=average.start(state.variables))
+  return (
+    state if average is None else dataclasses.replace(state, average=average.start(state.variables))
+  )

@@ -10,6 +10,7 @@ are an argument of their own.
 from __future__ import annotations
 
 from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 import jax
@@ -74,14 +75,19 @@ def make_train_step(
     if optimizer.b is not None:
       metrics["b"] = optimizer.b(state.step)
     if average is not None:
-      state = state.replace(average=average.update(state.step, state.average, state.variables))
-    after = state.replace(
-      params=optax.apply_updates(state.params, updates), batch_stats=stats, opt_state=opt_state
+      state = dataclasses.replace(
+        state, average=average.update(state.step, state.average, state.variables)
+      )
+    after = dataclasses.replace(
+      state,
+      params=optax.apply_updates(state.params, updates),
+      batch_stats=stats,
+      opt_state=opt_state,
     )
     if skip_nonfinite:
       finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
       after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
-    return after.replace(step=state.step + 1), metrics
+    return dataclasses.replace(after, step=state.step + 1), metrics
 
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 

@@ -101,7 +101,7 @@ def method(name: str, **settings: Any) -> Method:
   Raises:
     InputError: An unknown name or setting, with the nearest one.
   """
-  return method_named((function.method for function in METHODS.values()), name, settings)
+  return method_named((vars(function)["method"] for function in METHODS.values()), name, settings)
 
 
 def attribute_with(name: str, model, variables, **settings: Any) -> Callable[..., np.ndarray]:

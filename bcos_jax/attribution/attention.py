@@ -59,7 +59,7 @@ def _rollout(batch: Batch, _: Array, *, residual: float, layout: PixelTokens, re
   if layout.layout.probe:
     *means, last = means
   rolled = rolled_out(means, residual, layout.count)
-  rows = layout.read_out() @ rolled if last is None else (last @ rolled)[:, 0]
+  rows: Any = layout.read_out() @ rolled if last is None else (last @ rolled)[:, 0]
   return layout.upsampled(layout.patches(rows), resize)[:, None]
 
 
@@ -117,7 +117,7 @@ def _chefer(batch: Batch, _: Array, *, layout: PixelTokens, resize: str) -> Arra
     rows = layout.read_out() @ (relevance - start)
   else:
     rows = (last @ relevance)[:, :, 0]
-  return layout.upsampled(layout.patches(rows), resize)
+  return layout.upsampled(layout.patches(jnp.asarray(rows)), resize)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,7 +154,7 @@ def _legrad(batch: Batch, _: Array, *, layout: PixelTokens, resize: str, normali
     shorter = batch.replaced(model=model.clone(depth=depth))
     _, found = _weights_and_gradients(shorter, last_only=True)
     maps.append(jnp.mean(jnp.maximum(found[0], 0), (2, 3)))
-  maps = layout.upsampled(layout.patches(sum(maps) / len(maps)), resize)
+  maps = layout.upsampled(layout.patches(sum(maps[1:], maps[0]) / len(maps)), resize)
   if not normalize:
     return maps
   low, high = (f(maps, (-2, -1), keepdims=True) for f in (jnp.min, jnp.max))

@@ -40,7 +40,8 @@ def replaced(ops: Ops, rules: type[Ops]) -> Ops:
 
 def show(module: nn.Module, name: str, value: Array) -> None:
   """Puts a value into the collection `SEEN`, if it is requested."""
-  module.sow(SEEN, name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+  latest: Any = {"reduce_fn": lambda _, new: new, "init_fn": lambda: None}
+  module.sow(SEEN, name, value, **latest)
 
 
 class _Activations(Ops):

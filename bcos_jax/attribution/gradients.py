@@ -99,7 +99,7 @@ def _integrated(batch: Batch, steps: Array, rule: tuple[Array, Array]) -> Array:
 def integration_rule(steps: int) -> tuple[np.ndarray, np.ndarray]:
   """Returns places in [0, 1] and their shares, float32 [steps] each (Gauss-Legendre)."""
   places, shares = np.polynomial.legendre.leggauss(steps)
-  return np.float32((1 + places) / 2), np.float32(shares / 2)
+  return ((1 + places) / 2).astype(np.float32), (shares / 2).astype(np.float32)
 
 
 def integrated(batch: Batch, steps: Array, start: Array, rule: tuple[Array, Array]) -> Array:

@@ -47,7 +47,7 @@ class Part(NamedTuple):
 
 def parts(task: Task, rows: np.ndarray) -> Iterator[Part]:
   """Cuts pairs, by the numbers of their inputs `rows` [M], into batches."""
-  order, length = np.arange(len(rows)), None
+  order, length, ends, longest = np.arange(len(rows)), None, None, 0
   if task.mask is not None:
     longest = task.mask.shape[1]
     ends = longest - np.argmax(task.mask[:, ::-1], axis=1)
@@ -57,7 +57,7 @@ def parts(task: Task, rows: np.ndarray) -> Iterator[Part]:
   for places, kept in filled(len(rows), task.batch_size, task.progress):
     own, where = np.unique(rows[order[places]], return_inverse=True)
     inside = own[np.minimum(np.arange(span), len(own) - 1)]
-    if task.mask is not None:
+    if ends is not None:
       length = padded_length(int(ends[own].max()), longest)
     yield Part(order[places], np.arange(len(places)) < kept, own, inside, where, length)
 

@@ -24,7 +24,7 @@ def segment_numbers(segments: Segments, images: np.ndarray) -> np.ndarray:
     InputError: Another shape, or not integers.
   """
   shape = images.shape[:3]
-  if np.ndim(segments) == 0:
+  if not isinstance(segments, np.ndarray) and np.ndim(segments) == 0:
     side = check_count("segments", segments)
     rows, columns = (np.arange(length) // side for length in shape[1:])
     segments = rows[:, None] * (columns[-1] + 1) + columns
@@ -75,10 +75,11 @@ def quickshift(
   random = np.random.RandomState(seed)
   parts = []
   for image in ratio * _lab(images):
-    density = sum(
+    near = [
       _near(image, offset, lambda d, _: np.exp(-0.5 * d / kernel_size**2), 0.0)
       for offset in _offsets(kernel_size)
-    )
+    ]
+    density = sum(near[1:], near[0])
     density += random.normal(scale=1e-5, size=density.shape)
     parts.append(_trees(image, density, kernel_size, max_distance))
   return np.stack(parts)

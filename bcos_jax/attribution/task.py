@@ -269,7 +269,7 @@ def check_foils(foils: np.ndarray) -> np.ndarray:
   return foils
 
 
-def gradients(score: Callable[[Any], Array], inputs: Any, *, has_aux: bool = False) -> Any:
+def gradients(score: Callable[[Any], Any], inputs: Any, *, has_aux: bool = False) -> Any:
   """Returns the gradient of each of K scalars per input: one forward and K backward passes.
 
   Args:
@@ -280,7 +280,8 @@ def gradients(score: Callable[[Any], Array], inputs: Any, *, has_aux: bool = Fal
   Returns:
     The tree of gradients, each [N, K, ...]; with `has_aux`, the pair (gradients, aux).
   """
-  values, pullback, *aux = jax.vjp(score, inputs, has_aux=has_aux)
+  vjp: Any = jax.vjp  # whose types want a literal
+  values, pullback, *aux = vjp(score, inputs, has_aux=has_aux)
   one_hot = jnp.eye(values.shape[1], dtype=values.dtype)[:, None, :].repeat(len(values), axis=1)
   (found,) = jax.vmap(pullback)(one_hot)
   found = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), found)

@@ -95,7 +95,9 @@ def explain_patches(
       "Give a direction for each place.",
     )
   target = jax.tree_util.Partial(_read_out, directions, weights)
-  return explain(model, variables, images, target, batch_size)
+  ex = explain(model, variables, images, target, batch_size)
+  assert isinstance(ex, Explanation)  # of images
+  return ex
 
 
 def _read_out(directions: Array, weights: Array, features: Array) -> Array:

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import InputError, unknown_name
 from ..io import bundles
-from ..models import LanguageModel, is_language_model
+from ..models import is_language_model
 from ..text.explanation import Contrast, TextExplanation
 from ..text.tokenizer import check_vocabulary, read_tokenizer, short
 from ..text.tokens import tokenize
@@ -47,7 +47,7 @@ class TextReader:
     truncate: Cuts longer texts, instead of refusing them; `TextBatch.dropped` counts.
   """
 
-  model: LanguageModel
+  model: Any
   variables: Mapping[str, Any]
   tokenizer: Any
   labels: tuple[str, ...] = ()
@@ -207,7 +207,7 @@ class TextReader:
     return np.argmax(masked, axis=1)
 
 
-def pad_id(model: LanguageModel, tokenizer: Any) -> int:
+def pad_id(model: Any, tokenizer: Any) -> int:
   """Returns the id that fills short texts; where there is none, the mask alone hides it."""
   if model.pad_token >= 0:
     return model.pad_token
@@ -245,7 +245,7 @@ def tokenizer_in(bundle: bundles.Bundle) -> Any:
     return read_tokenizer(path)
 
 
-def check_tokenizer(source: Any, model: LanguageModel) -> None:
+def check_tokenizer(source: Any, model: Any) -> None:
   """Raises InputError unless a language model can read what a tokenizer writes."""
   check_vocabulary(source, model.vocab_size, "network")
   if not source.is_fast:

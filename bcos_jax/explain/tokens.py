@@ -23,7 +23,7 @@ import numpy as np
 from ..batches import check_batch_size, overlapped
 from ..errors import InputError
 from ..layers import sources
-from ..models import LanguageModel, is_language_model
+from ..models import is_language_model
 from ..models.text.language_model import check_ids
 from ..text.explanation import Contrast, TextExplanation
 from ..text.length_buckets import chunks, edges_for, padded, resized
@@ -41,7 +41,7 @@ NORM_BIAS = "norm_bias"
 
 
 def explain_tokens(
-  model: LanguageModel,
+  model: Any,
   variables: Variables,
   ids: Array | np.ndarray,
   target: Target | Contrast = None,
@@ -95,7 +95,7 @@ def explain_tokens(
 
 
 def dynamic_tokens(
-  model: LanguageModel,
+  model: Any,
   variables: Variables,
   ids: Array,
   target: Target = None,
@@ -176,7 +176,8 @@ def _shares(
 
 def _by_source(shares: Variables) -> dict[str, Array]:
   totals: dict[str, Array] = {}
-  for path, share in traverse_util.flatten_dict(shares).items():
+  shares: dict[Any, Any] = traverse_util.flatten_dict(shares)
+  for path, share in shares.items():
     totals[path[-1]] = totals.get(path[-1], 0.0) + share
   return totals
 
@@ -193,7 +194,7 @@ def _explain_jit(model, function, variables, given, classes, keep_weights):
 
 
 def _begun(
-  model: LanguageModel,
+  model: Any,
   variables: Variables,
   texts: dict[str, np.ndarray | None],
   at: np.ndarray | None,
@@ -218,7 +219,7 @@ def _begun(
 
 
 def _padded(
-  model: LanguageModel, texts: dict[str, np.ndarray | None], length: int
+  model: Any, texts: dict[str, np.ndarray | None], length: int
 ) -> dict[str, np.ndarray | None]:
   """Returns the inputs [N, L] of a network with padding up to a length."""
   fills = {"ids": max(getattr(model, "pad_token", 0), 0)}

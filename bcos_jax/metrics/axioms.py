@@ -196,7 +196,7 @@ def _left_over(
   result: type[Result],
   maps: np.ndarray,
   values: np.ndarray,
-  residuals: Mapping[str, np.ndarray],
+  residuals: Mapping[str, Any],
   noise: np.ndarray,
   why: str,
   rows: Mapping[str, Any] | None = None,

@@ -63,7 +63,7 @@ def corrupt(images: np.ndarray, name: str, severity: int, seed: int = 0) -> np.n
   images = check_images(images, Encoding((0.0,) * colors, (1.0,) * colors))
   done = np.empty_like(images)
   for i, image in enumerate(images):
-    drawn = (seed, zlib.crc32(name.encode()), zlib.crc32(np.ascontiguousarray(image)))
+    drawn = (seed, zlib.crc32(name.encode()), zlib.crc32(np.ascontiguousarray(image).data))
     plain = image.astype(np.float64).clip(0, 1)
     done[i] = CORRUPTIONS[name](plain, severity, np.random.default_rng(drawn)).clip(0, 1)
   return done
@@ -182,7 +182,7 @@ def _pixelate(image, severity, random):
 def _jpeg_compression(image, severity, random):
   from PIL import Image
 
-  pixels = np.uint8(image * 255 + 0.5)
+  pixels = np.asarray(image * 255 + 0.5).astype(np.uint8)
   stored = io.BytesIO()
   picture = Image.fromarray(pixels[..., 0] if image.shape[-1] == 1 else pixels)
   picture.save(stored, "JPEG", quality=(25, 18, 15, 10, 7)[severity - 1])

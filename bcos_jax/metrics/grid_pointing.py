@@ -127,7 +127,7 @@ def grid_share(attributions: jax.Array, grid: int, smooth: int = 0) -> jax.Array
 def grid_pointing_game(
   attribute: Attribute | np.ndarray,
   logits: Logits,
-  images: Sequence[np.ndarray],
+  images: Sequence[np.ndarray] | np.ndarray,
   labels: np.ndarray,
   *,
   grid: int = 3,
@@ -210,7 +210,7 @@ def attribute_with(model: nn.Module, variables: Variables) -> Attribute:
   """
 
   def attribute(grids: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    return explain(model, variables, grids, target=targets).contributions
+    return np.asarray(explain(model, variables, grids, target=targets).contributions)
 
   return attribute
 
@@ -235,7 +235,7 @@ def _own_share(maps: jax.Array, grid: int, smooth: int) -> tuple[jax.Array, jax.
   return jnp.diagonal(shares, axis1=-2, axis2=-1), jnp.sum(shares, axis=-1) == 0
 
 
-def _logits(logits: Logits, images: Sequence[np.ndarray], size: int) -> np.ndarray:
+def _logits(logits: Logits, images: Sequence[np.ndarray] | np.ndarray, size: int) -> np.ndarray:
   """Returns the logits of the single images, given or computed."""
   if callable(logits):
     predict, rows = logits, np.arange(len(images))
@@ -245,7 +245,7 @@ def _logits(logits: Logits, images: Sequence[np.ndarray], size: int) -> np.ndarr
   return logits
 
 
-def _stacked(images: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
+def _stacked(images: Sequence[np.ndarray] | np.ndarray, rows: np.ndarray) -> np.ndarray:
   return np.stack([np.asarray(images[i], np.float32) for i in rows.tolist()])
 
 

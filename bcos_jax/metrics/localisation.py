@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -98,7 +99,8 @@ def pointing_game(
   maps, regions = _prepare(maps, regions, images, targets, batch_size, smooth)
   near = regions
   if tolerance:
-    near = np.stack([ndimage.distance_transform_edt(~region) <= tolerance for region in regions])
+    away = [np.asarray(ndimage.distance_transform_edt(~region)) for region in regions]
+    near = np.stack(away) <= tolerance
   return with_baselines(
     Scores,
     lambda given: _share(_largest(given), near),
@@ -158,7 +160,7 @@ def _prepare(maps, regions, images, targets, batch_size, smooth):
   return _smoothed(maps, smooth), regions
 
 
-def _empty(regions: np.ndarray) -> dict[str, np.ndarray]:
+def _empty(regions: np.ndarray) -> dict[str, Any]:
   return {"an empty region": ~regions.any(axis=(1, 2))}
 
 

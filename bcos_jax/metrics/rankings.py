@@ -105,7 +105,7 @@ def scored_curves(
   keep: bool,
   oracle: bool,
   seed: int,
-  reasons: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+  reasons: Callable[[np.ndarray], Mapping[str, Any]],
   **whole: Any,
 ) -> CurveResult:
   """Measures the curves of three rankings, and scores them.

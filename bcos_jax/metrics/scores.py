@@ -112,7 +112,7 @@ class TextScores(Scored):
 
 
 def assembled(
-  result: type[Result], reasons: Mapping[str, np.ndarray], rows: Mapping[str, Any], **whole: Any
+  result: type[Result], reasons: Mapping[str, Any], rows: Mapping[str, Any], **whole: Any
 ) -> Result:
   """Returns the scores of those inputs that no reason excludes.
 
@@ -143,7 +143,7 @@ def with_baselines(
   maps: np.ndarray,
   *,
   oracle: float | np.ndarray,
-  reasons: Mapping[str, np.ndarray],
+  reasons: Mapping[str, Any],
   seed: int,
   noise: np.ndarray | None = None,
   rows: Mapping[str, Any] | None = None,
@@ -249,7 +249,8 @@ def logits_of(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _logits(model: nn.Module, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
-  return model.apply(variables, model.ops.encoding(images))
+  outputs: Any = model.apply(variables, model.ops.encoding(images))
+  return outputs
 
 
 def check_maps(maps: np.ndarray, expected: tuple[int, ...]) -> None:

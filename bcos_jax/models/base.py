@@ -97,7 +97,7 @@ class Network(nn.Module):
     """
     return None
 
-  def token_layout(self, side: tuple[int, int]) -> TokenLayout | None:
+  def token_layout(self, side: tuple[int, ...]) -> TokenLayout | None:
     """Returns where the tokens of images of `side` pixels are, [N, tokens, D] behind each block.
 
     None for networks without one sequence of tokens that all see each other.

@@ -53,7 +53,7 @@ class Architecture:
     readers: Model type of Hugging Face -> `convert.ConfigReader`, given in the same ways.
   """
 
-  module: type[nn.Module]
+  module: Any  # type[nn.Module]; which traits it has beside is asked for
   variants: Mapping[str, Fields]
   test_variants: Mapping[str, Fields] = dataclasses.field(default_factory=dict)
   keys: Declared = ()

@@ -140,7 +140,7 @@ class SimpleViT(ImageModel):
     """The norm before the last attention."""
     return f"encoder_{self.depth - 1}/attn_norm"
 
-  def token_layout(self, side: Grid) -> TokenLayout:
+  def token_layout(self, side: tuple[int, ...]) -> TokenLayout:
     """See `Network`."""
     return patch_layout(side, self.conv_stem, self.ops.encoding.channels, self.patch_size)
 

@@ -240,7 +240,7 @@ class VisionTransformer(ImageModel):
     """The norm before the last attention: behind it, a class token has all that the head sees."""
     return f"encoder_{self.depth - 1}/norm1"
 
-  def token_layout(self, side: Grid) -> TokenLayout:
+  def token_layout(self, side: tuple[int, ...]) -> TokenLayout:
     """See `Network`."""
     plain = patch_layout(side, self.conv_stem, self.ops.encoding.channels, self.patch_size)
     return dataclasses.replace(

@@ -12,6 +12,7 @@ Two pictures of one explanation:
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 from jax import lax
@@ -23,7 +24,7 @@ _EPS = 1e-12  # of the published recipe: the opacity of opposing pixels, and in 
 _TINY = 1e-30  # keeps 0 / 0 away on all-zero maps; far below the smallest opacity of the recipe
 
 
-def box_average(maps: jax.Array, size: int) -> jax.Array:
+def box_average(maps: Any, size: int) -> jax.Array:
   """Averages over `size` x `size` windows, stride 1, zeros outside the map counted.
 
   Args:

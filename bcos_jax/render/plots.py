@@ -39,7 +39,7 @@ class Panel:
     levels: Name to a constant to draw across, e.g. the score of a random baseline.
   """
 
-  curves: Mapping[str, tuple[Sequence[float], ...]]
+  curves: Mapping[str, tuple[Any, ...]]
   title: str = ""
   x: str = ""
   y: str = ""

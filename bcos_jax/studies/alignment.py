@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -73,7 +76,7 @@ def _explained(network: Network, pictures: Pictures) -> np.ndarray:
   return frozen.maps(metrics.attribute_with(*network), pictures)
 
 
-def _table(worth: dict[str, Worth], scores: dict[str, metrics.Scores]) -> Table:
+def _table(worth: dict[str, Worth], scores: Mapping[str, Any]) -> Table:
   rows = []
   for name, found in worth.items():
     own = scores.get(name)
@@ -98,7 +101,7 @@ def _table(worth: dict[str, Worth], scores: dict[str, metrics.Scores]) -> Table:
   return Table(columns, rows)
 
 
-def _answer(worth: dict[str, Worth], scores: dict[str, metrics.Scores]) -> tuple[str, ...]:
+def _answer(worth: dict[str, Worth], scores: Mapping[str, Any]) -> tuple[str, ...]:
   probes = {name: found.probe.accuracy for name, found in worth.items()}
   near = {name: found.neighbours.accuracy for name, found in worth.items()}
   same = {
@@ -121,7 +124,7 @@ def points(own: float, other: float) -> str:
   return f"{abs(gap):.1f} points {'above' if gap >= 0 else 'below'}"
 
 
-def pointing(scores: dict[str, metrics.Scores], own: str, others: tuple[str, ...]) -> str:
+def pointing(scores: Mapping[str, Any], own: str, others: tuple[str, ...]) -> str:
   """States whether a network's own explanations point better than post-hoc ones of its teacher.
 
   Args:
@@ -139,7 +142,7 @@ def pointing(scores: dict[str, metrics.Scores], own: str, others: tuple[str, ...
   )
 
 
-def bars(scores: dict[str, metrics.Scores], own: str):
+def bars(scores: Mapping[str, Any], own: str):
   """Draws energy pointing scores, one bar for each."""
   return render.bars(
     {name: s.mean for name, s in scores.items()},
@@ -150,7 +153,7 @@ def bars(scores: dict[str, metrics.Scores], own: str):
   )
 
 
-def _plots(pictures: Pictures, maps: dict[str, np.ndarray], scores: dict[str, metrics.Scores]):
+def _plots(pictures: Pictures, maps: dict[str, np.ndarray], scores: Mapping[str, Any]):
   drawn = slice(0, _DRAWN)
   names = [pictures.names[label] for label in pictures.labels[drawn]]
   return {

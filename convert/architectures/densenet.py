@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bcos_jax.ops import BcosOps, StandardOps
 
 from ..tables.axes import CONV, DENSE, DENSE_AS_1X1
@@ -63,8 +65,8 @@ MODULES = (
 )
 """What torchvision's (and timm's) and our modules have in common."""
 
-_FITS = {"fits": lambda model: len(model.blocks) <= _BLOCKS}
-_FOUR = {"fits": lambda model: len(model.blocks) == _BLOCKS}
+_FITS: dict[str, Any] = {"fits": lambda model: len(model.blocks) <= _BLOCKS}
+_FOUR: dict[str, Any] = {"fits": lambda model: len(model.blocks) == _BLOCKS}
 
 KEYS = (
   Keys("torchvision", StandardOps(), STANDARD, MODULES, **_FITS),

@@ -134,7 +134,7 @@ def _table(names: Names, form: Form) -> Table:
 
   def plain(source: str, target: str) -> Entries:
     rules = [Rule(f"{source}.weight", f"params/{target}/kernel", DENSE)]
-    return rules + ([] if form.bcos else [Rule(f"{source}.bias", f"params/{target}/bias")])
+    return [*rules, *([] if form.bcos else [Rule(f"{source}.bias", f"params/{target}/bias")])]
 
   def dense(source: str, target: str) -> Entries:
     return plain(f"{source}.linear" if form.bcos else source, target)
@@ -142,7 +142,7 @@ def _table(names: Names, form: Form) -> Table:
   def norm(source: str, target: str) -> Entries:
     scale, bias = form.norm
     rules = [Rule(f"{source}.{scale}", f"params/{target}/scale")]
-    return rules + ([] if form.bcos else [Rule(f"{source}.{bias}", f"params/{target}/bias")])
+    return [*rules, *([] if form.bcos else [Rule(f"{source}.{bias}", f"params/{target}/bias")])]
 
   block = f"{prefix}{names.layer}"
   return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+from typing import Any
 
 from flax import linen as nn
 from flax import traverse_util
@@ -39,7 +40,7 @@ class Keys:
   table: Table
   modules: tuple[tuple[str, str], ...] = ()
   form: str = ""
-  fits: Callable[[nn.Module], bool] = lambda model: True
+  fits: Callable[[Any], bool] = lambda model: True
 
 
 _SOUND: dict[type[nn.Module], tuple[Keys, ...]] = {}

@@ -47,7 +47,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
     from sklearn import datasets  # Slow to import and needed once per machine.
 
-    bunch = datasets.load_digits()
+    bunch: Any = datasets.load_digits()
     in_test = test_mask(bunch.target)
     for i in np.flatnonzero(in_test == (split == "test")):
       pixels = np.round(bunch.images[i] * (255 / 16)).astype(np.uint8)

@@ -78,7 +78,7 @@ class Files(Sequence):
   def __len__(self) -> int:
     return len(self._names)
 
-  def __getitem__(self, index: int) -> dict[str, Any]:
+  def __getitem__(self, index: Any) -> dict[str, Any]:
     name = self._names[index]
     return {
       "image": (self._folder / name).read_bytes(),
@@ -183,7 +183,8 @@ def split(labels: dict[str, tuple[int, ...]], share: float) -> tuple[list[str], 
       if name not in side:
         side[name] = missing > 0
         missing -= side[name]
-  return tuple(sorted(n for n in side if side[n] is wanted) for wanted in (False, True))
+  train, test = (sorted(n for n in side if side[n] is wanted) for wanted in (False, True))
+  return train, test
 
 
 def class_weights(labels: np.ndarray, power: float) -> np.ndarray:

@@ -68,7 +68,7 @@ class Examples:
   def __len__(self) -> int:
     return len(self.dataset)
 
-  def __getitem__(self, index: int) -> Example:
+  def __getitem__(self, index: Any) -> Example:
     if index in self._kept:
       return dict(self._kept[index])
     example = self._readable(index)

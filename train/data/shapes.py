@@ -108,7 +108,7 @@ def scene(
     for i, name in enumerate(names[: len(places)])
   ]
   image = image + rng.normal(0, 0.02, image.shape)
-  return Scene(np.uint8(np.clip(image, 0, 1) * 255 + 0.5), tuple(objects), mask)
+  return Scene((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8), tuple(objects), mask)
 
 
 def _places(rng, count: int, needed: int, radius: float) -> list[tuple[float, float, float]]:

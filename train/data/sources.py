@@ -70,7 +70,8 @@ def open_dataset(name: str, split: str, data_dir: str = "") -> Dataset:
     InputError: if it is unknown, not prepared, has no such split, or cannot be written.
   """
   builder = open_builder(name, data_dir, BUILDERS)
-  features = dict(builder.info.features.items())
+  described: Any = builder.info.features
+  features = dict(described.items())
   label = features.get("label")
   if not isinstance(label, tfds.features.ClassLabel) or "image" not in features:
     raise InputError(
@@ -169,7 +170,7 @@ class _Relabelled(Sequence):
   def __len__(self) -> int:
     return len(self.source)
 
-  def __getitem__(self, index: int) -> dict[str, Any]:
+  def __getitem__(self, index: Any) -> dict[str, Any]:
     record = self.source[index]
     return record if self.kept[index] else {**record, "label": int(self.labels[index])}
 

@@ -33,7 +33,7 @@ class Unlabelled(Sequence):
   def __len__(self) -> int:
     return len(self._where)
 
-  def __getitem__(self, index: int) -> dict[str, Any]:
+  def __getitem__(self, index: Any) -> dict[str, Any]:
     number, offset, size = self._where[index].tolist()
     path = self._paths[number]
     with open(path, "rb") as file:

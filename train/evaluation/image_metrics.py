@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import io
+from typing import Any
 
 import jax
 import numpy as np
@@ -142,7 +143,7 @@ class _Pictures(Sequence):
   def __len__(self) -> int:
     return len(self._examples)
 
-  def __getitem__(self, index: int) -> np.ndarray:
+  def __getitem__(self, index: Any) -> np.ndarray:
     return self._examples[index]["image"]
 
 

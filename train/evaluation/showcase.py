@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -23,9 +23,12 @@ Chosen = list[tuple[int, int]]
 class Network(Protocol):
   """A trained network: a `Bundle` or a `TrainResult`."""
 
-  model: nn.Module
-  variables: dict
-  labels: tuple[str, ...]
+  @property
+  def model(self) -> nn.Module: ...
+  @property
+  def variables(self) -> Any: ...
+  @property
+  def labels(self) -> tuple[str, ...]: ...
 
 
 class Predicted(NamedTuple):

@@ -137,9 +137,9 @@ class MeasuredTexts:
     ex = self._explained(some, some.labels)
     for name in names:
       if name == "rationales":
-        marked = marked_tokens(ex.batch, some.spans)
+        marked = marked_tokens(ex.text_batch, some.spans)
         for title, measure in _RATIONALES.items():
-          yield title, measure(ex.contributions, marked, ~ex.batch.special)
+          yield title, measure(ex.contributions, marked, ~ex.text_batch.special)
       elif name == "completeness":
         yield name, metrics.token_completeness(ex)
       else:

@@ -98,7 +98,8 @@ class Objective(abc.ABC):
   def apply_evaluating(self, variables: PyTree, batch: Batch) -> jax.Array:
     """Applies the network in evaluation mode."""
     given, named = self.inputs(batch)
-    return self.model.apply(variables, *given, train=False, **named)
+    result: Any = self.model.apply(variables, *given, train=False, **named)
+    return result
 
   def apply_training(
     self, params: PyTree, stats: PyTree, batch: Batch, rng: jax.Array, **options: Any

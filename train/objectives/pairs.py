@@ -92,7 +92,8 @@ class Pairs(Objective):
     self, features: jax.Array, tokens: jax.Array, own: Any, present: jax.Array | None
   ) -> dict[str, jax.Array]:
     """Returns, of each picture, the loss and whether the best text of the batch equals its own."""
-    texts = unit(self.text.apply({"params": own["text"]}, tokens))
+    features: Any = self.text.apply({"params": own["text"]}, tokens)
+    texts = unit(features)
     images = unit(features)
     same = jnp.all(tokens[:, None] == tokens[None], axis=-1)
     cosines = images @ texts.T
@@ -122,7 +123,8 @@ class Pairs(Objective):
     def features(images, tokens):
       image, text = self.model.ops.encoding(images), self.text
       own, other = (m.init(jax.random.key(0), x) for m, x in ((self.model, image), (text, tokens)))
-      return self.model.apply(own, image), text.apply(other, tokens)
+      result: Any = self.model.apply(own, image), text.apply(other, tokens)
+      return result
 
     colors = self.model.ops.encoding.colors
     images = jax.ShapeDtypeStruct((1, side, side, colors), jnp.float32)

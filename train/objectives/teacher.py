@@ -33,7 +33,8 @@ class Teacher:
 
   def features(self, variables: PyTree, images: jax.Array) -> jax.Array:
     """Returns float32 features [N, D] of images [N, H, W, C] in [0, 1]."""
-    return self.model.apply(variables, self._encoded(images), train=False)
+    result: Any = self.model.apply(variables, self._encoded(images), train=False)
+    return result
 
   def states(
     self, variables: PyTree, images: jax.Array, depths: Sequence[int]

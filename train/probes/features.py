@@ -259,7 +259,8 @@ def _rows(
   @jax.jit
   def compute(variables, images):
     with sharding.images_stay_apart(mesh, len(images)):
-      return model.apply(variables, model.ops.encoding(images), train=False)
+      result: Any = model.apply(variables, model.ops.encoding(images), train=False)
+      return result
 
   with contextlib.closing(iter(batches)) as iterator, jax.default_matmul_precision("highest"):
     for i, batch in enumerate(iterator):

@@ -133,7 +133,7 @@ def run(
   width = fitted.features.values.shape[1]
   begin = jax.jit(_begin, static_argnums=(0, 1, 3, 4))
   begun = begin(head.init, start, new_key(seed), width, len(rates))
-  peaks, params, state, best = sharding.replicate((np.float32(rates), *begun), mesh)
+  peaks, params, state, best = sharding.replicate((np.asarray(rates, np.float32), *begun), mesh)
   reached = np.full((3, len(rates)), -np.inf)  # Accuracy, minus the loss, epoch.
   for epoch in range(1, epochs + 1):
     order = np.random.default_rng([seed, epoch]).permutation(fitted.rows)

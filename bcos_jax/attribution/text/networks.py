@@ -99,7 +99,7 @@ def explain_with(
 
 
 @functools.lru_cache(maxsize=16)
-def _functions(model: LanguageModel, rule: str) -> dict[str, Callable[..., Array]]:
+def _functions(model: Any, rule: str) -> dict[str, Callable[..., Array]]:
   """Returns the functions of a task, of variables first; the same ones for equal models."""
   seeing = model.clone(ops=replaced(model.ops, SeenAttention))
 
@@ -131,7 +131,8 @@ def _forward(model: LanguageModel) -> Callable[..., Array]:
 
 
 def _logits(model: LanguageModel, variables, ids: Array, mask: Array, **fields: Any) -> Array:
-  return model.apply(variables, ids, mask=mask, **_at(model, mask), **fields)
+  logits: Any = model.apply(variables, ids, mask=mask, **_at(model, mask), **fields)
+  return logits
 
 
 def _at(model: LanguageModel, mask: Array) -> dict[str, jax.Array]:

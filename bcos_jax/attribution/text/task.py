@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,9 +45,9 @@ class TextTask:
   """
 
   predict: Callable[[Array, Array], Array]
-  embed: Callable[[Array, Array], Array] | None = None
+  embed: Any = None  # a Callable[[Array, Array], Array], for methods that need it
   forward: Callable[[Array, Array], Array] | None = None
-  attentions: Callable[[Array, Array], Array] | None = None
+  attentions: Any = None  # likewise
   lrp: Callable[[Array, Array], Array] | None = None
   mask_id: int
   special_ids: tuple[int, ...] = ()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -210,7 +211,7 @@ def _draw(selection: Selection, num_pairs: int, seed: int) -> list[list[tuple[in
   return drawn
 
 
-def _joined(task: TextTask, ids, mask, indices: np.ndarray) -> dict[str, np.ndarray]:
+def _joined(task: TextTask, ids, mask, indices: np.ndarray) -> dict[str, Any]:
   rows, sides = [], []
   special = task.special(ids, mask)
   for pair in indices:

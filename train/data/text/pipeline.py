@@ -78,7 +78,7 @@ class TextExamples:
   def __len__(self) -> int:
     return len(self.lengths)
 
-  def __getitem__(self, index: int) -> np.ndarray:
+  def __getitem__(self, index: Any) -> np.ndarray:
     """Returns the ids of a text, int32 [L]."""
     return self._ids[self._starts[index] : self._starts[index + 1]]
 

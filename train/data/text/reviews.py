@@ -203,4 +203,4 @@ def _plain(text: str) -> _Sentence:
 
 
 def _pick(random: np.random.Generator, words: Sequence[str]) -> str:
-  return words[random.integers(len(words))]
+  return words[int(random.integers(len(words)))]

@@ -41,9 +41,9 @@ class TextDataset:
 
   name: str
   texts: Sequence[str]
-  labels: np.ndarray | None
+  labels: Any  # np.ndarray | None
   label_names: tuple[str, ...]
-  spans: Sequence[np.ndarray] | None = None
+  spans: Any = None  # Sequence[np.ndarray] | None
 
   def __len__(self) -> int:
     return len(self.texts)
@@ -73,7 +73,8 @@ def open_texts(name: str, split: str, data_dir: str = "", *, text: str = "text")
     InputError: if it is unknown, not prepared, has no such split or text, or cannot be written.
   """
   builder = open_builder(name, data_dir, BUILDERS)
-  features = dict(builder.info.features.items())
+  described: Any = builder.info.features
+  features = dict(described.items())
   if text not in features:
     raise InputError(
       f"Data set {name!r} has the features {sorted(features)}; expected a text {text!r}.",
