@@ -17,7 +17,7 @@ import numpy as np
 from bcos_jax.errors import InputError, RunError
 from bcos_jax.io.bundles import check_writable
 
-from . import checkpoint, hosts, objectives, sharding, start
+from . import checkpoint, hosts, sharding, start
 from .config import settle
 from .interrupt import stop_requests
 from .monitor import watch

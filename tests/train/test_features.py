@@ -86,10 +86,12 @@ from bcos_jax.train.data import Examples, open_dataset
 from bcos_jax.train.probes import features
 
 parser = argparse.ArgumentParser()
-hosts.add_arguments(parser)
+parser.add_argument("--coordinator")
+for name in ("num_processes", "process_id", "join_timeout"):
+  parser.add_argument("--" + name, type=int, default=300)
 parser.add_argument("folder")
 options = parser.parse_args()
-hosts.join(options)
+hosts.join(argparse.Namespace(distributed=False, **vars(options)))
 bundle = bcos_jax.load(options.folder + "/bundle")
 examples = Examples(open_dataset("digits", "test[:13]", options.folder), bundle.preprocess)
 features.extract(
