@@ -199,7 +199,7 @@ class Lab:
     """Returns the test accuracy of what `bcosified` starts from with the same overrides."""
     bundle = self.workdir / "conventional.bundle"
     config = self._config(f"{self.dataset}:bcosify", 1, f"{PREFIX}init={bundle}", *overrides)
-    logits = _logits(*start.network(config), self.pictures.images)
+    logits = metrics.logits_of(*start.network(config), self.pictures.images)
     return float(np.mean(logits.argmax(-1) == self.pictures.labels))
 
   def scratch(self) -> TrainResult:
@@ -242,7 +242,7 @@ class Lab:
 
   def logits(self, result: TrainResult) -> np.ndarray:
     """Returns float32 logits [N, C] of all test pictures."""
-    return _logits(result.model, jax.device_get(result.variables), self.pictures.images)
+    return metrics.logits_of(result.model, jax.device_get(result.variables), self.pictures.images)
 
   def play(
     self, result: TrainResult, attribute: Callable, logits: np.ndarray, **settings
@@ -294,11 +294,3 @@ def bias_share(model: nn.Module, variables, pictures: Pictures) -> float:
   )
   pixels = np.abs(np.asarray(ex.contributions).sum(axis=(1, 2)))
   return float(np.mean(constants / np.maximum(constants + pixels, 1e-30)))
-
-
-def _logits(model: nn.Module, variables, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
-  apply = jax.jit(lambda batch: model.apply(variables, model.ops.encoding(batch)))
-  with jax.default_matmul_precision("highest"):
-    return np.concatenate(
-      [np.asarray(apply(images[i : i + batch_size])) for i in range(0, len(images), batch_size)]
-    )

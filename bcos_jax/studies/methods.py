@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from .. import InputError, attribution, metrics, render
+from ..batches import in_batches
 from ..train.loop import TrainResult
 from .lab import Lab, standard_error
 from .study import Findings
@@ -105,12 +106,8 @@ def _most_grids(lab: Lab) -> int:
 def _score(lab: Lab, result: TrainResult, explainer: Callable, logits: np.ndarray) -> _Scored:
   some = lab.pictures.some(lab.setting.num_images)
   pointing = lab.play(result, explainer, logits, num_grids=_most_grids(lab))
-  maps = np.concatenate(
-    [
-      np.asarray(explainer(some.images[i : i + 50], some.labels[i : i + 50]))
-      for i in range(0, len(some.images), 50)
-    ]
-  )
+  rows = some.images, some.labels
+  maps = in_batches(lambda batch: explainer(*batch), rows, 50, precision=None)
   energy = None
   if some.regions is not None:
     energy = metrics.energy_pointing_game(maps, some.regions, smooth=lab.setting.smooth)

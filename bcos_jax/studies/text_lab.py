@@ -15,6 +15,7 @@ import numpy as np
 import bcos_jax
 
 from .. import TextReader
+from ..batches import in_batches
 from ..errors import InputError, unknown_name
 from ..text.tokens import marked_tokens
 from ..train.config import load_config
@@ -193,11 +194,9 @@ def marked_texts(reader: TextReader, dataset: TextDataset) -> Marked:
 
 def logits_of(reader: TextReader, texts: Marked, batch_size: int = 100) -> np.ndarray:
   """Returns logits float32 [N, C]."""
-  apply, parts = _applied(reader.model), []
-  for i in range(0, len(texts.ids), batch_size):
-    rows = slice(i, i + batch_size)
-    parts.append(np.asarray(apply(reader.variables, texts.ids[rows], texts.mask[rows])))
-  return np.concatenate(parts)
+  apply = _applied(reader.model)
+  rows = texts.ids, texts.mask
+  return in_batches(lambda batch: apply(reader.variables, *batch), rows, batch_size, precision=None)
 
 
 @functools.lru_cache(maxsize=8)
