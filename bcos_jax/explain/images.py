@@ -191,7 +191,7 @@ def _explain_jit(model, function, variables, images, classes):
 
 def _by_source(shares: Variables) -> dict[str, Array]:
   totals: dict[str, Array] = {}
-  shares: dict[Any, Any] = traverse_util.flatten_dict(shares)
-  for path, share in shares.items():
+  flat: dict[Any, Any] = traverse_util.flatten_dict(shares)
+  for path, share in flat.items():
     totals[path[-1]] = totals.get(path[-1], 0.0) + share
   return totals

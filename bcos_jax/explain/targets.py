@@ -24,9 +24,7 @@ Variables = Mapping[str, Any]
 Target = None | int | Array | np.ndarray | Callable[[Any], Array]
 
 
-def split_target(
-  target: Target, count: int, kind: str = "images"
-) -> tuple[Callable | None, Array | None]:
+def split_target(target: Any, count: int, kind: str = "images") -> tuple[Callable | None, Any]:
   """Returns a target as (function, None), (None, classes [N] or [N, K]) or, undecided, two None.
 
   Raises:

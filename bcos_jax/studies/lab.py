@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import pathlib
 import re
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -82,7 +83,7 @@ class Pictures:
   images: np.ndarray
   labels: np.ndarray
   names: tuple[str, ...]
-  regions: np.ndarray | None
+  regions: Any
 
   def some(self, count: int) -> Pictures:
     """Returns so many pictures, spread evenly over all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,7 +31,7 @@ _DELETED = ("input_x_gradient", "integrated_gradients", "grad_cam")
 @dataclasses.dataclass(frozen=True)
 class _Scored:
   pointing: metrics.GridPointingResult
-  energy: metrics.Scores | None
+  energy: Any  # metrics.Scores | None
   maps: np.ndarray
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -170,7 +171,7 @@ def _plot(rows: list[_Row]):
     return s.mean
 
   radii = tuple(epsilon * 255 for epsilon in RADII)
-  by_radius = {"title": "PGD, largest change", "x": "radius, in 255ths"}
+  by_radius: dict[str, Any] = {"title": "PGD, largest change", "x": "radius, in 255ths"}
   return render.curves(
     [
       render.Panel(

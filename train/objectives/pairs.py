@@ -92,8 +92,8 @@ class Pairs(Objective):
     self, features: jax.Array, tokens: jax.Array, own: Any, present: jax.Array | None
   ) -> dict[str, jax.Array]:
     """Returns, of each picture, the loss and whether the best text of the batch equals its own."""
-    features: Any = self.text.apply({"params": own["text"]}, tokens)
-    texts = unit(features)
+    outputs: Any = self.text.apply({"params": own["text"]}, tokens)
+    texts = unit(outputs)
     images = unit(features)
     same = jnp.all(tokens[:, None] == tokens[None], axis=-1)
     cosines = images @ texts.T
