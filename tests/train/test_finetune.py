@@ -170,6 +170,23 @@ def test_mistakes(conventional, one_label):
     resolve("--config.data.batch_size=-1")
 
 
+def test_what_the_bundle_or_the_data_decide_is_not_asked_for(tmp_path, conventional, one_label):
+  bundle = bcos_jax.load(conventional)
+  twin = bcos_jax.bcosify(bundle.model, bundle.variables, ops=BcosOps())
+  bcos = bcos_jax.save(tmp_path / "twin", *twin, preprocess=bundle.preprocess)
+  for init, override, message in (
+    (conventional, "model.num_classes=7", "has 4"),
+    (conventional, "model.name=resnet8", "holds 'resnet_tiny'"),
+    (conventional, "model.width=64", "has width="),
+    (conventional, "data.resize=20", "data.image_size set"),
+    (bcos, "ops.b=1.5", "ops.b=1.5 does nothing"),
+    (bcos, "fold_mean=false", "fold_mean=False does nothing"),
+  ):
+    overrides = (f"--config.init={init}", f"--config.data.folder={one_label}")
+    with pytest.raises(InputError, match=message):
+      finetune.resolve(configs.load_config("finetune", [*overrides, f"--config.{override}"]))
+
+
 @pytest.mark.slow
 def test_runlocal_trains(tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -15,7 +15,7 @@ from bcos_jax.errors import InputError, RunError
 from bcos_jax.inputs import Preprocess
 from bcos_jax.train import loop
 from bcos_jax.train.config import load_config
-from bcos_jax.train.data import augment, folders, pipeline
+from bcos_jax.train.data import augment, folders, open_splits, pipeline
 from bcos_jax.train.evaluation import evaluate
 
 
@@ -321,6 +321,14 @@ def test_training_on_several_labels(tmp_path):
     )
   with pytest.raises(InputError, match="num_classes=3"):
     loop.train(recipe(tmp_path / "data", overrides[1]), workdir=tmp_path / "o", progress=False)
+
+
+def test_a_folder_that_is_split_itself_holds_out_its_own_share(tmp_path):
+  write(tmp_path, [f"{part}/{name}" for part in ("train", "val") for name in pictures(a=2, b=2)])
+  train, test = open_splits(recipe(tmp_path).data)
+  assert len(train) == len(test) == 4
+  with pytest.raises(InputError, match=r"data\.held_out=0\.5 does nothing"):
+    open_splits(recipe(tmp_path, "--config.data.held_out=0.5").data)
 
 
 def test_balance_wants_a_folder():
