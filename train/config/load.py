@@ -38,7 +38,8 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
   Raises:
     InputError: for an unknown config, variant or key (naming the nearest), or a wrong type.
   """
-  name, variants = re.fullmatch(r"(.+?\.py|[^:]*)(?::(.*))?", spec).groups()
+  named = re.fullmatch(r"(.+?\.py|[^:]*)(?::(.*))?", spec)
+  name, variants = named.groups() if named else (spec, "")
   module = _module(name)
   config = module.get_config()
   for variant in filter(None, (variants or "").split(",")):
@@ -75,6 +76,8 @@ def _module(name: str) -> ModuleType:
       f"No config file {name!r}.", f"Give an existing .py file or one of {', '.join(names())}."
     )
   module_spec = importlib.util.spec_from_file_location(path.stem, path)
+  if module_spec is None or module_spec.loader is None:
+    raise InputError(f"{name!r} is not a Python file.", "Name a .py file.")
   module = importlib.util.module_from_spec(module_spec)
   module_spec.loader.exec_module(module)
   return module

@@ -46,9 +46,9 @@ def settle(
       raise unknown_key(name)
   check_values(values)
   for name, when in _unread(values).items():
-    key, cleared = KEYS.get(name), (before or {}).get(name)
-    at_default = key is not None and values[name] == key.default
-    clears = at_default and cleared not in (None, key.default)
+    default, cleared = KEYS[name].default if name in KEYS else None, (before or {}).get(name)
+    at_default = name in KEYS and values[name] == default
+    clears = at_default and cleared not in (None, default)
     if clears or (at_default if asked is None else name not in asked):
       continue
     raise InputError(
@@ -193,6 +193,8 @@ def _check_type(key: Key, value: Any) -> None:
 
 def _check_range(key: Key, value: Any) -> None:
   """Checks bounds, names, durations and regular expressions."""
+  for item in value if key.patterns else ():
+    _check_pattern(key, item)
   if key.duration:
     as_steps(value, 1)
   if key.names and value not in key.names:
@@ -206,19 +208,18 @@ def _check_range(key: Key, value: Any) -> None:
   ):
     if not fits:
       raise InputError(f"config.{key.name}={value}; expected {expected}.", _set_it(key))
-  for item in value if key.patterns else ():
-    _check_pattern(key, item)
 
 
 def _check_pattern(key: Key, item: Any) -> None:
   """Checks a regular expression, or a pair that begins with one."""
-  pair = isinstance(item, tuple | list) and len(item) == 2
-  if key.patterns == "pairs" and not pair:
-    raise InputError(
-      f"config.{key.name}: {item!r} is not a pair that begins with a regular expression.",
-      _set_it(key),
-    )
-  pattern = item[0] if key.patterns == "pairs" else item
+  pattern: Any = item
+  if key.patterns == "pairs":
+    if not (isinstance(item, tuple | list) and len(item) == 2):
+      raise InputError(
+        f"config.{key.name}: {item!r} is not a pair that begins with a regular expression.",
+        _set_it(key),
+      )
+    pattern = item[0]
   try:
     re.compile(pattern)
   except (re.error, TypeError) as error:
