@@ -134,7 +134,7 @@ class Plan:
     return labels if len(labels) == self.model.num_classes else ()
 
   def _provenance(self) -> dict[str, Any]:
-    about = {**provenance_of(self.keys), "origin": self.checkpoint.origin}
+    about: dict[str, Any] = {**provenance_of(self.keys), "origin": self.checkpoint.origin}
     if self.checkpoint.config is not None:
       about["source_config"] = self.checkpoint.config
     if self.new_head:

@@ -254,8 +254,8 @@ def _is_floating(tensor: Any) -> bool:
 
 
 def _missing(path: str, wanted: Mapping[str, Any], table: Table) -> str:
-  for entry in table:
-    for template in entry.targets if isinstance(entry, Rule) else ():
+  for entry in (e for e in table if isinstance(e, Rule)):
+    for template in entry.targets:
       if (numbers := parse(template, path)) is not None:
         targets = [render(t, numbers) for t in entry.targets]
         shape = list(entry.source_shape([wanted[t].shape for t in targets if t in wanted]))

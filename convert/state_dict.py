@@ -216,6 +216,6 @@ def num_classes(state: Mapping[str, Any], table: Table, head: str) -> dict[str, 
   """Returns the field `num_classes` as the tensors of the head tell it, if they do."""
   for entry in table:
     if isinstance(entry, Rule) and entry.target == f"params/{head}/kernel":
-      tensor = state.get(entry.source)
+      tensor = state.get(str(entry.source))
       return {} if tensor is None or tensor.ndim < 2 else {"num_classes": int(tensor.shape[0])}
   return {}

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InputError, unknown_name
 from ..ops import Ops
+from .base import Network
 from .registration import (
   Architecture,
   Declared,
@@ -27,7 +28,7 @@ _SOUND: set[type[nn.Module]] = set()
 
 
 def register(
-  module: type[nn.Module],
+  module: type[Network],
   variants: Mapping[str, Fields],
   *,
   test_variants: Mapping[str, Fields] | None = None,

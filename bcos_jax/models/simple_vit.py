@@ -61,7 +61,7 @@ def stem_stages(conv_stem: tuple[int, ...], channels: int) -> list[tuple[int, in
   ]
 
 
-def token_grid(size: Grid, stages: list[tuple[int, int]], patch_size: int) -> Grid:
+def token_grid(size: tuple[int, ...], stages: list[tuple[int, int]], patch_size: int) -> Grid:
   """Returns the rows and columns of patches of an image of `size` pixels."""
   for _, strides in stages:
     size = (-(-size[0] // strides), -(-size[1] // strides))
@@ -69,7 +69,7 @@ def token_grid(size: Grid, stages: list[tuple[int, int]], patch_size: int) -> Gr
 
 
 def patch_layout(
-  side: Grid, conv_stem: tuple[int, ...], channels: int, patch_size: int
+  side: tuple[int, ...], conv_stem: tuple[int, ...], channels: int, patch_size: int
 ) -> TokenLayout:
   """Returns where the patches of images of `side` pixels are, if there are no other tokens."""
   stages = stem_stages(conv_stem, channels)

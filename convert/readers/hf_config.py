@@ -98,7 +98,7 @@ ACTIVATIONS = {
 }
 """Names of transformers -> names of `functional.GATES`."""
 
-GENERATION = dict.fromkeys(
+GENERATION: dict[str, str] = dict.fromkeys(
   """add_cross_attention bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
   cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample early_stopping
   encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task
@@ -114,18 +114,19 @@ BARE = {"num_classes": 0}
 """Fields of a network without classifier."""
 
 
+def read_side(field: str, value: Any) -> int:
+  """Returns a length in pixels, which may be given twice."""
+  sides = {value} if isinstance(value, int) else set(value)
+  if len(sides) != 1:
+    raise InputError(
+      f"{field} is {value!r}, expected a square.", "Only square tables and patches are supported."
+    )
+  return sides.pop()
+
+
 def side(field: str) -> Setting:
-  """Reads a length in pixels, which may be given twice."""
-
-  def read(value: Any, config: Config) -> Fields:
-    sides = {value} if isinstance(value, int) else set(value)
-    if len(sides) != 1:
-      raise InputError(
-        f"{field} is {value!r}, expected a square.", "Only square tables and patches are supported."
-      )
-    return {field: sides.pop()}
-
-  return read
+  """Reads a length in pixels into the field of the same name."""
+  return lambda value, config: {field: read_side(field, value)}
 
 
 def activation(value: str, config: Config) -> Fields:
@@ -146,7 +147,8 @@ def by_class(known: Mapping[str | None, Any]) -> Setting:
     name = value[0] if value else None
     if name not in known:
       raise unknown_name("class of the network", name, [k for k in known if k])
-    fields = known[name]
-    return dict(fields(config) if callable(fields) else fields)
+    fields: Any = known[name]
+    made: Fields = fields(config) if callable(fields) else fields
+    return {**made}
 
   return read

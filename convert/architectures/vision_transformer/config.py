@@ -17,6 +17,7 @@ from ...readers.hf_config import (
   Setting,
   activation,
   by_class,
+  read_side,
   side,
 )
 
@@ -164,7 +165,8 @@ def _naflex_side(value: int, config: Config) -> Fields:
     raise InputError(
       f"num_patches is {value}, expected a square number.", "Only square tables are supported."
     )
-  return {"image_size": count * side("patch_size")(config["patch_size"], config)["patch_size"]}
+  patch = read_side("patch_size", config["patch_size"])
+  return {"image_size": count * patch}
 
 
 def _siglip_vision(architecture: str, name: str, **size: Setting) -> ConfigReader:
