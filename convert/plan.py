@@ -136,9 +136,9 @@ class Plan:
   def _provenance(self) -> dict[str, Any]:
     about: dict[str, Any] = {**provenance_of(self.keys), "origin": self.checkpoint.origin}
     if self.checkpoint.config is not None:
-      about["source_config"] = self.checkpoint.config
+      about["source_config"] = self.checkpoint.config  # pyright: ignore[reportArgumentType]
     if self.new_head:
-      about["new_head"] = True
+      about["new_head"] = True  # pyright: ignore[reportArgumentType]
     return about
 
 

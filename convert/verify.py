@@ -85,7 +85,7 @@ def _torch_gradient(network: Any, inputs: np.ndarray, targets: np.ndarray) -> np
 
   x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(inputs, -1, 1))).requires_grad_()
   outputs = _result(network(x))
-  outputs[torch.arange(len(targets)), torch.from_numpy(targets)].sum().backward()
+  outputs[torch.arange(len(targets)), torch.from_numpy(targets)].sum().backward()  # pyright: ignore[reportOptionalSubscript]
   return np.moveaxis(x.grad.numpy(), 1, -1)
 
 
@@ -94,7 +94,7 @@ def _gradient(model: nn.Module, variables: Any, inputs: jax.Array, targets: jax.
   def chosen(x):
     with jax.default_matmul_precision("highest"):
       outputs = model.apply(variables, x)
-    return outputs[jnp.arange(len(targets)), targets].sum()
+    return outputs[jnp.arange(len(targets)), targets].sum()  # pyright: ignore[reportArgumentType, reportCallIssue]
 
   return jax.grad(chosen)(inputs)
 
@@ -137,7 +137,7 @@ def _run_torch(network: Any, inputs: np.ndarray) -> tuple[dict[str, np.ndarray],
   finally:
     for hook in hooks:
       hook.remove()
-  return seen, _tensor(result)
+  return seen, _tensor(result)  # pyright: ignore[reportReturnType]
 
 
 def _tensor(result: Any) -> np.ndarray | None:

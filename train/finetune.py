@@ -203,9 +203,9 @@ def _by_class(
     of_class = labels == i if labels.ndim == 1 else labels[:, i] > 0.5
     row = {"count": int(of_class.sum())}
     if row["count"] and labels.ndim == 1:
-      row["accuracy"] = float(np.mean(probabilities[of_class].argmax(-1) == i))
+      row["accuracy"] = float(np.mean(probabilities[of_class].argmax(-1) == i))  # pyright: ignore[reportArgumentType]
     elif row["count"]:
-      row["average_precision"] = average_precision(probabilities[:, i], of_class)
+      row["average_precision"] = average_precision(probabilities[:, i], of_class)  # pyright: ignore[reportArgumentType]
     found[name] = row
   return found
 

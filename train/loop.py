@@ -107,7 +107,7 @@ def train(
     begin = int(state.step)
     with (
       _writer(run, workdir, begin, progress) as writer,
-      contextlib.closing(iter(run.feed.batches(begin))) as batches,
+      contextlib.closing(iter(run.feed.batches(begin))) as batches,  # pyright: ignore[reportArgumentType]
       stop_requests() as stop,
       hosts.ending_together(),
       _naming_the_batch(run, checkpoints),
@@ -162,7 +162,7 @@ class _Programs:
     """Returns the step for such a batch, compiled if it is the first, and its FLOPs."""
     run, shapes = self._run, tuple(array.shape for array in batch.values())
     if shapes not in self._made:
-      lowered = run.plan.train_step.lower(state, batch, run.frozen)
+      lowered = run.plan.train_step.lower(state, batch, run.frozen)  # pyright: ignore[reportFunctionMemberAccess]
       cost = watch.flops(lowered, devices=run.mesh.size, parts=run.config.accumulate)
       self._made[shapes] = lowered.compile(), cost
     return self._made[shapes]
@@ -261,7 +261,7 @@ def _best(
   checkpoints.wait()
   saved = [row for row in history if row["step"] in checkpoints.steps]
   best = max(saved, key=lambda row: (row[run.plan.objective.measure], -row["loss"]))["step"]
-  return state if best == int(state.step) else checkpoints.restore(best, run.plan.layout)
+  return state if best == int(state.step) else checkpoints.restore(best, run.plan.layout)  # pyright: ignore[reportArgumentType]
 
 
 def _writer(run: Run, workdir: pathlib.Path, begin: int, progress: bool) -> MetricWriter:

@@ -203,7 +203,8 @@ def follow(values: Schedule) -> optax.GradientTransformation:
     return steps, optax.ScaleByScheduleState(count)
 
   return optax.GradientTransformation(
-    lambda params: optax.ScaleByScheduleState(jnp.zeros([], jnp.int32)), update
+    lambda params: optax.ScaleByScheduleState(jnp.zeros([], jnp.int32)),
+    update,  # pyright: ignore[reportArgumentType]
   )
 
 
@@ -216,7 +217,7 @@ def set_b(params: PyTree, value: jax.Array | float) -> PyTree:
 
 def path_name(path: Sequence[Any]) -> str:
   """Writes a tree path as "stem/conv/kernel"."""
-  return jax.tree_util.keystr(path, simple=True, separator="/")
+  return jax.tree_util.keystr(path, simple=True, separator="/")  # pyright: ignore[reportArgumentType]
 
 
 def _clipping(config: ConfigDict) -> list[optax.GradientTransformation]:

@@ -95,7 +95,7 @@ class Cost:
 
   def step_seconds(self, utilisation: float) -> float:
     """Estimates the time of a step at a share of the chip's peak arithmetic and bandwidth."""
-    slowest = max(self.flops / self.chip.flops, self.traffic / self.chip.bandwidth)
+    slowest = max(self.flops / self.chip.flops, self.traffic / self.chip.bandwidth)  # pyright: ignore[reportOperatorIssue]
     return slowest / utilisation
 
 
@@ -147,7 +147,7 @@ def _lowered(config: ConfigDict, mesh: Mesh, examples: int) -> tuple[jax.stages.
   steps_per_epoch = max(examples // config.data.batch_size, 1)
   made = plan.make(config, objective, None, frozen, mesh, steps_per_epoch)
   batch = abstract_batch(config, model, mesh, objective.extras)
-  return made.train_step.lower(made.layout, batch, made.frozen), made.layout
+  return made.train_step.lower(made.layout, batch, made.frozen), made.layout  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def devices(topology: str) -> Sequence[Any]:

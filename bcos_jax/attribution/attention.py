@@ -152,7 +152,7 @@ def _legrad(batch: Batch, _: Array, *, layout: PixelTokens, resize: str, normali
   for depth in range(1, model.depth + 1):
     # What the shorter networks share, all but the last block, the compiler computes once.
     shorter = batch.replaced(model=model.clone(depth=depth))
-    _, found = _weights_and_gradients(shorter, last_only=True)
+    _, found = _weights_and_gradients(shorter, last_only=True)  # pyright: ignore[reportAssignmentType]
     maps.append(jnp.mean(jnp.maximum(found[0], 0), (2, 3)))
   maps = layout.upsampled(layout.patches(sum(maps[1:], maps[0]) / len(maps)), resize)
   if not normalize:

@@ -82,7 +82,7 @@ def _task(network, inputs, method: Method, target, batch_size: int, progress) ->
       f"A {type(network[0]).__name__} reads texts, and its special tokens are not known.",
       "Pass a TextReader, or what attribution.text.language_task returns.",
     )
-  return pictures.prepare(ImageNetwork(*network), inputs, target, **fields)
+  return pictures.prepare(ImageNetwork(*network), inputs, target, **fields)  # pyright: ignore[reportArgumentType]
 
 
 def _check_kind(method: Method, kind: str) -> None:

@@ -47,7 +47,7 @@ def show(module: nn.Module, name: str, value: Array) -> None:
 class _Activations(Ops):
   """Activations outside and inside of dense maps, all by way of `gated`."""
 
-  def dense(self, features, *, gate=None, use_bias=True, name):
+  def dense(self, features, *, gate=None, use_bias=True, name):  # pyright: ignore[reportIncompatibleMethodOverride]
     inner = super().dense(features, use_bias=use_bias, name=name)
     return inner if gate is None else lambda x: inner(self.act(x, gate))
 
@@ -161,7 +161,7 @@ class HalvedProducts(Ops):
   def attend(self, q, k, v, **fields):
     return F.attend(_share(q, 4), _share(k, 4), _share(v, 2), **fields)
 
-  def weigh(self, x, weight):
+  def weigh(self, x, weight):  # pyright: ignore[reportIncompatibleMethodOverride]
     return _share(x * weight, 2)
 
 

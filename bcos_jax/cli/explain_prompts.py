@@ -85,7 +85,7 @@ def explain_prompts(
     drawn = {"probabilities": shares[i], "title": picture.name, "options": options}
     figures[path.stem] = render.prompts(ex, i, texts, path, **drawn)
     paths.append(path)
-    for line in (picture.name, *_ranked(texts, ex.value[i], shares[i]), f"  figure: {path}"):
+    for line in (picture.name, *_ranked(texts, ex.value[i], shares[i]), f"  figure: {path}"):  # pyright: ignore[reportArgumentType]
       say(line)
   report = output / "report.html"
   _report(report, towers, ex, texts, figures, unpooled)

@@ -85,8 +85,8 @@ def explain_tokens(
   edges = edges_for(ids.shape[1], buckets, model.context_length)
   if model.ops.dtype is not None:
     model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
-  texts = _padded(model, {"ids": ids, "mask": mask, "types": types}, edges[-1])
-  pieces = chunks(mask, edges, check_batch_size(batch_size), bool(len(buckets)))
+  texts = _padded(model, {"ids": ids, "mask": mask, "types": types}, edges[-1])  # pyright: ignore[reportArgumentType]
+  pieces = chunks(mask, edges, check_batch_size(batch_size), bool(len(buckets)))  # pyright: ignore[reportArgumentType]
   begun = _begun(model, variables, texts, at, target, keep_weights, pieces)
   done = [(_cut(part, len(kept), ids.shape[1]), kept) for part, kept in overlapped(begun)]
   order = np.argsort(np.concatenate([kept for _, kept in done]))
@@ -203,7 +203,7 @@ def _begun(
   pieces: Iterable[tuple[int, np.ndarray, np.ndarray]],
 ) -> Iterator[tuple[TextExplanation, np.ndarray]]:
   """Yields the explanations of each batch, still on the device, and which texts it explains."""
-  function, classes = _split(target, len(texts["ids"]))
+  function, classes = _split(target, len(texts["ids"]))  # pyright: ignore[reportArgumentType]
   checked = False
   for length, kept, chosen in pieces:
     cut = {name: None if v is None else v[chosen, :length] for name, v in texts.items()}

@@ -159,10 +159,10 @@ def completeness(
     check_targets(targets, len(images), logits.shape[1])
     values = logits[np.arange(len(targets)), targets]
     residuals = {"unexplained": values - maps.sum(axis=(1, 2), dtype=np.float64)}
-  noise = random_maps(seed, range(len(maps)), maps.shape[1:])
+  noise = random_maps(seed, range(len(maps)), maps.shape[1:])  # pyright: ignore[reportArgumentType, reportFunctionMemberAccess, reportOptionalMemberAccess]
   rows = {"values": values, "residuals": residuals}
   why = "an output and a map of 0"
-  return _left_over(CompletenessScores, maps, values, residuals, noise, why, rows)
+  return _left_over(CompletenessScores, maps, values, residuals, noise, why, rows)  # pyright: ignore[reportArgumentType]
 
 
 def token_completeness(ex: TextExplanation, *, seed: int = 0) -> TextScores:

@@ -217,7 +217,10 @@ def _measured(
   return scored_curves(
     CurveScores,
     Parts(
-      task=task, free=everything, movable=everything, make=_Blocks(*blocks.shape[1:], how.block)
+      task=task,
+      free=everything,
+      movable=everything,
+      make=_Blocks(*blocks.shape[1:], how.block),  # pyright: ignore[reportCallIssue]
     ),
     lambda curves, start: measure(curves, start, steps),
     importance,

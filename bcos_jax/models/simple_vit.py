@@ -142,7 +142,7 @@ class SimpleViT(ImageModel):
 
   def token_layout(self, side: tuple[int, ...]) -> TokenLayout:
     """See `Network`."""
-    return patch_layout(side, self.conv_stem, self.ops.encoding.channels, self.patch_size)
+    return patch_layout(side, self.conv_stem, self.ops.encoding.channels, self.patch_size)  # pyright: ignore[reportArgumentType]
 
   @nn.compact
   def __call__(self, x: Array, train: bool = False) -> Array:

@@ -242,7 +242,7 @@ class VisionTransformer(ImageModel):
 
   def token_layout(self, side: tuple[int, ...]) -> TokenLayout:
     """See `Network`."""
-    plain = patch_layout(side, self.conv_stem, self.ops.encoding.channels, self.patch_size)
+    plain = patch_layout(side, self.conv_stem, self.ops.encoding.channels, self.patch_size)  # pyright: ignore[reportArgumentType]
     return dataclasses.replace(
       plain,
       class_tokens=self.class_token + self.distillation_token,

@@ -141,15 +141,15 @@ def scattered(model: nn.Module, seed: int) -> dict[str, Any]:
   leaves = {}
   for path, leaf in traverse_util.flatten_dict(abstract_variables(model), sep="/").items():
     kind = path.rpartition("/")[2]
-    z = np.random.default_rng([seed, zlib.crc32(path.encode())]).standard_normal(leaf.shape)
+    z = np.random.default_rng([seed, zlib.crc32(path.encode())]).standard_normal(leaf.shape)  # pyright: ignore[reportAttributeAccessIssue]
     spread = {"bias": 0.1, "mean": 0.02}.get(kind, 0.5)
     value = {
-      "kernel": z * np.sqrt(2 / max(np.prod(leaf.shape[:-1]), 1)),
+      "kernel": z * np.sqrt(2 / max(np.prod(leaf.shape[:-1]), 1)),  # pyright: ignore[reportAttributeAccessIssue]
       "scale": 1 + 0.1 * z,
       "var": 1 + spread * np.abs(z),
       "logit_scale": 2 + 0.3 * z,
     }.get(kind, spread * z)
-    leaves[path] = np.asarray(value, leaf.dtype)
+    leaves[path] = np.asarray(value, leaf.dtype)  # pyright: ignore[reportAttributeAccessIssue]
   return traverse_util.unflatten_dict(leaves, sep="/")
 
 

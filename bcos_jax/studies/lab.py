@@ -200,7 +200,7 @@ class Lab:
     """Returns the test accuracy of what `bcosified` starts from with the same overrides."""
     bundle = self.workdir / "conventional.bundle"
     config = self._config(f"{self.dataset}:bcosify", 1, f"{PREFIX}init={bundle}", *overrides)
-    logits = metrics.logits_of(*start.network(config), self.pictures.images)
+    logits = metrics.logits_of(*start.network(config), self.pictures.images)  # pyright: ignore[reportArgumentType]
     return float(np.mean(logits.argmax(-1) == self.pictures.labels))
 
   def scratch(self) -> TrainResult:

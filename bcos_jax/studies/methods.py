@@ -130,7 +130,7 @@ def _table(scored: dict[str, _Scored]) -> Table:
   ]
   for name, kind in (("random map", "random"), ("oracle", "oracle")):
     energy = own.energy and getattr(own.energy, kind)
-    rows.append((name, getattr(own.pointing, kind), None, own.pointing.num_grids, energy, None))
+    rows.append((name, getattr(own.pointing, kind), None, own.pointing.num_grids, energy, None))  # pyright: ignore[reportArgumentType]
   columns = ("explanation", "grid pointing", "±", "grids", "energy pointing", "± energy")
   return Table(dict(zip(columns, ("", ".3f", ".3f", "d", ".3f", ".3f"), strict=True)), rows)
 

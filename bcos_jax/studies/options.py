@@ -124,8 +124,8 @@ def _plots(found: dict[str, Measures], lab: Lab):
     plots["options-pointing"] = (
       "Grid pointing score, by option",
       render.bars(
-        {name: m.grid_pointing for name, m in pointing.items()},
-        errors={name: m.grid_pointing_error for name, m in pointing.items()},
+        {name: m.grid_pointing for name, m in pointing.items()},  # pyright: ignore[reportArgumentType]
+        errors={name: m.grid_pointing_error for name, m in pointing.items()},  # pyright: ignore[reportArgumentType]
         marked=[PUBLISHED],
         levels={"uniform map": 1 / lab.setting.grid**2},
         x="grid pointing score",

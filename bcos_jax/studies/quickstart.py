@@ -162,7 +162,7 @@ def quickstart(
   scratch = run.train("scratch", length.finetune)
 
   say("5/5  Explaining")
-  explanation = bcos_jax.explain(tuned.model, tuned.variables, images, batch_size=100)
+  explanation: Any = bcos_jax.explain(tuned.model, tuned.variables, images, batch_size=100)
   trained = {"conventional": conventional, "bcosified": tuned, "scratch": scratch}
   pointing = _pointing(conventional, tuned, explanation.logits, images, labels, length.grids)
   findings = _findings(

@@ -30,7 +30,7 @@ class Augmentation(Protocol):
   def prepare(self, picture: Image.Image) -> Any:
     """Returns what every call starts from."""
 
-  def __call__(self, prepared: Any, rng: Generator) -> np.ndarray:
+  def __call__(self, prepared: Any, rng: Generator) -> np.ndarray:  # pyright: ignore[reportReturnType]
     """Returns one variation."""
 
 

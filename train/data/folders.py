@@ -78,10 +78,10 @@ class Files(Sequence):
   def __len__(self) -> int:
     return len(self._names)
 
-  def __getitem__(self, index: Any) -> dict[str, Any]:
+  def __getitem__(self, index: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
     name = self._names[index]
     return {
-      "image": (self._folder / name).read_bytes(),
+      "image": (self._folder / name).read_bytes(),  # pyright: ignore[reportOperatorIssue]
       "label": self._labels[index],
       "name": name,
     }
@@ -201,7 +201,7 @@ def class_weights(labels: np.ndarray, power: float) -> np.ndarray:
   if labels.ndim == 1:
     return np.bincount(labels)[labels].astype(np.float64) ** -power
   unlabelled = ~labels.any(axis=1)
-  table = np.concatenate([labels.astype(bool), unlabelled[:, None]], axis=1)
+  table = np.concatenate([labels.astype(bool), unlabelled[:, None]], axis=1)  # pyright: ignore[reportIndexIssue]
   return np.where(table, table.sum(axis=0), np.inf).min(axis=1) ** -power
 
 

@@ -78,11 +78,11 @@ with registered.skip_registration():
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
       pictures = {"train": _training_pictures, "validation": _validation_pictures}[split]
       count = 0
-      for name, label, image in pictures(self._archives / ARCHIVES[split]):
+      for name, label, image in pictures(self._archives / ARCHIVES[split]):  # pyright: ignore[reportOptionalOperand]
         count += 1
         yield name, {"file_name": name, "image": io.BytesIO(image), "label": label}
       if self._complete and count != PICTURES[split]:
-        raise _broken(self._archives / ARCHIVES[split], f"{count} of {PICTURES[split]} pictures")
+        raise _broken(self._archives / ARCHIVES[split], f"{count} of {PICTURES[split]} pictures")  # pyright: ignore[reportOptionalOperand]
 
 
 def prepare(
@@ -117,7 +117,7 @@ def prepare(
       raise unknown_name("split of 'imagenet2012'", split, ARCHIVES)
     _check_archive(archives / ARCHIVES[split], BYTES[split] if complete else None)
   data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE, "")
-  root = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+  root = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()  # pyright: ignore[reportAttributeAccessIssue]
   final = root / Imagenet2012.name / str(Imagenet2012.VERSION)
   if final.is_dir():
     _check_there(final, splits)
@@ -179,7 +179,7 @@ def _files(file: Any, where: pathlib.Path) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(fileobj=file, mode="r|") as tar:
       for member in tar:
         if member.isfile():
-          yield pathlib.PurePath(member.name).name, tar.extractfile(member).read()
+          yield pathlib.PurePath(member.name).name, tar.extractfile(member).read()  # pyright: ignore[reportOptionalMemberAccess]
   except tarfile.TarError as error:
     raise _broken(where, f"an error: {error}") from error
 

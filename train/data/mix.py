@@ -57,7 +57,7 @@ class Mix:
 def mixup(images: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
   """Returns share * image + (1 - share) * the image before it (arXiv 1710.09412)."""
   del rng
-  share = np.float32(share)
+  share = np.float32(share)  # pyright: ignore[reportAssignmentType]
   return share * images + (1 - share) * np.roll(images, 1, axis=0), float(share)
 
 

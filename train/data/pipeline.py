@@ -189,13 +189,13 @@ def order(
     balance: Of the classes.
   """
   if balance:
-    draw = Draw(class_weights(examples.dataset.labels, balance), seed)
+    draw = Draw(class_weights(examples.dataset.labels, balance), seed)  # pyright: ignore[reportArgumentType]
     ds = grain.MapDataset.range(sys.maxsize // 2).map(draw)
   else:
     ds = grain.MapDataset.source(range(len(examples))).seed(seed).shuffle().repeat()
   if repeats > 1:
     ds = _repeated(ds, len(examples), repeats)
-  return [int(ds[i]) for i in range(step * batch_size, (step + 1) * batch_size)]
+  return [int(ds[i]) for i in range(step * batch_size, (step + 1) * batch_size)]  # pyright: ignore[reportArgumentType]
 
 
 def _repeated(ds: grain.MapDataset, count: int, repeats: int) -> grain.MapDataset:
@@ -203,7 +203,7 @@ def _repeated(ds: grain.MapDataset, count: int, repeats: int) -> grain.MapDatase
 
   def source(position: int) -> Example:
     number, within = divmod(position, epoch)
-    return ds[number * count + within // repeats]
+    return ds[number * count + within // repeats]  # pyright: ignore[reportReturnType]
 
   return grain.MapDataset.range(sys.maxsize // 2).map(source)
 
@@ -276,7 +276,7 @@ def eval_batches(
     Close its iterators.
   """
   count = len(examples)
-  shape = (*examples.prepare.size, examples.prepare.colors)
+  shape = (*examples.prepare.size, examples.prepare.colors)  # pyright: ignore[reportFunctionMemberAccess]
   classes = len(examples.dataset.label_names)
   blank = {
     "image": np.zeros(shape, np.float32),

@@ -43,7 +43,7 @@ OPERATIONS: dict[str, Operation] = {
   "contrast": _enhance(ImageEnhance.Contrast),
   "sharpness": _enhance(ImageEnhance.Sharpness),
   "posterize": lambda picture, s: ImageOps.posterize(picture, int(s)),
-  "solarize": lambda picture, s: ImageOps.solarize(picture, s),
+  "solarize": lambda picture, s: ImageOps.solarize(picture, s),  # pyright: ignore[reportArgumentType]
   "autocontrast": lambda picture, _: ImageOps.autocontrast(picture),
   "equalize": lambda picture, _: ImageOps.equalize(picture),
 }

@@ -34,7 +34,7 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
   code_path = None  # As for the digits.
 
   def _info(self) -> tfds.core.DatasetInfo:
-    side = int(self.builder_config.name)
+    side = int(self.builder_config.name)  # pyright: ignore[reportOptionalMemberAccess]
     features = tfds.features.FeaturesDict(
       {
         "image": tfds.features.Image(shape=(side, side, 3), encoding_format="png"),
@@ -61,7 +61,7 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for i in range(COUNTS[split]):
-      scene = drawn(split, i, int(self.builder_config.name))
+      scene = drawn(split, i, int(self.builder_config.name))  # pyright: ignore[reportOptionalMemberAccess]
       yield (
         i,
         {

@@ -119,7 +119,7 @@ def open_split(
 ) -> Sequence[dict[str, Any]]:
   """Returns a split of a prepared data set, or raises InputError if it has no such split."""
   try:
-    return builder.as_data_source(split, decoders=decoders)
+    return builder.as_data_source(split, decoders=decoders)  # pyright: ignore[reportCallIssue]
   except (ValueError, KeyError) as error:
     raise unknown_name(f"split of {name!r}", split, builder.info.splits) from error
 
@@ -170,7 +170,7 @@ class _Relabelled(Sequence):
   def __len__(self) -> int:
     return len(self.source)
 
-  def __getitem__(self, index: Any) -> dict[str, Any]:
+  def __getitem__(self, index: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
     record = self.source[index]
     return record if self.kept[index] else {**record, "label": int(self.labels[index])}
 

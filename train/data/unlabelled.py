@@ -33,7 +33,7 @@ class Unlabelled(Sequence):
   def __len__(self) -> int:
     return len(self._where)
 
-  def __getitem__(self, index: Any) -> dict[str, Any]:
+  def __getitem__(self, index: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
     number, offset, size = self._where[index].tolist()
     path = self._paths[number]
     with open(path, "rb") as file:
@@ -77,7 +77,7 @@ def read_unlabelled(folder: str | os.PathLike, *, held_out: float) -> tuple[Data
   order = np.argsort(np.array(hashes), kind="stable")
   count = min(max(round(held_out * len(order)), 1), len(order) - 1)
   train, test = np.sort(order[count:]), np.sort(order[:count])
-  return tuple(
+  return tuple(  # pyright: ignore[reportReturnType]
     Dataset(f"{folder}:{split}", whole.take(rows), ())
     for split, rows in (("train", train), ("test", test))
   )
@@ -103,7 +103,7 @@ def _members(folder: pathlib.Path, shard: str) -> Iterator[tuple[str, int, int]]
   try:
     with tarfile.open(folder / shard, "r:") as tar:
       for member in tar:
-        tar.members = []  # Else it keeps all headers.
+        tar.members = []  # Else it keeps all headers. # pyright: ignore[reportAttributeAccessIssue]
         if member.isfile() and pathlib.PurePosixPath(member.name).suffix.lower() in SUFFIXES:
           yield f"{shard}/{member.name}", member.offset_data, member.size
   except (tarfile.TarError, EOFError) as error:

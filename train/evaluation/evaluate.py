@@ -75,7 +75,7 @@ def run(
   """Returns the mean of every measure of a compiled step, over one pass, and `count`."""
   totals: dict[str, float] = collections.defaultdict(float)
   damaged, pending, ranked = 0.0, [], []
-  with contextlib.closing(iter(batches)) as iterator:
+  with contextlib.closing(iter(batches)) as iterator:  # pyright: ignore[reportArgumentType]
     for batch in iterator:
       damaged += float(np.sum(batch.pop("damaged", 0)))
       pending.append(step(variables, sharding.put_batch(batch, mesh), frozen))

@@ -103,7 +103,12 @@ def measure(
   for name in names:
     if name == "energy_pointing":
       found = metrics.energy_pointing_game(
-        explainer, objects, images, targets, smooth=choices.smooth, batch_size=choices.batch_size
+        explainer,
+        objects,
+        images,
+        targets,
+        smooth=choices.smooth,
+        batch_size=choices.batch_size,  # pyright: ignore[reportArgumentType]
       )
     elif name == "completeness":
       found = metrics.completeness(*network, batch_size=choices.batch_size)
@@ -143,7 +148,7 @@ class _Pictures(Sequence):
   def __len__(self) -> int:
     return len(self._examples)
 
-  def __getitem__(self, index: Any) -> np.ndarray:
+  def __getitem__(self, index: Any) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
     return self._examples[index]["image"]
 
 

@@ -66,7 +66,7 @@ def _rows(accuracy: float | None, found: Mapping[str, Measured]) -> list[tuple[s
     numbers = result.summary()
     scored = numbers.get("num_scored", numbers.get("num_grids"))
     rows.append(
-      (
+      (  # pyright: ignore[reportArgumentType]
         name.replace("_", " "),
         *(_number(numbers.get(key)) for key in ("mean", "standard_error", "random", "oracle")),
         f"{scored:.0f}",

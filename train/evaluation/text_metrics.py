@@ -159,7 +159,7 @@ class MeasuredTexts:
     name = self.reader.name_of
     heats = [
       render.text_heat(text, own, title=f"predicted {name(target)}, labelled {name(label)}")
-      for text, own, target, label in zip(shown.texts, words, ex.target, shown.labels, strict=True)
+      for text, own, target, label in zip(shown.texts, words, ex.target, shown.labels, strict=True)  # pyright: ignore[reportArgumentType]
     ]
     render.text_report(
       path,
@@ -170,7 +170,7 @@ class MeasuredTexts:
       f"{min(int(wrong.sum()), MOST_SHOWN)} of the predictions that are wrong, then right ones; "
       "the class that was predicted is explained.",
       summary=_rows(found),
-      influential=words_by_class(words, [name(target) for target in ex.target]),
+      influential=words_by_class(words, [name(target) for target in ex.target]),  # pyright: ignore[reportOptionalIterable]
     )
 
   def _play(self) -> metrics.SequencePointingScores:
@@ -202,7 +202,7 @@ class MeasuredTexts:
     if self.choices.published:
       how = metrics.TokenPerturbation.published(**options)
     given = (self._task, ex.ids, ex.mask > 0, ex.contributions, np.asarray(ex.target))
-    return _CURVES[name](*given, how)
+    return _CURVES[name](*given, how)  # pyright: ignore[reportArgumentType]
 
   def _predicted(self, batch: TextBatch) -> np.ndarray:
     size = self.choices.batch_size

@@ -28,8 +28,8 @@ class Board:
     folder.mkdir(parents=True, exist_ok=True)
     self._events = event_file_writer.EventsWriter(str(folder / "events"))
     if start_step:
-      log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-      self._events.write_event(event_pb2.Event(step=start_step + 1, session_log=log))
+      log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)  # pyright: ignore[reportAttributeAccessIssue]
+      self._events.write_event(event_pb2.Event(step=start_step + 1, session_log=log))  # pyright: ignore[reportAttributeAccessIssue]
 
   def scalars(self, step: int, values: Mapping[str, float]) -> None:
     """Writes one number per name."""
@@ -47,4 +47,4 @@ class Board:
     self._events.close()
 
   def _write(self, step: int, content: object) -> None:
-    self._events.write_event(event_pb2.Event(step=step, wall_time=time.time(), summary=content))
+    self._events.write_event(event_pb2.Event(step=step, wall_time=time.time(), summary=content))  # pyright: ignore[reportAttributeAccessIssue]

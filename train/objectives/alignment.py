@@ -143,10 +143,10 @@ def norm_distance(params: PyTree, teacher: PyTree) -> jax.Array:
   shared = [
     path
     for path in own
-    if path.endswith("kernel") and path in other and own[path].shape == other[path].shape
+    if path.endswith("kernel") and path in other and own[path].shape == other[path].shape  # pyright: ignore[reportAttributeAccessIssue]
   ]
 
   def norm(kernel: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(kernel.astype(jnp.float32))), 1e-30))
 
-  return sum((jnp.square(norm(other[path]) - norm(own[path])) for path in shared), jnp.float32(0))
+  return sum((jnp.square(norm(other[path]) - norm(own[path])) for path in shared), jnp.float32(0))  # pyright: ignore[reportArgumentType]

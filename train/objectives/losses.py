@@ -108,7 +108,7 @@ def clip(
   shared = (same & present).astype(logits.dtype)
   shared /= jnp.maximum(jnp.sum(shared, axis=-1, keepdims=True), 1)
   ways = (optax.softmax_cross_entropy(part, shared) for part in (logits, logits.T))
-  return sum(ways) / 2
+  return sum(ways) / 2  # pyright: ignore[reportReturnType]
 
 
 def targets(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -141,7 +141,7 @@ def from_config(name: str, options: Mapping[str, Any]) -> Loss:
     )
   if name == "uniform_off_label_bce":
     return functools.partial(uniform_off_label_bce, off=None if off < 0 else off)
-  return functools.partial(LOSSES[name], smoothing=smoothing)
+  return functools.partial(LOSSES[name], smoothing=smoothing)  # pyright: ignore[reportCallIssue]
 
 
 LOSSES: dict[str, Loss] = {

@@ -112,7 +112,7 @@ class Pairs(Objective):
       folder / TEXT,
       self.text,
       {"params": own["text"]},
-      extras={"logit_scale": np.float32(np.log(_scale(own)))},
+      extras={"logit_scale": np.float32(np.log(_scale(own)))},  # pyright: ignore[reportArgumentType]
     )
     self.tokenizer.source.save_pretrained(folder / TOKENIZER)
 

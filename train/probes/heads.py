@@ -57,7 +57,7 @@ class Head:
     x = F.unit_length(features) if self.normalise else features
     for name, layer in self.maps:
       x = layer.apply({"params": params[name]}, x)
-    return x.astype(jnp.float32) / self.temperature + self.logit_bias
+    return x.astype(jnp.float32) / self.temperature + self.logit_bias  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def make(

@@ -159,7 +159,7 @@ def nearest(
   block = -(-min(QUERIES, count) // divisor) * divisor
   blocks = -(-count // block)
   padded = np.pad(queries, ((0, blocks * block - count), (0, 0)), mode="edge")
-  queries = _put(padded.reshape(blocks, block, -1), split)
+  queries = _put(padded.reshape(blocks, block, -1), split)  # pyright: ignore[reportAssignmentType]
   best = (
     _put(np.full((blocks, block, k), np.inf, np.float32), split),
     _put(np.zeros((blocks, block, k), np.int32), split),
@@ -209,7 +209,7 @@ def _mean(known: np.ndarray) -> np.ndarray:
     np.sum(known[begin : begin + KNOWN], axis=0, dtype=np.float64)
     for begin in range(0, len(known), KNOWN)
   )
-  return (total / len(known)).astype(np.float32)
+  return (total / len(known)).astype(np.float32)  # pyright: ignore[reportAttributeAccessIssue, reportReturnType]
 
 
 def _put(array: np.ndarray, place: NamedSharding) -> jax.Array:

@@ -57,7 +57,7 @@ def schedule(steps: int) -> Callable[[jax.Array], jax.Array]:
   """
   if steps < _LEAST_CYCLE:
     return lambda step: jnp.float32(1.0)
-  return optax.cosine_onecycle_schedule(steps, 1.0)
+  return optax.cosine_onecycle_schedule(steps, 1.0)  # pyright: ignore[reportReturnType]
 
 
 def make_step(

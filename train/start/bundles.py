@@ -126,7 +126,7 @@ def new_head(model: nn.Module, variables: Any, num_classes: int, key: jax.Array)
     for network in (new, model.clone(num_classes=num_classes + 1))
   )
   given: dict[Any, Any] = traverse_util.flatten_dict(variables, sep="/")
-  head = {path for path in wanted if wanted[path].shape != other[path].shape}
+  head = {path for path in wanted if wanted[path].shape != other[path].shape}  # pyright: ignore[reportAttributeAccessIssue]
   # A network without a head has none of its leaves, independent of their shapes.
   head |= {path for path in wanted if path not in given and path.split("/")[1] == model.head}
   return new, graft(

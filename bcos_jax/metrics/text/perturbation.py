@@ -140,7 +140,7 @@ def _curves(task, ids, mask, scores, targets, how, progress, *, keep: bool) -> T
       "targets has several per text or is a function, expected one class per text.",
       "Give int [N], or None for the predicted classes.",
     )
-  found = scores_of(scores, *texts.inputs, texts.classes[:, 0])
+  found = scores_of(scores, *texts.inputs, texts.classes[:, 0])  # pyright: ignore[reportCallIssue]
   free, fractions = ~special_of(texts), np.asarray(how.fractions)
   return scored_curves(
     TokenCurves,

@@ -62,7 +62,7 @@ def rationale_token_f1(
 
   Returns, raises: As `rationale_auprc`.
   """
-  return _agreement(_token_f1, scores, rationales, counted, seed, share)
+  return _agreement(_token_f1, scores, rationales, counted, seed, share)  # pyright: ignore[reportArgumentType]
 
 
 def rationale_iou_f1(
@@ -97,7 +97,7 @@ def rationale_iou_f1(
   def measure(chosen: np.ndarray, marked: np.ndarray) -> float:
     return _span_f1(chosen, marked, threshold)
 
-  return _agreement(measure, scores, rationales, counted, seed, share)
+  return _agreement(measure, scores, rationales, counted, seed, share)  # pyright: ignore[reportArgumentType]
 
 
 def spans_of(chosen: np.ndarray) -> list[tuple[int, int]]:
@@ -113,7 +113,7 @@ def _agreement(measure: Measure, scores, rationales, counted, seed, share="score
 
   def each(scored: np.ndarray) -> np.ndarray:
     found = np.full(len(scored), np.nan)
-    chosen = None if share == "scores" else _chosen(scored, counted, marked, share, seed)
+    chosen = None if share == "scores" else _chosen(scored, counted, marked, share, seed)  # pyright: ignore[reportArgumentType]
     for i in np.flatnonzero(~unmarked):
       if chosen is None:  # the measure looks at the scores themselves
         found[i] = measure(scored[i][counted[i]], marked[i][counted[i]])

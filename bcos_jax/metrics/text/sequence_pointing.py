@@ -217,9 +217,9 @@ def _joined(task: TextTask, ids, mask, indices: np.ndarray) -> dict[str, Any]:
   for pair in indices:
     parts = [(ids[i][mask[i]], special[i][mask[i]]) for i in pair]
     if parts[1][1][0]:  # its own [CLS]
-      parts[1] = tuple(part[1:] for part in parts[1])
+      parts[1] = tuple(part[1:] for part in parts[1])  # pyright: ignore[reportArgumentType, reportCallIssue]
     rows.append(np.concatenate([part for part, _ in parts]))
-    sides.append(_sides([marked for _, marked in parts]))
+    sides.append(_sides([marked for _, marked in parts]))  # pyright: ignore[reportArgumentType]
   shape = (len(rows), max(map(len, rows)))
   joined = {
     "ids": np.full(shape, task.pad_id, np.int32),

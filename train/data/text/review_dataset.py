@@ -51,7 +51,7 @@ class Reviews(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for i in range(COUNTS[split]):
-      made = written(split, i, self.builder_config.name)
+      made = written(split, i, self.builder_config.name)  # pyright: ignore[reportOptionalMemberAccess]
       labelled = split != "unlabelled"
       spans = made.spans if labelled else made.spans[:0]
       yield i, {"text": made.text, "label": made.label if labelled else -1, "spans": spans}

@@ -345,7 +345,8 @@ def _numbered(
       raise InputError(problem.cause, problem.fix)
   if len(known) < 2:
     raise InputError(
-      f"{where!r} has the label {known[0]!r} only, expected at least 2.", "Add texts of another."
+      f"{where!r} has the label {known[0]!r} only, expected at least 2.",  # pyright: ignore[reportGeneralTypeIssues]
+      "Add texts of another.",
     )
   return np.array([number[label] for _, label in labels], np.int32), known
 

@@ -48,7 +48,7 @@ def open_text_splits(data: Any, *, labelled: bool = True) -> tuple[TextDataset, 
         f"{dataset.name} has no labels, which the objective 'text' learns.",
         "Name another split, or set --config.objective.name=masked_lm.",
       )
-  return splits
+  return splits  # pyright: ignore[reportReturnType]
 
 
 def open_text_split(
