@@ -221,7 +221,7 @@ def _check_pattern(key: Key, item: Any) -> None:
       )
     pattern = item[0]
   try:
-    re.compile(pattern)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    re.compile(pattern)
   except (re.error, TypeError) as error:
     raise InputError(
       f"config.{key.name}: {pattern!r} is not a regular expression: {error}.", _set_it(key)

@@ -104,11 +104,11 @@ def measure(
     if name == "energy_pointing":
       found = metrics.energy_pointing_game(
         explainer,
-        objects,
+        objects,  # pyright: ignore[reportArgumentType]
         images,
         targets,
         smooth=choices.smooth,
-        batch_size=choices.batch_size,  # pyright: ignore[reportArgumentType]
+        batch_size=choices.batch_size,
       )
     elif name == "completeness":
       found = metrics.completeness(*network, batch_size=choices.batch_size)
