@@ -183,7 +183,8 @@ def conclude(
     f"Explanations by {config.model.name}",
     showcase.entries(result, examples, predicted, wrong, right),
     intro=f"{len(examples)} pictures were held out. Below, the measures on them, then "
-    f"{len(wrong)} predictions that are wrong, the surest first, and {len(right)} that are right.",
+    f"{len(wrong)} predictions that are wrong, the surest first, and {len(right)} that are right. "
+    "Of a wrong one, the predicted class is contrasted with the true one.",
     summary=[("", "measured"), *rows],
     options=render.Options(
       # The published averaging window of 15 is for pictures of 224 pixels.

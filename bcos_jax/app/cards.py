@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from .. import render
+from ..render import kinds
 from ..render.figure import percent
 from . import pictures, shown
 from .shown import Card
@@ -47,6 +48,7 @@ def card(card: Card, index: int, listed: bool) -> html.Article:
       if listed
       else None,
       html.P(card.sum, className="sum"),
+      html.P(card.kind, className="kind" if card.kind == kinds.EXACT else "kind warned"),
       html.P(card.note, className="note") if card.note else None,
     ]
   )

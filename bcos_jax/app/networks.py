@@ -100,7 +100,7 @@ def _load(path: pathlib.Path, name: str) -> Network:
     name=name,
     bundle=bundle,
     labels=bundle.labels or tuple(map(str, range(classes))),
-    options=render.options_for(bundle.model.ops, bundle.preprocess.size[0]),
+    options=render.options_of(bundle),
   )
 
 

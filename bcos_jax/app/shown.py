@@ -8,12 +8,12 @@ import pathlib
 import re
 import tempfile
 
-import jax
 import numpy as np
 
 from .. import render
 from ..errors import InputError
-from ..explain.images import Explanation
+from ..explain.images import Explanation, rather_than
+from ..render import kinds
 from ..render.figure import completeness, percent
 from .networks import Network
 
@@ -54,6 +54,7 @@ class Card:
     words: What blue and what red support.
     unit: What a value of the map is.
     sum: The completeness line.
+    kind: What kind of explanation it is, in words.
     note: A further remark; may be empty.
     classes: (class, name, probability), most probable first; of the first card also the
       explained class.
@@ -67,6 +68,7 @@ class Card:
   words: tuple[str, str] = ("opposes", "supports")
   unit: str = "contribution"
   sum: str = ""
+  kind: str = ""
   note: str = ""
   classes: tuple[tuple[int, str, float], ...] = ()
 
@@ -143,6 +145,8 @@ def _card(shown: render.View, title: str, picture: bool = True) -> Card:
   panels = [("Picture", shown.picture)] if picture or shown.colored is None else []
   if shown.colored is not None:
     panels.append(("What the network sees in it", shown.colored))
+  if picture:
+    panels.append(("Contributions on the picture", shown.overlay))
   return Card(
     title=title,
     panels=tuple(panels),
@@ -150,6 +154,7 @@ def _card(shown: render.View, title: str, picture: bool = True) -> Card:
     values=shown.contributions,
     cutoff=shown.cutoff,
     sum=completeness(shown),
+    kind=shown.kind,
     classes=shown.classes,
   )
 
@@ -157,7 +162,7 @@ def _card(shown: render.View, title: str, picture: bool = True) -> Card:
 def _two_classes(network: Network, image: np.ndarray, question: Question) -> tuple[Card, ...]:
   ex = network.explain(image, question.pair)
   views = [_view(network, ex, 0), _view(network, ex, 1)]
-  between = _view(network, difference(ex))
+  between = _view(network, rather_than(ex, (0,), (1,)))
   names = [shown.name for shown in views]
   cards = [_card(shown, _title(shown), picture=False) for shown in views]
   rest = completeness(between).removeprefix("output ")
@@ -175,23 +180,6 @@ def _two_classes(network: Network, image: np.ndarray, question: Question) -> tup
   cutoff = max(card.cutoff for card in cards)
   cards[2] = dataclasses.replace(cards[2], note="All three maps have one scale.")
   return tuple(dataclasses.replace(card, cutoff=cutoff) for card in cards)
-
-
-def difference(ex: Explanation) -> Explanation:
-  """Returns what supports the first of two explanations of one image rather than the second.
-
-  Both are linear maps of the same input, so that the difference of the outputs splits into the
-  differences of contributions and of residuals, exactly.
-
-  Args:
-    ex: Explanations [2, ...] of the same image.
-  """
-  parts = {
-    name: jax.tree.map(lambda leaf: leaf[:1] - leaf[1:], getattr(ex, name))
-    for name in ("value", "weights", "contributions", "residual", "residuals")
-  }
-  first = {name: getattr(ex, name)[:1] for name in ("images", "inputs", "logits")}
-  return dataclasses.replace(ex, target=None, **parts, **first)
 
 
 def _two_networks(
@@ -233,6 +221,7 @@ def _post_hoc(card: Card, network: Network, values: np.ndarray, output: float) -
     unit="attribution",
     values=values,
     cutoff=float(render.cutoff_of(values, network.options.percentile)),
+    kind=kinds.POST_HOC,
     sum=f"output {output:.3f}; sum of the map {float(values.sum()):.3f}".replace("-", "−"),
     note=f"{card.note} {text}".strip(),
   )
@@ -259,7 +248,7 @@ def draw(networks: Sequence[Network], images: Sequence[np.ndarray], question: Qu
 
 def _draw_classes(network: Network, image: np.ndarray, question: Question, path: pathlib.Path):
   ex = network.explain(image, question.pair)
-  between = np.asarray(difference(ex).contributions)
+  between = np.asarray(rather_than(ex, (0,), (1,)).contributions)
   render.figures(
     ex,
     [0, 1],

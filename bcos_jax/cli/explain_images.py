@@ -51,7 +51,7 @@ def explain_pictures(
   wanted = None if target is None else _class(target, labels)
   images = np.stack([network.preprocess(picture) for picture in pictures])
   ex = explain(network.model, network.variables, images, wanted, batch_size=batch_size)
-  options = render.options_for(network.model.ops, images.shape[1])
+  options = render.options_of(network)
   paths, entries = [], []
   for i, picture in enumerate(map(pathlib.Path, pictures)):
     path = output / f"{unique_name(picture.stem, paths)}.png"
@@ -59,8 +59,10 @@ def explain_pictures(
     paths.append(path)
     entries.append(render.Entry(ex, i, labels, title=picture.name))
     say(f"{picture.name}")
-    for _, label, probability in render.view(ex, i, labels, options).classes:
+    shown = render.view(ex, i, labels, options)
+    for _, label, probability in shown.classes:
       say(f"  {probability:7.2%}  {label}")
+    say(f"  {shown.kind}")
     say(f"  figure: {path}")
   report = output / "report.html"
   render.report(

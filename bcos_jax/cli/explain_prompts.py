@@ -78,7 +78,7 @@ def explain_prompts(
     batch_size=batch_size,
   )
   shares = probabilities(towers.scale * ex.value + towers.bias, towers.sigmoid)
-  options = render.options_for(network.model.ops, images.shape[1])
+  options = render.options_of(network)
   paths, figures = [], {}
   for i, picture in enumerate(map(pathlib.Path, pictures)):
     path = output / f"{unique_name(picture.stem, paths)}.png"

@@ -56,6 +56,8 @@ class Explanation:
       `running_mean` and so on, as far as the network has them, and `unexplained`: the rest. The
       rest is rounding error for every network of this package; more than that means that some
       layer is not linear in explanation mode.
+    conventional: Whether the network is a conventional one: its gates were held fixed, and the
+      explanation is post hoc.
   """
 
   images: Array
@@ -67,6 +69,7 @@ class Explanation:
   contributions: Array
   residual: Array
   residuals: dict[str, Array]
+  conventional: bool = dataclasses.field(default=False, metadata={"static": True})
 
   @property
   def completeness_error(self) -> np.ndarray:
@@ -137,6 +140,31 @@ def explain(
     return in_batches(run, (images, classes), batch_size)
 
 
+def rather_than(ex: Explanation, one: tuple[int, ...], other: tuple[int, ...]) -> Explanation:
+  """Returns what supports one explained output of an image rather than another, exactly.
+
+  Both are linear maps of the same input, so that the difference of the outputs splits into the
+  differences of contributions and of residuals.
+
+  Args:
+    ex: Explanations in which the image occurs with both outputs.
+    one: Place of the one, (row,) or (row, target).
+    other: Place of the other, of the same image.
+
+  Returns:
+    One explanation, [1, ...], without a target.
+  """
+  parts = {
+    name: jax.tree.map(lambda leaf: (leaf[one] - leaf[other])[None], getattr(ex, name))
+    for name in ("value", "weights", "contributions", "residual", "residuals")
+  }
+  shared = {
+    name: jax.tree.map(lambda leaf: leaf[one[0]][None], getattr(ex, name))
+    for name in ("images", "inputs", "logits")
+  }
+  return dataclasses.replace(ex, target=None, **parts, **shared)
+
+
 def dynamic_linear(
   model: nn.Module, variables: Variables, images: Array, target: Target = None
 ) -> Explanation:
@@ -180,6 +208,7 @@ def dynamic_linear(
     contributions=contributions,
     residual=residual,
     residuals=residuals,
+    conventional=model.ops.conventional,
   )
 
 

@@ -144,6 +144,7 @@ def dynamic_tokens(
     inputs=inputs,
     residual=residual,
     residuals=residuals,
+    conventional=model.ops.conventional,
     **found,
   )
 

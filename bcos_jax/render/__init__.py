@@ -18,7 +18,7 @@ from .report import Entry, report
 from .text.heat_maps import TextHeat, explained_text, text_heat
 from .text.html import text_html, text_report
 from .text.plain import text_latex, text_terminal
-from .views import Options, View, options_for, view
+from .views import Options, View, ground, options_for, options_of, view
 
 __all__ = [
   "Entry",
@@ -34,7 +34,9 @@ __all__ = [
   "explained_text",
   "figure",
   "figures",
+  "ground",
   "options_for",
+  "options_of",
   "overlay",
   "prompts",
   "report",

@@ -143,10 +143,16 @@ def contribution_map(
     ([..., H, W, 3] float32 colours in [0, 1], [...] float32 contribution at full red).
   """
   cutoff = cutoff_of(contributions, percentile)
+  return on_scale(contributions, cutoff), cutoff
+
+
+@jax.jit
+def on_scale(contributions: jax.Array, cutoff: jax.Array) -> jax.Array:
+  """The picture of `contribution_map` on a given scale: full colours at plus and minus cutoff."""
   share = _share(contributions, cutoff)
   # The published colour map ("bwr") is linear from blue over white to red.
   rgb = [1 + jnp.minimum(share, 0), 1 - jnp.abs(share), 1 - jnp.maximum(share, 0)]
-  return jnp.stack(rgb, axis=-1), cutoff
+  return jnp.stack(rgb, axis=-1)
 
 
 def diverging(share: float) -> tuple[float, float, float]:
@@ -167,7 +173,13 @@ def overlay(images: jax.Array, contributions: jax.Array, percentile: float = 99.
   Returns:
     [..., H, W, 3] float32 in [0, 1]: the stronger a contribution, the more of its colour.
   """
-  share = _share(contributions, cutoff_of(contributions, percentile))[..., None]
+  return overlay_on_scale(images, contributions, cutoff_of(contributions, percentile))
+
+
+@jax.jit
+def overlay_on_scale(images: jax.Array, contributions: jax.Array, cutoff: jax.Array) -> jax.Array:
+  """The picture of `overlay` on a given scale: full colours at plus and minus cutoff."""
+  share = _share(contributions, cutoff)[..., None]
   gray = jnp.mean(jnp.asarray(images, jnp.float32), axis=-1, keepdims=True)
   hue = jnp.where(share > 0, jnp.array([1.0, 0.0, 0.0]), jnp.array([0.0, 0.0, 1.0]))
   strength = jnp.abs(share)
@@ -176,7 +188,7 @@ def overlay(images: jax.Array, contributions: jax.Array, percentile: float = 99.
 
 def _share(contributions: jax.Array, cutoff: jax.Array) -> jax.Array:
   """Contributions [..., H, W] over their cutoff [...], in [-1, 1]."""
-  scale = jnp.maximum(cutoff, _TINY)[..., None, None]
+  scale = jnp.maximum(jnp.asarray(cutoff, jnp.float32), _TINY)[..., None, None]
   return jnp.clip(jnp.asarray(contributions, jnp.float32) / scale, -1.0, 1.0)
 
 

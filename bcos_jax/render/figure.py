@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
-from . import canvas, color
+from . import canvas, color, kinds
 from .canvas import BAR, INK, SOFT
 from .views import Options, View, view
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 _SUPPORTS, _OPPOSES = "#b00000", "#0000b0"
+_NEARLY_NONE = "≈ 0"
 _TITLES = ("picture", "what the network sees in it", "contributions")
 
 
@@ -111,14 +112,20 @@ def _draw_one(shown: View) -> Figure:
   _draw_classes(axes[-1], shown)
   for ax, text in zip(axes, titles, strict=True):
     ax.set_title(text, fontsize=11, color=INK)
-  result.suptitle(headline(shown), fontsize=13.5, color=INK, parse_math=False)
-  result.supxlabel(
-    textwrap.fill(completeness(shown), 40 * len(titles)),
-    fontsize=9.5,
-    color=SOFT,
-    parse_math=False,
-  )
+  _name(result, headline(shown), completeness(shown), shown.kind, 40 * len(titles))
   return result
+
+
+def _name(figure: Figure, title: str, below: str, kind: str, width: int) -> None:
+  """Writes the title, and what kind of explanation it is: above, unless it is as it should be."""
+  warned = kind != kinds.EXACT
+  lines = [title, textwrap.fill(kind, width)] if warned else [title]
+  notes = [textwrap.fill(line, width) for line in ([below] if warned else [below, kind]) if line]
+  if any(lines):
+    above = "\n".join(filter(None, lines))
+    figure.suptitle(above, fontsize=13.5, color=INK, parse_math=False)
+  if notes:
+    figure.supxlabel("\n".join(notes), fontsize=9.5, color=SOFT, parse_math=False)
 
 
 def _draw_rows(
@@ -144,8 +151,8 @@ def _draw_rows(
   for ax, text in zip(axes[0], titles, strict=True):
     ax.set_title(textwrap.fill(text, 30), fontsize=10.5, color=INK, parse_math=False)
   draw_legend(result.add_subplot(grid[-1, :]), len(titles))
-  if title:
-    result.suptitle(title, fontsize=13.5, color=INK, parse_math=False)
+  kind = kinds.kind([shown.account for shown, _ in rows], options.tuned)
+  _name(result, title, "", kind, 28 * len(titles))
   return result
 
 
@@ -254,11 +261,13 @@ def headline(shown: View) -> str:
 def completeness(shown: View) -> str:
   """The explained output as the sum of its parts, in one line."""
   (_, pixels), *rest = shown.terms.items()
-  parts = [f"{_number(pixels)} (sum of all pixel contributions)"]
-  parts += [
-    f"{'−' if amount < 0 else '+'} {_number(abs(amount))} ({source})" for source, amount in rest
-  ]
-  return f"output {_number(shown.value)}  =  " + " ".join(parts)
+  scale = max(map(abs, (shown.value, *shown.terms.values())))
+  parts = [f"{_number(pixels, scale)} (sum of all pixel contributions)"]
+  for source, amount in rest:
+    number = _number(abs(amount), scale)
+    if source != "rounding" or number not in (_number(0, scale), _NEARLY_NONE):
+      parts.append(f"{'−' if amount < 0 else '+'} {number} ({source})")
+  return f"output {_number(shown.value, scale)}  =  " + " ".join(parts)
 
 
 def percent(probability: float) -> str:
@@ -270,9 +279,12 @@ def percent(probability: float) -> str:
   return f"{100 * probability:.1f} %"
 
 
-def _number(value: float) -> str:
-  tiny = 0 < abs(value) < 5e-4
-  return (f"{value:.0e}" if tiny else f"{value:.3f}").replace("-", "−")
+def _number(value: float, scale: float) -> str:
+  """A part of a sum whose largest part is `scale`, in three decimals or digits."""
+  small = scale < 0.05
+  if 0 < abs(value) < (1e-3 * scale if small else 5e-4):
+    return _NEARLY_NONE
+  return (f"{value:.2e}" if small and value else f"{value:.3f}").replace("-", "−")
 
 
 def signed(value: float) -> str:

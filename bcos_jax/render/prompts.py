@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
-from . import canvas, color
+from . import canvas, kinds
 from .canvas import INK, SOFT
 from .figure import draw_legend, draw_map, frame, percent, signed
-from .views import Options, colored
+from .views import Options, colored, cutoff
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -58,13 +58,21 @@ def prompts(
   options = options or Options()
   _check(ex, index, texts, probabilities, columns)
   maps = np.asarray(ex.contributions[index], np.float32)
-  cutoff = float(np.max(color.cutoff_of(maps, options.percentile)))
+  accounts = [kinds.account(ex, (index, k)) for k in range(len(texts))]
+  full = max(cutoff(*pair, options) for pair in zip(maps, accounts, strict=True))
   seen = None
   if ex.weights.shape[-1] in (2, 6):
-    seen = [colored(ex.inputs[index], weights, options) for weights in ex.weights[index]]
+    picture, inputs = ex.images[index], ex.inputs[index]
+    seen = [
+      colored(picture, inputs, weights, options, account.strength)
+      for weights, account in zip(ex.weights[index], accounts, strict=True)
+    ]
   heads = [_head(ex, index, k, texts, probabilities) for k in range(len(texts))]
   with canvas.plain_style():
-    result = _draw(ex.images[index], seen, maps, heads, cutoff, columns, title)
+    result = _draw(ex.images[index], seen, maps, heads, full, columns, title)
+    kind = kinds.kind(accounts, options.tuned)
+    width = 28 * min(columns, len(texts) + 1)
+    result.supxlabel(textwrap.fill(kind, width), fontsize=9, color=SOFT, parse_math=False)
   if target:
     canvas.save(result, target)
   return result

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from ..explain.images import rather_than
 from ..io import files
-from . import canvas, color
+from . import canvas, kinds
 from .figure import completeness, headline, percent
-from .views import Options, View, view
+from .views import Options, View, place, view
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -68,7 +69,8 @@ border-radius:.3rem;image-rendering:auto}
 .classes .number{text-align:right;white-space:nowrap}
 .classes .meter{width:40%}.meter div{height:.65rem;background:var(--bar);min-width:1px}
 .explained{font-weight:600}.explained .meter div{background:var(--ink)}
-.note,.sum{color:var(--soft);font-size:.9rem;margin:.6rem 0 0;max-width:none;overflow-wrap:anywhere}
+.note,.sum,.kind{color:var(--soft);font-size:.9rem;margin:.6rem 0 0;max-width:none;
+overflow-wrap:anywhere}.warned{color:var(--ink);font-weight:600}
 @media (max-width:40rem){dl{grid-template-columns:1fr}dd{margin-bottom:.5rem}}
 @media print{:root{color-scheme:light;--ink:#000;--soft:#444;--line:#bbb;--page:#fff;--card:#fff;
 --bar:#999}html{font-size:9.5pt}
@@ -86,6 +88,9 @@ class Entry:
   Attributes:
     explanation: An `Explanation`.
     index: The image, or (image, which of its targets).
+    rival: Likewise, another class of the same image to contrast with, such as the true class of a
+      wrong prediction: three maps on one scale, for one class, for the other, and for the first
+      rather than the second. None for none.
     labels: Class names, one per output; None for numbers.
     title: Heading; the explained class is named below it. Empty: the explained class.
     note: A sentence below the pictures, e.g. the true class or the file.
@@ -96,6 +101,7 @@ class Entry:
   labels: Sequence[str] | None = None
   title: str = ""
   note: str = ""
+  rival: int | tuple[int, int] | None = None
 
 
 def report(
@@ -200,31 +206,69 @@ def _is_number(cell: object) -> bool:
 
 def _article(entry: Entry, options: Options) -> str:
   shown = view(entry.explanation, entry.index, entry.labels, options)
+  panels, sums = _panels(shown), [completeness(shown)]
+  if entry.rival is not None:
+    panels, sums = _contrast(shown, *rivals(entry, options))
   title = html.escape(entry.title or headline(shown))
   below = f"<p class=note>{html.escape(headline(shown))}</p>" if entry.title else ""
   note = f"<p class=note>{html.escape(entry.note)}</p>" if entry.note else ""
   return (
-    f"<article><h2>{title}</h2>{below}<div class=panels>{_panels(shown, options)}</div>"
-    f"{_classes(shown)}<p class=sum>{html.escape(completeness(shown))}</p>{note}</article>"
+    f"<article><h2>{title}</h2>{below}<div class=panels>{panels}</div>"
+    f"{_classes(shown)}{''.join(f'<p class=sum>{html.escape(line)}</p>' for line in sums)}"
+    f"{kind_line(shown.kind)}{note}</article>"
   )
 
 
-def _panels(shown: View, options: Options) -> str:
-  heat = color.contribution_map(shown.contributions, options.percentile)[0]
+def kind_line(kind: str) -> str:
+  """Says what kind of explanation it is; in bold unless it is exact."""
+  warned = "" if kind == kinds.EXACT else " warned"
+  return f'<p class="kind{warned}">{html.escape(kind)}</p>'
+
+
+def rivals(entry: Entry, options: Options) -> tuple[View, View]:
+  """Returns the explanation of the other class, and that of one rather than the other."""
+  ex, labels = entry.explanation, entry.labels
+  assert entry.rival is not None, "only entries with a rival are contrasts"
+  one, other = (place(ex, index) for index in (entry.index, entry.rival))
+  names = [view(ex, where, labels, options).name for where in (one, other)]
+  between = view(rather_than(ex, one, other), 0, labels, options)
+  name = f"{names[0]} rather than {names[1]}"
+  return view(ex, other, labels, options), dataclasses.replace(between, name=name)
+
+
+def _contrast(shown: View, rival: View, between: View) -> tuple[str, list[str]]:
+  """Returns panels and sums of two classes of one image and of their difference."""
+  maps = {
+    f"For {shown.name}": shown,
+    f"For {rival.name}": rival,
+    between.name: between,
+  }
+  cutoff = max(each.cutoff for each in maps.values())
+  panels = [("Picture", shown.picture)]
+  for caption, each in maps.items():
+    if each.colored is not None:
+      panels.append((f"{caption}: what the network sees", each.colored))
+    heat = dataclasses.replace(each, cutoff=cutoff).heat
+    panels.append((f"{caption}: contributions (full colour: ±{cutoff:.2g})", heat))
+  sums = [f"{caption}: {completeness(each)}" for caption, each in maps.items()]
+  return _figures(panels, shown.name), sums
+
+
+def _panels(shown: View) -> str:
   panels = [("Picture", shown.picture)]
   if shown.colored is not None:
     panels.append(("What the network sees in it", shown.colored))
   panels += [
-    (f"Contributions (full colour: ±{shown.cutoff:.2g})", heat),
-    (
-      "Contributions on the picture",
-      color.overlay(shown.picture, shown.contributions, options.percentile),
-    ),
+    (f"Contributions (full colour: ±{shown.cutoff:.2g})", shown.heat),
+    ("Contributions on the picture", shown.overlay),
   ]
-  name = html.escape(shown.name)
+  return _figures(panels, shown.name)
+
+
+def _figures(panels: Sequence[tuple[str, np.ndarray]], name: str) -> str:
   return "".join(
-    f'<figure><img src="{_png(image)}" alt="{caption}: {name}"><figcaption>{caption}'
-    "</figcaption></figure>"
+    f'<figure><img src="{_png(image)}" alt="{html.escape(f"{caption}: {name}")}">'
+    f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     for caption, image in panels
   )
 

@@ -11,9 +11,11 @@ import numpy as np
 
 from ..errors import InputError, unknown_name
 from ..ops import Ops
-from . import color
+from . import color, kinds
 
 PROBABILITIES = ("sigmoid", "softmax")
+_GREY = 0.5
+_DARK = 0.4  # of the way from the darkest to the lightest part of a picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,15 +29,18 @@ class Options:
     probability: "sigmoid" (networks trained with binary cross-entropy, as B-cos networks are) or
       "softmax".
     top: Number of classes to list.
-    background: Grey level in [0, 1] behind the coloured explanation. White (1) is published; what
-      is white in the picture shows only on a darker one, e.g. 0.5 for white strokes on black.
+    background: Grey level in [0, 1] behind the coloured explanation. None takes white, as
+      published, and a middle grey for pictures most of which is dark: light strokes would not show
+      on white. See `ground`.
+    tuned: False for a network that was B-cosified and not trained since, which pictures say.
   """
 
   smooth: int = 15
   percentile: float = 99.5
   probability: str = "sigmoid"
   top: int = 5
-  background: float = 1.0
+  background: float | None = None
+  tuned: bool = True
 
   def __post_init__(self):
     color.check_window(self.smooth)
@@ -44,7 +49,7 @@ class Options:
       raise unknown_name("probability", self.probability, PROBABILITIES)
     if self.top < 1:
       raise InputError(f"top={self.top}, expected at least one class to list.", "Use top=5.")
-    if not 0 <= self.background <= 1:
+    if self.background is not None and not 0 <= self.background <= 1:
       raise InputError(
         f"background={self.background}, expected a grey level in [0, 1].", "Use 1 for white."
       )
@@ -57,6 +62,13 @@ def options_for(ops: Ops, side: int) -> Options:
   return Options(smooth=smooth, probability=ops.probability)
 
 
+def options_of(bundle) -> Options:
+  """Returns how to draw explanations by the network of a bundle, from its config too."""
+  tuned = kinds.fine_tuned(bundle.config)
+  options = options_for(bundle.model.ops, bundle.preprocess.size[0])
+  return dataclasses.replace(options, tuned=tuned)
+
+
 @dataclasses.dataclass(frozen=True)
 class View:
   """Everything a picture of one explanation shows, as NumPy.
@@ -66,12 +78,15 @@ class View:
     colored: [H, W, 3] floats in [0, 1], the coloured explanation on its background; None where
       the encoding has no complement channels.
     contributions: [H, W] floats.
-    cutoff: Contribution at which the map's colour saturates.
+    cutoff: Contribution at which the map's colour saturates; far above all contributions where
+      they are negligible, so that their noise stays pale.
     target: The explained class; None for another scalar.
     name: The explained class in words.
     value: The explained output.
     terms: What adds up to `value`: contributions, each residual source, the rest.
     classes: (class, name, probability), most probable first.
+    account: What adds up to `value`, and how it came about.
+    kind: What kind of explanation it is, in words.
   """
 
   picture: np.ndarray
@@ -83,6 +98,18 @@ class View:
   value: float
   terms: dict[str, float]
   classes: tuple[tuple[int, str, float], ...]
+  account: kinds.Account
+  kind: str
+
+  @property
+  def heat(self) -> np.ndarray:
+    """The contributions as colours, [H, W, 3]."""
+    return np.asarray(color.on_scale(self.contributions, self.cutoff))
+
+  @property
+  def overlay(self) -> np.ndarray:
+    """The contributions on a pale copy of the picture, [H, W, 3]."""
+    return np.asarray(color.overlay_on_scale(self.picture, self.contributions, self.cutoff))
 
   @property
   def probability(self) -> float | None:
@@ -108,7 +135,7 @@ def view(
     InputError: The index or the number of labels does not fit, or the explanation has NaN.
   """
   options = options or Options()
-  where = _position(ex, index)
+  where = place(ex, index)
   image = where[0]
   if getattr(ex.logits, "ndim", None) != 2:
     raise InputError(
@@ -127,20 +154,24 @@ def view(
   paired = weights.shape[-1] in (2, 6)
   target = None if ex.target is None else int(np.asarray(ex.target)[where])
   picture = np.clip(np.asarray(ex.images[image], np.float32), 0, 1)
+  account = kinds.account(ex, where)
+  seen = colored(picture, inputs, weights, options, account.strength) if paired else None
   return View(
     picture=np.broadcast_to(picture, (*picture.shape[:2], 3)),
-    colored=colored(inputs, weights, options) if paired else None,
+    colored=seen,
     contributions=contributions,
-    cutoff=float(color.cutoff_of(contributions, options.percentile)),
+    cutoff=cutoff(contributions, account, options),
     target=target,
     name="the chosen output" if target is None else names[target],
     value=float(ex.value[where]),
-    terms=_terms(ex, where, contributions),
+    terms=_terms(account),
     classes=_classes(logits, names, target, options),
+    account=account,
+    kind=kinds.kind([account], options.tuned),
   )
 
 
-def _position(ex, index: int | tuple[int, int]) -> tuple[int, ...]:
+def place(ex, index: int | tuple[int, int]) -> tuple[int, ...]:
   """The place of one explanation in `ex.contributions`: (image,) or (image, target)."""
   leading = ex.contributions.shape[:-2]
   where = tuple(map(int, index)) if isinstance(index, tuple) else (int(index),)
@@ -153,10 +184,37 @@ def _position(ex, index: int | tuple[int, int]) -> tuple[int, ...]:
   return where
 
 
-def colored(inputs, weights, options: Options) -> np.ndarray:
-  """The coloured explanation, opaque: transparency would show the page, dark for some readers."""
+def cutoff(contributions: np.ndarray, account: kinds.Account, options: Options) -> float:
+  """Returns the contribution [H, W] at full colour; above all of them where they are negligible."""
+  own = float(color.cutoff_of(contributions, options.percentile))
+  return own / account.strength if account.strength else own
+
+
+def colored(picture, inputs, weights, options: Options, strength: float = 1.0) -> np.ndarray:
+  """The coloured explanation, opaque: transparency would show the page, dark for some readers.
+
+  Args:
+    picture: [H, W, colors] in [0, 1], which decides on the ground.
+    inputs: Encoded, [H, W, 2 * colors].
+    weights: Of the same shape.
+    options: How to draw.
+    strength: Factor of the opacity, see `kinds.Account`.
+  """
   rgba = np.asarray(color.rgba_from(inputs, weights, options.smooth, options.percentile))
-  return rgba[..., 3:] * rgba[..., :3] + (1 - rgba[..., 3:]) * np.float32(options.background)
+  alpha = np.float32(strength) * rgba[..., 3:]
+  level = ground(picture) if options.background is None else options.background
+  return alpha * rgba[..., :3] + (1 - alpha) * np.float32(level)
+
+
+def ground(picture) -> float:
+  """Returns the grey level in [0, 1] behind what the network sees in a picture [H, W, colors].
+
+  White (1), as published, unless most of the picture is much darker than its lightest parts: white
+  strokes on black would vanish on white. Then a middle grey, on which both black and white show.
+  """
+  light = np.asarray(picture, np.float32).mean(axis=-1)
+  darkest, lightest = float(light.min()), float(light.max())
+  return _GREY if np.median(light) < darkest + _DARK * (lightest - darkest) else 1.0
 
 
 def _names(labels: Sequence[str] | None, num_classes: int) -> list[str]:
@@ -167,15 +225,11 @@ def _names(labels: Sequence[str] | None, num_classes: int) -> list[str]:
   return [str(label) for label in labels]
 
 
-def _terms(ex, where: tuple[int, ...], contributions: np.ndarray) -> dict[str, float]:
+def _terms(account: kinds.Account) -> dict[str, float]:
   """What adds up to the explained value, in reading order, down to the rounding error."""
-  terms = {"pixels": float(contributions.sum(dtype=np.float64))}
-  for source, amount in ex.residuals.items():
-    if source != "unexplained":
-      terms[source.replace("_", " ")] = float(amount[where])
-  rest = float(ex.value[where]) - sum(terms.values())
-  small = abs(rest) <= 1e-3 * max(1.0, float(np.abs(contributions).sum()), abs(ex.value[where]))
-  return {**terms, "rounding" if small else "unexplained": rest}
+  named = {source.replace("_", " "): amount for source, amount in account.constants.items()}
+  rest = "rounding" if account.complete else "unexplained"
+  return {"pixels": account.total, **named, rest: account.unexplained}
 
 
 def _classes(

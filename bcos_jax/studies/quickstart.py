@@ -312,7 +312,7 @@ def _draw(
   ex = jax.tree.map(lambda leaf: leaf[np.array(rows)], explanation)
   baseline = _input_x_gradient(conventional)(ex.images, ex.target)
   # Pictures of 24 pixels: the published window of 15 is for 224.
-  options = render.Options(smooth=3, background=0.5)
+  options = render.Options(smooth=3)
   render.figures(
     ex,
     range(_FIGURE_IMAGES),

@@ -51,6 +51,7 @@ class TextExplanation:
     residuals: The residual by source, each [N(, K)]: `bias`, `logit_bias`, and `unexplained`, the
       rest: rounding.
     batch: The texts, where they are known.
+    conventional: Whether the network is a conventional one, so that the explanation is post hoc.
   """
 
   ids: Array
@@ -66,6 +67,7 @@ class TextExplanation:
   residual: Array
   residuals: dict[str, Array]
   batch: TextBatch | None = dataclasses.field(default=None, metadata={"static": True})
+  conventional: bool = dataclasses.field(default=False, metadata={"static": True})
 
   @property
   def mean_contributions(self) -> Array:

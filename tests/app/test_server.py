@@ -14,6 +14,8 @@ from bcos_jax import BcosOps, StandardOps, cli, errors, render
 from bcos_jax.app import Limits, Settings, examples, networks, pictures, server, shown
 from bcos_jax.app.shown import CLASSES, NETWORKS, ONE, Question
 from bcos_jax.errors import InputError
+from bcos_jax.explain.images import rather_than
+from bcos_jax.render import kinds
 
 from ..common import CLASSES as COUNT
 from ..common import SIDE, filled, photos, tiny
@@ -141,7 +143,9 @@ def test_one_class_adds_up(loaded, image):
   ex = bcos_jax.explain(network.bundle.model, network.bundle.variables, image[None], 2)
   np.testing.assert_allclose(card.values, ex.contributions[0], rtol=1e-4, atol=1e-6)
   assert card.title.startswith("cat") and "logit bias" in card.sum
-  assert [caption for caption, _ in card.panels] == ["Picture", "What the network sees in it"]
+  assert [caption for caption, _ in card.panels] == [
+    "Picture", "What the network sees in it", "Contributions on the picture"
+  ]  # fmt: skip
 
 
 def test_the_difference_of_two_classes_is_exact(loaded, image):
@@ -152,7 +156,7 @@ def test_the_difference_of_two_classes_is_exact(loaded, image):
   assert first.cutoff == second.cutoff == between.cutoff
 
   ex = network.explain(image, [1, 3])
-  whole = shown.difference(ex)
+  whole = rather_than(ex, (0,), (1,))
   logits = np.asarray(ex.logits[0])
   np.testing.assert_allclose(whole.value, [logits[1] - logits[3]], rtol=1e-6)
   parts = whole.contributions.sum() + sum(part[0] for part in whole.residuals.values())
@@ -167,6 +171,7 @@ def test_a_conventional_network_beside_another_says_what_it_shows(loaded, image)
   first, second = shown.answer(pair, [image, image], Question(NETWORKS, 1))
   assert "bee" in first.title and "bee" in second.title  # by name: the orders differ
   assert "post hoc" in second.caption and "need not add up" in second.note
+  assert second.kind.startswith("post hoc") and first.kind == kinds.EXACT
   assert second.unit == "attribution" and first.unit == "contribution"
   maps = pair[1].input_x_gradient(image, 3)
   np.testing.assert_array_equal(second.values, maps)
@@ -175,7 +180,8 @@ def test_a_conventional_network_beside_another_says_what_it_shows(loaded, image)
 def test_a_conventional_network_alone_is_explained_as_by_the_package(loaded, image):
   (card,) = shown.answer([loaded["plain"]], [image], Question(ONE, 0))
   assert "conventional" in card.note and "bias" in card.sum
-  assert [caption for caption, _ in card.panels] == ["Picture"]
+  assert card.kind.startswith("post hoc: not exact for this network") and "biases" in card.kind
+  assert "What the network sees in it" not in dict(card.panels)
 
 
 def test_classes_of_two_networks_are_matched_by_name(loaded, image):

@@ -51,10 +51,11 @@ def write(
     showcase.entries(bundle, examples, predicted, wrong, right),
     intro=f"Measured on {len(examples)} pictures of {name}. Each metric stands beside what a "
     "random map and an oracle score on the same pictures. Below are "
-    f"{len(wrong)} predictions that are wrong, the surest first, and {len(right)} that are right.",
+    f"{len(wrong)} predictions that are wrong, the surest first, and {len(right)} that are right. "
+    "Of a wrong one, the predicted class is contrasted with the true one.",
     summary=_rows(accuracy, found),
     plots=_plots(found),
-    options=render.options_for(bundle.model.ops, bundle.preprocess.size[0]),
+    options=render.options_of(bundle),
   )
 
 

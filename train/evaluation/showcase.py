@@ -17,7 +17,22 @@ from ..data import pipeline
 MOST_SHOWN = 6
 """Pictures in a report that are predicted right, and as many that are not."""
 
-Chosen = list[tuple[int, int]]
+
+class Choice(NamedTuple):
+  """A prediction to explain.
+
+  Attributes:
+    picture: Its place in the data set.
+    target: The class to explain.
+    rival: The class to contrast it with, the true one of a wrong prediction; None for none.
+  """
+
+  picture: int
+  target: int
+  rival: int | None = None
+
+
+Chosen = list[Choice]
 
 
 class Network(Protocol):
@@ -70,10 +85,10 @@ def predict(
 
 
 def choose(predicted: Predicted) -> tuple[Chosen, Chosen]:
-  """Returns (picture, class to explain) of wrong and of right predictions.
+  """Returns wrong and right predictions to explain.
 
-  The wrong ones are the most confident, each with its highest-scoring wrong class. The right ones
-  are of as many classes as there are.
+  The wrong ones are the most confident, each with its highest-scoring wrong class and the true
+  class that it should have been. The right ones are of as many classes as there are.
   """
   probabilities, labels, readable = predicted
   classes = probabilities.shape[1]
@@ -94,7 +109,22 @@ def choose(predicted: Predicted) -> tuple[Chosen, Chosen]:
   for i in right:
     turn[i] = seen[sure[i]] = seen.get(sure[i], 0) + 1
   right = sorted(right, key=lambda i: (turn[i], sure[i]))[:MOST_SHOWN]
-  return [(int(i), int(wrong_class[i])) for i in wrong], [(int(i), int(sure[i])) for i in right]
+  return [
+    Choice(int(i), int(wrong_class[i]), _rival(probabilities[i], truth[i], wrong_class[i]))
+    for i in wrong
+  ], [Choice(int(i), int(sure[i])) for i in right]
+
+
+def _rival(probabilities: np.ndarray, truth: np.ndarray, wrong: int) -> int | None:
+  """The class to contrast a wrong one with: the least probable true class, if there is another.
+
+  A true class that was missed is contrasted with the most probable class that is not true.
+  """
+  others = np.flatnonzero(truth <= 0.5 if truth[wrong] > 0.5 else truth > 0.5)
+  if not len(others):
+    return None
+  best = probabilities[others].argmax() if truth[wrong] > 0.5 else probabilities[others].argmin()
+  return int(others[best])
 
 
 def entries(
@@ -105,15 +135,17 @@ def entries(
   right: Chosen,
 ) -> list[render.Entry]:
   """Explains the chosen predictions for a report, the wrong ones first."""
-  chosen = [(*pair, "Wrong") for pair in wrong] + [(*pair, "Right") for pair in right]
+  chosen = [*wrong, *right]
   if not chosen:
     return []
-  images = np.stack([examples[i]["image"] for i, _, _ in chosen])
-  targets = np.array([target for _, target, _ in chosen])
+  images = np.stack([examples[choice.picture]["image"] for choice in chosen])
+  # Where there is no rival, the class stands twice: one compiled function serves all.
+  targets = np.array([[c.target, c.target if c.rival is None else c.rival] for c in chosen])
   variables = jax.device_get(network.variables)
   explanation = bcos_jax.explain(network.model, variables, images, targets, batch_size=4)
   found = []
-  for row, (i, _, verdict) in enumerate(chosen):
+  for row, (i, _, rival) in enumerate(chosen):
+    verdict = "Wrong" if row < len(wrong) else "Right"
     name = examples.dataset.source[i].get("name", f"example {i}")
     probabilities, labels = predicted.probabilities[i], predicted.labels[i]
     answer = probabilities > 0.5 if np.ndim(labels) else probabilities.argmax()
@@ -121,8 +153,9 @@ def entries(
     found.append(
       render.Entry(
         explanation,
-        row,
+        (row, 0),
         network.labels,
+        rival=None if rival is None else (row, 1),
         title=f"{verdict}: {given}" + (f"; is {true}" if verdict == "Wrong" else ""),
         note=f"{name}. True: {true}.",
       )
