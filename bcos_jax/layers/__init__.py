@@ -16,6 +16,7 @@ from .pool import adaptive_avg_pool as adaptive_avg_pool
 from .pool import avg_pool as avg_pool
 from .pool import blur_pool as blur_pool
 from .pool import global_avg_pool as global_avg_pool
+from .pool import global_max_pool as global_max_pool
 from .pool import max_pool as max_pool
 from .scale import LayerScale as LayerScale
 from .sources import add_constant as add_constant

@@ -47,6 +47,16 @@ def global_avg_pool(x: Array) -> Array:
   return jnp.mean(x, axis=tuple(range(1, x.ndim - 1)))
 
 
+def global_max_pool(x: Array) -> Array:
+  """Largest value between batch and channels, [N, ..., C] -> [N, C].
+
+  The place is looked up and then read: the gradient of `jnp.max` compares values once more, and
+  where a compiler computed them twice, differently rounded, none is the largest and it is NaN.
+  """
+  x = x.reshape(x.shape[0], -1, x.shape[-1])
+  return jnp.take_along_axis(x, jnp.argmax(x, axis=1, keepdims=True), axis=1)[:, 0]
+
+
 def adaptive_avg_pool(x: Array, size: int) -> Array:
   """Means of size x size cells that cover the image, [N, H, W, C] -> [N, size, size, C].
 

@@ -15,138 +15,19 @@ import jax.numpy as jnp
 
 from .. import functional as F
 from ..errors import InputError, unknown_name
-from ..layers import add_constant, global_avg_pool
+from ..layers import global_avg_pool, global_max_pool
 from ..ops import Ops
 from .base import ImageModel, TokenLayout
-from .blocks.attention import Attention
-from .blocks.mlp import Mlp
-from .blocks.positions import Grid, Rotary, patch_places, resize_table, rotary_angles
+from .blocks.positions import Grid, Rotary, patch_places, rotary_angles
 from .registry import register
-from .simple_vit import patch_layout, patchify, stem_stages, token_grid
+from .simple_vit import patch_layout, stem_stages, token_grid
+from .vision_transformer_parts import Embeddings, ProbePool, ViTBlock
 from .vision_transformer_variants import TEST_VARIANTS, VARIANTS
 
 Array = jax.Array
 
-POOLS = ("cls", "mean", "cls_mean", "map", "none")
+POOLS = ("cls", "mean", "max", "mean_max", "cls_mean", "map", "none")
 POSITIONS = ("learned", "rotary")
-
-_token_init = nn.initializers.normal(0.02)
-
-
-class Embeddings(nn.Module):
-  """Patches become tokens; class and register tokens join them; learned positions are added.
-
-  Fields as in `VisionTransformer`. Result: [N, class tokens + registers + patches, width], in
-  this order.
-  """
-
-  ops: Ops
-  width: int
-  patch_size: int
-  image_size: int
-  conv_stem: tuple[int, ...]
-  patch_bias: bool
-  class_token: bool
-  distillation_token: bool
-  registers: int
-  learned: bool
-  prefix_positions: bool
-  position_resize: str
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """Maps encoded images [N, H, W, channels] to tokens."""
-    ops = self.ops
-    stages = stem_stages(self.conv_stem, x.shape[-1])
-    table_grid = token_grid((self.image_size, self.image_size), stages, self.patch_size)
-    for i, (features, strides) in enumerate(stages):
-      x = ops.conv(features, 3, strides, use_bias=True, name=f"stem{i}_conv")(x)
-      x = ops.act(ops.group_norm(1, name=f"stem{i}_norm")(x), "relu")
-    # Pixels that fill no patch are dropped, as the published convolutions do.
-    h, w = (side - side % self.patch_size for side in x.shape[1:3])
-    x = patchify(x[:, :h, :w], self.patch_size)
-    x = ops.dense(self.width, use_bias=self.patch_bias, name="patch_embedding")(x)
-    grid = (x.shape[1], x.shape[2])
-    x = x.reshape(x.shape[0], -1, self.width)
-    names = ["cls_token"] * self.class_token + ["distillation_token"] * self.distillation_token
-    rows = self._positions(len(names), table_grid, grid) if self.learned else None
-    parts = [self._token(x, name, 1) for name in names]
-    if self.registers:
-      parts.append(self._token(x, "register_tokens", self.registers))
-    x = jnp.concatenate([*parts, x], axis=1)
-    return x if rows is None else add_constant(self, x, rows.astype(x.dtype), "position")
-
-  def _token(self, x: Array, name: str, count: int) -> Array:
-    token = self.param(name, _token_init, (count, self.width), self.ops.param_dtype)
-    empty = jnp.zeros((x.shape[0], count, self.width), x.dtype)
-    return add_constant(self, empty, token.astype(x.dtype), name)
-
-  def _positions(self, prefix: int, old: Grid, grid: Grid) -> Array:
-    """Returns what to add to each token; registers have no position."""
-    own = prefix if self.prefix_positions else 0
-    shape = (own + old[0] * old[1], self.width)
-    table = self.param("position", _token_init, shape, self.ops.param_dtype)
-    places = resize_table(table[own:], old, grid, self.position_resize)
-    none = jnp.zeros((prefix - own + self.registers, self.width), table.dtype)
-    return jnp.concatenate([table[:own], none, places])
-
-
-class ViTBlock(nn.Module):
-  """Attention and feed-forward branches, each normalised at its start.
-
-  Fields as in `VisionTransformer`.
-  """
-
-  ops: Ops
-  num_heads: int
-  mlp_dim: int
-  activation: str
-  gated_mlp: bool
-  qkv_bias: bool
-  key_bias: bool
-  layer_scale: float | None
-  norm_eps: float
-
-  @nn.compact
-  def __call__(self, x: Array, rotary: Rotary | None = None) -> Array:
-    ops = self.ops
-    y = ops.layer_norm(eps=self.norm_eps, name="norm1")(x)
-    y = Attention(ops, self.num_heads, use_bias=self.qkv_bias, key_bias=self.key_bias, name="attn")(
-      y, rotary=rotary
-    )
-    x = x + self._scaled(y, "layer_scale1")
-    y = ops.layer_norm(eps=self.norm_eps, name="norm2")(x)
-    y = Mlp(ops, self.mlp_dim, self.activation, self.gated_mlp, name="mlp")(y)
-    return x + self._scaled(y, "layer_scale2")
-
-  def _scaled(self, y: Array, name: str) -> Array:
-    return y if self.layer_scale is None else self.ops.layer_scale(self.layer_scale, name=name)(y)
-
-
-class ProbePool(nn.Module):
-  """A learned probe looks at all tokens (MAP: arXiv 2106.04560, appendix D), then an MLP follows.
-
-  The probe decides where to look, a dynamic weight; nothing of it is added to the result.
-
-  Parameters: `probe` [1, width], `attn`, `norm`, `mlp`.
-  """
-
-  ops: Ops
-  num_heads: int
-  mlp_dim: int
-  activation: str
-  norm_eps: float
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """Maps [N, T, width] to [N, width]."""
-    ops, width = self.ops, x.shape[-1]
-    probe = self.param("probe", _token_init, (1, width), ops.param_dtype)
-    probe = jnp.broadcast_to(probe.astype(x.dtype), (x.shape[0], 1, width))
-    y = Attention(ops, self.num_heads, name="attn")(x, asking=probe)
-    branch = ops.layer_norm(eps=self.norm_eps, name="norm")(y)
-    y = y + Mlp(ops, self.mlp_dim, self.activation, name="mlp")(branch)
-    return y[:, 0]
 
 
 class VisionTransformer(ImageModel):
@@ -174,13 +55,17 @@ class VisionTransformer(ImageModel):
     registers: Number of register tokens.
     positions: 'learned', a table that is added; or 'rotary', turned queries and keys.
     prefix_positions: Whether class and distillation tokens have rows in the table.
+    register_positions: Whether registers have.
     position_resize: How the table follows the image size, a name of `positions.RESIZE`.
     rope_theta: Base of the rotary frequencies.
     pre_norm: A norm between embeddings and blocks (CLIP).
     final_norm: A norm after the blocks.
-    pool: 'cls', the class token; 'mean' of the patches; 'cls_mean', both side by side; 'map',
-      attention with a learned probe; or 'none', for networks without classes: the features of
-      each patch, see `bcos_jax.explain_patches`.
+    norm_after_pool: Whether this norm comes after the pooling instead (timm's `fc_norm`); it
+      then normalises the pooled features, so a B-cosified head always reads these.
+    pool: 'cls', the class token; 'mean' of the patches; 'max', each channel's largest value, the
+      choice of the patch being a dynamic weight; 'mean_max', the mean of both; 'cls_mean', class
+      token and mean side by side; 'map', attention with a learned probe; or 'none', for networks
+      without classes: the features of each patch, see `bcos_jax.explain_patches`.
     pooler: Features of a dense map with tanh after the pooling (bare Hugging Face ViTs); 0 for
       none.
     projection: Features of a projection without bias after the pooling (CLIP); 0 for none.
@@ -209,10 +94,12 @@ class VisionTransformer(ImageModel):
   registers: int = 0
   positions: str = "learned"
   prefix_positions: bool = True
+  register_positions: bool = False
   position_resize: str = "bicubic"
   rope_theta: float = 100.0
   pre_norm: bool = False
   final_norm: bool = True
+  norm_after_pool: bool = False
   pool: str = "cls"
   pooler: int = 0
   projection: int = 0
@@ -248,7 +135,7 @@ class VisionTransformer(ImageModel):
       class_tokens=self.class_token + self.distillation_token,
       registers=self.registers,
       heads=1 + bool(self.distillation_head and self.num_classes),
-      mean={"mean": 1.0, "cls_mean": 0.5}.get(self.pool, 0.0),
+      mean={"mean": 1.0, "max": 1.0, "mean_max": 1.0, "cls_mean": 0.5}.get(self.pool, 0.0),
       probe=self.pool == "map",
     )
 
@@ -268,7 +155,7 @@ class VisionTransformer(ImageModel):
       x = ops.layer_norm(eps=self.norm_eps, name="pre_norm")(x)
     for i in range(self.depth):
       x = self._block(f"encoder_{i}")(x, rotary)
-    if self.final_norm:
+    if self.final_norm and not self.norm_after_pool:
       x = ops.layer_norm(eps=self.norm_eps, name="norm")(x)
     x = self._pooled(x)
     if self.pool == "none":
@@ -287,12 +174,18 @@ class VisionTransformer(ImageModel):
       )
     elif self.pool in ("mean", "none"):
       x = patches
+    elif self.pool in ("max", "mean_max"):
+      x = global_max_pool(patches)
+      x = (x + global_avg_pool(patches)) / 2 if self.pool == "mean_max" else x
     elif self.pool == "cls_mean":
       x = jnp.concatenate([x[:, 0], global_avg_pool(patches)], axis=-1)
     elif self.distillation_head and self.num_classes:
       x = jnp.concatenate([x[:, 0], x[:, 1]], axis=-1)
     else:
       x = x[:, 0]
+    if self.final_norm and self.norm_after_pool:
+      x = global_avg_pool(x) if self.pool == "mean" else x
+      x = ops.layer_norm(eps=self.norm_eps, name="fc_norm")(x)
     if self.pooler and self.pool != "none":
       x = ops.act(ops.dense(self.pooler, name="pooler")(x), "tanh")
     if self.projection:
@@ -364,6 +257,7 @@ class VisionTransformer(ImageModel):
       registers=self.registers,
       learned=self.positions == "learned",
       prefix_positions=self.prefix_positions,
+      register_positions=self.register_positions,
       position_resize=self.position_resize,
       name="embeddings",
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .vision_transformer_timm import TIMM_VARIANTS
+
 Fields = dict[str, Any]
 
 _TINY = {"width": 192, "num_heads": 3, "mlp_dim": 768}
@@ -223,6 +225,21 @@ TEST_VARIANTS: dict[str, Fields] = {
     "activation": "silu",
     "pool": "cls_mean",
   },
+  "vit_reg_gap_test": {
+    **_TEST,
+    "class_token": False,
+    "registers": 2,
+    "register_positions": True,
+    "pool": "mean",
+    "norm_after_pool": True,
+  },
+  "vit_max_test": {
+    **_TEST,
+    "layer_scale": 1.0,
+    "prefix_positions": False,
+    "pool": "mean_max",
+    "norm_after_pool": True,
+  },
   "dinov3_test": {
     **_TEST,
     "registers": 2,
@@ -251,4 +268,5 @@ VARIANTS: dict[str, Fields] = {
   **_siglip(),
   **_clip(),
   **_aloe(),
+  **TIMM_VARIANTS,
 }

@@ -158,6 +158,13 @@ TIMM = {
   "dinov2": {"init_values": 1.0, "num_classes": 0},
   "dinov2_reg": {"init_values": 1.0, "reg_tokens": 3, "no_embed_class": True},
   "siglip": {"class_token": False, "global_pool": "map", "num_classes": 0},
+  "deit3": {"init_values": 1.0, "no_embed_class": True},
+  "clip": {"pre_norm": True, "act_layer": "gelu"},
+  "clip_quickgelu": {"pre_norm": True, "act_layer": "quick_gelu"},
+  "fc_norm": {"global_pool": "avg"},
+  "max": {"global_pool": "max"},
+  "avgmax": {"global_pool": "avgmax", "fc_norm": False},
+  "reg_gap": {"class_token": False, "reg_tokens": 2, "global_pool": "avg", "qkv_bias": False},
   "swiglu": {"init_values": 1.0, "mlp_ratio": 3.0},
 }
 TIMM_FIELDS = {
@@ -165,6 +172,20 @@ TIMM_FIELDS = {
   "dinov2": {"layer_scale": 1.0, "num_classes": 0},
   "dinov2_reg": {"layer_scale": 1.0, "registers": 3, "prefix_positions": False},
   "siglip": {"class_token": False, "pool": "map", "num_classes": 0},
+  "deit3": {"layer_scale": 1.0, "prefix_positions": False},
+  "clip": {"pre_norm": True, "patch_bias": False},
+  "clip_quickgelu": {"pre_norm": True, "patch_bias": False, "activation": "quick_gelu"},
+  "fc_norm": {"pool": "mean", "norm_after_pool": True},
+  "max": {"pool": "max", "norm_after_pool": True},
+  "avgmax": {"pool": "mean_max"},
+  "reg_gap": {
+    "class_token": False,
+    "registers": 2,
+    "register_positions": True,
+    "pool": "mean",
+    "norm_after_pool": True,
+    "qkv_bias": False,
+  },
   "swiglu": {"layer_scale": 1.0, "gated_mlp": True, "activation": "silu", "mlp_dim": 48},
 }
 

@@ -46,6 +46,7 @@ def _timm(gated: bool = False, prefix: str = "", extra: Entries = []) -> Table: 
     Rule(f"{block}.ls{{k}}.gamma", f"params/{BLOCK}/layer_scale{{k}}/scale"),
     *hidden,
     *norm(f"{prefix}norm", "norm"),
+    *norm(f"{prefix}fc_norm", "fc_norm"),
     Rule(f"{prefix}attn_pool.latent", "params/pool/probe", ROWS),
     *linear(f"{prefix}attn_pool.q", "pool/attn/query"),
     *linear(f"{prefix}attn_pool.kv", POOL_QKV[1:]),
