@@ -68,7 +68,7 @@ def main():
   def goal(kind: Teacher):
     if options.objective == "align":
       return objectives.Alignment(student, kind, depths)
-    return objectives.Contrast(student, kind)
+    return objectives.ContrastiveDistillation(student, kind)
 
   forward = jax.jit(look).lower(frozen, batch["image"]).compile()
   given = jax.eval_shape(look, frozen, batch["image"])

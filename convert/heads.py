@@ -29,7 +29,7 @@ def check_classes(classes: int | None) -> None:
 
 
 def fields_for_classes(
-  cls: type[models.Network], fields: Mapping[str, Any], classes: int | None
+  cls: type[models.BaseNetwork], fields: Mapping[str, Any], classes: int | None
 ) -> dict[str, Any]:
   """Returns the fields of a network; one with classes classifies, whatever its file was for."""
   if classes is None or not cls.takes_embeddings or "task" not in models.fields_of(cls):  # pyright: ignore[reportAttributeAccessIssue]

@@ -11,10 +11,10 @@ import numpy as np
 
 from bcos_jax import models
 
-from .plan import Plan
+from .plan import ConversionPlan
 
 
-def build(plan: Plan) -> tuple[Any | None, str]:
+def build(plan: ConversionPlan) -> tuple[Any | None, str]:
   """Builds the original network with the weights of the checkpoint, in float32, for evaluation.
 
   Args:
@@ -40,7 +40,7 @@ def build(plan: Plan) -> tuple[Any | None, str]:
     return None, f"{library} cannot be used here: {' '.join(str(error).split())[:200]}"
 
 
-def read_pictures(plan: Plan, pictures: Sequence[Any]) -> np.ndarray | None:
+def read_pictures(plan: ConversionPlan, pictures: Sequence[Any]) -> np.ndarray | None:
   """Reads picture files as transformers does beside PyTorch, with PIL.
 
   Args:
@@ -66,7 +66,7 @@ def read_pictures(plan: Plan, pictures: Sequence[Any]) -> np.ndarray | None:
   return np.moveaxis(processor(images=images, return_tensors="np")["pixel_values"], 1, -1)
 
 
-def _torchvision(plan: Plan) -> tuple[Any | None, str]:
+def _torchvision(plan: ConversionPlan) -> tuple[Any | None, str]:
   import torchvision
 
   name = _variant(plan)
@@ -76,7 +76,7 @@ def _torchvision(plan: Plan) -> tuple[Any | None, str]:
   return _filled(network, plan), f"torchvision {torchvision.__version__}"
 
 
-def _timm(plan: Plan) -> tuple[Any | None, str]:
+def _timm(plan: ConversionPlan) -> tuple[Any | None, str]:
   import timm
 
   name = _variant(plan)
@@ -90,7 +90,7 @@ _WITH_HEAD = {"GPT2Model": "GPT2LMHeadModel"}
 """Networks whose tied head needs no weights of its own: ours always have it."""
 
 
-def _huggingface(plan: Plan) -> tuple[Any | None, str]:
+def _huggingface(plan: ConversionPlan) -> tuple[Any | None, str]:
   import torch
   import transformers
 
@@ -114,7 +114,7 @@ def _huggingface(plan: Plan) -> tuple[Any | None, str]:
   return _tower(network.eval(), plan), f"transformers {transformers.__version__}"
 
 
-def _tower(network: Any, plan: Plan) -> Any:
+def _tower(network: Any, plan: ConversionPlan) -> Any:
   """Lets a network be called with what our network reads: pictures, or tokens."""
   if models.is_language_model(plan.model):
     return _language_model(network, plan)
@@ -127,7 +127,7 @@ def _tower(network: Any, plan: Plan) -> Any:
   return network
 
 
-def _language_model(network: Any, plan: Plan) -> Any:
+def _language_model(network: Any, plan: ConversionPlan) -> Any:
   """Lets a network without head return its hidden states, where transformers pools them too."""
   if not plan.keys.form.startswith("hidden"):
     return network
@@ -148,11 +148,11 @@ def _as_patches(forward: Any, size: int, pictures: Any) -> Any:
   return forward(patches, mask, torch.tensor([[rows, columns]] * count))
 
 
-def _variant(plan: Plan) -> str:
+def _variant(plan: ConversionPlan) -> str:
   return models.describe(plan.model)[0]
 
 
-def _filled(network: Any, plan: Plan) -> Any:
+def _filled(network: Any, plan: ConversionPlan) -> Any:
   """Loads the checkpoint into a network; PyTorch complains about any key that does not fit."""
   import torch
 

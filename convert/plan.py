@@ -55,7 +55,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class ConversionPlan:
   """A conversion that fits: every key accounted for, no tensor read yet.
 
   Attributes:
@@ -198,7 +198,7 @@ def plan(
   ema: bool = False,
   download: bool = False,
   default_preprocess: bool = False,
-) -> Plan:
+) -> ConversionPlan:
   """Finds out what a checkpoint is and what each key becomes; arguments as `from_pretrained`.
 
   Raises:
@@ -230,7 +230,7 @@ def plan(
   model, state, dropped, reinitialised = headed(state, keys, model, described, num_classes)
   rows = _rows(checkpoint, state, keys, model, dropped, reinitialised)
   notes += _dtype_notes(state, model, dtype)
-  return Plan(
+  return ConversionPlan(
     checkpoint, state, keys, model, described, rows, tuple(notes), keep_dtypes=dtype == "source"
   )
 

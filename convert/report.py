@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .plan import Plan, Row
+from .plan import ConversionPlan, Row
 
 _COLUMNS = ("source", "target", "tensors", "shape", "parameters", "bytes")
 _NUMBERS = (2, 4, 5)
 
 
-def lines(plan: Plan, *, every_key: bool = False) -> Iterator[str]:
+def lines(plan: ConversionPlan, *, every_key: bool = False) -> Iterator[str]:
   """Yields the table of a conversion, line by line.
 
   Args:
@@ -52,7 +52,7 @@ def _name(rows: list[Row], every_key: bool) -> str:
   return " + ".join(rows[0].sources) if every_key else rows[0].template[0]
 
 
-def _summary(plan: Plan) -> str:
+def _summary(plan: ConversionPlan) -> str:
   filled = [row for row in plan.rows if not row.skipped]
   used = sum(len(row.sources) for row in filled)
   left = sum(len(row.sources) for row in plan.rows) - used

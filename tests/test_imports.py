@@ -35,6 +35,8 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MOST_MODULES_IN_THE_ROOT = 10
 MOST_MODULES_IN_A_FOLDER = 17
+MOST_LINES_OF_A_FILE = 400
+MOST_LINES_OF_A_FUNCTION = 60
 OUTSIDE = ("train", "convert", "configs")  # folders of the repository's root, linked into bcos_jax
 LIBRARY = FLOOR["explain"]  # what `import bcos_jax` needs is not above
 
@@ -111,6 +113,29 @@ def test_imports_run_one_way(module):
       assert FLOOR[room] > LIBRARY, f"{where}: inside the library, import the module that has it"
     else:
       assert FLOOR[other] < FLOOR[room], f"{where}: {other} is not on a lower floor than {room}"
+
+
+def test_no_two_public_classes_share_a_name():
+  places = collections.defaultdict(list)
+  for module, path in MODULES.items():
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+      if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+        places[node.name].append(module)
+  assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
+
+
+def test_files_and_functions_stay_readable():
+  long = []
+  for path in MODULES.values():
+    text = path.read_text(encoding="utf-8")
+    if text.count("\n") > MOST_LINES_OF_A_FILE:
+      long.append(f"{path.relative_to(ROOT)}: {text.count(chr(10))} lines")
+    for node in ast.walk(ast.parse(text)):
+      if isinstance(node, ast.FunctionDef):
+        lines = node.end_lineno - node.lineno + 1
+        if lines > MOST_LINES_OF_A_FUNCTION:
+          long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {lines} lines")
+  assert long == []
 
 
 def _run(code: str) -> str:

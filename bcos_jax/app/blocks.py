@@ -10,11 +10,11 @@ import numpy as np
 from ..errors import InputError
 from . import pictures, shown
 from .cards import aria, class_bar
-from .networks import Network
+from .networks import ServedNetwork
 from .pictures import Limits
 
 
-def layout(networks: Sequence[Network], limits: Limits, examples) -> html.Div:
+def layout(networks: Sequence[ServedNetwork], limits: Limits, examples) -> html.Div:
   """Returns the whole page, before a picture is given."""
   return html.Div(
     [
@@ -60,7 +60,7 @@ def layout(networks: Sequence[Network], limits: Limits, examples) -> html.Div:
   )
 
 
-def _subtitle(networks: Sequence[Network]):
+def _subtitle(networks: Sequence[ServedNetwork]):
   for i, network in enumerate(networks):
     kind = "conventional" if network.conventional else "B-cos"
     yield html.Span([" and " if i else "", html.B(network.name)])
@@ -157,7 +157,7 @@ def _floats(picture) -> np.ndarray:
 _EACH_BY_ITSELF = "Each is judged by itself: they need not add up to 100 %."
 
 
-def _classes(networks: Sequence[Network]) -> html.Div:
+def _classes(networks: Sequence[ServedNetwork]) -> html.Div:
   labels = networks[0].labels
   return html.Div(
     [
@@ -181,7 +181,7 @@ def _all(labels: Sequence[str]) -> list[dict]:
   return [{"label": label, "value": i} for i, label in enumerate(labels)]
 
 
-def _toolbar(networks: Sequence[Network]) -> html.Div:
+def _toolbar(networks: Sequence[ServedNetwork]) -> html.Div:
   modes = [(shown.ONE, "Explain"), (shown.CLASSES, "Compare classes")]
   if len(networks) > 1:
     modes.append((shown.NETWORKS, "Compare networks"))

@@ -6,12 +6,12 @@ from typing import Any
 
 from PIL import Image
 
-from .networks import Network
+from .networks import ServedNetwork
 
 _DIGITS = tuple(map(str, range(10)))
 
 
-def examples(network: Network, count: int = 6) -> tuple[tuple[str, Image.Image], ...]:
+def examples(network: ServedNetwork, count: int = 6) -> tuple[tuple[str, Image.Image], ...]:
   """Returns (name, picture) of a few pictures that suit a network.
 
   Digits for a network of ten classes that reads grey pictures or names its classes so, else

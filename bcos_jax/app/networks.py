@@ -18,7 +18,7 @@ from ..io import bundles
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class ServedNetwork:
   """A network, and how it is shown.
 
   Attributes:
@@ -71,7 +71,7 @@ class Network:
       )
 
 
-def load_networks(folders: Sequence[str | os.PathLike]) -> tuple[Network, ...]:
+def load_networks(folders: Sequence[str | os.PathLike]) -> tuple[ServedNetwork, ...]:
   """Loads one or two bundles.
 
   Raises:
@@ -86,7 +86,7 @@ def load_networks(folders: Sequence[str | os.PathLike]) -> tuple[Network, ...]:
   return tuple(_load(path, name) for path, name in zip(paths, names, strict=True))
 
 
-def _load(path: pathlib.Path, name: str) -> Network:
+def _load(path: pathlib.Path, name: str) -> ServedNetwork:
   bundle = bundles.load(path)
   classes = getattr(bundle.model, "num_classes", 0)
   if bundle.preprocess is None or not classes:
@@ -96,7 +96,7 @@ def _load(path: pathlib.Path, name: str) -> Network:
     )
   # Explanations are requested repeatedly: the weights are copied to the device once.
   bundle = dataclasses.replace(bundle, variables=jax.device_put(bundle.variables))
-  return Network(
+  return ServedNetwork(
     name=name,
     bundle=bundle,
     labels=bundle.labels or tuple(map(str, range(classes))),

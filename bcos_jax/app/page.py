@@ -14,7 +14,7 @@ from PIL import Image
 from ..errors import InputError
 from . import blocks, pictures, shown
 from .cards import card
-from .networks import Network
+from .networks import ServedNetwork
 from .pictures import Limits
 from .shown import Question
 
@@ -25,7 +25,7 @@ _ONE_AT_A_TIME = threading.Lock()
 Examples = Sequence[tuple[str, Image.Image]]
 
 
-def make_page(networks: Sequence[Network], limits: Limits, examples: Examples) -> dash.Dash:
+def make_page(networks: Sequence[ServedNetwork], limits: Limits, examples: Examples) -> dash.Dash:
   """Returns the page as a Dash application; `.server` is the WSGI one.
 
   Args:
@@ -79,7 +79,7 @@ def _guarded(count: int):
 
 
 def _register_reading(
-  page: dash.Dash, networks: Sequence[Network], limits: Limits, examples: Examples
+  page: dash.Dash, networks: Sequence[ServedNetwork], limits: Limits, examples: Examples
 ) -> None:
   # The browser refuses a file that the server would reject: an error message instead of silence.
   page.clientside_callback(
@@ -126,7 +126,7 @@ def _register_reading(
     )
 
 
-def _images(networks: Sequence[Network], uris: Sequence[str]):
+def _images(networks: Sequence[ServedNetwork], uris: Sequence[str]):
   if not isinstance(uris, list) or len(uris) != len(networks):
     raise InputError("There is no picture.", "Upload a picture, or choose an example.")
   return [
@@ -152,7 +152,7 @@ def _register_choosing(page: dash.Dash) -> None:
     raise dash.exceptions.PreventUpdate
 
 
-def _register_answering(page: dash.Dash, networks: Sequence[Network]) -> None:
+def _register_answering(page: dash.Dash, networks: Sequence[ServedNetwork]) -> None:
   question = [
     Input("picture", "data"),
     Input("mode", "value"),

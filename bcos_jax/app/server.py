@@ -104,7 +104,7 @@ def is_loopback(host: str) -> bool:
     return False
 
 
-def warm_up(network: networks_.Network) -> None:
+def warm_up(network: networks_.ServedNetwork) -> None:
   """Compiles a network's explanation, so that the first picture does not wait for it."""
   side = network.preprocess
   gray = np.full((*side.size, side.colors), 0.5, np.float32)

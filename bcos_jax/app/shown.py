@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..explain.images import Explanation, rather_than
 from ..render import kinds
 from ..render.figure import completeness, percent
-from .networks import Network
+from .networks import ServedNetwork
 
 ONE, CLASSES, NETWORKS = "one", "classes", "networks"
 
@@ -74,7 +74,7 @@ class Card:
 
 
 def top_classes(
-  network: Network, image: np.ndarray, also: int | None = None
+  network: ServedNetwork, image: np.ndarray, also: int | None = None
 ) -> tuple[tuple[int, str, float], ...]:
   """Returns (class, name, probability) of the most probable classes of an image.
 
@@ -90,7 +90,7 @@ def top_classes(
 
 
 def answer(
-  networks: Sequence[Network], images: Sequence[np.ndarray], question: Question
+  networks: Sequence[ServedNetwork], images: Sequence[np.ndarray], question: Question
 ) -> tuple[Card, ...]:
   """Answers a question about a picture.
 
@@ -119,7 +119,7 @@ def answer(
   return (dataclasses.replace(card, note=note if networks[0].conventional else ""),)
 
 
-def _check(networks: Sequence[Network], question: Question) -> None:
+def _check(networks: Sequence[ServedNetwork], question: Question) -> None:
   if question.mode not in (ONE, CLASSES, NETWORKS):
     raise InputError(f"Unknown view {question.mode!r}.", "Choose one of the page's views.")
   if question.mode == CLASSES and question.rival in (None, question.target):
@@ -132,7 +132,7 @@ def _check(networks: Sequence[Network], question: Question) -> None:
     )
 
 
-def _view(network: Network, ex: Explanation, index: int = 0) -> render.View:
+def _view(network: ServedNetwork, ex: Explanation, index: int = 0) -> render.View:
   return render.view(ex, index, network.labels, network.options)
 
 
@@ -159,7 +159,7 @@ def _card(shown: render.View, title: str, picture: bool = True) -> Card:
   )
 
 
-def _two_classes(network: Network, image: np.ndarray, question: Question) -> tuple[Card, ...]:
+def _two_classes(network: ServedNetwork, image: np.ndarray, question: Question) -> tuple[Card, ...]:
   ex = network.explain(image, question.pair)
   views = [_view(network, ex, 0), _view(network, ex, 1)]
   between = _view(network, rather_than(ex, (0,), (1,)))
@@ -183,7 +183,7 @@ def _two_classes(network: Network, image: np.ndarray, question: Question) -> tup
 
 
 def _two_networks(
-  networks: Sequence[Network], images: Sequence[np.ndarray], question: Question
+  networks: Sequence[ServedNetwork], images: Sequence[np.ndarray], question: Question
 ) -> tuple[Card, ...]:
   first, second = networks
   name = first.labels[question.target]
@@ -201,7 +201,7 @@ def _two_networks(
   return tuple(cards)
 
 
-def same_class(first: Network, second: Network, target: int) -> int | None:
+def same_class(first: ServedNetwork, second: ServedNetwork, target: int) -> int | None:
   """Returns the number that a class of the first network has in the second, None for no such."""
   if first.labels[target] in second.labels:
     return second.labels.index(first.labels[target])
@@ -209,7 +209,7 @@ def same_class(first: Network, second: Network, target: int) -> int | None:
   return target if unnamed and len(first.labels) == len(second.labels) else None
 
 
-def _post_hoc(card: Card, network: Network, values: np.ndarray, output: float) -> Card:
+def _post_hoc(card: Card, network: ServedNetwork, values: np.ndarray, output: float) -> Card:
   """The card of a conventional network beside another: a map labelled as post hoc."""
   text = (
     "This is a conventional network. Input × gradient is a post-hoc attribution: it need not "
@@ -227,7 +227,9 @@ def _post_hoc(card: Card, network: Network, values: np.ndarray, output: float) -
   )
 
 
-def draw(networks: Sequence[Network], images: Sequence[np.ndarray], question: Question) -> bytes:
+def draw(
+  networks: Sequence[ServedNetwork], images: Sequence[np.ndarray], question: Question
+) -> bytes:
   """Draws the figure of an answer, as `bcos_jax.render` does it, and returns it as PNG.
 
   Arguments and errors as for `answer`.
@@ -246,7 +248,9 @@ def draw(networks: Sequence[Network], images: Sequence[np.ndarray], question: Qu
     return path.read_bytes()
 
 
-def _draw_classes(network: Network, image: np.ndarray, question: Question, path: pathlib.Path):
+def _draw_classes(
+  network: ServedNetwork, image: np.ndarray, question: Question, path: pathlib.Path
+):
   ex = network.explain(image, question.pair)
   between = np.asarray(rather_than(ex, (0,), (1,)).contributions)
   render.figures(
@@ -261,7 +265,7 @@ def _draw_classes(network: Network, image: np.ndarray, question: Question, path:
 
 
 def _draw_networks(
-  networks: Sequence[Network],
+  networks: Sequence[ServedNetwork],
   images: Sequence[np.ndarray],
   question: Question,
   path: pathlib.Path,
@@ -281,7 +285,7 @@ def _draw_networks(
   )
 
 
-def file_name(networks: Sequence[Network], question: Question) -> str:
+def file_name(networks: Sequence[ServedNetwork], question: Question) -> str:
   """Returns a name for the figure that every file system takes."""
   labels = networks[0].labels
   parts = [labels[question.target]]

@@ -25,7 +25,7 @@ Method = Callable[..., Array]
 Maker = Callable[[Any, Any, Any], Array]
 
 
-class Part(NamedTuple):
+class PairBatch(NamedTuple):
   """A batch of pairs.
 
   Attributes:
@@ -45,7 +45,7 @@ class Part(NamedTuple):
   length: int | None
 
 
-def parts(task: Task, rows: np.ndarray) -> Iterator[Part]:
+def parts(task: Task, rows: np.ndarray) -> Iterator[PairBatch]:
   """Cuts pairs, by the numbers of their inputs `rows` [M], into batches."""
   order, length, ends, longest = np.arange(len(rows)), None, None, 0
   if task.mask is not None:
@@ -59,10 +59,10 @@ def parts(task: Task, rows: np.ndarray) -> Iterator[Part]:
     inside = own[np.minimum(np.arange(span), len(own) - 1)]
     if ends is not None:
       length = padded_length(int(ends[own].max()), longest)
-    yield Part(order[places], np.arange(len(places)) < kept, own, inside, where, length)
+    yield PairBatch(order[places], np.arange(len(places)) < kept, own, inside, where, length)
 
 
-def _inside(task: Task, part: Part) -> tuple[tuple[np.ndarray, ...], Any, Any]:
+def _inside(task: Task, part: PairBatch) -> tuple[tuple[np.ndarray, ...], Any, Any]:
   """Returns the inputs in a batch, cut to its length, their classes and foils."""
   inputs = tuple(array[part.inside][:, : part.length] for array in task.inputs)
   classes, foils = (None if c is None else c[part.inside] for c in (task.classes, task.foils))

@@ -30,7 +30,7 @@ SCORES: dict[str, Callable[[Array], Array]] = {
 """What may be explained of a class: its logit, or its probability among all or by itself."""
 
 
-class Network(Protocol):
+class TaskNetwork(Protocol):
   """What a task needs of a network, itself a tree of arrays: `ImageNetwork` or `TextTask`.
 
   The inputs are the images, or the ids and mask of texts; the features are the encoded images

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
-from ..models import Network, TokenLayout
+from ..models import BaseNetwork, TokenLayout
 from .images import resized
 
 Array = jax.Array
@@ -70,7 +70,7 @@ def pixel_tokens(model: nn.Module, side: tuple[int, ...], method: str) -> PixelT
   Raises:
     InputError: The network is not a transformer with one sequence of tokens.
   """
-  layout = model.token_layout(side) if isinstance(model, Network) else None
+  layout = model.token_layout(side) if isinstance(model, BaseNetwork) else None
   if layout is None:
     raise InputError(
       f"{method} needs a vision transformer whose tokens all see each other (SimpleViT, "

@@ -73,9 +73,9 @@ def add_convert(commands):
 def _convert(options, _):
   from . import conversion
 
-  known = {field.name for field in dataclasses.fields(conversion.Choices)}
+  known = {field.name for field in dataclasses.fields(conversion.ConversionChoices)}
   given = {name: value for name, value in vars(options).items() if name in known}
-  choices = conversion.Choices(**given)
+  choices = conversion.ConversionChoices(**given)
   conversion.convert(options.source, options.destination, choices)
 
 

@@ -16,7 +16,7 @@ import bcos_jax
 
 from .. import models, ops
 from ..convert import original, report, targets, verify
-from ..convert.plan import Plan, plan
+from ..convert.plan import ConversionPlan, plan
 from ..errors import InputError
 from ..io import bundles
 from ..variables import num_parameters
@@ -26,7 +26,7 @@ _VERIFIED_TOKENS = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Choices:
+class ConversionChoices:
   """The options of a conversion; see `convert.from_pretrained` for those not said here.
 
   Attributes:
@@ -53,7 +53,10 @@ class Choices:
 
 
 def convert(
-  source: str | os.PathLike, destination: str | os.PathLike, choices: Choices, say: Say = print
+  source: str | os.PathLike,
+  destination: str | os.PathLike,
+  choices: ConversionChoices,
+  say: Say = print,
 ) -> pathlib.Path | None:
   """Converts a checkpoint to a bundle, or a bundle to another layout.
 
@@ -106,7 +109,7 @@ def convert(
 
 
 def _back(
-  source: str | os.PathLike, target: pathlib.Path, choices: Choices, say: Say
+  source: str | os.PathLike, target: pathlib.Path, choices: ConversionChoices, say: Say
 ) -> pathlib.Path | None:
   """Writes a bundle in another layout."""
   if choices.to == targets.BUNDLE:
@@ -116,7 +119,7 @@ def _back(
     )
   ignored = [
     f"--{field.name}={getattr(choices, field.name)}"
-    for field in dataclasses.fields(Choices)
+    for field in dataclasses.fields(ConversionChoices)
     if field.name not in ("to", "dry_run") and getattr(choices, field.name) != field.default
   ]
   if ignored:
@@ -138,7 +141,7 @@ def _back(
   return written
 
 
-def _verify(made: Plan, bundle: bundles.Bundle, pictures: Sequence, say: Say) -> None:
+def _verify(made: ConversionPlan, bundle: bundles.Bundle, pictures: Sequence, say: Say) -> None:
   """Compares a conversion with its original, where that can be built.
 
   Raises:
@@ -175,7 +178,7 @@ def _counted(checks: Sequence[verify.Check]) -> str:
 
 
 def _verify_reading(
-  made: Plan, bundle: bundles.Bundle, pictures: Sequence, about: str, say: Say
+  made: ConversionPlan, bundle: bundles.Bundle, pictures: Sequence, about: str, say: Say
 ) -> None:
   """Compares what becomes of pictures before the network sees them.
 
@@ -200,7 +203,7 @@ def _verify_reading(
   say(f"verified against {about}: how pictures are read; relative difference {error:.1e}")
 
 
-def _in_float32(made: Plan, bundle: bundles.Bundle) -> bundles.Bundle:
+def _in_float32(made: ConversionPlan, bundle: bundles.Bundle) -> bundles.Bundle:
   """Returns the network with the numbers of the original, where a lower precision was requested."""
   if made.model.ops.param_dtype == "float32" and not made.keep_dtypes:
     return bundle

@@ -120,7 +120,7 @@ def _evaluate_pictures(options):
 
   refuse(options, text_metrics.TextChoices, "texts", "pictures")
   names = dict.fromkeys(options.metrics.split(",") + ["grid_pointing"] * (options.grid > 0))
-  choices = image_metrics.Choices(
+  choices = image_metrics.MetricChoices(
     names=tuple(names),
     num_images=options.num_images,
     batch_size=options.batch_size,
@@ -162,7 +162,7 @@ def _evaluate_texts(options):
   from ..train.evaluation import image_metrics, text_metrics
   from ..train.evaluation.choices import refuse
 
-  refuse(options, image_metrics.Choices, "pictures", "texts")
+  refuse(options, image_metrics.MetricChoices, "pictures", "texts")
   choices = text_metrics.TextChoices(
     names=tuple(dict.fromkeys(options.metrics.split(","))),
     num_texts=options.num_texts,
@@ -311,13 +311,13 @@ def _probe(options, _):
       f"--rates={options.rates!r}, expected numbers.", "For example: --rates=0.01,0.003."
     ) from error
   shared = {"head", "loss", "epochs", "weight_decay", "hidden", "normalise", "select", "held_out"}
-  chosen = probe.Options(
+  chosen = probe.ProbeOptions(
     rates=rates,
     batch_size=options.probe_batch,
     seed=options.seed,
     **{name: getattr(options, name) for name in shared},
   )
-  choices = probing.Choices(
+  choices = probing.ProbingChoices(
     folder=options.features,
     image_batch=options.batch_size,
     options=chosen,

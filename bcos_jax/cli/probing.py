@@ -20,7 +20,7 @@ Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Choices:
+class ProbingChoices:
   """What to compute, and from what.
 
   Attributes:
@@ -47,14 +47,14 @@ class Choices:
   damaged: str = "fail"
   image_batch: int = 64
   workers: int = 0
-  options: probe.Options = dataclasses.field(default_factory=probe.Options)
+  options: probe.ProbeOptions = dataclasses.field(default_factory=probe.ProbeOptions)
   knn: int = 20
   metric: str = "euclidean"
   teacher: pathlib.Path | None = None
   output: pathlib.Path | None = None
 
 
-def run(bundle: str | os.PathLike, choices: Choices, say: Say = print) -> probe.Probe:
+def run(bundle: str | os.PathLike, choices: ProbingChoices, say: Say = print) -> probe.Probe:
   """Probes a bundle and prints the results.
 
   Args:
@@ -98,8 +98,8 @@ def run(bundle: str | os.PathLike, choices: Choices, say: Say = print) -> probe.
 
 
 def _check(
-  choices: Choices,
-  options: probe.Options,
+  choices: ProbingChoices,
+  options: probe.ProbeOptions,
   network: bundles.Bundle,
   teacher: bundles.Bundle | None,
   splits: Sequence[Dataset],
@@ -122,7 +122,7 @@ def _check(
 def _features(
   network: bundles.Bundle,
   splits: Sequence[Dataset],
-  choices: Choices,
+  choices: ProbingChoices,
   folder: pathlib.Path | None,
 ) -> list[Features]:
   return [

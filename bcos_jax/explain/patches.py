@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..inputs import check_images
-from ..models import Network
+from ..models import BaseNetwork
 from .images import Explanation, explain
 from .targets import Variables, output_shapes
 
@@ -33,7 +33,7 @@ def backbone(model: nn.Module) -> nn.Module:
   Raises:
     InputError: An architecture whose features have no places of their own.
   """
-  unpooled = model.unpooled() if isinstance(model, Network) else None
+  unpooled = model.unpooled() if isinstance(model, BaseNetwork) else None
   if unpooled is None:
     raise InputError(
       f"{type(model).__name__} has no features of patches.",

@@ -1,7 +1,7 @@
 """Architectures, each defined once for every layer family, and their published variants."""
 
+from .base import BaseNetwork as BaseNetwork
 from .base import ImageModel as ImageModel
-from .base import Network as Network
 from .base import TokenLayout as TokenLayout
 from .base import is_language_model as is_language_model
 from .clip_resnet import ClipResNet as ClipResNet

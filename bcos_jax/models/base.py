@@ -49,7 +49,7 @@ class TokenLayout:
     return self.prefix + self.grid[0] * self.grid[1]
 
 
-class Network(nn.Module):
+class BaseNetwork(nn.Module):
   """Base of every architecture; each has a field `ops` besides its own.
 
   Attributes:
@@ -89,7 +89,7 @@ class Network(nn.Module):
     """Whether the network maps texts to features that are compared with those of images."""
     return self.reads == "text" and not self.takes_embeddings
 
-  def unpooled(self) -> Network | None:
+  def unpooled(self) -> BaseNetwork | None:
     """Returns the network whose outputs are the features of places, [N, h, w, D].
 
     It takes the variables of this one, some of which are left over. None where features have no
@@ -106,7 +106,7 @@ class Network(nn.Module):
     return None
 
 
-class ImageModel(Network):
+class ImageModel(BaseNetwork):
   """Base of architectures that read images, with the fields `ops` and `image_size`."""
 
   @property
@@ -117,5 +117,5 @@ class ImageModel(Network):
 
 
 def is_language_model(model: nn.Module) -> bool:
-  """Whether any Flax module explains tokens; see `Network.takes_embeddings`."""
+  """Whether any Flax module explains tokens; see `BaseNetwork.takes_embeddings`."""
   return bool(getattr(model, "takes_embeddings", False))

@@ -135,7 +135,7 @@ class ClipResNet(ImageModel):
   localises_text = True
 
   def unpooled(self) -> ClipResNet:
-    """See `Network`."""
+    """See `BaseNetwork`."""
     return self.clone(pooling="none")
 
   @property

@@ -45,7 +45,7 @@ class Architecture:
   """An architecture with all that belongs to it.
 
   Attributes:
-    module: The Flax module; its properties are the traits of a network, see `base.Network`.
+    module: The Flax module; its properties are the traits of a network, see `base.BaseNetwork`.
     variants: Public name -> fields.
     test_variants: Likewise, small networks for tests: `create` knows them, `names` does not.
     keys: The key tables of its sources (`convert.Keys`): a sequence, a function that returns one,

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError, unknown_name
 from ..ops import Ops
-from .base import Network
+from .base import BaseNetwork
 from .registration import (
   Architecture,
   Declared,
@@ -28,7 +28,7 @@ _SOUND: set[type[nn.Module]] = set()
 
 
 def register(
-  module: type[Network],
+  module: type[BaseNetwork],
   variants: Mapping[str, Fields],
   *,
   test_variants: Mapping[str, Fields] | None = None,

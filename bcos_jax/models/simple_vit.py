@@ -141,7 +141,7 @@ class SimpleViT(ImageModel):
     return f"encoder_{self.depth - 1}/attn_norm"
 
   def token_layout(self, side: tuple[int, ...]) -> TokenLayout:
-    """See `Network`."""
+    """See `BaseNetwork`."""
     return patch_layout(side, self.conv_stem, self.ops.encoding.channels, self.patch_size)  # pyright: ignore[reportArgumentType]
 
   @nn.compact

@@ -114,7 +114,7 @@ class VisionTransformer(ImageModel):
     return "embeddings/" + ("stem0_conv" if self.conv_stem else "patch_embedding")
 
   def unpooled(self) -> VisionTransformer:
-    """See `Network`; the features are those behind the last norm, and CLIP's projection."""
+    """See `BaseNetwork`; the features are those behind the last norm, and CLIP's projection."""
     return self.clone(pool="none", num_classes=0)
 
   @property
@@ -128,7 +128,7 @@ class VisionTransformer(ImageModel):
     return f"encoder_{self.depth - 1}/norm1"
 
   def token_layout(self, side: tuple[int, ...]) -> TokenLayout:
-    """See `Network`."""
+    """See `BaseNetwork`."""
     plain = patch_layout(side, self.conv_stem, self.ops.encoding.channels, self.patch_size)  # pyright: ignore[reportArgumentType]
     return dataclasses.replace(
       plain,

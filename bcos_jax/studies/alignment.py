@@ -14,7 +14,7 @@ from ..train.probes import knn, probe
 from ..train.start import Network, without_head
 from . import frozen
 from .frozen import Worth
-from .lab import Lab, Pictures
+from .lab import Lab, StudyPictures
 from .study import Findings
 from .tables import Table
 
@@ -64,7 +64,7 @@ def _question(lab: Lab, before: TrainResult, result: TrainResult, steps: int) ->
 
 
 def _maps(
-  lab: Lab, networks: dict[str, Network], worth: dict[str, Worth], pictures: Pictures
+  lab: Lab, networks: dict[str, Network], worth: dict[str, Worth], pictures: StudyPictures
 ) -> dict[str, np.ndarray]:
   """Returns maps [N, H, W] of the labelled classes, by network or by method on the teacher."""
   joined = {name: probe.join(*networks[name], worth[name].probe) for name in networks}
@@ -72,7 +72,7 @@ def _maps(
   return {**own, **frozen.post_hoc(lab, *joined[TEACHER], pictures)}
 
 
-def _explained(network: Network, pictures: Pictures) -> np.ndarray:
+def _explained(network: Network, pictures: StudyPictures) -> np.ndarray:
   return frozen.maps(metrics.attribute_with(*network), pictures)
 
 
@@ -153,7 +153,7 @@ def bars(scores: Mapping[str, Any], own: str):
   )
 
 
-def _plots(pictures: Pictures, maps: dict[str, np.ndarray], scores: Mapping[str, Any]):
+def _plots(pictures: StudyPictures, maps: dict[str, np.ndarray], scores: Mapping[str, Any]):
   drawn = slice(0, _DRAWN)
   names = [pictures.names[label] for label in pictures.labels[drawn]]
   return {

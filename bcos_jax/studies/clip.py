@@ -21,7 +21,7 @@ from ..train.start import Network
 from . import frozen
 from .alignment import BEGUN, STUDENT, TEACHER, bars, pointing, points
 from .frozen import Worth
-from .lab import Lab, Pictures
+from .lab import Lab, StudyPictures
 from .study import Findings
 from .tables import Table
 
@@ -92,7 +92,7 @@ def _prompts(names: tuple[str, ...]) -> list[str]:
   return [captions.noun(name) for name in names]
 
 
-def _seen(lab: Lab, towers: zero_shot.Towers, pictures: Pictures) -> Seen:
+def _seen(lab: Lab, towers: zero_shot.Towers, pictures: StudyPictures) -> Seen:
   """Classifies by names, and looks for the caption of a picture and the picture of a caption."""
   classifier = towers.classifier(_prompts(pictures.names), ("{}",))
   best = classifier.classify(pictures.images, batch_size=100).classes[:, 0]
@@ -108,7 +108,7 @@ def _seen(lab: Lab, towers: zero_shot.Towers, pictures: Pictures) -> Seen:
 
 
 def _maps(
-  lab: Lab, networks: Mapping[str, Network], text: TextTower, pictures: Pictures
+  lab: Lab, networks: Mapping[str, Network], text: TextTower, pictures: StudyPictures
 ) -> dict[str, np.ndarray]:
   """Returns maps [N, H, W] of each picture's prompt, by network or by method on the teacher."""
   directions = text.features(_prompts(pictures.names))
@@ -189,7 +189,7 @@ def _answer(
 def _plots(
   student: Network,
   text: TextTower,
-  pictures: Pictures,
+  pictures: StudyPictures,
   maps: dict[str, np.ndarray],
   scores: Mapping[str, Any],
 ):
@@ -211,7 +211,7 @@ def _plots(
   }
 
 
-def _figure(student: Network, text: TextTower, pictures: Pictures):
+def _figure(student: Network, text: TextTower, pictures: StudyPictures):
   """Draws the first picture for its own prompt and for those of other classes."""
   label = int(pictures.labels[0])
   classes = [(label + i) % len(pictures.names) for i in range(FIGURE_PROMPTS)]

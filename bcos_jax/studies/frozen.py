@@ -15,7 +15,7 @@ from ..train.data import open_dataset, pipeline
 from ..train.probes import features, knn, probe
 from ..train.probes.features import Features
 from ..train.start import Network
-from .lab import Lab, Pictures
+from .lab import Lab, StudyPictures
 
 METHODS = (
   "input_x_gradient",
@@ -80,11 +80,13 @@ def worth(lab: Lab, networks: Mapping[str, Network], prepare: Preprocess) -> dic
 
 
 def _worth(model: Any, train: Features, test: Features, lab: Lab) -> Worth:
-  options = probe.Options(epochs=2 if lab.short else 50, seed=lab.seed)
+  options = probe.ProbeOptions(epochs=2 if lab.short else 50, seed=lab.seed)
   return Worth(probe=probe.fit(model, train, test, options), neighbours=knn.classify(train, test))
 
 
-def post_hoc(lab: Lab, model: Any, variables: Any, pictures: Pictures) -> dict[str, np.ndarray]:
+def post_hoc(
+  lab: Lab, model: Any, variables: Any, pictures: StudyPictures
+) -> dict[str, np.ndarray]:
   """Returns the maps [N, H, W] of the pictures' classes by every method that applies.
 
   Args:
@@ -105,11 +107,11 @@ def post_hoc(lab: Lab, model: Any, variables: Any, pictures: Pictures) -> dict[s
   return found
 
 
-def maps(explainer: Callable[..., np.ndarray], pictures: Pictures) -> np.ndarray:
+def maps(explainer: Callable[..., np.ndarray], pictures: StudyPictures) -> np.ndarray:
   """Returns an explainer's maps [N, H, W] of the pictures' classes."""
   return maps_of(explainer, pictures.images, pictures.labels, _BATCH)
 
 
-def localised(lab: Lab, found: np.ndarray, pictures: Pictures) -> metrics.Scores:
+def localised(lab: Lab, found: np.ndarray, pictures: StudyPictures) -> metrics.Scores:
   """Plays the energy pointing game with the data set's window."""
   return metrics.energy_pointing_game(found, pictures.regions, smooth=lab.setting.smooth)

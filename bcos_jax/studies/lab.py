@@ -70,7 +70,7 @@ def _shortened(setting: Setting) -> Setting:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pictures:
+class StudyPictures:
   """The test pictures of a data set.
 
   Attributes:
@@ -85,7 +85,7 @@ class Pictures:
   names: tuple[str, ...]
   regions: Any
 
-  def some(self, count: int) -> Pictures:
+  def some(self, count: int) -> StudyPictures:
     """Returns so many pictures, spread evenly over all."""
     rows = np.unique(np.linspace(0, len(self.images) - 1, count).astype(int))
     regions = None if self.regions is None else self.regions[rows]
@@ -228,18 +228,18 @@ class Lab:
     )
 
   @functools.cached_property
-  def pictures(self) -> Pictures:
+  def pictures(self) -> StudyPictures:
     """The test pictures, as every network of the study reads them."""
     return self.pictures_of(self.conventional().preprocess)
 
-  def pictures_of(self, prepare: Preprocess) -> Pictures:
+  def pictures_of(self, prepare: Preprocess) -> StudyPictures:
     """The test pictures, as a network with this preprocessing reads them."""
     examples = pipeline.Examples(open_dataset(self.dataset, "test"), prepare)
     images, labels = pipeline.to_arrays(examples)
     dataset = examples.dataset
     masked = "mask" in dataset.source[0]
     regions = image_metrics.regions(prepare, dataset, range(len(images))) if masked else None
-    return Pictures(images=images, labels=labels, names=dataset.label_names, regions=regions)
+    return StudyPictures(images=images, labels=labels, names=dataset.label_names, regions=regions)
 
   def logits(self, result: TrainResult) -> np.ndarray:
     """Returns float32 logits [N, C] of all test pictures."""
@@ -287,7 +287,7 @@ def standard_error(game: metrics.GridPointingResult) -> float:
   return float(means.std(ddof=1) / len(means) ** 0.5) if len(means) > 1 else float("nan")
 
 
-def bias_share(model: nn.Module, variables, pictures: Pictures) -> float:
+def bias_share(model: nn.Module, variables, pictures: StudyPictures) -> float:
   """See `Measures`; of the labelled classes."""
   ex = bcos_jax.explain(model, variables, pictures.images, pictures.labels, batch_size=50)
   constants = sum(

@@ -34,7 +34,7 @@ _FIGURE_IMAGES = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Findings:
+class QuickstartFindings:
   """What a quickstart measured.
 
   Attributes:
@@ -123,7 +123,7 @@ def quickstart(
   seed: int = 0,
   progress: bool = True,
   say: Say = print,
-) -> Findings:
+) -> QuickstartFindings:
   """Trains, B-cosifies, fine-tunes, explains and compares on the digits.
 
   Args:
@@ -182,9 +182,9 @@ def _findings(
   equivalence: float,
   steps: int,
   began: float,
-) -> Findings:
+) -> QuickstartFindings:
   accuracy = {name: result.metrics["accuracy"] for name, result in trained.items()}
-  return Findings(
+  return QuickstartFindings(
     accuracy={**accuracy, "bcosified_at_start": at_start},
     equivalence=equivalence,
     steps=steps,
@@ -196,7 +196,9 @@ def _findings(
   )
 
 
-def _write(workdir: pathlib.Path, findings: Findings, trained: dict[str, TrainResult]) -> None:
+def _write(
+  workdir: pathlib.Path, findings: QuickstartFindings, trained: dict[str, TrainResult]
+) -> None:
   """Writes the networks as bundles, and the findings as numbers."""
   for name, result in trained.items():
     _save(workdir / name, name, result)
@@ -301,7 +303,7 @@ def _save(folder: pathlib.Path, name: str, result: TrainResult):
 
 def _draw(
   workdir: pathlib.Path,
-  findings: Findings,
+  findings: QuickstartFindings,
   conventional: TrainResult,
   tuned: TrainResult,
   explanation: bcos_jax.Explanation,
@@ -336,7 +338,7 @@ def _draw(
   )
 
 
-def _conclude(findings: Findings, workdir: pathlib.Path, say: Say):
+def _conclude(findings: QuickstartFindings, workdir: pathlib.Path, say: Say):
   rows = findings.table()
   width = max(len(name) for name, _ in rows)
   say("")

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import attribution, metrics, render
 from ..train.loop import TrainResult
-from .lab import Lab, Pictures
+from .lab import Lab, StudyPictures
 from .study import Findings
 from .tables import Table
 
@@ -23,7 +23,7 @@ _NETWORKS = ("conventional", "B-cosified")
 # Both kinds of networks, whatever they were trained with: a saturated loss hides its gradient.
 _LOSS = "margin"
 
-Change = Callable[[TrainResult, Pictures], np.ndarray]
+Change = Callable[[TrainResult, StudyPictures], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _pgd(norm: str, epsilon: float, seed: int) -> Change:
 
 
 def _attack(attack: Callable, **settings) -> Change:
-  def change(result: TrainResult, pictures: Pictures) -> np.ndarray:
+  def change(result: TrainResult, pictures: StudyPictures) -> np.ndarray:
     variables = jax.device_get(result.variables)
     return attack(
       result.model,

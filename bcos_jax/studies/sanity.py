@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import attribution, metrics, render
 from ..train.loop import TrainResult
-from .lab import Lab, Pictures
+from .lab import Lab, StudyPictures
 from .study import Findings
 from .tables import Table
 
@@ -79,7 +79,7 @@ def _checks(
   tuned: TrainResult,
   shuffled: TrainResult,
   explainer_of: ExplainerOf,
-  pictures: Pictures,
+  pictures: StudyPictures,
   layers: tuple[str, ...],
 ) -> tuple[dict[str, float], dict[str, metrics.Scores]]:
   """Returns the similarity at every stage of the cascade, and the scores by what was changed."""

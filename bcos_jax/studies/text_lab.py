@@ -37,7 +37,7 @@ _TRAINING, _VALIDATION = "train[:7000]", "train[7000:]"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Setting:
+class TextSetting:
   """How long networks are trained, and on how much is measured.
 
   Attributes:
@@ -104,10 +104,10 @@ class TextLab:
       )
 
   @property
-  def setting(self) -> Setting:
+  def setting(self) -> TextSetting:
     if self.short:
-      return Setting(pretrain=6, finetune=6, texts=8, pairs=2, samples=8, orders=2, steps=2)
-    return Setting()
+      return TextSetting(pretrain=6, finetune=6, texts=8, pairs=2, samples=8, orders=2, steps=2)
+    return TextSetting()
 
   def conventional(self, lr: float) -> TrainResult:
     """The conventional network, fine-tuned at a learning rate."""

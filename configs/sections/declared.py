@@ -24,12 +24,12 @@ from .conditions import (
   TAUGHT,
   TEXTS,
 )
-from .feeds import Augment, Data, Pictures, Texts
+from .feeds import Augment, Data, PictureData, TextData
 from .keys import ALWAYS, absent, chosen, given, key, keys_of
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunSection:
   """Settings of a run, independent of its objective."""
 
   seed: int = key(
@@ -96,14 +96,14 @@ class Family:
 
 
 @dataclasses.dataclass(frozen=True)
-class TextTower:
+class TextTowerSection:
   """The text tower of pairs, which stays conventional: arguments of bcos_jax.create."""
 
   name: str = key("", "of the text tower of pairs")
 
 
 @dataclasses.dataclass(frozen=True)
-class Objective:
+class ObjectiveSection:
   """What is minimised."""
 
   name: str = key(
@@ -144,7 +144,7 @@ class Clip:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pairs:
+class PairsSection:
   """Pictures and captions."""
 
   captions: int = key(
@@ -174,7 +174,7 @@ class Loss:
 
 
 @dataclasses.dataclass(frozen=True)
-class Optimizer:
+class OptimizerSection:
   """The optimiser."""
 
   name: str = key("adamw", " or ".join(OPTIMIZERS), names=OPTIMIZERS)
@@ -263,21 +263,21 @@ class Mesh:
 KEYS = {
   one.name: one
   for section, cls, when in (
-    ("", Run, ALWAYS),
+    ("", RunSection, ALWAYS),
     ("model", Model, ALWAYS),
-    ("text", TextTower, chosen("objective.name", "pairs")),
+    ("text", TextTowerSection, chosen("objective.name", "pairs")),
     ("ops", Family, ALWAYS),
     ("data", Data, ALWAYS),
-    ("data", Texts, TEXTS),
-    ("data", Pictures, PICTURES),
+    ("data", TextData, TEXTS),
+    ("data", PictureData, PICTURES),
     ("data.augment", Augment, PICTURES),
-    ("objective", Objective, ALWAYS),
+    ("objective", ObjectiveSection, ALWAYS),
     ("objective", Taught, TAUGHT),
     ("objective", Align, chosen("objective.name", "align")),
     ("objective", Clip, chosen("objective.name", "clip")),
-    ("objective", Pairs, chosen("objective.name", "pairs")),
+    ("objective", PairsSection, chosen("objective.name", "pairs")),
     ("loss", Loss, LABELLED),
-    ("optimizer", Optimizer, ALWAYS),
+    ("optimizer", OptimizerSection, ALWAYS),
     ("optimizer.b_schedule", ScheduledB, ALWAYS),
     ("ema", Ema, ALWAYS),
     ("watch", Watch, ALWAYS),

@@ -46,7 +46,7 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
-class Texts:
+class TextData:
   """What the feed of texts reads."""
 
   text: str = key("text", "column or key of texts")
@@ -70,7 +70,7 @@ class Texts:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures:
+class PictureData:
   """What the feed of pictures reads."""
 
   unlabelled: bool = key(

@@ -252,7 +252,7 @@ def test_examples_suit_the_network(loaded):
   encoding = bcos_jax.Encoding((0.3,), (0.4,), "negated")
   model = bcos_jax.create("resnet_tiny", ops=BcosOps(encoding=encoding), image_size=8)
   bundle = bcos_jax.io.bundles.make_bundle(model, jax.tree.map(np.asarray, filled(model)))
-  digits = networks.Network("digits", bundle, tuple("0123456789"), render.Options(smooth=1))
+  digits = networks.ServedNetwork("digits", bundle, tuple("0123456789"), render.Options(smooth=1))
   names = [name for name, _ in examples.examples(digits)]
   assert len(set(names)) == 6 and all(name.startswith("digit ") for name in names)
 

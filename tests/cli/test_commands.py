@@ -86,7 +86,7 @@ def test_bcosify_writes_the_network_that_bcosify_makes(file, tmp_path, capsys):
     (["--ops", "pol=max"], "'pool'"),
     (["--ops", "b"], "FIELD=VALUE"),
     (["--ops", "b=0.5"], "0.5"),
-    (["--ops", "detach=true"], "Leave detach out"),
+    (["--ops", "detach=true"], "detach=True"),
     (["--ops", "encoding=3"], "encoding is 3, expected some of its fields: mean, std, pairing"),
     (["--ops", "weights=units"], "Did you mean 'unit'"),
   ],

@@ -40,7 +40,7 @@ STATE, HUGGING_FACE = _state("torchvision"), _state("huggingface")
 
 def refused(checkpoint, target, **choices):
   """Converts; it must be refused, with a cause and a fix, and leave nothing."""
-  choices = conversion.Choices(**{"architecture": NAME} | choices)
+  choices = conversion.ConversionChoices(**{"architecture": NAME} | choices)
   with pytest.raises(InputError) as caught:
     conversion.convert(checkpoint, target, choices, say=lambda line: None)
   assert caught.value.cause and caught.value.fix
@@ -57,15 +57,23 @@ def safetensors(folder, state):
 
 def test_the_sound_files_convert(tmp_path):
   sound = safetensors(tmp_path, STATE)
-  conversion.convert(sound, tmp_path / "a", conversion.Choices(architecture=NAME), say=print)
+  conversion.convert(
+    sound, tmp_path / "a", conversion.ConversionChoices(architecture=NAME), say=print
+  )
   torch_files.save(tmp_path / "model.pth", torch_files.state(STATE), STATE)
   pth = conversion.convert(
-    tmp_path / "model.pth", tmp_path / "b", conversion.Choices(architecture=NAME), say=print
+    tmp_path / "model.pth",
+    tmp_path / "b",
+    conversion.ConversionChoices(architecture=NAME),
+    say=print,
   )
   assert {path.name for path in pth.iterdir()} == {"config.json", "model.safetensors"}
   assert _repository(tmp_path / "repository").is_dir()
   conversion.convert(
-    tmp_path / "repository", tmp_path / "c", conversion.Choices(default_preprocess=True), say=print
+    tmp_path / "repository",
+    tmp_path / "c",
+    conversion.ConversionChoices(default_preprocess=True),
+    say=print,
   )
 
 
@@ -380,7 +388,7 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch):
   monkeypatch.setattr("bcos_jax.io.bundles.write_safetensors", interrupted)
   with pytest.raises(KeyboardInterrupt):
     conversion.convert(
-      source, tmp_path / "target", conversion.Choices(architecture=NAME), say=print
+      source, tmp_path / "target", conversion.ConversionChoices(architecture=NAME), say=print
     )
   assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors"}
 

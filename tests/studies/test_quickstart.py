@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import bcos_jax
-from bcos_jax.studies.quickstart import Findings
+from bcos_jax.studies.quickstart import QuickstartFindings
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,9 @@ def run(tmp_path_factory):
     check=False,
   )
   assert done.returncode == 0, done.stderr
-  findings = Findings(**json.loads((workdir / "findings.json").read_text(encoding="utf-8")))
+  findings = QuickstartFindings(
+    **json.loads((workdir / "findings.json").read_text(encoding="utf-8"))
+  )
   return workdir, findings, done.stdout
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from bcos_jax.errors import InputError
 from bcos_jax.train.evaluation.choices import refuse
-from bcos_jax.train.evaluation.image_metrics import Choices
+from bcos_jax.train.evaluation.image_metrics import MetricChoices
 from bcos_jax.train.evaluation.text_metrics import TextChoices
 
 IMAGES = [
@@ -28,7 +28,7 @@ TEXTS = [
 
 @pytest.mark.parametrize(
   ("made", "given", "deaf", "reader"),
-  [(Choices, *case) for case in IMAGES] + [(TextChoices, *case) for case in TEXTS],
+  [(MetricChoices, *case) for case in IMAGES] + [(TextChoices, *case) for case in TEXTS],
 )
 def test_options_are_read_or_refused(made, given, deaf, reader):
   (option,) = given
@@ -42,14 +42,14 @@ def test_options_are_read_or_refused(made, given, deaf, reader):
 @pytest.mark.parametrize(
   ("made", "given", "flag"),
   [
-    (Choices, {"fill": "zero", "length": 0}, "--fill=zero is for pictures"),
-    (Choices, {"grid": 2}, "--grid=2 is for pictures"),
+    (MetricChoices, {"fill": "zero", "length": 0}, "--fill=zero is for pictures"),
+    (MetricChoices, {"grid": 2}, "--grid=2 is for pictures"),
     (TextChoices, {"published": True}, "--published=True is for texts"),
     (TextChoices, {"length": 9, "grid": 2}, "--length=9 is for texts"),
   ],
 )
 def test_options_of_the_other_kind_are_refused(made, given, flag):
-  kind, other = ("pictures", "texts") if made is Choices else ("texts", "pictures")
+  kind, other = ("pictures", "texts") if made is MetricChoices else ("texts", "pictures")
   with pytest.raises(InputError, match=flag):
     refuse(argparse.Namespace(batch_size=3, **given), made, kind, other)
   refuse(argparse.Namespace(batch_size=3), made, kind, other)

@@ -111,7 +111,7 @@ def test_depths(picker, depth, blocks):
 def test_contrast_is_siglip_of_unit_embeddings(learned):
   (teacher, frozen), (student, variables) = pair("clip_test", projection=8)
   images = photos(4)
-  goal = objectives.Contrast(student, objectives.Teacher(teacher), learned=learned)
+  goal = objectives.ContrastiveDistillation(student, objectives.Teacher(teacher), learned=learned)
   params = variables["params"]
   if learned:
     params = {**params, objectives.OWN: goal.own_parameters()}
@@ -136,8 +136,8 @@ def test_contrast_is_siglip_of_unit_embeddings(learned):
 def test_negatives_of_one_part_and_absent_texts_do_not_count():
   (teacher, frozen), (student, variables) = pair("clip_test", projection=8)
   batch = {"image": photos(4)}
-  whole = objectives.Contrast(student, objectives.Teacher(teacher), groups=2)
-  parts = objectives.Contrast(student, objectives.Teacher(teacher))
+  whole = objectives.ContrastiveDistillation(student, objectives.Teacher(teacher), groups=2)
+  parts = objectives.ContrastiveDistillation(student, objectives.Teacher(teacher))
   evaluate = jax.jit(parts.evaluate)
   together = jax.jit(whole.evaluate)(variables, batch, frozen)["loss"]
   alone = [
@@ -170,7 +170,7 @@ def test_a_sharded_step_equals_that_of_one_device_and_leaves_the_teacher(kind):
     if kind == "align":
       goal = objectives.Alignment(student, objectives.Teacher(teacher), (1, 2))
     else:
-      goal = objectives.Contrast(student, objectives.Teacher(teacher), learned=True)
+      goal = objectives.ContrastiveDistillation(student, objectives.Teacher(teacher), learned=True)
     options = common.get_config().optimizer
     options.update(name="sgd", schedule="constant", lr=0.1, agc=0.0)
     opt = optimizer.build(options, steps=5, steps_per_epoch=5)

@@ -21,7 +21,7 @@ from ..clouds import clouds
 from ..common import CLASSES, PRESETS, filled, flat, photos, rel, suggestion, tiny
 
 MODEL = tiny("resnet_tiny", BcosOps(), num_classes=0)
-QUICK = probe.Options(epochs=8, batch_size=32, rates=(0.03, 0.01, 1e-6))
+QUICK = probe.ProbeOptions(epochs=8, batch_size=32, rates=(0.03, 0.01, 1e-6))
 
 
 @pytest.mark.parametrize("head", heads.HEADS)
@@ -110,13 +110,13 @@ def test_what_is_held_out():
   labels = np.where(np.arange(102) < 2, 2, np.arange(102) % 2).astype(np.int32)
   labels[1] = 0
   train = dataclasses.replace(train, labels=labels)
-  fitted, held = probe.split(train, probe.Options(held_out=0.2))
+  fitted, held = probe.split(train, probe.ProbeOptions(held_out=0.2))
   assert sorted([*fitted, *held]) == list(range(102))
   np.testing.assert_array_equal(np.bincount(labels[held], minlength=3), [10, 10, 0])
-  same, other = (probe.split(train, probe.Options(held_out=0.2, seed=s))[1] for s in (0, 1))
+  same, other = (probe.split(train, probe.ProbeOptions(held_out=0.2, seed=s))[1] for s in (0, 1))
   assert np.array_equal(held, same) and not np.array_equal(held, other)
   with pytest.raises(InputError, match="holds none out"):
-    probe.split(clouds(3, seed=0), probe.Options())
+    probe.split(clouds(3, seed=0), probe.ProbeOptions())
 
 
 def test_what_the_published_head_is():
@@ -132,8 +132,8 @@ def test_what_the_published_head_is():
   teacher = tiny("vit_test", StandardOps(), num_classes=0)
   own = heads.make(teacher, 3, "bcos", logit_bias=-math.log(2))
   assert rel(own(found.params, test.values), found.logits(test.values)) <= 1e-6
-  assert probe.Options().resolved(teacher).head == "linear"
-  assert probe.Options().resolved(teacher).loss == "cross_entropy"
+  assert probe.ProbeOptions().resolved(teacher).head == "linear"
+  assert probe.ProbeOptions().resolved(teacher).loss == "cross_entropy"
 
 
 def test_features_of_unit_length():

@@ -34,7 +34,7 @@ _READERS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Choices:
+class MetricChoices:
   """What to measure, and how.
 
   Attributes:
@@ -66,7 +66,7 @@ class Choices:
 
 
 def measure(
-  bundle: Bundle, examples: pipeline.Examples, choices: Choices
+  bundle: Bundle, examples: pipeline.Examples, choices: MetricChoices
 ) -> Iterator[tuple[str, Measured]]:
   """Measures explanations of the labelled classes.
 
@@ -123,7 +123,7 @@ def measure(
 
 
 def _play(
-  bundle: Bundle, examples: pipeline.Examples, choices: Choices, explainer: Callable
+  bundle: Bundle, examples: pipeline.Examples, choices: MetricChoices, explainer: Callable
 ) -> metrics.GridPointingResult:
   """Plays the grid pointing game; holds the pictures of one batch at a time."""
   source = examples.dataset.source

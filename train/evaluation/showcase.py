@@ -35,7 +35,7 @@ class Choice(NamedTuple):
 Chosen = list[Choice]
 
 
-class Network(Protocol):
+class Predictor(Protocol):
   """A trained network: a `Bundle` or a `TrainResult`."""
 
   @property
@@ -61,7 +61,7 @@ class Predicted(NamedTuple):
 
 
 def predict(
-  network: Network,
+  network: Predictor,
   examples: pipeline.Examples,
   *,
   softmax: bool,
@@ -128,7 +128,7 @@ def _rival(probabilities: np.ndarray, truth: np.ndarray, wrong: int) -> int | No
 
 
 def entries(
-  network: Network,
+  network: Predictor,
   examples: pipeline.Examples,
   predicted: Predicted,
   wrong: Chosen,

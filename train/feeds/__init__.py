@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 from ..config import TEXT_OBJECTIVES
 from .feed import Feed as Feed
 from .feed import Spec as Spec
-from .images import Pictures as Pictures
+from .images import PictureFeed as PictureFeed
 from .images import picture_batch
-from .text import Texts as Texts
+from .text import TextFeed as TextFeed
 from .text import text_batch
 
 
@@ -26,7 +26,9 @@ def open_feed(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Feed:
   Raises:
     InputError: Data that cannot be read, or that do not fit the network.
   """
-  return (Texts if config.objective.name in TEXT_OBJECTIVES else Pictures)(config, model, mesh)
+  return (TextFeed if config.objective.name in TEXT_OBJECTIVES else PictureFeed)(
+    config, model, mesh
+  )
 
 
 def batch_spec(config: ConfigDict, model: nn.Module) -> Spec:

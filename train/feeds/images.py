@@ -22,7 +22,7 @@ from ..monitor import watch
 from .feed import Feed, Hook, Spec, check_classes
 
 
-class Pictures(Feed):
+class PictureFeed(Feed):
   """Batches {"image": float32 [n, H, W, C] in [0, 1], "label": int32 [n] or float32 [n, C]}.
 
   Those of evaluations have "mask" float32 [n] as well, 0 on what fills up.

@@ -24,7 +24,7 @@ from .feed import Feed, Spec, check_classes
 Batch = dict[str, np.ndarray]
 
 
-class Texts(Feed):
+class TextFeed(Feed):
   """Batches {"ids": int32 [n, L], "mask": bool [n, L]} and what is to be learned.
 
   That is "label" int32 [n] for `text`; "labels" int32 [n, L], "weights" float32 [n, L] and "share"

@@ -21,7 +21,7 @@ from ..config import TEXT_OBJECTIVES
 from ..data import captions
 from . import losses
 from .alignment import Alignment, pick_depths
-from .contrast import Contrast
+from .contrast import ContrastiveDistillation
 from .objective import Objective
 from .pairs import Pairs
 from .supervised import Supervised
@@ -117,8 +117,10 @@ def _align(options: ConfigDict, model: nn.Module, teacher: Teacher) -> Alignment
   )
 
 
-def _clip(options: ConfigDict, model: nn.Module, teacher: Teacher, mesh: Mesh) -> Contrast:
-  return Contrast(
+def _clip(
+  options: ConfigDict, model: nn.Module, teacher: Teacher, mesh: Mesh
+) -> ContrastiveDistillation:
+  return ContrastiveDistillation(
     model,
     teacher,
     scale=options.scale,

@@ -18,7 +18,7 @@ from .teacher import Teacher, check_features, check_width, unit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Contrast(Objective):
+class ContrastiveDistillation(Objective):
   """A student's embeddings against those of a teacher.
 
   Attributes:

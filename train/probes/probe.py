@@ -30,7 +30,7 @@ CROSS_ENTROPY = "cross_entropy"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class ProbeOptions:
   """How to train a probe.
 
   Attributes:
@@ -65,7 +65,7 @@ class Options:
   held_out: float = 0.1
   seed: int = 0
 
-  def resolved(self, model: nn.Module) -> Options:
+  def resolved(self, model: nn.Module) -> ProbeOptions:
     """Returns the options with head and loss named.
 
     Raises:
@@ -117,7 +117,7 @@ class Probe:
   rates: tuple[sweep.Rate, ...]
   chosen: int
   selected_on: int
-  options: Options
+  options: ProbeOptions
   label_names: tuple[str, ...]
   network: str
 
@@ -136,7 +136,7 @@ def fit(
   model: nn.Module,
   train: Features,
   test: Features,
-  options: Options = Options(),
+  options: ProbeOptions = ProbeOptions(),
   *,
   mesh: Mesh | None = None,
 ) -> Probe:
@@ -162,13 +162,13 @@ def fit(
   mesh = sharding.make_mesh({"data": -1, "fsdp": 1}) if mesh is None else mesh
   head = _head(model, train, options)
   fitted, held = split(train, options)
-  tested = sweep.Part(test, np.arange(len(test)))
-  selection = tested if held is None else sweep.Part(train, held)
+  tested = sweep.FeaturePart(test, np.arange(len(test)))
+  selection = tested if held is None else sweep.FeaturePart(train, held)
   with jax.default_matmul_precision("highest"):
     params, rates = sweep.run(
       head,
       losses.from_config(options.loss, {"smoothing": 0.0, "off": -1.0}),
-      sweep.Part(train, fitted),
+      sweep.FeaturePart(train, fitted),
       selection,
       tested,
       rates=options.rates,
@@ -191,7 +191,7 @@ def fit(
   )
 
 
-def _head(model: nn.Module, train: Features, options: Options) -> heads.Head:
+def _head(model: nn.Module, train: Features, options: ProbeOptions) -> heads.Head:
   """Returns the untrained head that the options name, for the classes of the examples."""
   classes, width = len(train.label_names), train.values.shape[1]
   return heads.make(
@@ -228,7 +228,7 @@ def join(model: nn.Module, variables: Any, probe: Probe) -> tuple[nn.Module, Any
   return heads.join(model, variables, probe.head, probe.params)
 
 
-def split(train: Features, options: Options) -> tuple[np.ndarray, np.ndarray | None]:
+def split(train: Features, options: ProbeOptions) -> tuple[np.ndarray, np.ndarray | None]:
   """Returns the rows to train on, int [n], and those held out; None where the test set chooses.
 
   Of each class the same share is held out, rounded, but never a class's only example.

@@ -24,7 +24,7 @@ _LEAST_CYCLE = 4  # steps; in fewer, optax's cycle has no rising part
 PyTree = Any
 
 
-class Part(NamedTuple):
+class FeaturePart(NamedTuple):
   """Rows of features: int [n]."""
 
   features: Features
@@ -96,9 +96,9 @@ def make_step(
 def run(
   head: Head,
   loss: Loss,
-  fitted: Part,
-  selection: Part,
-  test: Part,
+  fitted: FeaturePart,
+  selection: FeaturePart,
+  test: FeaturePart,
   *,
   rates: Sequence[float],
   epochs: int,
@@ -138,7 +138,7 @@ def run(
   for epoch in range(1, epochs + 1):
     order = np.random.default_rng([seed, epoch]).permutation(fitted.rows)
     first, before = (epoch - 1) * steps, None
-    for i, batch in enumerate(_batches(Part(fitted.features, order), size, mesh)):
+    for i, batch in enumerate(_batches(FeaturePart(fitted.features, order), size, mesh)):
       params, state, value = advance(peaks, params, state, batch, first + i)
       jax.block_until_ready(before)  # One step late: batches must not queue up without end.
       before = value
@@ -187,7 +187,7 @@ def _sums(head: Head, loss: Loss, params: PyTree, batch: Mapping[str, jax.Array]
 
 
 def _measured(
-  sums: Callable[..., jax.Array], params: PyTree, part: Part, size: int, mesh: Mesh
+  sums: Callable[..., jax.Array], params: PyTree, part: FeaturePart, size: int, mesh: Mesh
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns accuracy and mean loss of each rate, each float [R]."""
   total, before = 0.0, 0.0
@@ -203,7 +203,7 @@ def _batch_size(count: int, asked: int, mesh: Mesh) -> int:
   return -(-min(asked, count) // divisor) * divisor
 
 
-def _batches(part: Part, size: int, mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
+def _batches(part: FeaturePart, size: int, mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
   """Yields the rows in batches of one shape; what fills up the last has the mask 0."""
   for begin in range(0, len(part.rows), size):
     # In the order of the file: the order within a batch changes rounding at most.

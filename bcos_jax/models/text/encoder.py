@@ -118,7 +118,7 @@ class TextEncoder(LanguageModel):
 
   @property
   def predicts(self) -> str:
-    """See `Network`; 'features' are hidden states."""
+    """See `BaseNetwork`; 'features' are hidden states."""
     if self.task == "masked_lm":
       return "masked_tokens"
     return "classes" if self.num_classes else "features"

@@ -22,7 +22,7 @@ from ... import functional as F
 from ...errors import InputError, unknown_name
 from ...layers import dropout
 from ...ops import Ops
-from ..base import Network
+from ..base import BaseNetwork
 
 Array = jax.Array
 
@@ -86,7 +86,7 @@ class TokenEmbeddings(nn.Module):
     return self.tables["word"]
 
 
-class LanguageModel(Network):
+class LanguageModel(BaseNetwork):
   """Base of language models; they have the fields `ops`, `vocab_size` and `context_length`.
 
   All are called as `model.apply(variables, ids, mask=mask)`; see `__call__` of each.

@@ -16,7 +16,7 @@ from ... import functional as F
 from ...errors import unknown_name
 from ...layers import add_constant
 from ...ops import Ops
-from ..base import Network
+from ..base import BaseNetwork
 from ..blocks.attention import Attention, causal, mask_bias
 from ..blocks.mlp import feed_forward
 from ..registry import register
@@ -47,7 +47,7 @@ class TextBlock(nn.Module):
     return x + feed_forward(ops, y, self.mlp_dim, self.activation, prefix="mlp_")
 
 
-class TextTransformer(Network):
+class TextTransformer(BaseNetwork):
   """A text tower; its outputs are features, to be compared with those of images.
 
   Attributes:
