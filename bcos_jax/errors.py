@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+import dataclasses
 import difflib
 import importlib.util
+import math
+import numbers
+from typing import Any
 
 EXTRAS = {
   "app": ("dash", "plotly", "waitress"),
@@ -75,3 +79,45 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
   near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
   fix = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
   return InputError(f"Unknown {kind} {name!r}.", fix)
+
+
+_KINDS = {
+  "bool": ("true or false", lambda value: isinstance(value, bool)),
+  "int": ("a whole number", lambda value: _is_number(value, numbers.Integral)),
+  "float": ("a finite number", lambda value: _is_number(value, numbers.Real)),
+  "str": ("text", lambda value: isinstance(value, str)),
+  "tuple[float, ...]": (
+    "a tuple of finite numbers",
+    lambda value: isinstance(value, tuple) and all(_is_number(x, numbers.Real) for x in value),
+  ),
+}
+
+
+def check_fields(value: Any) -> None:
+  """Checks the fields of a dataclass whose annotations are plain: bool, int, float, str, numbers.
+
+  Fields of other types are left to the class.
+
+  Raises:
+    InputError: For the first field with a value of another type, or a number that is not finite.
+  """
+  for field in dataclasses.fields(value):
+    kind, _, rest = str(field.type).partition(" | ")
+    given = getattr(value, field.name)
+    if kind not in _KINDS or (rest == "None" and given is None):
+      continue
+    expected, fits = _KINDS[kind]
+    if not fits(given):
+      example = f" Its default is {field.default!r}." if _has_plain_default(field) else ""
+      raise InputError(
+        f"{field.name} is {given!r}, expected {expected}{' or none' if rest == 'None' else ''}.",
+        f"Change {field.name}.{example}",
+      )
+
+
+def _has_plain_default(field: dataclasses.Field) -> bool:
+  return field.default is not dataclasses.MISSING
+
+
+def _is_number(value: Any, kind: type) -> bool:
+  return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)

@@ -22,7 +22,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import InputError, unknown_name
+from .errors import InputError, check_fields, unknown_name
 
 Array = jax.Array
 Pads = Sequence[tuple[int, int]]
@@ -41,6 +41,14 @@ class Guard:
   eps: float
   inside: bool
   base_eps: float = 1e-6
+
+  def __post_init__(self):
+    check_fields(self)
+    if self.eps < 0 or self.base_eps < 0:
+      raise InputError(
+        f"A guard has eps {self.eps} and base_eps {self.base_eps}, expected at least 0.",
+        "Published eps are 1e-12 and 1e-6.",
+      )
 
   def norm(self, sq_norm: Array) -> Array:
     """Returns the guarded norm of inputs with squared norm `sq_norm`; differentiable at zero."""
@@ -75,7 +83,7 @@ def widened(x: Array) -> Array:
 
 def check_b(b: float) -> float:
   """Returns `b` if it is a usable exponent, else raises InputError."""
-  if not (isinstance(b, numbers.Real) and math.isfinite(b) and b >= 1):
+  if isinstance(b, bool) or not (isinstance(b, numbers.Real) and math.isfinite(b) and b >= 1):
     raise InputError(
       f"B is {b!r}, expected a number of at least 1.",
       "Use b=1 for a linear layer, b=2 for the published B-cos networks.",

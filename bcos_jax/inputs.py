@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import InputError, unknown_name
+from .errors import InputError, check_fields, unknown_name
 
 if TYPE_CHECKING:
   from PIL import Image
@@ -51,8 +51,17 @@ class Encoding:
   pairing: str = "none"
 
   def __post_init__(self):
-    object.__setattr__(self, "mean", tuple(map(float, self.mean)))
-    object.__setattr__(self, "std", tuple(map(float, self.std)))
+    for name in ("mean", "std"):
+      given = getattr(self, name)
+      try:
+        numbers = tuple(map(float, given))
+      except (TypeError, ValueError):
+        raise InputError(
+          f"{name} is {given!r}, expected one number per colour channel.",
+          "For example mean=(0.5, 0.5, 0.5).",
+        ) from None
+      object.__setattr__(self, name, numbers)
+    check_fields(self)
     if self.pairing not in _PAIRINGS:
       raise unknown_name("pairing", self.pairing, _PAIRINGS)
     if len(self.mean) != len(self.std) or not self.std or not all(s > 0 for s in self.std):

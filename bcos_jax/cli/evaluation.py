@@ -131,6 +131,7 @@ def _evaluate_pictures(options):
     fill=options.fill,
   )
   bundle = bundles.load(options.bundle)
+  image_metrics.check_sizes(choices, bundle.preprocess.size)
   examples = data.pipeline.Examples(
     data.open_dataset(options.dataset, options.split or "test", options.data_dir),
     bundle.preprocess,

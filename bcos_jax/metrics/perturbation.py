@@ -208,7 +208,9 @@ def _measured(
   steps = check_fractions(fractions)
   task = _task(model, variables, images, targets, how, progress)
   (images,) = task.inputs
-  blocks = _block_means(maps_of(maps, images, targets, how.batch_size), how.block)
+  explained = maps_of(maps, images, targets, how.batch_size)
+  check_block(how.block, images.shape[1:3])
+  blocks = _block_means(explained, how.block)
   importance = blocks.reshape(len(blocks), -1)
   everything = np.ones(importance.shape, bool)
   count = everything.shape[1]
@@ -233,6 +235,19 @@ def _measured(
     fractions=steps,
     higher_is_better=higher_is_better,
   )
+
+
+def check_block(block: int, size: Sequence[int]) -> None:
+  """Checks that pictures of [H, W] pixels have at least two blocks: one alone has no ranking.
+
+  Raises:
+    InputError: A block covers the picture.
+  """
+  if block >= max(size):
+    raise InputError(
+      f"block={block} covers pictures of {size[0]} x {size[1]} pixels, whose blocks are ranked.",
+      f"Use at most {max(max(size) // 2, 1)}; published is a 14th of the side.",
+    )
 
 
 def _task(model, variables, images, targets, how: Perturbation, progress: Progress) -> Task:

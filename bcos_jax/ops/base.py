@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import functional as F
 from .. import layers
-from ..errors import InputError, unknown_name
+from ..errors import InputError, check_fields, unknown_name
 from ..inputs import Encoding
 
 Array = jax.Array
@@ -70,6 +70,7 @@ class Ops(abc.ABC):
       value = getattr(self, name)
       if value is not None or name == "param_dtype":
         object.__setattr__(self, name, _dtype_name(name, value))
+    check_fields(self)
 
   # What others ask about a family, instead of asking for its class.
 

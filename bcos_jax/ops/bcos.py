@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 from typing import Any, Self
 
 from .. import functional as F
@@ -83,11 +82,18 @@ class BcosOps(Ops):
   dense_guard: F.Guard = F.DENSE_GUARD
 
   def __post_init__(self):
+    if isinstance(self.b_per_layer, list):
+      object.__setattr__(self, "b_per_layer", tuple(self.b_per_layer))
+    F.check_b(self.b)
     super().__post_init__()
-    object.__setattr__(self, "b_per_layer", tuple(self.b_per_layer))
-    for b in (self.b, *self.b_per_layer):
+    for b in self.b_per_layer:
       F.check_b(b)
-    if not (isinstance(self.logit_temperature, numbers.Real) and 0 < self.logit_temperature):
+    for name in ("max_out", "norm_groups"):
+      if getattr(self, name) < 1:
+        raise InputError(
+          f"{name} is {getattr(self, name)}, expected at least 1.", f"Change {name}."
+        )
+    if not 0 < self.logit_temperature:
       raise InputError(
         f"logit_temperature is {self.logit_temperature!r}, expected a number above 0.",
         "Use 1 to leave the logits as they are.",

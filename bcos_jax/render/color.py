@@ -11,6 +11,7 @@ Two pictures of one explanation:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import functools
 from typing import Any
 
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 from ..errors import InputError
 
 _EPS = 1e-12  # of the published recipe: the opacity of opposing pixels, and in both quotients
+_PUBLISHED_WINDOW = 15  # pixels, for pictures of 224
 _TINY = 1e-30  # keeps 0 / 0 away on all-zero maps; far below the smallest opacity of the recipe
 
 
@@ -35,9 +37,10 @@ def box_average(maps: Any, size: int) -> jax.Array:
     [..., H, W] floats of the same type.
 
   Raises:
-    InputError: If `size` is negative, even or not an integer (an even window has no center).
+    InputError: If `size` is negative, even, not an integer (an even window has no center), or
+      more than every pixel needs to see all others.
   """
-  check_window(size)
+  check_window(size, maps.shape[-2:])
   if size <= 1:
     return maps
   pad, last = (size - 1) // 2, maps.ndim - 1
@@ -192,12 +195,17 @@ def _share(contributions: jax.Array, cutoff: jax.Array) -> jax.Array:
   return jnp.clip(jnp.asarray(contributions, jnp.float32) / scale, -1.0, 1.0)
 
 
-def check_window(size: int) -> None:
-  """Refuses windows that have no center."""
+def check_window(size: int, shape: Sequence[int] | None = None) -> None:
+  """Refuses windows that have no center, or reach far beyond a map [H, W] of this `shape`."""
   if size != int(size) or size < 0 or (size > 0 and size % 2 == 0):
     raise InputError(
       f"smooth={size!r}, expected 0 or an odd number of pixels.",
       f"Use {max(1, int(size) | 1)}, or 0 for no smoothing.",
+    )
+  if shape is not None and size > (most := max(_PUBLISHED_WINDOW, 2 * max(shape) - 1)):
+    raise InputError(
+      f"smooth={size}, expected at most {most} for a map of {shape[0]} x {shape[1]} pixels.",
+      f"Published is {_PUBLISHED_WINDOW}, for 224 pixels.",
     )
 
 

@@ -213,6 +213,19 @@ def test_evaluate_refuses_metrics_that_cannot_be(bundle, tmp_path, capsys):
   assert "digits:test has no masks" in cause and "shape_scenes" in fix
 
 
+@pytest.mark.parametrize(
+  ("options", "bound"),
+  [
+    (["--metrics=deletion", "--block=32"], "at most 8"),
+    (["--metrics=accuracy,insertion", "--block=100"], "at most 8"),
+    (["--metrics=grid_pointing", "--smooth=99999"], "at most 31"),
+  ],
+)
+def test_evaluate_says_the_bounds_of_pictures(options, bound, bundle, capsys):
+  """Before accuracy is measured."""
+  assert bound in " ".join(failing(capsys, "evaluate", bundle, "--dataset=digits", *options))
+
+
 def test_evaluate_plays_without_holding_all_pictures(bundle, tmp_path, capsys, monkeypatch):
   """Pictures are read by index; a network that knows nothing has no confident ones."""
   from bcos_jax.train.data import pipeline

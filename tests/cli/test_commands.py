@@ -89,6 +89,18 @@ def test_bcosify_writes_the_network_that_bcosify_makes(file, tmp_path, capsys):
     (["--ops", "detach=true"], "detach=True"),
     (["--ops", "encoding=3"], "encoding is 3, expected some of its fields: mean, std, pairing"),
     (["--ops", "weights=units"], "Did you mean 'unit'"),
+    (["--ops", "b=true"], "B is True"),
+    (["--ops", "b_per_layer=3"], "b_per_layer is 3, expected a tuple of finite numbers"),
+    (["--ops", "learn_b=3"], "learn_b is 3, expected true or false"),
+    (["--ops", "use_bias=yes"], "use_bias is 'yes', expected true or false"),
+    (["--ops", "norm_bias=x"], "expected true or false or none"),
+    (["--ops", "max_out=1.5"], "max_out is 1.5, expected a whole number"),
+    (["--ops", "norm_groups=0"], "norm_groups is 0, expected at least 1"),
+    (["--ops", "logit_bias=x"], "logit_bias is 'x', expected a finite number or none"),
+    (["--ops", "logit_temperature=true"], "logit_temperature is True"),
+    (["--ops", "encoding={'mean': 3}"], "mean is 3, expected one number per colour channel"),
+    (["--ops", "conv_guard={'eps': -1}"], "a guard has eps -1".capitalize()),
+    (["--ops", "conv_guard={'inside': 'x'}"], "inside is 'x', expected true or false"),
   ],
 )
 def test_bcosify_names_what_is_wrong(arguments, word, file, tmp_path, capsys):

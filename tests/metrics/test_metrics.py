@@ -283,6 +283,7 @@ def test_bad_perturbations_are_refused():
   refused(lambda: run(images, [0, 1], maps, Perturbation(fill=1.5)), "fill=1.5")
   refused(lambda: run(images, [0, 3], maps), "0 to 3", "0 to 2")
   refused(lambda: run(images, [0.0, 1.0], maps), "float64")
+  refused(lambda: run(images, [0, 1], maps, Perturbation(block=4)), "block=4", "at most 2")
   refused(lambda: run(images * 255, [0, 1], maps), "[0, 1]")
   refused(lambda: run(images, [0, 1], maps[:, :3]), "(2, 3, 4)", "(2, 4, 4)")
   refused(lambda: run(images, [0, 1], maps * np.inf), "NaN or infinite")

@@ -217,7 +217,7 @@ def test_only_conventional_networks_of_the_package():
 
 def test_explanation_mode_is_refused():
   model, variables = _conventional()
-  with pytest.raises(InputError, match=r"detach=True.*Leave detach out"):
+  with pytest.raises(InputError, match=r"detach=True.*Omit detach"):
     bcos_jax.bcosify(model, variables, ops=BcosOps(detach=True))
 
 

@@ -15,6 +15,8 @@ from bcos_jax import metrics
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.inputs import Preprocess
 from bcos_jax.io.bundles import Bundle
+from bcos_jax.metrics.perturbation import check_block
+from bcos_jax.render.color import check_window
 
 from ..data import Dataset, pipeline
 from .choices import check_read
@@ -63,6 +65,18 @@ class MetricChoices:
       if name not in NAMES:
         raise unknown_name("metric", name, NAMES)
     check_read(self, _READERS)
+
+
+def check_sizes(choices: MetricChoices, size: Sequence[int]) -> None:
+  """Checks the choices against the sides of a network's pictures, before any work.
+
+  Raises:
+    InputError: A window or block that does not fit, with the bound.
+  """
+  if {"grid_pointing", "energy_pointing"} & set(choices.names):
+    check_window(choices.smooth, size)
+  if set(_CURVES) & set(choices.names):
+    check_block(choices.block or 1, size)
 
 
 def measure(
