@@ -13,19 +13,20 @@ from .explain.images import explain as explain
 from .explain.patches import backbone as backbone
 from .explain.patches import explain_patches as explain_patches
 from .explain.text_reader import TextReader as TextReader
+from .explain.texts import Contrast as Contrast
+from .explain.texts import TextExplanation as TextExplanation
 from .explain.tokens import explain_tokens as explain_tokens
 from .inputs import Encoding as Encoding
 from .inputs import Preprocess as Preprocess
 from .io.bundles import Bundle as Bundle
-from .io.bundles import load as load
 from .io.bundles import save as save
 from .models import create as create
 from .models import names as names
+from .network import Network as Network
+from .network import load as load
 from .ops import BcosOps as BcosOps
 from .ops import Ops as Ops
 from .ops import StandardOps as StandardOps
-from .text.explanation import Contrast as Contrast
-from .text.explanation import TextExplanation as TextExplanation
 from .text.towers import TextTower as TextTower
 from .zero_shot.explanation import explain_text as explain_text
 

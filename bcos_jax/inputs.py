@@ -6,9 +6,10 @@ given as plain colours in [0, 1] and can never be normalised twice or not at all
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -177,24 +178,75 @@ class Preprocess:
       have >= want for have, want in zip(self.resize, self.size, strict=True)
     )
 
-  def __call__(self, picture: str | os.PathLike | Image.Image) -> np.ndarray:
-    """Returns a picture (a path or a PIL image) as float32 [H, W, colors] in [0, 1]."""
+  def __call__(self, picture: str | os.PathLike | Image.Image, frame: int = 0) -> np.ndarray:
+    """Returns a picture (a path or a PIL image) as float32 [H, W, colors] in [0, 1].
+
+    `frame` counts the frames or pages of a file from 0.
+    """
+    return self.read(picture, frame)[0]
+
+  def read(self, picture: str | os.PathLike | Image.Image, frame: int = 0) -> tuple[Any, str]:
+    """Returns what `__call__` returns, and in words what was done to the picture."""
     from PIL import Image
 
     if not isinstance(picture, Image.Image):
-      picture = read_picture(picture)
+      picture, done = opened_picture(picture, frame)
+    else:
+      done = _peculiarities(picture)
     picture = upright(picture, self.colors)
+    done.append(self.geometry(picture.size[::-1]))
     resample = Image.Resampling[self.interpolation.upper()]
     height, width = self.size
     if self.resize:
-      scaled = self._scaled(picture.size)
-      picture = picture.resize(scaled, resample)
-      middle = round if self.center == "round" else int
-      left, top = middle((scaled[0] - width) / 2.0), middle((scaled[1] - height) / 2.0)
-      picture = picture.crop((left, top, left + width, top + height))
+      picture = picture.resize(self._scaled(picture.size), resample).crop(self._box(picture.size))
     else:
       picture = picture.resize((width, height), resample)
-    return np.asarray(picture, np.float32).reshape(height, width, self.colors) / 255.0
+    array = np.asarray(picture, np.float32).reshape(height, width, self.colors) / 255.0
+    return array, ", ".join(done)
+
+  def of_array(self, image: np.ndarray) -> tuple[np.ndarray, str]:
+    """Returns an image [H, W, 1 or 3] in [0, 1] as `read` returns a file.
+
+    An image of the network's own size stays as it is, bit for bit.
+    """
+    from PIL import Image
+
+    image = np.asarray(image, np.float32)
+    if image.shape[-1] != self.colors:  # between grey and colours, as PIL does it
+      grey = image @ np.float32([0.299, 0.587, 0.114]) if image.shape[-1] == 3 else image[..., 0]
+      image = np.repeat(grey[..., None], self.colors, axis=-1)
+    if image.shape[:2] == self.size:
+      return image, f"{_side(self.size)} pixels, as it is"
+    resample, side = Image.Resampling[self.interpolation.upper()], image.shape[1::-1]
+    planes = [Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(image, -1, 0)]
+    if self.resize:
+      box = self._box(side)
+      planes = [plane.resize(self._scaled(side), resample).crop(box) for plane in planes]
+    else:
+      planes = [plane.resize(self.size[::-1], resample) for plane in planes]
+    array = np.stack([np.asarray(plane, np.float32) for plane in planes], axis=-1)
+    return np.clip(array, 0, 1), self.geometry(image.shape[:2])
+
+  def geometry(self, size: Sequence[int]) -> str:
+    """Says what becomes of a picture of so many pixels, (height, width)."""
+    given, wanted = _side(size), _side(self.size)
+    scaled = self._scaled((size[1], size[0]))[::-1] if self.resize else self.size
+    said = [f"{given} pixels"]
+    if tuple(scaled) != tuple(size):
+      even = isinstance(self.resize, int) and self.resize > 0
+      stretched = not even and scaled[0] * size[1] != scaled[1] * size[0]
+      said.append(f"{'stretched' if stretched else 'resized'} to {_side(scaled)}")
+    if tuple(scaled) != self.size:
+      share = self.size[0] * self.size[1] / (scaled[0] * scaled[1])
+      said.append(f"cropped to the middle {wanted}, {share:.0%} of it")
+    return ", ".join(said)
+
+  def _box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Returns left, top, right and bottom of the crop; `size` is (width, height)."""
+    scaled, (height, width) = self._scaled(size), self.size
+    middle = round if self.center == "round" else int
+    left, top = middle((scaled[0] - width) / 2.0), middle((scaled[1] - height) / 2.0)
+    return left, top, left + width, top + height
 
   def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
     """Returns width and height of a scaled picture."""
@@ -205,23 +257,44 @@ class Preprocess:
     return width, height
 
 
-def read_picture(path: str | os.PathLike) -> Image.Image:
+def read_picture(path: str | os.PathLike, frame: int = 0) -> Image.Image:
   """Opens a picture of any common kind as upright 8-bit RGB.
 
   Grey, palette, CMYK and 16-bit pictures are converted, EXIF rotation is applied, and
   transparent parts are shown on white.
 
+  Args:
+    path: The file.
+    frame: Which frame or page, counted from 0.
+
   Raises:
-    InputError: The file is missing, truncated or not a picture.
+    InputError: The file is missing, truncated or not a picture, or has no such frame.
+  """
+  return opened_picture(path, frame)[0]
+
+
+def opened_picture(path: str | os.PathLike, frame: int = 0) -> tuple[Image.Image, list[str]]:
+  """Returns a picture as upright RGB, and what is peculiar about its file.
+
+  Raises:
+    InputError: As for `read_picture`.
   """
   from PIL import Image
 
   try:
     with Image.open(path) as picture:
+      count = getattr(picture, "n_frames", 1)
+      if not 0 <= frame < count:
+        raise _no_frame(path, frame, count)
+      if count > 1:
+        picture.seek(frame)
       picture.load()
-      return upright(picture)
+      return upright(picture), _peculiarities(picture)
   except FileNotFoundError:
     raise InputError(f"No picture at {os.fspath(path)!r}.", "Check the path.") from None
+  except InputError as error:
+    cause = error.cause if os.fspath(path) in error.cause else f"{os.fspath(path)!r}: {error.cause}"
+    raise InputError(cause, error.fix) from error
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
     raise InputError(
       f"Cannot read {os.fspath(path)!r} as a picture: {error}.",
@@ -229,21 +302,71 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
     ) from error
 
 
+def _no_frame(path: str | os.PathLike, frame: int, count: int) -> InputError:
+  has = "one frame" if count == 1 else f"{count} frames"
+  return InputError(
+    f"{os.fspath(path)!r} has {has}, and frame {frame} is asked for.",
+    "Leave out the frame." if count == 1 else f"Frames count from 0 to {count - 1}.",
+  )
+
+
+def _peculiarities(picture: Image.Image) -> list[str]:
+  """Says what of a picture is not shown, or not as the file has it."""
+  said, count = [], getattr(picture, "n_frames", 1)
+  if count > 1:
+    said.append(f"frame {picture.tell()} of {count}, counted from 0")
+  if picture.getexif().get(0x0112, 1) in range(2, 9):
+    said.append("turned as its EXIF says")
+  if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
+    said.append("transparent parts on white")
+  if picture.mode == "CMYK":
+    said.append("from CMYK")
+  if picture.mode.startswith("I") or picture.mode == "F":
+    said.append(f"values of 0 to {_peak(picture):g} as black to white")
+  return said
+
+
 def upright(picture: Image.Image, colors: int = 3) -> Image.Image:
   """Returns a PIL picture of any mode as upright 8-bit RGB (or grey, if `colors` is 1).
 
   EXIF rotation is applied, and transparent parts are shown on white.
+
+  Raises:
+    InputError: Numbers whose range does not say what is white.
   """
   from PIL import Image, ImageOps
 
   picture = ImageOps.exif_transpose(picture)
   if picture.mode.startswith("I") or picture.mode == "F":
     deep = np.asarray(picture, np.float64)
-    # PIL opens 16-bit grey as I;16 or as I, and 8-bit scientific data as F.
-    peak = 65535.0 if deep.max() > 255 or picture.mode.startswith("I;16") else 255.0
-    picture = Image.fromarray(np.uint8(np.clip(deep / peak, 0, 1) * 255 + 0.5))
+    picture = Image.fromarray(np.uint8(np.clip(deep / _peak(picture), 0, 1) * 255 + 0.5))
   if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
     picture = picture.convert("RGBA")
     white = Image.new("RGBA", picture.size, "white")
     picture = Image.alpha_composite(white, picture)
   return picture.convert("RGB" if colors == 3 else "L")
+
+
+def _peak(picture: Image.Image) -> float:
+  """Returns the value that is white in a picture of numbers, of the modes I, I;16 and F.
+
+  PIL opens 16-bit grey as I;16 or as I, and 8-bit scientific data as F.
+  """
+  if picture.mode.startswith("I;16"):
+    return 65535.0
+  deep = np.asarray(picture, np.float64)
+  low, high = float(deep.min()), float(deep.max())
+  whole = bool(np.isfinite([low, high]).all()) and bool((deep == np.round(deep)).all())
+  if picture.mode == "F" and 0 <= low and high <= 1:
+    return 1.0
+  if whole and 0 <= low and high <= 65535:
+    return 255.0 if high <= 255 else 65535.0
+  raise InputError(
+    f"The numbers of the picture span {low:.4g} to {high:.4g}, which does not say what is white.",
+    "Save it with values in [0, 1], or as 8-bit or 16-bit whole numbers.",
+  )
+
+
+def _side(size: Sequence[int]) -> str:
+  """Height and width as people write pictures: width x height."""
+  return f"{size[1]} x {size[0]}"

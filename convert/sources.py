@@ -65,12 +65,9 @@ def open_checkpoint(
   if path.is_file():
     tensors, notes = _of_file(path, ema)
     return _unwrapped(Checkpoint(str(source), tensors, notes=notes), ema)
-  if hub.is_id(str(source)):
+  if hub.is_meant(str(source)):
     return _of_folder(hub.snapshot(str(source), download=download), str(source), ema)
-  raise InputError(
-    f"There is no file or folder {str(source)!r}.",
-    "Give a checkpoint file, a folder, or a hub id owner/name.",
-  )
+  raise hub.no_path(str(source))
 
 
 def _of_folder(folder: pathlib.Path, origin: str, ema: bool) -> Checkpoint:

@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from ..text.explanation import Contrast
+from ..explain.texts import Contrast
 from .attention import AttentionRollout, AttnLrp, Chefer, LeGrad
 from .calls import attribute, function_of
 from .grad_cam import GradCam

@@ -12,7 +12,7 @@ from ..batches import Progress
 from ..errors import InputError
 from ..explain.targets import Target
 from ..explain.text_reader import TextReader
-from ..text.explanation import Contrast
+from ..explain.texts import Contrast
 from . import images as pictures
 from .images import ImageNetwork
 from .settings import Method, settings_of, with_settings

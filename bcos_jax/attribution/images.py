@@ -14,8 +14,8 @@ import numpy as np
 from ..batches import Progress
 from ..errors import InputError
 from ..explain.targets import Target, Variables, check_variables
+from ..explain.texts import Contrast
 from ..inputs import check_images
-from ..text.explanation import Contrast
 from .running import with_predictions
 from .task import Array, Task, check_choice, make_task
 

@@ -17,7 +17,7 @@ import numpy as np
 from ..batches import Progress, check_batch_size
 from ..errors import InputError, unknown_name
 from ..explain.targets import Target, check_range, select, split_target
-from ..text.explanation import Contrast
+from ..explain.texts import Contrast
 
 Array = jax.Array
 MEAN = -1  # the foil that is the mean of all classes

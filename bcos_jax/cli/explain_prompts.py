@@ -12,11 +12,12 @@ import numpy as np
 from .. import render
 from ..errors import InputError
 from ..io import bundles
+from ..network import Network
 from ..text.towers import TextTower
 from ..zero_shot import Similarity, Towers
 from ..zero_shot.classifier import probabilities
 from ..zero_shot.explanation import explain_text
-from .explain_images import unique_name
+from .explain_images import prepared
 
 _SIMILARITY = """Each column of a figure is one text. Its similarity is the cosine between what \
 the network makes of the picture and of the text{pooled}; the percentage is {kind}.
@@ -32,7 +33,7 @@ add up to the similarity: the largest remainder here is {error:.0e} of what is a
 
 
 def explain_prompts(
-  image_bundle: str | os.PathLike,
+  image: Network,
   pictures: Sequence[str | os.PathLike],
   texts: Sequence[str],
   *,
@@ -42,13 +43,14 @@ def explain_prompts(
   unpooled: bool = False,
   power: float = 1.0,
   batch_size: int = 16,
+  frame: int = 0,
   say: Callable[[str], None] = print,
 ) -> list[pathlib.Path]:
   """Writes one figure per picture, with a column per text, and a report of all.
 
   Args:
-    image_bundle: Folder of a saved image tower.
-    pictures: Files of any common kind and size.
+    image: The image tower.
+    pictures: Files of any common kind and size, folders, patterns and lists.
     texts: What to look for.
     text_bundle: Folder of the saved text tower.
     tokenizer: Folder of its tokenizer.
@@ -56,6 +58,7 @@ def explain_prompts(
     unpooled: Compares texts with every position of a CLIP ResNet, without its pooling.
     power: Of the cosines at these positions; see `Similarity`.
     batch_size: Pictures at a time.
+    frame: Of animated pictures and files of several pages.
     say: Function that prints one line of output.
 
   Returns:
@@ -65,10 +68,10 @@ def explain_prompts(
     InputError: Towers, tokenizer, pictures or texts that cannot be used or do not fit; a folder
       that cannot be written.
   """
-  output = bundles.check_writable(output)
-  towers = _towers(image_bundle, text_bundle, tokenizer, unpooled, power)
+  output, names, stems = prepared(image, pictures, output)
+  towers = _towers(image, text_bundle, tokenizer, unpooled, power)
   network = towers.image
-  images = np.stack([network.preprocess(picture) for picture in pictures])
+  images = np.stack([network.preprocess(name, frame) for name in names])
   ex = explain_text(
     network.model,
     network.variables,
@@ -80,8 +83,8 @@ def explain_prompts(
   shares = probabilities(towers.scale * ex.value + towers.bias, towers.sigmoid)
   options = render.options_of(network)
   paths, figures = [], {}
-  for i, picture in enumerate(map(pathlib.Path, pictures)):
-    path = output / f"{unique_name(picture.stem, paths)}.png"
+  for i, picture in enumerate(map(pathlib.PurePath, names)):
+    path = output / f"{stems[i]}.png"
     drawn = {"probabilities": shares[i], "title": picture.name, "options": options}
     figures[path.stem] = render.prompts(ex, i, texts, path, **drawn)
     paths.append(path)
@@ -99,8 +102,7 @@ def _ranked(texts: Sequence[str], similarities: np.ndarray, shares: np.ndarray) 
   return [f"  {similarities[k]:+.4f}  {shares[k]:7.2%}  {texts[k]}" for k in order]
 
 
-def _towers(image_bundle, text_bundle, tokenizer, unpooled: bool, power: float) -> Towers:
-  image = bundles.load(image_bundle)
+def _towers(image, text_bundle, tokenizer, unpooled: bool, power: float) -> Towers:
   if unpooled:
     image = _without_pooling(image)
   text = TextTower.load(text_bundle, tokenizer)

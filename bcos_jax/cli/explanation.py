@@ -19,13 +19,15 @@ def add_explain(commands):
     "--tokenizer tokenizers/clip; or for a language model: bcos-jax explain bundles/reviews "
     '--text "not funny at all"',
   )
-  command.add_argument("bundle", type=pathlib.Path, help="folder of a saved network")
+  command.add_argument(
+    "bundle", help="bundle, checkpoint file or folder, or hub id owner/name, of a network"
+  )
   command.add_argument(
     "pictures",
     nargs="*",
     metavar="picture",
-    type=pathlib.Path,
-    help="picture file (PNG, JPEG, WebP, ...) of any size",
+    help="picture file of any kind and size, folder, pattern in quotes, or list (.txt, .csv) of "
+    "files",
   )
   command.add_argument(
     "--target", help="class to explain, by name or number; default: the predicted one"
@@ -34,9 +36,15 @@ def add_explain(commands):
     "--output",
     type=pathlib.Path,
     default=pathlib.Path("explanations"),
-    help="folder for one figure per picture, and report.html",
+    help="folder for a figure and arrays per picture, tables and report.html",
   )
   command.add_argument("--batch_size", type=int, default=16, help="pictures at a time")
+  command.add_argument(
+    "--frame", type=int, default=0, help="frame of animations, or page of a file, counted from 0"
+  )
+  command.add_argument(
+    "--download", action="store_true", help="download a hub id that is not in the cache"
+  )
   command.add_argument(
     "--text",
     help="for image towers: texts to compare with, comma-separated; for language models: the text "
@@ -60,13 +68,13 @@ def add_explain(commands):
 
 
 def _explain(options, _):
-  from ..io import bundles
-  from .explain_text import is_language_bundle
+  from ..models import is_language_model
+  from ..network import load
+  from .explain_images import explain_pictures
 
-  if not bundles.is_bundle(options.bundle):
-    bundles.load(options.bundle)  # says what is wrong
-  if is_language_bundle(options.bundle):
-    _explain_sentences(options)
+  network = load(options.bundle, download=options.download)
+  if is_language_model(network.model):
+    _explain_sentences(network, options)
     return
   for name in ("text_file", "foil", "truncate"):
     if getattr(options, name):
@@ -77,13 +85,13 @@ def _explain(options, _):
     raise InputError(
       "No pictures are given, expected at least one.", "Name picture files after the bundle."
     )
-  shared = {"output": options.output, "batch_size": options.batch_size}
+  shared = {name: getattr(options, name) for name in ("output", "batch_size", "frame")}
   if options.text is not None:
     _check_text(options)
     from .explain_prompts import explain_prompts
 
     explain_prompts(
-      options.bundle,
+      network,
       options.pictures,
       [text.strip() for text in options.text.split(",")],
       text_bundle=options.text_tower,
@@ -98,16 +106,14 @@ def _explain(options, _):
       raise InputError(
         f"--{name} is given without --text.", 'For example, add --text "a dog, a cat".'
       )
-  from .explain_images import explain_pictures
-
-  explain_pictures(options.bundle, options.pictures, target=options.target, **shared)
+  explain_pictures(network, options.pictures, target=options.target, **shared)
 
 
-def _explain_sentences(options):
+def _explain_sentences(network, options):
   from .explain_text import explain_sentences, read_lines
 
-  for name in ("pictures", "text_tower", "unpooled", "power"):
-    if getattr(options, name) not in (None, False, []):
+  for name in ("pictures", "frame", "text_tower", "unpooled", "power"):
+    if getattr(options, name) not in (None, False, 0, []):
       raise InputError(f"{name} is given, but the network reads texts.", f"Omit {name}.")
   if (options.text is None) == (options.text_file is None):
     raise InputError(
@@ -116,7 +122,7 @@ def _explain_sentences(options):
     )
   texts = [options.text] if options.text_file is None else read_lines(options.text_file)
   explain_sentences(
-    options.bundle,
+    network,
     texts,
     tokenizer=options.tokenizer,
     target=options.target,

@@ -11,7 +11,10 @@ whole batch, and, in the same backward pass, the share of every constant by its 
 from __future__ import annotations
 
 import dataclasses
+import os
+import pathlib
 from typing import Any
+import warnings
 
 from flax import linen as nn
 from flax import traverse_util
@@ -19,20 +22,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import render
 from ..batches import in_batches
 from ..errors import InputError
 from ..inputs import check_images
 from ..layers import sources
 from ..models import is_language_model
-from ..text.explanation import Contrast, TextExplanation
+from . import display
 from .targets import (
   Target,
   Variables,
   blaming_variables,
+  check_explainable,
   check_range,
   select,
   split_target,
 )
+from .texts import Contrast, TextExplanation
 from .tokens import explain_tokens
 
 Array = jax.Array
@@ -58,6 +64,11 @@ class Explanation:
       layer is not linear in explanation mode.
     conventional: Whether the network is a conventional one: its gates were held fixed, and the
       explanation is post hoc.
+    labels: Names of the classes; () where they are not known.
+    names: Of the images, such as their files; () for images from memory.
+    readings: What was done to each picture before the network saw it, in words; () for none.
+    network: What the network is called in headings.
+    options: How it is drawn; None for the default.
   """
 
   images: Array
@@ -70,6 +81,47 @@ class Explanation:
   residual: Array
   residuals: dict[str, Array]
   conventional: bool = dataclasses.field(default=False, metadata={"static": True})
+  labels: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
+  names: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
+  readings: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
+  network: str = dataclasses.field(default="the network", metadata={"static": True})
+  options: render.Options | None = dataclasses.field(default=None, metadata={"static": True})
+
+  def __len__(self) -> int:
+    return len(self.images)
+
+  def __repr__(self) -> str:
+    return display.image_summary(self)
+
+  def figure(self, index: int | tuple[int, int] = 0) -> Any:
+    """Returns a Matplotlib figure of one image, or (image, which of its targets).
+
+    Raises:
+      InputError: There is no such image, or the network has no classes.
+    """
+    return render.figure(self, index, self.labels, options=self.options)
+
+  def show(self) -> None:
+    """Shows the figures: in a notebook, else in a window where there is one, else as a file."""
+    display.show(self, self._repr_png_())
+
+  def save(self, folder: str | os.PathLike) -> list[pathlib.Path]:
+    """Writes figures, arrays (NPZ), JSON, CSV and a report into a folder; see `saving`.
+
+    Returns:
+      The files, the report last.
+
+    Raises:
+      InputError: The folder cannot be written, or a file would replace one of the pictures.
+    """
+    from . import saving
+
+    with saving.Pictures(folder, self.names or len(self), network=self.network) as saved:
+      saved.add(self)
+    return saved.paths
+
+  def _repr_png_(self) -> bytes | None:
+    return display.image_png(self)
 
   @property
   def completeness_error(self) -> np.ndarray:
@@ -111,17 +163,20 @@ def explain(
     give the class as target then.
 
   Raises:
-    InputError: Images outside [0, 1] or of the wrong shape, a target out of range, a bad size, or
-      variables that are not those of the model.
+    InputError: Images outside [0, 1] or of the wrong shape, a target out of range, a bad size,
+      variables that are not those of the model, a model without `ops`, or a call inside `jax.jit`.
   """
   if is_language_model(model):
+    check_explainable(model, variables, images)
     return explain_tokens(model, variables, images, target, batch_size, **text)
   if text:
     raise InputError(
       f"{next(iter(text))} is for language models, the model is a {type(model).__name__}.",
       "Omit it.",
     )
+  check_explainable(model, variables, images)
   images = check_images(images, model.ops.encoding)
+  _warn_of_size(model, images.shape[1:3])
   if model.ops.dtype is not None:
     model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
   function, classes = split_target(target, len(images))
@@ -163,6 +218,19 @@ def rather_than(ex: Explanation, one: tuple[int, ...], other: tuple[int, ...]) -
     for name in ("images", "inputs", "logits")
   }
   return dataclasses.replace(ex, target=None, **parts, **shared)
+
+
+def _warn_of_size(model: nn.Module, size: tuple[int, ...]) -> None:
+  """Warns of pictures of quite another size than the network's; grids of such are no surprise."""
+  side = getattr(model, "image_size", 0)
+  if not isinstance(side, int) or side < 1:
+    return
+  if max(size) > 2 * side and any(length % side for length in size):
+    warnings.warn(
+      f"Images of {size[1]} x {size[0]} pixels are explained as they are, by a network for {side}. "
+      "The preprocessing of its bundle resizes them: bcos_jax.load(bundle).explain(images).",
+      stacklevel=3,
+    )
 
 
 def dynamic_linear(
@@ -209,6 +277,7 @@ def dynamic_linear(
     residual=residual,
     residuals=residuals,
     conventional=model.ops.conventional,
+    options=render.options_for(model.ops, images.shape[1]),
   )
 
 

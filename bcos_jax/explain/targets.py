@@ -24,6 +24,29 @@ Variables = Mapping[str, Any]
 Target = None | int | Array | np.ndarray | Callable[[Any], Array]
 
 
+def check_explainable(model: Any, variables: Any, inputs: Any) -> None:
+  """Refuses what `explain` cannot take, naming the way to what is meant.
+
+  Raises:
+    InputError: Tracers of a transformation, or a model without layers from `ops`.
+  """
+  if not isinstance(model, nn.Module) or not hasattr(model, "ops"):
+    kind = f"{type(model).__module__.partition('.')[0]}.{type(model).__name__}"
+    raise InputError(
+      f"The model is a {kind}, expected a Flax Linen module with a field `ops`, the layer family "
+      "that `explain` detaches.",
+      "Take one from bcos_jax.create, load or bcosify; or give your own Linen module a field `ops` "
+      "and make its maps by ops.conv and ops.dense, see docs/families.md.",
+    )
+  if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((variables, inputs))):
+    raise InputError(
+      "explain is called inside jax.jit or another transformation; it checks its inputs and "
+      "returns NumPy arrays, so it compiles itself.",
+      "Call it outside, or use bcos_jax.dynamic_linear (for texts explain.tokens.dynamic_tokens), "
+      "which takes the same arguments.",
+    )
+
+
 def split_target(target: Any, count: int, kind: str = "images") -> tuple[Callable | None, Any]:
   """Returns a target as (function, None), (None, classes [N] or [N, K]) or, undecided, two None.
 

@@ -22,11 +22,11 @@ import numpy as np
 from ..errors import InputError, unknown_name
 from ..io import bundles
 from ..models import is_language_model
-from ..text.explanation import Contrast, TextExplanation
 from ..text.tokenizer import check_vocabulary, read_tokenizer, short
 from ..text.tokens import tokenize
 from ..text.words import TextBatch
 from .targets import Target
+from .texts import Contrast, TextExplanation
 from .tokens import explain_tokens
 
 BATCH_SIZE = 32
@@ -151,7 +151,31 @@ class TextReader:
       buckets=buckets,
       keep_weights=keep_weights,
     )
-    return dataclasses.replace(ex, batch=batch)
+    return dataclasses.replace(ex, batch=batch, labels=self.labels, **self._described(ex, target))
+
+  def _described(self, ex: TextExplanation, target: Any) -> dict[str, Any]:
+    """Returns what is explained of each text, and what is predicted, in words."""
+    explained = tuple(self._asked(ex, target, index) for index in range(len(ex.ids)))
+    if np.ndim(ex.logits) != 2:
+      return {"explained": explained}
+    best = np.argmax(ex.logits, axis=-1)
+    logits = ex.logits[np.arange(len(best)), best] - np.logaddexp.reduce(ex.logits, axis=-1)
+    predicted = (
+      f"{self.name_of(index)!r} ({share:.1%})"
+      for index, share in zip(best, np.exp(logits), strict=True)
+    )
+    return {"explained": explained, "predicted": tuple(predicted)}
+
+  def _asked(self, ex: TextExplanation, target: Any, index: int) -> str:
+    if ex.target is not None:
+      wanted = np.ravel(ex.target[index])
+      return ", ".join(repr(self.name_of(int(one))) for one in wanted)
+    if not isinstance(target, Contrast):
+      return "the chosen output"
+    sides = (_of_text(side, index) for side in (target.target, target.foil))
+    of, than = (None if side is None else self.name_of(self.class_of(side)) for side in sides)
+    of = self.name_of(int(np.argmax(ex.logits[index]))) if of is None else of
+    return f"{of!r} rather than " + ("the mean of all" if than is None else repr(than))
 
   def class_of(self, name: str | int) -> int:
     """Returns a class by its label, or a token of the vocabulary by its text.
@@ -205,6 +229,14 @@ class TextReader:
         f"Write {self.tokenizer.mask_token} where a word is to be filled in, or give at=.",
       )
     return np.argmax(masked, axis=1)
+
+
+def _of_text(side: Any, index: int) -> Any:
+  """Returns the side of a contrast that counts for a text."""
+  if side is None or isinstance(side, str) or np.ndim(side) == 0:
+    return side
+  one = side[index]
+  return one if isinstance(one, str) else int(one)
 
 
 def pad_id(model: Any, tokenizer: Any) -> int:

@@ -25,8 +25,7 @@ from ..errors import InputError
 from ..layers import sources
 from ..models import is_language_model
 from ..models.text.language_model import check_ids
-from ..text.explanation import Contrast, TextExplanation
-from ..text.length_buckets import chunks, edges_for, padded, resized
+from .length_buckets import chunks, edges_for, padded, resized
 from .targets import (
   Target,
   Variables,
@@ -35,6 +34,7 @@ from .targets import (
   select,
   split_target,
 )
+from .texts import Contrast, TextExplanation
 
 Array = jax.Array
 NORM_BIAS = "norm_bias"

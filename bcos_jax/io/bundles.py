@@ -24,7 +24,7 @@ from .. import models, ops
 from ..errors import InputError
 from ..inputs import Preprocess
 from ..variables import abstract_variables, differences
-from .tensor_files import FileTensor, read_safetensors, write_safetensors
+from .tensor_files import read_safetensors, write_safetensors
 
 FORMAT = 1
 _WEIGHTS, _CONFIG, _TOKENIZER = "model.safetensors", "config.json", "tokenizer"
@@ -201,7 +201,14 @@ def is_bundle(folder: pathlib.Path) -> bool:
     return False
   if {path.name for path in folder.iterdir()} - {_TOKENIZER} != {_WEIGHTS, _CONFIG}:
     return False
-  # Repositories of the Hugging Face hub have files of the same names.
+  return has_bundle_config(folder)
+
+
+def has_bundle_config(folder: pathlib.Path) -> bool:
+  """Whether a folder's configuration is that of a bundle, whatever else is there.
+
+  Repositories of the Hugging Face hub have files of the same names.
+  """
   try:
     config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
   except (OSError, ValueError):
@@ -310,7 +317,14 @@ def _read_files(folder: pathlib.Path) -> dict[str, bytes]:
   return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def _placed(path: str, tensor: FileTensor, sharding: Placement | None) -> np.ndarray | jax.Array:
+def placed(variables: Mapping[str, Any], sharding: Placement) -> dict[str, Any]:
+  """Returns variables on devices; `sharding` and errors as for `load`."""
+  leaves: dict[Any, Any] = traverse_util.flatten_dict(variables, sep="/")
+  leaves = {path: _placed(path, leaf, sharding) for path, leaf in leaves.items()}
+  return traverse_util.unflatten_dict(leaves, sep="/")
+
+
+def _placed(path: str, tensor: Any, sharding: Placement | None) -> np.ndarray | jax.Array:
   if sharding is None:
     return tensor.read()
   place: Any = sharding

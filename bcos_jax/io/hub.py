@@ -9,7 +9,10 @@ import re
 
 from ..errors import InputError, requires
 
-_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_ID = re.compile(r"(hf:)?[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_PREFIX = "hf:"
+_OWN_FOLDERS = ("bundles", "runs")  # where the recipes and the documentation keep networks
+_FILES = (".safetensors", ".json", ".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar", ".npz")
 WEIGHTS = (
   "model.safetensors",
   "model.safetensors.index.json",
@@ -40,6 +43,34 @@ def is_id(name: str) -> bool:
   return _ID.fullmatch(name) is not None
 
 
+def is_meant(name: str) -> bool:
+  """Whether what is not there as a path is a hub id: it has the form of one, and of no path.
+
+  A path begins with a dot, names a file, or is in a folder that exists. `hf:owner/name` is always
+  a hub id.
+  """
+  if not is_id(name):
+    return False
+  if name.startswith(_PREFIX):
+    return True
+  owner = name.partition("/")[0]
+  looks_like_a_path = owner in (".", "..", *_OWN_FOLDERS) or name.lower().endswith(_FILES)
+  return not looks_like_a_path and not pathlib.Path(owner).is_dir()
+
+
+def no_path(name: str) -> InputError:
+  """Returns the error for a path that is not there and is not meant as a hub id."""
+  if not is_id(name):
+    return InputError(
+      f"There is no file or folder {name!r}.",
+      "Give a bundle, a checkpoint file, a folder, or a hub id owner/name.",
+    )
+  return InputError(
+    f"There is no file or folder {name!r}; it is read as a path, not as a repository of the hub.",
+    f"Make it first (bcos-jax convert SOURCE {name}), or write hf:{name} for the repository.",
+  )
+
+
 def snapshot(name: str, *, download: bool = False) -> pathlib.Path:
   """Returns the folder of a hub repository in huggingface_hub's cache.
 
@@ -51,7 +82,7 @@ def snapshot(name: str, *, download: bool = False) -> pathlib.Path:
   Raises:
     InputError: The repository or one of its files is not in the cache, or cannot be fetched.
   """
-  repository, _, revision = name.partition("@")
+  repository, _, revision = name.removeprefix(_PREFIX).partition("@")
   requires("text", "Networks of the hub")
   get = _fetched if download else _cached
   folder = None
@@ -114,7 +145,7 @@ def _missing(name: str, file: str, download: bool) -> InputError:
       "Check the id and the connection (HF_HUB_OFFLINE forbids fetching).",
     )
   return InputError(
-    f"{file} of {name!r} is not in the cache {str(constants.HF_HUB_CACHE)!r}, and "
-    "nothing is downloaded without --download.",
-    "Pass --download (download=True), or a local folder.",
+    f"There is no folder {name!r} here, and {file} of the repository {name!r} is not in the cache "
+    f"{str(constants.HF_HUB_CACHE)!r}; nothing is downloaded without --download.",
+    "Check the path, or pass --download (download=True) to fetch the repository.",
   )

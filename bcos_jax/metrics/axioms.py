@@ -12,7 +12,7 @@ import numpy as np
 from ..batches import in_batches
 from ..errors import InputError
 from ..explain.images import explain
-from ..text.explanation import TextExplanation
+from ..explain.texts import TextExplanation
 from .scores import (
   Explainer,
   Maps,

@@ -16,7 +16,7 @@ from .plots import Panel, bars, curves
 from .prompts import prompts
 from .report import Entry, report
 from .text.heat_maps import TextHeat, explained_text, text_heat
-from .text.html import text_html, text_report
+from .text.html import text_fragment, text_html, text_report
 from .text.plain import text_latex, text_terminal
 from .views import Options, View, ground, options_for, options_of, view
 
@@ -42,6 +42,7 @@ __all__ = [
   "report",
   "rgba",
   "rgba_from",
+  "text_fragment",
   "text_heat",
   "text_html",
   "text_latex",

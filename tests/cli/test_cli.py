@@ -50,13 +50,36 @@ def test_explain_writes_figures_and_a_report(bundle, picture, tmp_path, capsys):
   )
   printed = capsys.readouterr().out
   assert sorted(p.name for p in output.iterdir()) == [
+    "a picture-2.npz",
     "a picture-2.png",
+    "a picture.npz",
     "a picture.png",
+    "explanations.csv",
+    "explanations.json",
     "report.html",
   ]
   assert printed.count("%") == 10  # the five most probable classes of each
+  assert printed.count("30 x 40 pixels, stretched to 16 x 16") == 2
   for path in output.iterdir():
-    assert str(path) in printed
+    assert str(path) in printed or path.suffix == ".npz"
+
+
+def test_explain_takes_folders_and_overwrites_no_input(
+  bundle, picture, tmp_path, capsys, monkeypatch
+):
+  output = tmp_path / "out"
+  assert cli.main(["explain", str(bundle), str(picture.parent), "--output", str(output)]) == 0
+  assert (output / "a picture.png").is_file()
+  before = picture.read_bytes()
+  monkeypatch.chdir(picture.parent)
+  for given in ("--output=.", "--output="):
+    cause, fix = failing(capsys, "explain", bundle, picture.name, given)
+    assert "would overwrite the input 'a picture.png'" in cause and "another folder" in fix
+  assert picture.read_bytes() == before
+  cause, _ = failing(capsys, "explain", bundle, picture, "--frame=2", "--output", output)
+  assert "one frame" in cause
+  cause, fix = failing(capsys, "explain", "nobody/nothing", picture)
+  assert "no folder 'nobody/nothing' here" in cause and "--download" in fix
 
 
 def test_explain_takes_a_class_by_name_or_number(bundle, picture, tmp_path, capsys):

@@ -15,17 +15,13 @@ from typing import Any
 import warnings
 
 import numpy as np
-from PIL import Image
 
 from bcos_jax.errors import InputError
+from bcos_jax.io.pictures import SUFFIXES, find_pictures
 
 from .sources import Dataset
 from .tables import read_table
 
-SUFFIXES = frozenset(
-  f".{suffix}"
-  for suffix in "png jpg jpeg jpe jfif webp bmp gif tif tiff ppm pgm pbm pnm tga avif jp2".split()
-)
 TRAIN_FOLDERS = ("train", "training")
 HELD_OUT_FOLDERS = ("val", "validation", "valid", "test")  # The first that exists is taken.
 _SHOWN = 5
@@ -209,30 +205,6 @@ def name_hash(name: str) -> bytes:
   """Returns eight bytes that depend on nothing but a picture's name."""
   # Names may hold bytes that are not UTF-8; surrogateescape keeps them.
   return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-
-
-def find_pictures(folder: pathlib.Path) -> tuple[list[str], list[str]]:
-  """Returns the sorted names, with /, of all pictures below a folder, and of other files."""
-  names, others = [], []
-  for place, folders, files in os.walk(folder, followlinks=True):
-    folders[:] = sorted(name for name in folders if not name.startswith("."))
-    for file in files:
-      path = pathlib.Path(place, file)
-      if file.startswith(".") or not path.is_file():
-        continue
-      kind = names if _is_picture(path) else others
-      kind.append(path.relative_to(folder).as_posix())
-  return sorted(names), sorted(others)
-
-
-def _is_picture(path: pathlib.Path) -> bool:
-  if path.suffix:
-    return path.suffix.lower() in SUFFIXES
-  try:  # Without a suffix the first bytes tell.
-    with Image.open(path):
-      return True
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-    return False
 
 
 def _split_folders(names: Iterable[str]) -> tuple[str, ...]:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from bcos_jax.errors import InputError
+from bcos_jax.io.pictures import SUFFIXES, find_pictures
 
-from .folders import SUFFIXES, checked_folder, find_pictures, name_hash
+from .folders import checked_folder, name_hash
 from .sources import Dataset
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")

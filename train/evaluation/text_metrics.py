@@ -12,8 +12,8 @@ from bcos_jax import metrics, render
 from bcos_jax.attribution import text as methods
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.explain.text_reader import TextReader
+from bcos_jax.explain.texts import TextExplanation
 from bcos_jax.metrics import TextScores
-from bcos_jax.text.explanation import TextExplanation
 from bcos_jax.text.influential_words import words_by_class
 from bcos_jax.text.tokens import marked_tokens
 from bcos_jax.text.words import TextBatch

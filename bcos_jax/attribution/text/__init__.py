@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from ...text.explanation import Contrast
+from ...explain.texts import Contrast
 from ..calls import attribute, function_of
 from ..gradients import InputXGradient, IntegratedGradients
 from ..settings import Method, method_named

@@ -11,7 +11,7 @@ import numpy as np
 from ...batches import Progress
 from ...errors import InputError
 from ...explain.targets import Target
-from ...text.explanation import Contrast
+from ...explain.texts import Contrast
 from ..running import outputs_of, with_predictions
 from ..task import Array, Task, check_choice, make_task
 from .task import TextTask

@@ -15,7 +15,6 @@ import unicodedata
 import numpy as np
 
 from ...errors import InputError
-from ...text.explanation import TextExplanation
 from ...text.words import Word
 from .. import color
 
@@ -90,13 +89,11 @@ def text_heat(text: str, words: Iterable[Word], **fields: Any) -> TextHeat:
   return TextHeat(pieces=tuple(pieces), scores=tuple(scores), parts=parts, **fields)
 
 
-def explained_text(
-  ex: TextExplanation, index: int, target: int | None = None, **fields: Any
-) -> TextHeat:
+def explained_text(ex: Any, index: int, target: int | None = None, **fields: Any) -> TextHeat:
   """Returns the heat-map of an explained text, with its value and what no token accounts for.
 
   Args:
-    ex: Of `TextReader.explain`.
+    ex: A `TextExplanation`, of `TextReader.explain`.
     index: Which text.
     target: Which of K targets; None where there is one.
     **fields: Of `TextHeat`: title, note.

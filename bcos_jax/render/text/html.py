@@ -20,6 +20,15 @@ _STYLE = """
 .text span,.scale i{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 """
 
+_FRAGMENT = """
+.bcos-text .text{line-height:2.1;white-space:pre-wrap;overflow-wrap:anywhere}
+.bcos-text .text span{border-radius:.2rem;padding:.12em .1em}
+.bcos-text h2{font-size:1.05em;margin:.4em 0}
+.bcos-text .note{opacity:.75;font-size:.9em}
+.bcos-text .scale{display:flex;gap:.6em;align-items:center;font-size:.85em}
+.bcos-text .scale i{width:9em;height:.7em;background:linear-gradient(90deg,#00f,#fff,#f00)}
+"""
+
 
 def text_report(
   path: str | os.PathLike,
@@ -78,6 +87,12 @@ def text_html(heat: TextHeat, cutoff: float | None = None) -> str:
       f'<span style="background:{back};color:{front}" title="{signed_number(score)}">{words}</span>'
     )
   return f'<p class="text">{"".join(spans)}</p>'
+
+
+def text_fragment(heat: TextHeat, cutoff: float | None = None) -> str:
+  """Returns a text with heading, legend and sum as HTML that brings its style along."""
+  style = "".join(_FRAGMENT.split("\n"))
+  return f'<div class="bcos-text"><style>{style}</style>{_article(heat, cutoff)}</div>'
 
 
 def _article(heat: TextHeat, cutoff: float | None) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import pathlib
 from typing import Any
 
 import jax
 import numpy as np
 
+from .. import render
 from ..errors import InputError
-from .words import TextBatch, Word, merged
+from ..text.words import TextBatch, Word, merged
+from . import display
 
 Array = jax.Array
 
@@ -52,6 +56,10 @@ class TextExplanation:
       rest: rounding.
     batch: The texts, where they are known.
     conventional: Whether the network is a conventional one, so that the explanation is post hoc.
+    labels: Names of the classes; () where they are not known.
+    explained: What was explained of each text, in words; () where it is not known.
+    predicted: What was predicted for each text and how surely, in words.
+    network: What the network is called in headings.
   """
 
   ids: Array
@@ -68,6 +76,46 @@ class TextExplanation:
   residuals: dict[str, Array]
   batch: TextBatch | None = dataclasses.field(default=None, metadata={"static": True})
   conventional: bool = dataclasses.field(default=False, metadata={"static": True})
+  labels: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
+  explained: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
+  predicted: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
+  network: str = dataclasses.field(default="the network", metadata={"static": True})
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+  def __repr__(self) -> str:
+    return display.text_summary(self)
+
+  def heading(self, index: int) -> str:
+    """Returns what was predicted for a text, and what is explained of it."""
+    said = f"predicted {self.predicted[index]}; " if self.predicted else ""
+    name = self.explained[index] if self.explained else "the output"
+    return f"{said}{name} has the value {display.number(self.value[index])}"
+
+  def heat(self, index: int) -> render.TextHeat:
+    """Returns a text's words with their contributions, for the functions of `render`."""
+    return display.heat(self, index)
+
+  def show(self) -> None:
+    """Shows the texts with coloured words: in a notebook, else in the terminal."""
+    display.show_texts(self)
+
+  def save(self, folder: str | os.PathLike) -> list[pathlib.Path]:
+    """Writes a report, JSON lines, a CSV of the words and the arrays (NPZ) into a folder.
+
+    Returns:
+      The files, the report first.
+
+    Raises:
+      InputError: The folder cannot be written, or the explanation does not know the texts.
+    """
+    from . import saving
+
+    return saving.texts(self, folder)
+
+  def _repr_html_(self) -> str | None:
+    return display.text_page(self)
 
   @property
   def mean_contributions(self) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..batches import filled
 from ..errors import InputError
-from .explanation import TextExplanation
+from .texts import TextExplanation
 
 
 def edges_for(length: int, buckets: Sequence[int], longest: int) -> list[int]:

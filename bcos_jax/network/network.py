@@ -1,0 +1,250 @@
+"""Networks with all that belongs to them, which explain and predict files, pictures and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import render
+from ..batches import Progress, check_batch_size, filled
+from ..errors import InputError
+from ..explain.images import Explanation, explain
+from ..explain.text_reader import TextReader
+from ..explain.texts import TextExplanation
+from ..io import bundles
+from ..models import is_language_model
+from .inputs import Picture, gathered, read
+from .labels import classes_of, named_classes
+
+BATCH_SIZE = 16
+
+
+class Prediction(NamedTuple):
+  """A class, or token, and how probable it is.
+
+  Attributes:
+    label: Its name; its number where names are not known.
+    probability: In [0, 1]; a sigmoid of its own, or a softmax, as the network was trained.
+    index: Its number.
+  """
+
+  label: str
+  probability: float
+  index: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Network(bundles.Bundle):
+  """A bundle that reads files, pictures and texts, and explains what it makes of them."""
+
+  @classmethod
+  def of(cls, bundle: bundles.Bundle) -> Network:
+    """Returns the network of a bundle; nothing is copied."""
+    fields = dataclasses.fields(bundles.Bundle)
+    return cls(**{field.name: getattr(bundle, field.name) for field in fields})
+
+  def __repr__(self) -> str:
+    model, known = self.model, ""
+    if self.labels:
+      shown = ", ".join(map(repr, self.labels[:3]))
+      known = f": {shown}{', ...' if len(self.labels) > 3 else ''}"
+    what = f"{getattr(model, 'num_classes', 0)} classes{known}"
+    what = what if getattr(model, "num_classes", 0) else model.predicts.replace("_", " ")
+    return f"Network({self.name}, {type(model.ops).__name__}, {what})"
+
+  @property
+  def name(self) -> str:
+    """Name of the architecture."""
+    return self.config.get("architecture") or type(self.model).__name__
+
+  def explain(
+    self,
+    inputs: Any,
+    target: Any = None,
+    *,
+    batch_size: int = BATCH_SIZE,
+    frame: int = 0,
+    progress: Progress = iter,
+  ) -> Explanation | TextExplanation:
+    """Explains an output for each picture, or text.
+
+    Args:
+      inputs: Pictures: a file, folder, pattern or list file (see `io.pictures.expanded`), a PIL
+        image, an array [H, W, C] or [N, H, W, C] in [0, 1], or a list of these. They are turned
+        upright, resized and cropped as the network's evaluation does it; `readings` of the
+        explanation says how. For language models a text, or a list of texts.
+      target: What to explain: None, the predicted class; a class by name or number, one for all
+        or a list with one for each input; or whatever `bcos_jax.explain` takes.
+      batch_size: Inputs at a time.
+      frame: Of animated pictures and files of several pages, counted from 0.
+      progress: Wraps the loop over batches, such as `tqdm.tqdm`.
+
+    Returns:
+      The explanation: `show()` it, `save(folder)` it, or take its arrays.
+
+    Raises:
+      InputError: An input that cannot be read, an unknown class, or a network that has no classes.
+    """
+    if is_language_model(self.model):
+      return self._reader.explain(_texts(inputs), target, batch_size=batch_size)
+    batches = self.explanations(
+      inputs, target, batch_size=batch_size, frame=frame, progress=progress
+    )
+    return joined(list(batches))
+
+  def explanations(
+    self,
+    inputs: Any,
+    target: Any = None,
+    *,
+    batch_size: int = BATCH_SIZE,
+    frame: int = 0,
+    progress: Progress = iter,
+  ) -> Iterator[Explanation]:
+    """Yields explanations of pictures, batch by batch, so that any number fits into memory.
+
+    Arguments and errors as for `explain`; what can be told from the arguments is told at once.
+    """
+    pictures = self.pictures(inputs)
+    if not callable(target):
+      self._check_classes()
+      target = classes_of(target, self.labels, self.model.num_classes, len(pictures))
+    size = min(check_batch_size(batch_size) or len(pictures), len(pictures))
+    return self._explained(pictures, target, size, frame, progress)
+
+  def _explained(
+    self, pictures: Sequence[Picture], target: Any, size: int, frame: int, progress: Progress
+  ) -> Iterator[Explanation]:
+    for rows, kept in filled(len(pictures), size, progress, exact=True):
+      chosen = [pictures[i] for i in rows[:kept]]
+      images, readings = read(chosen, self.preprocess, frame)
+      images = images[np.minimum(np.arange(size), kept - 1)]  # the last batch is as large
+      asked = target[rows] if isinstance(target, np.ndarray) else target
+      ex = explain(self.model, self._on_device, images, asked)
+      assert isinstance(ex, Explanation)  # of images
+      ex = jax.tree.map(lambda leaf, kept=kept: leaf[:kept], ex)
+      yield dataclasses.replace(
+        ex,
+        labels=named_classes(self.labels, ex.logits),
+        names=tuple(picture.name for picture in chosen),
+        readings=readings,
+        network=self.name,
+        options=render.options_of(self),
+      )
+
+  def predict(
+    self, inputs: Any, top: int = 5, *, batch_size: int = BATCH_SIZE, frame: int = 0
+  ) -> list[Prediction] | list[list[Prediction]]:
+    """Returns the most probable classes of a picture or text, or of each of several.
+
+    Args:
+      inputs: As for `explain`.
+      top: Number of classes, the most probable first.
+      batch_size: Inputs at a time.
+      frame: As for `explain`.
+
+    Returns:
+      A list of predictions for a single file, image or text; else a list of such lists.
+
+    Raises:
+      InputError: As `explain`.
+    """
+    if not isinstance(top, int) or top < 1:
+      raise InputError(f"top is {top!r}, expected at least 1.", "For example: top=5.")
+    if is_language_model(self.model):
+      single = isinstance(inputs, str)
+      logits = self._reader.explain(
+        _texts(inputs), batch_size=batch_size, keep_weights=False
+      ).logits
+      softmax, name_of = True, self._reader.name_of
+    else:
+      self._check_classes()
+      pictures = self.pictures(inputs)
+      single = len(pictures) == 1 and pictures[0].single(inputs)
+      logits = self._logits(pictures, min(check_batch_size(batch_size) or 1, len(pictures)), frame)
+      softmax = self.model.ops.probability == "softmax"
+      names = self.labels or tuple(map(str, range(logits.shape[1])))
+      name_of = names.__getitem__
+    function = jax.nn.softmax if softmax else jax.nn.sigmoid
+    shares = np.asarray(function(jnp.asarray(logits, jnp.float32)))
+    found = []
+    for row, own in zip(logits, shares, strict=True):
+      best = np.argsort(-row, kind="stable")[:top].tolist()
+      found.append([Prediction(name_of(i), float(own[i]), i) for i in best])
+    return found[0] if single else found
+
+  def pictures(self, inputs: Any) -> list[Picture]:
+    """Returns the pictures that inputs name, unread.
+
+    Raises:
+      InputError: There are none, or the network reads no pictures.
+    """
+    if self.preprocess is None:
+      raise InputError(
+        f"{self.name} reads no images: it is the text tower of another network.",
+        "Explain the image tower, with texts: bcos_jax.explain_text.",
+      )
+    return gathered(inputs)
+
+  def _logits(self, pictures: Sequence[Picture], size: int, frame: int) -> np.ndarray:
+    parts = []
+    for rows, kept in filled(len(pictures), size, exact=True):
+      images, _ = read([pictures[i] for i in rows[:kept]], self.preprocess, frame)
+      images = images[np.minimum(np.arange(size), kept - 1)]
+      with jax.default_matmul_precision("highest"):
+        parts.append(np.asarray(_predicted(self._exact, self._on_device, images))[:kept])
+    return np.concatenate(parts)
+
+  def _check_classes(self) -> None:
+    if not getattr(self.model, "num_classes", 0):
+      raise InputError(
+        f"{self.name} returns features and has no classes to explain.",
+        "Pass texts to compare with as --text, or use a network with classes.",
+      )
+
+  @functools.cached_property
+  def _reader(self) -> TextReader:
+    return TextReader.load(self)
+
+  @functools.cached_property
+  def _on_device(self) -> Any:
+    return jax.tree.map(jnp.asarray, self.variables)  # copied once, not for each batch
+
+  @property
+  def _exact(self) -> Any:
+    """The network in float32, as it is explained."""
+    return self.model.clone(ops=dataclasses.replace(self.model.ops, dtype=None))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predicted(model: Any, variables: Any, images: jax.Array) -> jax.Array:
+  return model.apply(variables, model.ops.encoding(images))
+
+
+def joined(parts: Sequence[Explanation]) -> Explanation:
+  """Returns explanations of batches as one."""
+  if len(parts) == 1:
+    return parts[0]
+  told = {
+    name: tuple(value for part in parts for value in getattr(part, name))
+    for name in ("names", "readings")
+  }
+  alike = [dataclasses.replace(part, **told) for part in parts]
+  return jax.tree.map(lambda *leaves: np.concatenate(leaves), *alike)
+
+
+def _texts(inputs: Any) -> Sequence[str]:
+  texts = [inputs] if isinstance(inputs, str) else inputs
+  fits = isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)
+  if not fits or not texts:
+    raise InputError(
+      f"The inputs are {inputs!r:.60}, expected a text or texts, which the network reads.",
+      'For example: net.explain("so funny").',
+    )
+  return texts

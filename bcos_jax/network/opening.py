@@ -1,0 +1,83 @@
+"""Opening of networks, whatever they were saved by."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+
+from ..errors import InputError
+from ..io import bundles, hub
+from .network import Network
+
+
+def load(
+  source: str | os.PathLike,
+  *,
+  download: bool = False,
+  sharding: bundles.Placement | None = None,
+  architecture: str | None = None,
+  layout: str | None = None,
+) -> Network:
+  """Opens a network.
+
+  Args:
+    source: A bundle, what `save` wrote; a folder of Hugging Face or timm; a checkpoint file
+      (.safetensors, .pth and others), beside its config.json or with `architecture`; or a hub id,
+      `owner/name` or `owner/name@revision` ("hf:owner/name" where a folder of that name exists).
+    download: Lets a hub id be fetched; otherwise it must be in the cache.
+    sharding: Where to put the variables, see `io.bundles.load`. None gives NumPy arrays.
+    architecture: Name of the architecture, where the source does not say it.
+    layout: How a checkpoint names its tensors; None finds out.
+
+  Returns:
+    The network with its preprocessing, labels and tokenizer.
+
+  Raises:
+    InputError: The source is missing or damaged, or of no known kind; see `convert`.
+  """
+  path = pathlib.Path(source).expanduser()
+  if holds_bundle(path):
+    for name, value in (("architecture", architecture), ("layout", layout)):
+      if value is not None:
+        raise InputError(
+          f"{name}={value!r} would do nothing: {str(source)!r} is a bundle, which says it.",
+          f"Leave out {name}.",
+        )
+    return Network.of(bundles.load(path, sharding=sharding))
+  bundle = _converted(path, str(source), download, architecture, layout)
+  if sharding is not None:
+    bundle = dataclasses.replace(bundle, variables=bundles.placed(bundle.variables, sharding))
+  return Network.of(bundle)
+
+
+def holds_bundle(path: pathlib.Path) -> bool:
+  """Whether a folder is to be read as a bundle: it is one, or no checkpoint of another kind."""
+  if not path.is_dir():
+    return False
+  if bundles.has_bundle_config(path):
+    return True
+  return not any((path / name).is_file() for name in (*hub.WEIGHTS, *hub.CONFIGS))
+
+
+def _converted(
+  path: pathlib.Path,
+  source: str,
+  download: bool,
+  architecture: str | None,
+  layout: str | None,
+) -> bundles.Bundle:
+  from .. import convert
+
+  if not path.exists():
+    if not hub.is_meant(source):
+      raise hub.no_path(source)
+    path = hub.snapshot(source, download=download)
+    if bundles.has_bundle_config(path):
+      return bundles.load(path)
+    return convert.from_pretrained(source, architecture, layout=layout)
+  if path.is_file() and architecture is None and (path.parent / "config.json").is_file():
+    # A file beside its configuration, as the hub has it, is read like its folder.
+    if path.name in hub.WEIGHTS:
+      path = path.parent
+  return convert.from_pretrained(path, architecture, layout=layout)
