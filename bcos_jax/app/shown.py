@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import render
 from ..errors import InputError
-from ..explain.images import Explanation, rather_than
+from ..explain.images import Explanation
 from ..render import kinds
 from ..render.figure import completeness, percent
 from .networks import ServedNetwork
@@ -162,7 +162,7 @@ def _card(shown: render.View, title: str, picture: bool = True) -> Card:
 def _two_classes(network: ServedNetwork, image: np.ndarray, question: Question) -> tuple[Card, ...]:
   ex = network.explain(image, question.pair)
   views = [_view(network, ex, 0), _view(network, ex, 1)]
-  between = _view(network, rather_than(ex, (0,), (1,)))
+  between = _view(network, ex.rather_than((0,), (1,)))
   names = [shown.name for shown in views]
   cards = [_card(shown, _title(shown), picture=False) for shown in views]
   rest = completeness(between).removeprefix("output ")
@@ -252,7 +252,7 @@ def _draw_classes(
   network: ServedNetwork, image: np.ndarray, question: Question, path: pathlib.Path
 ):
   ex = network.explain(image, question.pair)
-  between = np.asarray(rather_than(ex, (0,), (1,)).contributions)
+  between = np.asarray(ex.rather_than((0,), (1,)).contributions)
   render.figures(
     ex,
     [0, 1],

@@ -93,6 +93,29 @@ class Explanation:
   def __repr__(self) -> str:
     return display.image_summary(self)
 
+  def rather_than(self, one: tuple[int, ...], other: tuple[int, ...]) -> Explanation:
+    """Returns what supports one explained output of an image rather than another, exactly.
+
+    Both are linear maps of the same input, so that the difference of the outputs splits into the
+    differences of contributions and of residuals.
+
+    Args:
+      one: Place of the one, (row,) or (row, target).
+      other: Place of the other, of the same image.
+
+    Returns:
+      One explanation, [1, ...], without a target.
+    """
+    parts = {
+      name: jax.tree.map(lambda leaf: (leaf[one] - leaf[other])[None], getattr(self, name))
+      for name in ("value", "weights", "contributions", "residual", "residuals")
+    }
+    shared = {
+      name: jax.tree.map(lambda leaf: leaf[one[0]][None], getattr(self, name))
+      for name in ("images", "inputs", "logits")
+    }
+    return dataclasses.replace(self, target=None, **parts, **shared)
+
   def figure(self, index: int | tuple[int, int] = 0) -> Any:
     """Returns a Matplotlib figure of one image, or (image, which of its targets).
 
@@ -193,31 +216,6 @@ def explain(
 
   with blaming_variables(model, variables, images.shape[1:3]):
     return in_batches(run, (images, classes), batch_size)
-
-
-def rather_than(ex: Explanation, one: tuple[int, ...], other: tuple[int, ...]) -> Explanation:
-  """Returns what supports one explained output of an image rather than another, exactly.
-
-  Both are linear maps of the same input, so that the difference of the outputs splits into the
-  differences of contributions and of residuals.
-
-  Args:
-    ex: Explanations in which the image occurs with both outputs.
-    one: Place of the one, (row,) or (row, target).
-    other: Place of the other, of the same image.
-
-  Returns:
-    One explanation, [1, ...], without a target.
-  """
-  parts = {
-    name: jax.tree.map(lambda leaf: (leaf[one] - leaf[other])[None], getattr(ex, name))
-    for name in ("value", "weights", "contributions", "residual", "residuals")
-  }
-  shared = {
-    name: jax.tree.map(lambda leaf: leaf[one[0]][None], getattr(ex, name))
-    for name in ("images", "inputs", "logits")
-  }
-  return dataclasses.replace(ex, target=None, **parts, **shared)
 
 
 def _warn_of_size(model: nn.Module, size: tuple[int, ...]) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from ..explain.images import rather_than
 from ..io import files
 from . import canvas, kinds
 from .figure import completeness, headline, percent
@@ -231,7 +230,7 @@ def rivals(entry: Entry, options: Options) -> tuple[View, View]:
   assert entry.rival is not None, "only entries with a rival are contrasts"
   one, other = (place(ex, index) for index in (entry.index, entry.rival))
   names = [view(ex, where, labels, options).name for where in (one, other)]
-  between = view(rather_than(ex, one, other), 0, labels, options)
+  between = view(ex.rather_than(one, other), 0, labels, options)
   name = f"{names[0]} rather than {names[1]}"
   return view(ex, other, labels, options), dataclasses.replace(between, name=name)
 

@@ -14,7 +14,6 @@ from bcos_jax import BcosOps, StandardOps, cli, errors, render
 from bcos_jax.app import Limits, Settings, examples, networks, pictures, server, shown
 from bcos_jax.app.shown import CLASSES, NETWORKS, ONE, Question
 from bcos_jax.errors import InputError
-from bcos_jax.explain.images import rather_than
 from bcos_jax.render import kinds
 
 from ..common import CLASSES as COUNT
@@ -156,7 +155,7 @@ def test_the_difference_of_two_classes_is_exact(loaded, image):
   assert first.cutoff == second.cutoff == between.cutoff
 
   ex = network.explain(image, [1, 3])
-  whole = rather_than(ex, (0,), (1,))
+  whole = ex.rather_than((0,), (1,))
   logits = np.asarray(ex.logits[0])
   np.testing.assert_allclose(whole.value, [logits[1] - logits[3]], rtol=1e-6)
   parts = whole.contributions.sum() + sum(part[0] for part in whole.residuals.values())

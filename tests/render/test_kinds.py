@@ -10,7 +10,6 @@ import pytest
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps, render
 from bcos_jax.cli.explain_images import explain_pictures
-from bcos_jax.explain.images import rather_than
 from bcos_jax.render import kinds
 from bcos_jax.train.evaluation import showcase
 
@@ -155,7 +154,7 @@ def test_a_bundle_decides_what_is_said(tmp_path, ops, provenance, words):
   Image.fromarray(np.uint8(255 * photos(1, 40)[0])).save(tmp_path / "p.png")
   lines = []
   explain_pictures(
-    tmp_path / "net", [tmp_path / "p.png"], output=tmp_path / "out", say=lines.append
+    bcos_jax.load(tmp_path / "net"), [tmp_path / "p.png"], output=tmp_path / "out", say=lines.append
   )
   assert any(line.strip().startswith(words) for line in lines)
   assert words in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
@@ -177,7 +176,7 @@ def test_an_untrained_bcosified_network_is_not_confident():
 
 def test_the_difference_of_two_classes_of_one_picture():
   ex = explanation(count=2, targets=3)
-  found = rather_than(ex, (1, 0), (1, 2))
+  found = ex.rather_than((1, 0), (1, 2))
   np.testing.assert_array_equal(
     found.contributions[0], ex.contributions[1, 0] - ex.contributions[1, 2]
   )
