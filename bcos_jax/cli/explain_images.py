@@ -27,7 +27,7 @@ def explain_pictures(
   frame: int = 0,
   say: Callable[[str], None] = print,
 ) -> list[pathlib.Path]:
-  """Writes figures, arrays, tables and a report of pictures; see `saving.Pictures`.
+  """Writes figures, arrays, tables and a report of pictures; see `saving.SavedPictures`.
 
   Args:
     network: The network.
@@ -55,7 +55,7 @@ def explain_pictures(
     progress=lambda rows: tqdm.tqdm(rows, desc="explaining", disable=not several),
   )
   names = [picture.name for picture in found]
-  with saving.Pictures(output, names, network=network.name) as saved:
+  with saving.SavedPictures(output, names, network=network.name) as saved:
     for ex in batches:
       figures = saved.add(ex)
       for index, figure in enumerate(figures if listed else ()):

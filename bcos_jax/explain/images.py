@@ -139,7 +139,7 @@ class Explanation:
     """
     from . import saving
 
-    with saving.Pictures(folder, self.names or len(self), network=self.network) as saved:
+    with saving.SavedPictures(folder, self.names or len(self), network=self.network) as saved:
       saved.add(self)
     return saved.paths
 

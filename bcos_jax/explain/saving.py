@@ -2,7 +2,7 @@
 
 Pictures come in batches, so that any number of them fits into memory:
 
-    with saving.Pictures("explanations", names, network="resnet50") as saved:
+    with saving.SavedPictures("explanations", names, network="resnet50") as saved:
       for ex in batches:
         saved.add(ex)
 
@@ -34,7 +34,7 @@ MOST_IN_REPORT = 100
 _TABLE, _REPORT = "explanations.csv", "report.html"
 
 
-class Pictures:
+class SavedPictures:
   """A folder of explanations that is being written.
 
   Attributes:
@@ -69,7 +69,7 @@ class Pictures:
     for stem in self._stems:
       yield from (f"{stem}.png", f"{stem}.npz")
 
-  def __enter__(self) -> Pictures:
+  def __enter__(self) -> SavedPictures:
     return self
 
   def __exit__(self, kind: Any, error: Any, trace: Any) -> None:

@@ -9,5 +9,5 @@ net.predict("cat.jpg", top=5)
 """
 
 from .network import Network as Network
-from .network import Prediction as Prediction
+from .network import RankedClass as RankedClass
 from .opening import load as load

@@ -25,7 +25,7 @@ from .labels import classes_of, named_classes
 BATCH_SIZE = 16
 
 
-class Prediction(NamedTuple):
+class RankedClass(NamedTuple):
   """A class, or token, and how probable it is.
 
   Attributes:
@@ -140,7 +140,7 @@ class Network(bundles.Bundle):
 
   def predict(
     self, inputs: Any, top: int = 5, *, batch_size: int = BATCH_SIZE, frame: int = 0
-  ) -> list[Prediction] | list[list[Prediction]]:
+  ) -> list[RankedClass] | list[list[RankedClass]]:
     """Returns the most probable classes of a picture or text, or of each of several.
 
     Args:
@@ -176,7 +176,7 @@ class Network(bundles.Bundle):
     found = []
     for row, own in zip(logits, shares, strict=True):
       best = np.argsort(-row, kind="stable")[:top].tolist()
-      found.append([Prediction(name_of(i), float(own[i]), i) for i in best])
+      found.append([RankedClass(name_of(i), float(own[i]), i) for i in best])
     return found[0] if single else found
 
   def pictures(self, inputs: Any) -> list[Picture]:
