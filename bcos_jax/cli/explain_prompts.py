@@ -82,18 +82,16 @@ def explain_prompts(
   )
   shares = probabilities(towers.scale * ex.value + towers.bias, towers.sigmoid)
   options = render.options_of(network)
-  paths, figures = [], {}
+  figures = {}
   for i, picture in enumerate(map(pathlib.PurePath, names)):
     path = output / f"{stems[i]}.png"
     drawn = {"probabilities": shares[i], "title": picture.name, "options": options}
     figures[path.stem] = render.prompts(ex, i, texts, path, **drawn)
-    paths.append(path)
-    for line in (picture.name, *_ranked(texts, ex.value[i], shares[i]), f"  figure: {path}"):  # pyright: ignore[reportArgumentType]
-      say(line)
+    say("\n".join([picture.name, *_ranked(texts, ex.value[i], shares[i]), f"  figure: {path}"]))  # pyright: ignore[reportArgumentType]
   report = output / "report.html"
   _report(report, towers, ex, texts, figures, unpooled)
   say(f"report: {report}")
-  return [*paths, report]
+  return [*(output / f"{stem}.png" for stem in figures), report]
 
 
 def _ranked(texts: Sequence[str], similarities: np.ndarray, shares: np.ndarray) -> list[str]:

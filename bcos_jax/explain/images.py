@@ -189,15 +189,14 @@ def explain(
     InputError: Images outside [0, 1] or of the wrong shape, a target out of range, a bad size,
       variables that are not those of the model, a model without `ops`, or a call inside `jax.jit`.
   """
+  check_explainable(model, variables, images)
   if is_language_model(model):
-    check_explainable(model, variables, images)
     return explain_tokens(model, variables, images, target, batch_size, **text)
   if text:
     raise InputError(
       f"{next(iter(text))} is for language models, the model is a {type(model).__name__}.",
       "Omit it.",
     )
-  check_explainable(model, variables, images)
   images = check_images(images, model.ops.encoding)
   _warn_of_size(model, images.shape[1:3])
   if model.ops.dtype is not None:

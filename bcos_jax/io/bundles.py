@@ -266,8 +266,7 @@ def load(folder: str | os.PathLike, *, sharding: Placement | None = None) -> Bun
   _check_variables(
     model, traverse_util.unflatten_dict(tensors, sep="/"), f"The tensors in {str(folder)!r}"
   )
-  leaves = {path: _placed(path, tensor, sharding) for path, tensor in tensors.items()}
-  variables = traverse_util.unflatten_dict(leaves, sep="/")
+  variables = placed(traverse_util.unflatten_dict(tensors, sep="/"), sharding)
   return dataclasses.replace(bundle, variables=variables, extras=extras)
 
 
@@ -317,8 +316,8 @@ def _read_files(folder: pathlib.Path) -> dict[str, bytes]:
   return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def placed(variables: Mapping[str, Any], sharding: Placement) -> dict[str, Any]:
-  """Returns variables on devices; `sharding` and errors as for `load`."""
+def placed(variables: Mapping[str, Any], sharding: Placement | None) -> dict[str, Any]:
+  """Returns the tensors of a file, or arrays, where they belong; see `load`."""
   leaves: dict[Any, Any] = traverse_util.flatten_dict(variables, sep="/")
   leaves = {path: _placed(path, leaf, sharding) for path, leaf in leaves.items()}
   return traverse_util.unflatten_dict(leaves, sep="/")
@@ -326,7 +325,7 @@ def placed(variables: Mapping[str, Any], sharding: Placement) -> dict[str, Any]:
 
 def _placed(path: str, tensor: Any, sharding: Placement | None) -> np.ndarray | jax.Array:
   if sharding is None:
-    return tensor.read()
+    return tensor.read() if isinstance(tensor, FileTensor) else tensor
   place: Any = sharding
   if isinstance(sharding, Mapping):
     for part in path.split("/"):
