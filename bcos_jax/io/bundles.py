@@ -24,7 +24,7 @@ from .. import models, ops
 from ..errors import InputError
 from ..inputs import Preprocess
 from ..variables import abstract_variables, differences
-from .tensor_files import read_safetensors, write_safetensors
+from .tensor_files import FileTensor, read_safetensors, write_safetensors
 
 FORMAT = 1
 _WEIGHTS, _CONFIG, _TOKENIZER = "model.safetensors", "config.json", "tokenizer"
