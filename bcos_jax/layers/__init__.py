@@ -15,6 +15,7 @@ from .norms import RMSNorm as RMSNorm
 from .pool import adaptive_avg_pool as adaptive_avg_pool
 from .pool import avg_pool as avg_pool
 from .pool import blur_pool as blur_pool
+from .pool import covering_avg_pool as covering_avg_pool
 from .pool import global_avg_pool as global_avg_pool
 from .pool import global_max_pool as global_max_pool
 from .pool import max_pool as max_pool

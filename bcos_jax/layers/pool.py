@@ -26,6 +26,11 @@ def avg_pool(x: Array, window: int = 3, strides: int = 2, padding: int = 1) -> A
   return nn.avg_pool(x, (window,) * 2, (strides,) * 2, _pads(padding))
 
 
+def covering_avg_pool(x: Array, window: int = 2) -> Array:
+  """Mean of each window, the last ones smaller where it does not divide, [N, ceil(H / w), ...]."""
+  return nn.avg_pool(x, (window,) * 2, (window,) * 2, "SAME", count_include_pad=False)
+
+
 def blur_pool(x: Array, window: int = 3, strides: int = 2, padding: int = 1) -> Array:
   """Subsamples after a binomial 3x3 filter (anti-aliased pooling, arXiv 1904.11486).
 

@@ -1,6 +1,8 @@
 """ResNets (arXiv 1512.03385), ResNeXts (1611.05431) and wide ResNets (1605.07146).
 
-For ImageNet as in torchvision, and for CIFAR.
+For ImageNet as in torchvision, and for CIFAR. Variants of timm: ResNet-D (arXiv 1812.01187),
+anti-aliased (1904.11486), with channel attention (SE, 1709.01507; ECA, 1910.03151), ResNet-RS
+(2103.07579).
 
 B-cos v2 and B-cosification differ from torchvision's networks only in what their ops choose:
 six input channels, average pooling, no ReLU (v2), and a head that comes before the pooling.
@@ -8,16 +10,35 @@ six input channels, average pooling, no ReLU (v2), and a head that comes before 
 
 from __future__ import annotations
 
+import dataclasses
+
 from flax import linen as nn
 import jax
 
 from ..errors import InputError, unknown_name
-from ..layers import drop_path, drop_rates
+from ..layers import avg_pool, blur_pool, covering_avg_pool, drop_path, drop_rates
 from ..ops import Ops
 from .base import ImageModel
+from .blocks.channels import CHANNEL_ATTENTIONS, EfficientAttention, SqueezeExcite
 from .registry import register
+from .resnet_variants import TEST_VARIANTS, VARIANTS
 
 Array = jax.Array
+
+
+DOWNSAMPLINGS = ("stride", "average", "blur")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """What the blocks of a network have in common; fields as in `ResNet`."""
+
+  groups: int = 1
+  width_per_group: int = 64
+  average_shortcut: bool = False
+  downsampling: str = "stride"
+  channel_attention: str = "none"
+  squeeze_ratio: float = 1 / 16
 
 
 class BasicBlock(nn.Module):
@@ -26,26 +47,26 @@ class BasicBlock(nn.Module):
   ops: Ops
   features: int
   strides: int = 1
-  groups: int = 1
-  width_per_group: int = 64
+  kind: Kind = Kind()
   drop_path: float = 0.0
 
   expansion = 1
 
   @nn.compact
   def __call__(self, x: Array, train: bool = False) -> Array:
-    ops = self.ops
-    if (self.groups, self.width_per_group) != (1, 64):
+    ops, kind = self.ops, self.kind
+    if (kind.groups, kind.width_per_group) != (1, 64):
       raise InputError(
-        f"A basic block got groups={self.groups} and width_per_group={self.width_per_group}, "
+        f"A basic block got groups={kind.groups} and width_per_group={kind.width_per_group}, "
         "expected 1 and 64.",
         "Use block='bottleneck'.",
       )
-    y = ops.conv(self.features, 3, self.strides, name="conv1")(x)
+    y = ops.conv(self.features, 3, _conv_strides(kind, self.strides), name="conv1")(x)
     y = ops.act(ops.batch_norm(name="bn1")(y, train), "relu")
-    y = ops.conv(self.features, 3, name="conv2")(y)
-    y = drop_path(self, ops.batch_norm(name="bn2")(y, train), self.drop_path, train)
-    return ops.act(y + _shortcut(ops, x, y.shape[-1], self.strides, train), "relu")
+    y = ops.conv(self.features, 3, name="conv2")(_downsampled(kind, y, self.strides))
+    y = _weighed(ops, kind, ops.batch_norm(name="bn2")(y, train))
+    y = drop_path(self, y, self.drop_path, train)
+    return ops.act(y + _shortcut(ops, kind, x, y.shape[-1], self.strides, train), "relu")
 
 
 class Bottleneck(nn.Module):
@@ -54,28 +75,48 @@ class Bottleneck(nn.Module):
   ops: Ops
   features: int
   strides: int = 1
-  groups: int = 1
-  width_per_group: int = 64
+  kind: Kind = Kind()
   drop_path: float = 0.0
 
   expansion = 4
 
   @nn.compact
   def __call__(self, x: Array, train: bool = False) -> Array:
-    ops = self.ops
-    width = self.features * self.width_per_group // 64 * self.groups
+    ops, kind = self.ops, self.kind
+    width = self.features * kind.width_per_group // 64 * kind.groups
     y = ops.conv(width, 1, name="conv1")(x)
     y = ops.act(ops.batch_norm(name="bn1")(y, train), "relu")
-    y = ops.conv(width, 3, self.strides, groups=self.groups, name="conv2")(y)
+    strides = _conv_strides(kind, self.strides)
+    y = ops.conv(width, 3, strides, groups=kind.groups, name="conv2")(y)
     y = ops.act(ops.batch_norm(name="bn2")(y, train), "relu")
+    y = _downsampled(kind, y, self.strides)
     y = ops.conv(self.features * self.expansion, 1, name="conv3")(y)
-    y = drop_path(self, ops.batch_norm(name="bn3")(y, train), self.drop_path, train)
-    return ops.act(y + _shortcut(ops, x, y.shape[-1], self.strides, train), "relu")
+    y = _weighed(ops, kind, ops.batch_norm(name="bn3")(y, train))
+    y = drop_path(self, y, self.drop_path, train)
+    return ops.act(y + _shortcut(ops, kind, x, y.shape[-1], self.strides, train), "relu")
 
 
-def _shortcut(ops: Ops, x: Array, features: int, strides: int, train: bool) -> Array:
+def _conv_strides(kind: Kind, strides: int) -> int:
+  return strides if kind.downsampling == "stride" else 1
+
+
+def _downsampled(kind: Kind, x: Array, strides: int) -> Array:
+  if strides == 1 or kind.downsampling == "stride":
+    return x
+  return blur_pool(x) if kind.downsampling == "blur" else avg_pool(x, 2, 2, 0)
+
+
+def _weighed(ops: Ops, kind: Kind, x: Array) -> Array:
+  if kind.channel_attention == "squeeze_excite":
+    return SqueezeExcite(ops, kind.squeeze_ratio, name="se")(x)
+  return EfficientAttention(ops, name="se")(x) if kind.channel_attention == "efficient" else x
+
+
+def _shortcut(ops: Ops, kind: Kind, x: Array, features: int, strides: int, train: bool) -> Array:
   if strides == 1 and x.shape[-1] == features:
     return x
+  if kind.average_shortcut and strides > 1:
+    x, strides = covering_avg_pool(x, strides), 1
   x = ops.conv(features, 1, strides, name="downsample_conv")(x)
   return ops.batch_norm(name="downsample_bn")(x, train)
 
@@ -96,6 +137,19 @@ class ResNet(ImageModel):
     groups: Groups of the 3x3 convolutions of bottlenecks (ResNeXt).
     width_per_group: Channels of each group in a stage that would have 64 channels without groups.
     drop_path: Stochastic depth while training: the rate of the last block, rising from 0.
+    deep_stem: Channels of the 3x3 convolutions in place of the 7x7 one, of which the first has the
+      stride (ResNet-C, -D, -T); () for one of `width` channels.
+    stem_pool: 'max', pooling by the maximum, which B-cosification replaces, or 'conv', a
+      convolution with norm and ReLU (ResNet-RS).
+    average_shortcut: Whether shortcuts average before their convolution, which then has no stride
+      (ResNet-D).
+    downsampling: What halves the resolution within blocks, and in the stem: 'stride', or behind a
+      convolution without stride 'average' of 2x2 positions or a 'blur' of 3x3 (anti-aliased).
+      Both are linear and remain as they are in a B-cos network; the maximum before a blur in the
+      stem is pooled like that of other stems.
+    channel_attention: A gate for each channel before the shortcut, a dynamic weight: 'none',
+      'squeeze_excite' or 'efficient' (ECA).
+    squeeze_ratio: Share of the channels between the two maps of a `squeeze_excite`.
     small_inputs: A 3x3 stem without stride or pooling (CIFAR).
     image_size: Side of the images of the published evaluation, in pixels; others work as well.
   """
@@ -109,12 +163,22 @@ class ResNet(ImageModel):
   groups: int = 1
   width_per_group: int = 64
   drop_path: float = 0.0
+  deep_stem: tuple[int, ...] = ()
+  stem_pool: str = "max"
+  average_shortcut: bool = False
+  downsampling: str = "stride"
+  channel_attention: str = "none"
+  squeeze_ratio: float = 1 / 16
   small_inputs: bool = False
   image_size: int = 224
 
-  input_map = "conv1"
   head = "head"
   norm_eps = 1e-5
+
+  @property
+  def input_map(self) -> str:
+    """The first convolution."""
+    return "conv1_0" if self.deep_stem else "conv1"
 
   @property
   def block_paths(self) -> tuple[str, ...]:
@@ -134,16 +198,46 @@ class ResNet(ImageModel):
     """
     ops = self.ops
     ops.check_encoded(x)
-    if self.block not in _BLOCKS:
-      raise unknown_name("block", self.block, _BLOCKS)
-    x = ops.conv(self.width, *((3, 1) if self.small_inputs else (7, 2)), name="conv1")(x)
-    x = ops.act(ops.batch_norm(name="bn1")(x, train), "relu")
-    if not self.small_inputs:
-      x = ops.spatial_pool(x)
+    self._check()
+    x = self._stem(x, train)
     x = self._stages(x, train)
     if not self.num_classes:
       return ops.average(lambda features: features, x)
     return ops.readout(ops.classifier(self.num_classes, name="head"), x)
+
+  def _check(self):
+    for field, known in (
+      ("block", _BLOCKS),
+      ("stem_pool", ("max", "conv")),
+      ("downsampling", DOWNSAMPLINGS),
+      ("channel_attention", CHANNEL_ATTENTIONS),
+    ):
+      if getattr(self, field) not in known:
+        raise unknown_name(field, getattr(self, field), known)
+
+  def _stem(self, x: Array, train: bool) -> Array:
+    ops = self.ops
+    for i, features in enumerate(self.deep_stem):
+      x = ops.conv(features, 3, 1 if i else 2, name=f"conv1_{i}")(x)
+      if i + 1 < len(self.deep_stem):
+        x = ops.act(ops.batch_norm(name=f"bn1_{i}")(x, train), "relu")
+    if not self.deep_stem:
+      x = ops.conv(self.width, *((3, 1) if self.small_inputs else (7, 2)), name="conv1")(x)
+    x = ops.act(ops.batch_norm(name="bn1")(x, train), "relu")
+    if self.small_inputs:
+      return x
+    if self.stem_pool == "conv":
+      strides = 2 if self.downsampling == "stride" else 1
+      x = ops.conv(x.shape[-1], 3, strides, name="pool_conv")(x)
+      x = x if strides == 2 else _downsampled(self._kind, x, 2)
+      return ops.act(ops.batch_norm(name="pool_bn")(x, train), "relu")
+    if self.downsampling == "blur":
+      return blur_pool(ops.spatial_pool(x, 3, 1, 1))
+    return avg_pool(x, 2, 2, 0) if self.downsampling == "average" else ops.spatial_pool(x)
+
+  @property
+  def _kind(self) -> Kind:
+    return Kind(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Kind)})
 
   def _stages(self, x: Array, train: bool) -> Array:
     widths = self.widths or [self.width * 2**i for i in range(len(self.stages))]
@@ -158,70 +252,12 @@ class ResNet(ImageModel):
           self.ops,
           widths[i],
           2 if i > 0 and j == 0 else 1,
-          self.groups,
-          self.width_per_group,
+          self._kind,
           next(rates),
           name=f"layer{i + 1}_{j}",
         )(x, train)
     return x
 
-
-def _cifar(blocks: int) -> dict:
-  return {
-    "stages": (blocks,) * 3,
-    "width": 16,
-    "small_inputs": True,
-    "image_size": 32,
-    "num_classes": 10,
-  }
-
-
-_50 = {"block": "bottleneck", "stages": (3, 4, 6, 3)}
-_101 = {"block": "bottleneck", "stages": (3, 4, 23, 3)}
-_152 = {"block": "bottleneck", "stages": (3, 8, 36, 3)}
-
-VARIANTS = {
-  "resnet18": {},
-  "resnet34": {"stages": (3, 4, 6, 3)},
-  "resnet50": _50,
-  "resnet101": _101,
-  "resnet152": _152,
-  "resnext50_32x4d": {**_50, "groups": 32, "width_per_group": 4},
-  "resnext101_32x8d": {**_101, "groups": 32, "width_per_group": 8},
-  "resnext101_64x4d": {**_101, "groups": 64, "width_per_group": 4},
-  "wide_resnet50_2": {**_50, "width_per_group": 128},
-  "wide_resnet101_2": {**_101, "width_per_group": 128},
-  # As above, and trained by B-cos v2's recipe of 600 epochs, which drops blocks.
-  "resnet50_long": {**_50, "drop_path": 0.1},
-  "resnet152_long": {**_152, "drop_path": 0.1},
-  "resnet20": _cifar(3),
-  "resnet32": _cifar(5),
-  "resnet44": _cifar(7),
-  "resnet56": _cifar(9),
-  # For the quickstart.
-  "resnet8": _cifar(1),
-}
-
-TEST_VARIANTS = {
-  "resnet_tiny": {"stages": (1, 1), "width": 8, "image_size": 32, "num_classes": 10},
-  "resnet_tiny_bottleneck": {
-    "block": "bottleneck",
-    "stages": (1, 1),
-    "width": 8,
-    "image_size": 32,
-    "num_classes": 10,
-  },
-  "resnext_tiny": {
-    "block": "bottleneck",
-    "stages": (1, 1),
-    "width": 16,
-    "groups": 4,
-    "width_per_group": 16,
-    "drop_path": 0.1,
-    "image_size": 32,
-    "num_classes": 10,
-  },
-}
 
 register(
   ResNet,

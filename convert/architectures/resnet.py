@@ -8,10 +8,12 @@ from bcos_jax.errors import InputError
 from bcos_jax.ops import BcosOps, StandardOps
 
 from ..readers.hf_config import BARE, Config, ConfigReader, by_class
-from ..tables.axes import CONV, DENSE, DENSE_AS_1X1
+from ..tables.axes import CONV, DENSE, DENSE_AS_1X1, TAPS
 from ..tables.keys import Keys
 from ..tables.parts import Rules, batch_norm, biased, uncentered_batch_norm, weight
-from ..tables.rules import Table
+from ..tables.rules import Rule, Table
+
+Pairs = tuple[tuple[str, str], ...]
 
 _NORMS = (
   ("bn1", "bn1"),
@@ -26,10 +28,40 @@ _CONVS = (
 
 
 def _standard() -> Table:
-  rules: Rules = [weight(source, target, CONV) for source, target in _CONVS]
-  for source, target in _NORMS:
+  return (*_convolutions(_CONVS, _NORMS), *biased("fc", "head", DENSE))
+
+
+def _convolutions(convs: Pairs, norms: Pairs) -> Rules:
+  rules: Rules = [weight(source, target, CONV) for source, target in convs]
+  for source, target in norms:
     rules += batch_norm(source, target)
-  return (*rules, *biased("fc", "head", DENSE))
+  return rules
+
+
+def _timm(average_shortcut: bool) -> Table:
+  """timm's variants: a deep stem, pooling before the shortcut, channel attention."""
+  block, ours = "layer{i}.{j}", "layer{i}_{j}"
+  convs: Pairs = (*_CONVS[:2], *((f"conv1.{3 * i}", f"conv1_{i}") for i in range(3)))
+  norms: Pairs = (*_NORMS[:2], *((f"conv1.{3 * i + 1}", f"bn1_{i}") for i in range(2)))
+  convs, norms = (*convs, ("maxpool.0", "pool_conv")), (*norms, ("maxpool.1", "pool_bn"))
+  # Anti-aliased, a pool lies between the two.
+  place = int(average_shortcut)
+  convs = (*convs, (f"{block}.downsample.{place}", f"{ours}/downsample_conv"))
+  norms = (*norms, (f"{block}.downsample.{place + 1}", f"{ours}/downsample_bn"))
+  attention = (
+    *(
+      rule for k in (1, 2) for rule in biased(f"{block}.se.fc{k}", f"{ours}/se/fc{k}", DENSE_AS_1X1)
+    ),
+    Rule(f"{block}.se.conv.weight", f"params/{ours}/se/kernel", TAPS),
+  )
+  return (*_convolutions(convs, norms), *attention, *biased("fc", "head", DENSE))
+
+
+def _plain(model: Any) -> bool:
+  """Whether a network is one of torchvision's kind."""
+  plain = {"stem_pool": "max", "downsampling": "stride", "channel_attention": "none"}
+  same = all(getattr(model, field) == value for field, value in plain.items())
+  return same and not model.deep_stem and not model.average_shortcut
 
 
 def _bcos(prefix: str) -> Table:
@@ -76,26 +108,42 @@ MODULES = (
 """What torchvision's and our modules have in common."""
 
 KEYS = (
-  Keys("torchvision", StandardOps(), STANDARD, MODULES),
-  Keys("timm", StandardOps(), STANDARD, MODULES),
+  Keys("torchvision", StandardOps(), STANDARD, MODULES, fits=_plain),
+  Keys("timm", StandardOps(), STANDARD, MODULES, fits=_plain),
+  Keys(
+    "timm",
+    StandardOps(),
+    _timm(False),
+    MODULES[1:],
+    "timm_variant",
+    fits=lambda model: not model.average_shortcut and not _plain(model),
+  ),
+  Keys(
+    "timm",
+    StandardOps(),
+    _timm(True),
+    MODULES[1:],
+    "timm_average_shortcut",
+    fits=lambda model: model.average_shortcut,
+  ),
   Keys(
     "huggingface",
     StandardOps(),
     _huggingface("resnet."),
     _huggingface_modules("resnet."),
-    fits=lambda model: model.num_classes > 0,
+    fits=lambda model: model.num_classes > 0 and _plain(model),
   ),
   Keys(
     "huggingface",
     StandardOps(),
     _huggingface(""),
     _huggingface_modules(""),
-    fits=lambda model: model.num_classes == 0,
+    fits=lambda model: model.num_classes == 0 and _plain(model),
   ),
-  Keys("bcos_v2", BcosOps.v2(), BCOS_V2),
-  Keys("bcosification", BcosOps(), BCOSIFICATION),
+  Keys("bcos_v2", BcosOps.v2(), BCOS_V2, fits=_plain),
+  Keys("bcosification", BcosOps(), BCOSIFICATION, fits=_plain),
   # B-cosification starts from conventional networks, so it has their keys too.
-  Keys("bcosification", StandardOps(), STANDARD),
+  Keys("bcosification", StandardOps(), STANDARD, fits=_plain),
 )
 
 

@@ -59,6 +59,9 @@ DENSE_AS_CONV = Axes(
 PER_CHANNEL = Axes("C11 <-> C", lambda w: w[:, 0, 0], lambda w: w[:, None, None], rank=3)
 """Orders of axes: how one tensor is laid out in PyTorch and in Flax, with exact inverses."""
 
+TAPS = Axes("11T <-> T", lambda w: w[0, 0], lambda w: w[None, None], rank=3)
+"""Orders of axes: how one tensor is laid out in PyTorch and in Flax, with exact inverses."""
+
 PER_CHANNEL_LAST = Axes("111C <-> C", lambda w: w[0, 0, 0], lambda w: w[None, None, None], rank=4)
 """Orders of axes: how one tensor is laid out in PyTorch and in Flax, with exact inverses."""
 

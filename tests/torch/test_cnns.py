@@ -201,5 +201,66 @@ def test_timm(name):
   _assert_written_back(bundle, state)
 
 
+# Of a network of each kind, timm's arguments and our fields.
+RESNETS = {
+  "resnet18d": ({"stem_width": 4, "stem_type": "deep", "avg_down": True}, (4, 4, 8)),
+  "resnet10t": ({"stem_width": 8, "stem_type": "deep_tiered", "avg_down": True}, (6, 8, 16)),
+  "resnetblur18": ({"aa_layer": "blur"}, ()),
+  "resnetaa34d": (
+    {"stem_width": 4, "stem_type": "deep", "avg_down": True, "aa_layer": "avg"},
+    None,
+  ),
+  "seresnet18": ({"block_args": {"attn_layer": "se"}}, ()),
+  "ecaresnetlight": ({"avg_down": True, "block_args": {"attn_layer": "eca"}}, ()),
+  "resnetrs50": (
+    {
+      "stem_width": 4,
+      "stem_type": "deep",
+      "avg_down": True,
+      "replace_stem_pool": True,
+      "block_args": {"attn_layer": "rs"},
+    },
+    None,
+  ),
+}
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_variants_of_timm_resnets(name):
+  live.torchvision()
+  import timm
+  from timm.models import resnet
+
+  arguments, stem = RESNETS[name]
+  arguments = {**arguments, "aa_layer": _anti_aliasing(arguments.get("aa_layer"))}
+  if "block_args" in arguments:
+    kind = arguments["block_args"]["attn_layer"]
+    layer = functools.partial(timm.layers.SEModule, rd_ratio=0.25) if kind == "rs" else kind
+    arguments["block_args"] = {"attn_layer": layer}
+  fields = {"stages": (1, 1, 1, 1), "width": 64, "widths": (8, 12, 16, 24)}
+  fields["deep_stem"] = (4, 4, 8) if stem is None else stem
+  block = bcos_jax.create(name, ops=bcos_jax.StandardOps()).block
+  network = resnet.ResNet(
+    {"basic": resnet.BasicBlock, "bottleneck": resnet.Bottleneck}[block],
+    (1, 1, 1, 1),
+    num_classes=5,
+    channels=(8, 12, 16, 24),
+    **arguments,
+  )
+  state = live.numpy_state(live.stirred(network))
+  bundle = convert.from_state_dict(state, name, "timm", fields=fields)
+  # Anti-aliased by means, timm's networks read multiples of 32 only.
+  shapes = ((64, 32),) if name == "resnetaa34d" else ((77, 45),)
+  live.assert_computes_the_same(network, bundle, _inputs(*shapes))
+  _assert_written_back(bundle, state)
+  _assert_b_1_equals_pytorch(network, bundle)
+
+
+def _anti_aliasing(kind):
+  import timm
+
+  return {None: None, "avg": torch.nn.AvgPool2d, "blur": timm.layers.BlurPool2d}[kind]
+
+
 def test_every_configuration_has_a_reader():
   assert {"resnet", "convnext", "convnextv2"} <= readers.config_readers().keys()

@@ -1,0 +1,70 @@
+"""Channel attention of convolutional networks: a gate for each channel, from means over space."""
+
+from __future__ import annotations
+
+import math
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from ...ops import Ops
+
+Array = jax.Array
+
+CHANNEL_ATTENTIONS = ("none", "squeeze_excite", "efficient")
+
+
+class SqueezeExcite(nn.Module):
+  """Weighs channels by a gate that two linear maps make of their means (arXiv 1709.01507).
+
+  The whole gate is a dynamic weight, like attention weights: its maps are linear in every family,
+  as queries and keys are, and explanation mode holds it. B-cosification drops their biases unless
+  it keeps biases.
+
+  Attributes:
+    ops: The layer family.
+    ratio: Channels between the two maps, as a share of all; rounded up to a multiple of 8.
+
+  Parameters: `fc1` [C, hidden], `fc2` [hidden, C].
+  """
+
+  ops: Ops
+  ratio: float = 1 / 16
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Maps [N, H, W, C] to the same shape."""
+    channels = x.shape[-1]
+    means = jnp.mean(x, axis=(1, 2), keepdims=True)
+    y = jax.nn.relu(self.ops.linear(squeezed(channels, self.ratio), name="fc1")(means))
+    return self.ops.weigh(x, jax.nn.sigmoid(self.ops.linear(channels, name="fc2")(y)))
+
+
+class EfficientAttention(nn.Module):
+  """Weighs channels by a gate that a filter along the channels makes of their means.
+
+  ECA-Net (arXiv 1910.03151). The gate is a dynamic weight; the filter stays linear.
+
+  Parameters: `kernel` [taps]; the more channels, the more taps, an odd number.
+  """
+
+  ops: Ops
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Maps [N, H, W, C] to the same shape."""
+    channels = x.shape[-1]
+    taps = int(abs(math.log2(channels) + 1) / 2)
+    taps = max(taps + 1 - taps % 2, 3)
+    init = nn.initializers.normal(taps**-0.5)
+    kernel = self.param("kernel", init, (taps,), self.ops.param_dtype)
+    means = jnp.pad(jnp.mean(x, axis=(1, 2)), ((0, 0), (taps // 2,) * 2))
+    shifted = [jax.lax.slice_in_dim(means, i, i + channels, axis=1) for i in range(taps)]
+    gate = jax.nn.sigmoid(sum(kernel[i] * part for i, part in enumerate(shifted)))
+    return self.ops.weigh(x, gate[:, None, None].astype(x.dtype))
+
+
+def squeezed(channels: int, ratio: float) -> int:
+  """Returns the channels between the maps of a `SqueezeExcite`."""
+  return max(8, int(channels * ratio + 4) // 8 * 8)
