@@ -58,6 +58,7 @@ def explain_sentences(
   truncate: bool = False,
   output: str | os.PathLike = "explanations",
   batch_size: int = 16,
+  own_scales: bool = False,
   colors: bool | None = None,
   say: Callable[[str], None] = print,
 ) -> list[pathlib.Path]:
@@ -72,6 +73,7 @@ def explain_sentences(
     truncate: Whether texts over the network's length are cut; their number is printed.
     output: Folder for the results.
     batch_size: Texts at a time.
+    own_scales: Whether each text has its own scale of colours, instead of one for all.
     colors: Whether the terminal has colours; None detects it.
     say: Function that prints one line of output.
 
@@ -87,11 +89,15 @@ def explain_sentences(
   ex = reader.explain(texts, asked, batch_size=batch_size)
   _say_truncated(ex, say)
   colored = sys.stdout.isatty() if colors is None else colors
-  for i, text in enumerate(texts):
-    say(render.text_terminal(ex.heat(i)) if colored else f"{ex.heading(i)}\n  {text}")
+  heats = [ex.heat(i) for i in range(len(ex))]
+  cutoff = None if own_scales else render.common_cutoff(heats)
+  for i, heat in enumerate(heats):
+    say(render.text_terminal(heat, cutoff) if colored else f"{ex.heading(i)}\n  {texts[i]}")
     say(_strongest(ex.words(i)))
+    if not colored:
+      say(f"  {heat.kind}")
   named = {} if foil is None or target is None else {"target_name": target}
-  paths = saving.texts(ex, output, **named, foil=foil)
+  paths = saving.texts(ex, output, own_scales=own_scales, **named, foil=foil)
   say(f"report: {paths[0]}")
   return paths
 
@@ -105,4 +111,7 @@ def _say_truncated(ex: TextExplanation, say: Callable[[str], None]) -> None:
 def _strongest(words: Sequence[Word]) -> str:
   """Returns a line of the words that contribute most, for or against."""
   strongest = sorted(words, key=lambda word: -abs(word.contribution))[:5]
-  return "  " + ", ".join(f"{word.text} {word.contribution:+.3f}" for word in strongest)
+  return "  " + ", ".join(
+    f"{word.text}{' (unknown)' if word.unknown else ''} {word.contribution:+.3f}"
+    for word in strongest
+  )

@@ -55,6 +55,9 @@ def add_explain(commands):
   )
   command.add_argument("--foil", help="class or token to contrast the target with, for texts")
   command.add_argument("--truncate", action="store_true", help="truncate texts that are too long")
+  command.add_argument(
+    "--own_scales", action="store_true", help="color each text on its own scale, not all on one"
+  )
   command.add_argument("--text_tower", type=pathlib.Path, help="bundle of the text tower")
   command.add_argument("--tokenizer", type=pathlib.Path, help="folder of its tokenizer")
   command.add_argument(
@@ -76,7 +79,7 @@ def _explain(options, _):
   if is_language_model(network.model):
     _explain_sentences(network, options)
     return
-  for name in ("text_file", "foil", "truncate"):
+  for name in ("text_file", "foil", "truncate", "own_scales"):
     if getattr(options, name):
       raise InputError(
         f"--{name} is for language models, the bundle holds another network.", f"Omit --{name}."
@@ -128,6 +131,7 @@ def _explain_sentences(network, options):
     target=options.target,
     foil=options.foil,
     truncate=options.truncate,
+    own_scales=options.own_scales,
     output=options.output,
     batch_size=options.batch_size,
   )

@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import render
 from ..errors import InputError
+from ..render import kinds
 
 _SHOWN = 6
 """Pictures in one figure; more are in what `save` writes."""
@@ -119,8 +120,10 @@ def show_texts(ex: Any) -> None:
   """Shows texts: as HTML in a notebook, else in the terminal, in colours where it has them."""
   if _in_notebook(ex):
     return
-  for index in range(len(ex)):
-    print(render.text_terminal(heat(ex, index), colors=sys.stdout.isatty()))
+  heats = [heat(ex, index) for index in range(len(ex))]
+  cutoff = render.common_cutoff(heats)
+  for one in heats:
+    print(render.text_terminal(one, cutoff, colors=sys.stdout.isatty()))
 
 
 def _in_notebook(ex: Any) -> bool:
@@ -144,7 +147,9 @@ def heat(ex: Any, index: int) -> render.TextHeat:
   """Returns the heat map of a text, of its first target where there are several."""
   words = ex.words(index, 0 if np.ndim(ex.value) == 2 else None)
   text = ex.text_batch.texts[index]
-  return render.text_heat(text, words, title=ex.heading(index), note=_note(ex, index))
+  where = (index, 0) if np.ndim(ex.value) == 2 else (index,)
+  kind = kinds.kind_of(ex, where)
+  return render.text_heat(text, words, title=ex.heading(index), note=_note(ex, index), kind=kind)
 
 
 def _note(ex: Any, index: int) -> str:
@@ -175,4 +180,5 @@ def text_page(ex: Any) -> str | None:
   if _traced(ex) or ex.batch is None:
     return None
   heats = [heat(ex, index) for index in range(len(ex))]
-  return "".join(render.text_fragment(one) for one in heats)
+  cutoff = render.common_cutoff(heats)
+  return "".join(render.text_fragment(one, cutoff) for one in heats)

@@ -212,12 +212,15 @@ def table(rows: Sequence[dict[str, Any]]) -> bytes:
   return buffer.getvalue().encode("utf-8", "surrogateescape")
 
 
-def texts(ex: Any, folder: str | os.PathLike, **fields: Any) -> list[pathlib.Path]:
+def texts(
+  ex: Any, folder: str | os.PathLike, *, own_scales: bool = False, **fields: Any
+) -> list[pathlib.Path]:
   """Writes a `TextExplanation`: report.html, explanations.jsonl, .csv (words) and .npz.
 
   Args:
     ex: The explanation.
     folder: Where to.
+    own_scales: Whether each text has its own scale of colours, instead of one for all.
     **fields: Of each line of JSON, for all texts alike, such as the foil.
 
   Returns:
@@ -231,10 +234,11 @@ def texts(ex: Any, folder: str | os.PathLike, **fields: Any) -> list[pathlib.Pat
   words = [ex.words(i, 0 if several else None) for i in range(len(ex))]
   heats = [display.heat(ex, i) for i in range(len(ex))]
   explained = ex.explained or ("the output",) * len(ex)
-  influential = words_by_class(words, explained) if len(ex) > 1 else {}
+  influential = words_by_class(words, explained) if len(ex) > 1 else None
   what = "a text" if len(ex) == 1 else f"{len(ex)} texts"
   paths = [folder / name for name in (_REPORT, "explanations.jsonl", _TABLE, "explanations.npz")]
-  render.text_report(paths[0], f"Explanation of {what}", heats, influential=influential)
+  title = f"Explanation of {what}"
+  render.text_report(paths[0], title, heats, influential=influential, own_scales=own_scales)
   lines = [json.dumps({**_numbers(ex, i, words[i]), **fields}) for i in range(len(ex))]
   files.write(paths[1], ("\n".join(lines) + "\n").encode())
   rows = [

@@ -22,6 +22,7 @@ import numpy as np
 from ..errors import InputError, unknown_name
 from ..io import bundles
 from ..models import is_language_model
+from ..render import kinds
 from ..text.tokenizer import check_vocabulary, read_tokenizer, short
 from ..text.tokens import tokenize
 from ..text.words import TextBatch
@@ -45,6 +46,7 @@ class TextReader:
     labels: Names of the classes, or () where they are not known.
     length: Largest number of tokens of a text.
     truncate: Cuts longer texts, instead of refusing them; `TextBatch.dropped` counts.
+    config: Of the bundle that it comes from; empty where there is none.
   """
 
   model: Any
@@ -53,6 +55,7 @@ class TextReader:
   labels: tuple[str, ...] = ()
   length: int
   truncate: bool = False
+  config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @classmethod
   def load(
@@ -94,6 +97,7 @@ class TextReader:
       labels=bundle.labels,
       length=length or model.context_length,
       truncate=truncate,
+      config=bundle.config,
     )
 
   def read(self, texts: Sequence[str]) -> TextBatch:
@@ -151,7 +155,9 @@ class TextReader:
       buckets=buckets,
       keep_weights=keep_weights,
     )
-    return dataclasses.replace(ex, batch=batch, labels=self.labels, **self._described(ex, target))
+    tuned = kinds.fine_tuned(self.config)
+    described = self._described(ex, target)
+    return dataclasses.replace(ex, batch=batch, labels=self.labels, tuned=tuned, **described)
 
   def _described(self, ex: TextExplanation, target: Any) -> dict[str, Any]:
     """Returns what is explained of each text, and what is predicted, in words."""

@@ -60,6 +60,7 @@ class TextExplanation:
     explained: What was explained of each text, in words; () where it is not known.
     predicted: What was predicted for each text and how surely, in words.
     network: What the network is called in headings.
+    tuned: False if the network was B-cosified and not trained since.
   """
 
   ids: Array
@@ -80,6 +81,7 @@ class TextExplanation:
   explained: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
   predicted: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
   network: str = dataclasses.field(default="the network", metadata={"static": True})
+  tuned: bool = dataclasses.field(default=True, metadata={"static": True})
 
   def __len__(self) -> int:
     return len(self.ids)
@@ -101,8 +103,12 @@ class TextExplanation:
     """Shows the texts with coloured words: in a notebook, else in the terminal."""
     display.show_texts(self)
 
-  def save(self, folder: str | os.PathLike) -> list[pathlib.Path]:
+  def save(self, folder: str | os.PathLike, *, own_scales: bool = False) -> list[pathlib.Path]:
     """Writes a report, JSON lines, a CSV of the words and the arrays (NPZ) into a folder.
+
+    Args:
+      folder: Where to.
+      own_scales: Whether each text has its own scale of colours, instead of one for all.
 
     Returns:
       The files, the report first.
@@ -112,7 +118,7 @@ class TextExplanation:
     """
     from . import saving
 
-    return saving.texts(self, folder)
+    return saving.texts(self, folder, own_scales=own_scales)
 
   def _repr_html_(self) -> str | None:
     return display.text_page(self)

@@ -15,7 +15,7 @@ from .figure import figure, figures
 from .plots import Panel, bars, curves
 from .prompts import prompts
 from .report import Entry, report
-from .text.heat_maps import TextHeat, explained_text, text_heat
+from .text.heat_maps import TextHeat, common_cutoff, explained_text, text_heat
 from .text.html import text_fragment, text_html, text_report
 from .text.plain import text_latex, text_terminal
 from .views import Options, View, ground, options_for, options_of, view
@@ -27,6 +27,7 @@ __all__ = [
   "TextHeat",
   "View",
   "bars",
+  "common_cutoff",
   "comparison",
   "contribution_map",
   "curves",

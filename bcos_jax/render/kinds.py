@@ -84,6 +84,17 @@ def fine_tuned(config: Mapping[str, Any]) -> bool:
   return "bcosified" not in config.get("provenance", {})
 
 
+def kind_of(ex: Any, where: tuple[int, ...], tuned: bool | None = None) -> str:
+  """Returns `kind` of one value of an explanation; see `account`.
+
+  Args:
+    ex: The explanation; one of texts knows whether its network was trained.
+    where: Place of the value.
+    tuned: As for `kind`; None takes what the explanation knows.
+  """
+  return kind([account(ex, where)], getattr(ex, "tuned", True) if tuned is None else tuned)
+
+
 def kind(accounts: Sequence[Account], tuned: bool = True) -> str:
   """Returns what kind of explanation is shown, in a few words.
 

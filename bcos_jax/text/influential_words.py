@@ -38,6 +38,8 @@ def words_by_class(
 ) -> dict[str, list[InfluentialWord]]:
   """Returns tables of the most influential words for each explained class, by caption.
 
+  A table is empty where the texts are too few: no word occurs often enough.
+
   Args:
     texts: The words of each text with their contributions.
     classes: What is explained of each.
@@ -46,8 +48,8 @@ def words_by_class(
   found = {}
   for name in dict.fromkeys(classes):
     own = [words for words, explained in zip(texts, classes, strict=True) if explained == name]
-    if rows := influential_words(own, least=least, order="both"):
-      found[f"Most influential words for and against {name}"] = rows
+    rows = influential_words(own, least=least, order="both")
+    found[f"Most influential words for and against {name}"] = rows
   return found
 
 
@@ -63,7 +65,8 @@ def influential_words(
 
   Args:
     texts: The words of each text with their contributions, as `TextExplanation.words` gives them,
-      all for one class or each for its own predicted class. Special tokens are left out.
+      all for one class or each for its own predicted class. Special tokens and punctuation are
+      left out.
     top: Most words to return.
     least: Occurrences that a word needs; a word seen once describes one text only.
     order: 'for', the largest means first; 'against', the least; 'both', by size.
@@ -77,7 +80,7 @@ def influential_words(
   seen: dict[str, list[tuple[float, int]]] = {}
   for number, words in enumerate(texts):
     for word in words:
-      if word.span is None:
+      if word.span is None or not any(map(str.isalnum, word.text)):
         continue
       if not math.isfinite(word.contribution):
         raise InputError(

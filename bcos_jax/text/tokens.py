@@ -165,4 +165,5 @@ def _padded(
     spans=spans,
     tokens=tokens,
     dropped=counts - mask.sum(axis=1),
+    unknown=~special & (ids == (-1 if source.unk_token_id is None else source.unk_token_id)),
   )

@@ -28,6 +28,8 @@ class TextBatch:
       ones.
     tokens: The tokens as strings, N tuples of their own lengths.
     dropped: Tokens that truncation cut off, int [N].
+    unknown: Whether a token stands for a word that is not in the vocabulary, bool [N, L]; None
+      where that is not known.
   """
 
   texts: tuple[str, ...]
@@ -37,6 +39,7 @@ class TextBatch:
   spans: np.ndarray
   tokens: tuple[tuple[str, ...], ...]
   dropped: np.ndarray
+  unknown: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.texts)
@@ -51,12 +54,14 @@ class Word:
     span: Its first and past-the-last character; None for a special token, which has no text.
     contribution: The sum over its tokens.
     tokens: Their places.
+    unknown: Whether the vocabulary lacks it, so that it counts as any other unknown word.
   """
 
   text: str
   span: Span | None
   contribution: float
   tokens: tuple[int, ...]
+  unknown: bool = False
 
 
 def word_spans(text: str) -> list[Span]:
@@ -113,7 +118,8 @@ def merged(batch: TextBatch, index: int, scores: np.ndarray) -> list[Word]:
       span = words[key]
       shown = text[slice(*span)]
     total = float(np.sum(scores[places], dtype=np.float64))
-    result.append(Word(shown, span, total, tuple(places)))
+    unknown = batch.unknown is not None and bool(batch.unknown[index, places].any())
+    result.append(Word(shown, span, total, tuple(places), unknown))
   return result
 
 

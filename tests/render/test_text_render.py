@@ -10,7 +10,7 @@ from bcos_jax import render
 from bcos_jax.errors import InputError
 from bcos_jax.render import TextHeat
 from bcos_jax.text import tokens
-from bcos_jax.text.influential_words import influential_words
+from bcos_jax.text.influential_words import influential_words, words_by_class
 from bcos_jax.text.tokenizer import read_tokenizer
 from bcos_jax.text.words import Word
 from bcos_jax.text.words import merged as words_of
@@ -193,3 +193,53 @@ def test_one_scale_and_nothing_at_all():
   assert "background:#ffffff" in render.text_html(empty)
   with pytest.raises(InputError, match="one finite number"):
     TextHeat(pieces=("a",), scores=(np.nan,))
+
+
+# Several texts in one report.
+
+
+def fills(text):
+  return re.findall(r'<span style="background:(#\w+)[^>]*>(\w+)<', text)
+
+
+def test_texts_of_one_report_share_a_scale(tmp_path):
+  weak = TextHeat(pieces=("mild",), scores=(0.06,))
+  strong = TextHeat(pieces=("strong",), scores=(3.9,))
+  render.text_report(tmp_path / "one.html", "x", [weak, strong])
+  found = {word: fill for fill, word in fills((tmp_path / "one.html").read_text())}
+  assert found == {"mild": "#fffbfb", "strong": "#ff0000"}
+  render.text_report(tmp_path / "own.html", "x", [weak, strong], own_scales=True)
+  assert {fill for fill, _ in fills((tmp_path / "own.html").read_text())} == {"#ff0000"}
+  both = render.text_latex([weak, strong]), render.text_latex([weak, strong], own_scales=True)
+  assert [text.count(r"{1.000,0.000,0.000}{\strut\textcolor") for text in both] == [3, 4]
+
+
+def test_unknown_words_are_marked(words):
+  batch = tokens.tokenize(words, ["a zyx film"])
+  found = words_of(batch, 0, np.array([0.0, 1.0, -2.0, 0.5, 0.0]))
+  assert [word.unknown for word in found] == [False, False, True, False, False]
+  made = render.text_heat("a zyx film", found, kind="exact")
+  assert [piece for piece, _, unknown in made.marked if unknown] == ["zyx"]
+  page = render.text_html(made)
+  assert re.search(r'underline[^>]*title="−2, not in the vocabulary">zyx<', page)
+  assert page.count("not in the vocabulary") == 1
+  assert "zyx [−2, unknown] film" in render.text_terminal(made, colors=False)
+  assert "\x1b[4;48;2;0;0;255" in render.text_terminal(made)
+  assert r"\underline{zyx}" in render.text_latex([made])
+  for text in (render.text_terminal(made), render.text_latex([made])):
+    assert "underlined: not in the vocabulary" in text and "exact" in text
+  with pytest.raises(InputError, match="2 marks"):
+    TextHeat(pieces=("a",), scores=(0.0,), unknown=(True, False))
+
+
+def test_too_few_texts_are_said_to_be_so(tmp_path):
+  texts = [said(("good", 1.0), (".", 5.0)), said(("bad", -1.0), (".", 6.0)), said((".", 1.0))]
+  assert influential_words(texts, least=2) == []
+  tables = words_by_class(texts, ["x", "x", "y"])
+  render.text_report(tmp_path / "t.html", "x", [heat()], influential=tables)
+  page = (tmp_path / "t.html").read_text()
+  assert "too few texts" in page and "<table" not in page
+  more = words_by_class([*texts, said(("good", 2.0))], ["x", "x", "y", "x"])
+  render.text_report(tmp_path / "t.html", "x", [heat()], influential=more)
+  page = (tmp_path / "t.html").read_text()
+  assert "too few" not in page and page.count("<table") == 1 and "<td>good</td>" in page

@@ -12,11 +12,12 @@ from bcos_jax import metrics, render
 from bcos_jax.attribution import text as methods
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.explain.text_reader import TextReader
-from bcos_jax.explain.texts import TextExplanation
+from bcos_jax.explain.texts import Contrast, TextExplanation
 from bcos_jax.metrics import TextScores
+from bcos_jax.render import kinds
 from bcos_jax.text.influential_words import words_by_class
 from bcos_jax.text.tokens import marked_tokens
-from bcos_jax.text.words import TextBatch
+from bcos_jax.text.words import TextBatch, Word
 
 from ..data import TextDataset
 from ..feeds.feed import check_classes
@@ -153,14 +154,12 @@ class MeasuredTexts:
     """
     wrong = self.logits.argmax(axis=-1) != self.dataset.labels
     rows = np.argsort(~wrong, kind="stable")[:MOST_SHOWN]
-    shown = self.dataset.chosen(rows, self.dataset.name)
-    ex = self._explained(shown, None)
-    words = [ex.words(i) for i in range(len(rows))]
-    name = self.reader.name_of
-    heats = [
-      render.text_heat(text, own, title=f"predicted {name(target)}, labelled {name(label)}")
-      for text, own, target, label in zip(shown.texts, words, ex.target, shown.labels, strict=True)  # pyright: ignore[reportArgumentType]
-    ]
+    heats, words, explained = [], [], []
+    for chosen in (rows[wrong[rows]], rows[~wrong[rows]]):
+      for heat, own, name in self._shown(chosen):
+        heats.append(heat)
+        words.append(own)
+        explained.append(name)
     render.text_report(
       path,
       f"{type(self.reader.model).__name__} on {self.dataset.name}",
@@ -168,10 +167,27 @@ class MeasuredTexts:
       intro=f"Measured on {self.dataset.name}; accuracy {self.accuracy:.2%} on {len(wrong)} texts. "
       "Each metric stands beside what random scores and an oracle get on the same texts. Below: "
       f"{min(int(wrong.sum()), MOST_SHOWN)} of the predictions that are wrong, then right ones; "
-      "the class that was predicted is explained.",
+      "of a wrong one, the predicted class is explained rather than the label, of a right one the "
+      "class.",
       summary=_rows(found),
-      influential=words_by_class(words, [name(target) for target in ex.target]),  # pyright: ignore[reportOptionalIterable]
+      influential=words_by_class(words, explained),
     )
+
+  def _shown(self, rows: np.ndarray) -> Iterator[tuple[render.TextHeat, list[Word], str]]:
+    """Explains texts, all predicted wrong or all right: (heat map, words, what is explained)."""
+    if not len(rows):
+      return
+    shown, predicted = self.dataset.chosen(rows, self.dataset.name), self.logits[rows].argmax(-1)
+    wrong = bool((predicted != shown.labels).any())
+    ex = self._explained(shown, Contrast(predicted, shown.labels) if wrong else predicted)
+    for i, (target, label) in enumerate(zip(predicted, shown.labels, strict=True)):
+      names = self.reader.name_of(int(target)), self.reader.name_of(int(label))
+      explained = f"{names[0]} rather than {names[1]}" if wrong else names[0]
+      title = f"predicted {names[0]}, labelled {names[1]}"
+      title += f": why {explained}" if wrong else ""
+      kind = kinds.kind_of(ex, (i,))
+      words = ex.words(i)
+      yield render.text_heat(shown.texts[i], words, title=title, kind=kind), words, explained
 
   def _play(self) -> metrics.SequencePointingScores:
     reader, context = self.reader, self.reader.model.context_length
@@ -208,7 +224,9 @@ class MeasuredTexts:
     size = self.choices.batch_size
     return methods.logits_of(self._task, batch.ids, batch.mask > 0, size)
 
-  def _explained(self, dataset: TextDataset, targets: np.ndarray | None) -> TextExplanation:
+  def _explained(
+    self, dataset: TextDataset, targets: np.ndarray | Contrast | None
+  ) -> TextExplanation:
     return self.reader.explain(dataset.texts, targets, batch_size=self.choices.batch_size)
 
 

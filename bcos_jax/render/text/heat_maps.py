@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...text.words import Word
-from .. import color
+from .. import color, kinds
 
 _DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
@@ -32,6 +32,8 @@ class TextHeat:
     value: The explained output, if it is to be shown.
     parts: Contributions of what is not a word, by name: special tokens, positions, biases.
     note: A sentence below, such as the true class.
+    unknown: Of each piece, whether the vocabulary lacks it; () for none.
+    kind: What kind of explanation it is, see `render.kinds`.
   """
 
   pieces: tuple[str, ...]
@@ -40,6 +42,8 @@ class TextHeat:
   value: float | None = None
   parts: Mapping[str, float] = dataclasses.field(default_factory=dict)
   note: str = ""
+  unknown: tuple[bool, ...] = ()
+  kind: str = ""
 
   def __post_init__(self):
     known = [score for score in self.scores if score is not None]
@@ -49,11 +53,27 @@ class TextHeat:
         "number, or None, per piece.",
         "Create heat maps with text_heat.",
       )
+    if self.unknown and len(self.unknown) != len(self.pieces):
+      raise InputError(
+        f"{len(self.unknown)} marks of unknown words for {len(self.pieces)} pieces of text.",
+        "Create heat maps with text_heat.",
+      )
+
+  @property
+  def marked(self) -> list[tuple[str, float | None, bool]]:
+    """Each piece, its score, and whether the vocabulary lacks it."""
+    unknown = self.unknown or (False,) * len(self.pieces)
+    return list(zip(self.pieces, self.scores, unknown, strict=True))
 
   @property
   def cutoff(self) -> float:
     """The strongest word's contribution, without sign."""
     return max((abs(score) for score in self.scores if score is not None), default=0.0)
+
+
+def common_cutoff(heats: Iterable[TextHeat]) -> float:
+  """Returns the contribution of the strongest word of several texts: one scale for all."""
+  return max((heat.cutoff for heat in heats), default=0.0)
 
 
 def text_heat(text: str, words: Iterable[Word], **fields: Any) -> TextHeat:
@@ -63,13 +83,14 @@ def text_heat(text: str, words: Iterable[Word], **fields: Any) -> TextHeat:
     text: The text.
     words: Its words with their contributions, in order, as `words.merged` makes them of any scores
       of tokens. The sum over special tokens becomes the part "special tokens".
-    **fields: Of `TextHeat`: title, value, parts, note.
+    **fields: Of `TextHeat`: title, value, parts, note, kind.
 
   Raises:
     InputError: A contribution that is NaN or infinite.
   """
   pieces: list[str] = []
   scores: list[float | None] = []
+  unknown: list[bool] = []
   last, rest = 0, 0.0
   for word in words:
     if word.span is None:
@@ -79,14 +100,20 @@ def text_heat(text: str, words: Iterable[Word], **fields: Any) -> TextHeat:
     if last < begin:
       pieces.append(text[last:begin])
       scores.append(None)
+      unknown.append(False)
     pieces.append(text[begin:end])
     scores.append(word.contribution)
+    unknown.append(word.unknown)
     last = max(last, end)
   if last < len(text):
     pieces.append(text[last:])
     scores.append(None)
+    unknown.append(False)
   parts = {**({"special tokens": rest} if rest else {}), **fields.pop("parts", {})}
-  return TextHeat(pieces=tuple(pieces), scores=tuple(scores), parts=parts, **fields)
+  marks = tuple(unknown) if any(unknown) else ()
+  return TextHeat(
+    pieces=tuple(pieces), scores=tuple(scores), unknown=marks, parts=parts, **fields
+  )
 
 
 def explained_text(ex: Any, index: int, target: int | None = None, **fields: Any) -> TextHeat:
@@ -102,7 +129,7 @@ def explained_text(ex: Any, index: int, target: int | None = None, **fields: Any
     InputError: The explanation does not know the texts.
   """
   words = ex.words(index, target)
-  place = index if target is None else (index, target)
+  place = (index,) if target is None else (index, target)
   residuals = {name: float(np.asarray(part)[place]) for name, part in ex.residuals.items()}
   unexplained = residuals.pop("unexplained", 0.0)  # rounding, shown where it is more
   if abs(unexplained) > 1e-3 * max(1.0, abs(float(np.asarray(ex.value)[place]))):
@@ -112,6 +139,7 @@ def explained_text(ex: Any, index: int, target: int | None = None, **fields: Any
     words,
     value=float(np.asarray(ex.value)[place]),
     parts={name: part for name, part in residuals.items() if part},
+    kind=kinds.kind_of(ex, place),
     **fields,
   )
 
@@ -138,6 +166,12 @@ def sum_in_words(heat: TextHeat) -> str:
   if heat.value is not None:
     parts[-1] += f"; output {signed_number(heat.value)}"
   return ", ".join(parts)
+
+
+def lines_below(heat: TextHeat) -> list[str]:
+  """Returns what is said below a text: its sum, the kind of explanation, marks, a note."""
+  marks = "underlined: not in the vocabulary of the network" if any(heat.unknown) else ""
+  return [line for line in (sum_in_words(heat), heat.kind, marks, heat.note) if line]
 
 
 def word_colors(score: float, full: float) -> tuple[tuple[float, ...], tuple[float, ...]]:

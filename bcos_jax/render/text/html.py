@@ -12,7 +12,14 @@ import os
 from ...io import files
 from ...text.influential_words import InfluentialWord
 from ..report import page, table
-from .heat_maps import TextHeat, signed_number, sum_in_words, visible, word_colors
+from .heat_maps import (
+  TextHeat,
+  common_cutoff,
+  lines_below,
+  signed_number,
+  visible,
+  word_colors,
+)
 
 _STYLE = """
 .text{line-height:2.1;overflow-wrap:anywhere;white-space:pre-wrap;max-width:none;margin:.6rem 0}
@@ -29,6 +36,8 @@ _FRAGMENT = """
 .bcos-text .scale i{width:9em;height:.7em;background:linear-gradient(90deg,#00f,#fff,#f00)}
 """
 
+_UNDERLINED = ";text-decoration:underline dotted 2px;text-underline-offset:.2em"
+
 
 def text_report(
   path: str | os.PathLike,
@@ -39,6 +48,7 @@ def text_report(
   summary: Sequence[tuple[str, ...]] = (),
   influential: Mapping[str, Sequence[InfluentialWord]] | None = None,
   cutoff: float | None = None,
+  own_scales: bool = False,
 ) -> None:
   """Writes texts as one HTML file without any link to the outside.
 
@@ -48,20 +58,31 @@ def text_report(
     heats: The texts, in order.
     intro: Text below the heading; an empty line starts a paragraph.
     summary: Rows of a table above the texts, its heading first.
-    influential: Caption to the most influential words, shown as tables below the texts.
-    cutoff: Contribution at full colour; None for each text's own.
+    influential: Caption to the most influential words, shown as tables below the texts; where
+      there are none, a line says that the texts are too few.
+    cutoff: Contribution at full colour; None takes that of the strongest word of all texts, so that
+      colours compare.
+    own_scales: Whether each text has its own scale instead.
 
   Raises:
     InputError: A path that cannot be written.
   """
   target = files.check_folder(path)
-  tables = "".join(
-    f"<section><h2>{html.escape(visible(caption))}</h2>{table(influential_rows(rows))}</section>"
-    for caption, rows in (influential or {}).items()
-  )
+  tables = "" if influential is None else _influential(influential)
+  if cutoff is None and not own_scales:
+    cutoff = common_cutoff(heats)
   above = f"<section>{table(summary)}</section>" if summary else ""
   body = above + "".join(_article(heat, cutoff) for heat in heats) + tables
   files.write(target, page(visible(title), _lines(intro), f"<main>{body}</main>", style=_STYLE))
+
+
+def _influential(words: Mapping[str, Sequence[InfluentialWord]]) -> str:
+  found = {caption: table(influential_rows(rows)) for caption, rows in words.items() if rows}
+  few = "<p>There are too few texts: no word occurs often enough in them to be listed.</p>"
+  return "".join(
+    f"<section><h2>{html.escape(visible(caption))}</h2>{content}</section>"
+    for caption, content in (found or {"Most influential words": few}).items()
+  )
 
 
 def influential_rows(words: Iterable[InfluentialWord]) -> list[tuple[str, ...]]:
@@ -77,14 +98,15 @@ def text_html(heat: TextHeat, cutoff: float | None = None) -> str:
   """Returns a text's words as HTML, each with its contribution as a tip; for other pages."""
   full = heat.cutoff if cutoff is None else cutoff
   spans = []
-  for piece, score in zip(heat.pieces, heat.scores, strict=True):
+  for piece, score, unknown in heat.marked:
     words = html.escape(visible(piece))
     if score is None:
       spans.append(words)
       continue
     back, front = (_hex(rgb) for rgb in word_colors(score, full))
     spans.append(
-      f'<span style="background:{back};color:{front}" title="{signed_number(score)}">{words}</span>'
+      f'<span style="background:{back};color:{front}{_UNDERLINED if unknown else ""}" '
+      f'title="{signed_number(score)}{", not in the vocabulary" if unknown else ""}">{words}</span>'
     )
   return f'<p class="text">{"".join(spans)}</p>'
 
@@ -99,8 +121,7 @@ def _article(heat: TextHeat, cutoff: float | None) -> str:
   full = heat.cutoff if cutoff is None else cutoff
   notes = "".join(
     f"<p class=note>{html.escape(visible(line))}</p>"
-    for line in (sum_in_words(heat), heat.note)
-    if line
+    for line in lines_below(heat)
   )
   heading = f"<h2>{html.escape(visible(heat.title))}</h2>" if heat.title else ""
   legend = (
