@@ -30,7 +30,7 @@ test-torch: $(TORCH_VENV)/.installed
 
 # The page in a real browser: needs chromium (Debian: apt-get install chromium).
 test-app: $(APP_VENV)/.installed
-	$(APP_VENV)/bin/python -m pytest tests/test_app.py tests/app
+	$(APP_VENV)/bin/python -m pytest tests/app
 
 # The wheel without extras, in a separate environment and outside the checkout.
 test-wheel: $(VENV)/bin/python
@@ -71,50 +71,6 @@ $(VENV)/.installed-lint: setup.py pyproject.toml | $(VENV)/bin/python
 $(VENV)/.installed-docs: setup.py pyproject.toml | $(VENV)/bin/python
 	$(VENV)/bin/python $(INSTALL) -e ".[docs]"
 	touch $@
-
-$(TORCH_VENV)/.installed
-	$(VENV)/bin/python -m pytest -m "slow and not torch and not app" $(PYTEST_ARGS)
-	$(TORCH_VENV)/bin/python -m pytest -m "slow and torch" $(PYTEST_ARGS)
-
-install-torch: $(TORCH_VENV)/.installed
-
-test-torch: $(TORCH_VENV)/.installed
-	$(TORCH_VENV)/bin/python -m pytest -m "torch and not slow" $(PYTEST_ARGS)
-
-# The page in a real browser: needs chromium (Debian: apt-get install chromium).
-test-app: $(APP_VENV)/.installed
-	$(APP_VENV)/bin/python -m pytest tests/test_app.py tests/app
-
-# The wheel without extras, in a separate environment and outside the checkout.
-test-wheel: $(VENV)/bin/python
-	rm -rf build/wheel build/lib && mkdir -p build/wheel
-	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
-	$(PYTHON) -m venv build/wheel/venv
-	build/wheel/venv/bin/python $(INSTALL) build/wheel/*.whl
-	cd build/wheel && JAX_PLATFORMS=cpu venv/bin/python -I ../../tests/core_only.py .
-
-lint: $(VENV)/.installed-lint
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
-
-install-docs: $(VENV)/.installed-docs
-
-# Without network; warnings and broken links are errors.
-docs: $(VENV)/.installed-docs
-	NO_MKDOCS_2_WARNING=1 JAX_PLATFORMS=cpu $(VENV)/bin/python -m mkdocs build --quiet
-	@echo "Built build/docs/index.html"
-
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
-
-$(VENV)/.installed: setup.py pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python $(INSTALL) -e .
-	touch $@
-
-$(VENV)/.installed-test: setup.py pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python $(INSTALL) -e ".[test]"
-	touch $@ $(VENV)/.installed
 
 $(TORCH_VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(TORCH_VENV)

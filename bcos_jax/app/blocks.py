@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import dash
 from dash import dcc, html
 import numpy as np
 
@@ -12,6 +13,20 @@ from . import pictures, shown
 from .cards import aria, class_bar
 from .networks import ServedNetwork
 from .pictures import Limits
+
+
+def new_page(name: str) -> dash.Dash:
+  """Returns an empty page that loads nothing from elsewhere; `name` is its module's."""
+  return dash.Dash(
+    name,
+    title="B-cos explanations",
+    update_title="",
+    serve_locally=True,
+    compress=False,
+    # States the page's language, which screen readers need.
+    index_string=dash.Dash(name).index_string.replace("<html>", '<html lang="en">'),
+    meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
+  )
 
 
 def layout(networks: Sequence[ServedNetwork], limits: Limits, examples) -> html.Div:
@@ -89,7 +104,7 @@ _GUIDE = html.Details(
     ),
     html.P(
       "Contributions: how much each pixel adds to the output for the class. Red supports it, "
-      "blue against it, white does not count. The number at either end of the scale is the "
+      "blue opposes it, white does not count. The number at either end of the scale is the "
       "contribution at full colour; a few pixels may be beyond it. A pixel's percentage is its "
       "share of all contributions, signs aside. Rows and columns count from 0 at the top left."
     ),
@@ -114,7 +129,7 @@ def _upload(limits: Limits) -> dcc.Upload:
     html.Button(
       [
         html.Strong("Choose a picture"),
-        html.Span(" or drop one here"),
+        html.Span(" or drop one here", className="or"),
         html.Small(f"PNG, JPEG, WebP, GIF, BMP or TIFF, up to {limits.megabytes:g} MB"),
       ],
       type="button",
@@ -146,11 +161,14 @@ def _examples(examples) -> html.Div | None:
         ],
         className="thumbs",
       ),
-    ]
+    ],
+    className="examples",
   )
 
 
 def _floats(picture) -> np.ndarray:
+  picture = picture.copy()
+  picture.thumbnail((160, 160))
   return np.asarray(picture.convert("RGB"), np.float32) / 255
 
 

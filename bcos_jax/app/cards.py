@@ -38,12 +38,12 @@ def class_bar(name: str, probability: float) -> html.Div:
 
 def card(card: Card, index: int, listed: bool) -> html.Article:
   """One explanation: pictures, the map with its scale and its values, classes, and the sum."""
+  # The map comes second, beside the picture: what is asked for is in view first.
+  first, *others = (_panel(card, *panel) for panel in card.panels)
   return html.Article(
     [
       html.H2(card.title),
-      html.Div(
-        [*(_panel(card, *panel) for panel in card.panels), _map(card, index)], className="panels"
-      ),
+      html.Div([first, _map(card, index), *others], className="panels"),
       html.Div([class_bar(name, p) for _, name, p in card.classes], className="listed")
       if listed
       else None,

@@ -1,51 +1,80 @@
-"""Example pictures, generated or shipped with a package: nothing is downloaded."""
+"""Examples to begin with: pictures or texts of a folder, by default of the bundle's."""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import pathlib
+from typing import TYPE_CHECKING
 
-from PIL import Image
+from ..errors import InputError
+from ..io.bundles import EXAMPLES
+from .pictures import Limits, read_bytes
 
-from .networks import ServedNetwork
+if TYPE_CHECKING:
+  from PIL import Image
 
-_DIGITS = tuple(map(str, range(10)))
+MOST = 12
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_TEXTS = (".txt",)
 
 
-def examples(network: ServedNetwork, count: int = 6) -> tuple[tuple[str, Image.Image], ...]:
-  """Returns (name, picture) of a few pictures that suit a network.
+def examples(
+  folder: str | os.PathLike | None, bundle: str | os.PathLike, limits: Limits
+) -> tuple[tuple[str, Image.Image], ...]:
+  """Returns (name, picture) of the first pictures of a folder, by name.
 
-  Digits for a network of ten classes that reads grey pictures or names its classes so, else
-  drawn scenes. The network need not have seen the like; its answer is as honest for them.
+  Args:
+    folder: Of picture files; None takes those in the bundle, if there are any; "" takes none.
+    bundle: Folder of the network.
+    limits: Of pictures; they hold for examples, too.
+
+  Raises:
+    InputError: There is no such folder, it has no pictures, or one cannot be read.
   """
-  if network.labels == _DIGITS and (network.bundle.labels or network.preprocess.colors == 1):
-    return _digits(count)
-  return _scenes(count, max(64, min(224, network.preprocess.size[0])))
-
-
-def _digits(count: int) -> tuple[tuple[str, Image.Image], ...]:
-  from sklearn import datasets
-
-  from ..train.data import digits
-
-  bunch: Any = datasets.load_digits()
-  tests = digits.test_mask(bunch.target)
   found = []
-  for i in tests.nonzero()[0]:
-    name = f"digit {bunch.target[i]}"
-    if len(found) < count and name not in dict(found):
-      found.append((name, Image.fromarray((bunch.images[i] * (255 / 16)).round().astype("uint8"))))
+  for path in _files(folder, bundle, _PICTURES, "pictures"):
+    try:
+      found.append((path.stem, read_bytes(path.read_bytes(), limits)))
+    except InputError as error:
+      raise InputError(f"{path}: {error.cause}", "Remove it from the folder.") from None
   return tuple(found)
 
 
-def _scenes(count: int, side: int) -> tuple[tuple[str, Image.Image], ...]:
-  from ..train.data import shape_scenes, shapes
+def text_examples(
+  folder: str | os.PathLike | None, bundle: str | os.PathLike, most: int
+) -> tuple[tuple[str, str], ...]:
+  """Returns (name, text) of the first text files of a folder; arguments as for `examples`.
 
-  # Scene i of the data set shows class i modulo their number: five apart, all differ.
-  numbers = [5 * i for i in range(count)]
-  return tuple(
-    (
-      shapes.CLASSES[number % len(shapes.CLASSES)],
-      Image.fromarray(shape_scenes.drawn("test", number, side).image),
-    )
-    for number in numbers
+  Args:
+    folder: Of text files in UTF-8.
+    bundle: Folder of the network.
+    most: Most characters of a text.
+  """
+  found = []
+  for path in _files(folder, bundle, _TEXTS, "texts (.txt)"):
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    if text and len(text) <= most:
+      found.append((path.stem, text))
+  return tuple(found)
+
+
+def _files(folder, bundle, suffixes: tuple[str, ...], kind: str) -> list[pathlib.Path]:
+  if folder == "":
+    return []
+  given = folder is not None
+  place = pathlib.Path(folder) if folder is not None else pathlib.Path(bundle) / EXAMPLES
+  if not place.is_dir():
+    if given:
+      raise InputError(
+        f"--examples={str(place)!r} is not a folder.", f"Give a folder of {kind}, or omit it."
+      )
+    return []
+  found = sorted(
+    path for path in place.iterdir() if path.suffix.lower() in suffixes and path.is_file()
   )
+  if given and not found:
+    raise InputError(
+      f"The folder --examples={str(place)!r} has no {kind}.",
+      f"Put {kind} there, or leave --examples out.",
+    )
+  return found[:MOST]

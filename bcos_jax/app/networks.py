@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..explain.images import Explanation, explain
 from ..inputs import Preprocess
 from ..io import bundles
+from .texts import TextNetwork, load_text_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +72,13 @@ class ServedNetwork:
       )
 
 
-def load_networks(folders: Sequence[str | os.PathLike]) -> tuple[ServedNetwork, ...]:
-  """Loads one or two bundles.
+def load_networks(
+  folders: Sequence[str | os.PathLike],
+) -> tuple[ServedNetwork, ...] | tuple[TextNetwork]:
+  """Loads one or two bundles of networks of images, or one of a language model.
 
   Raises:
-    InputError: A folder that is not a bundle, or a network that does not classify images.
+    InputError: A folder that is not a bundle, or a network that does not classify images or texts.
   """
   paths = [pathlib.Path(folder) for folder in folders]
   if not 1 <= len(paths) <= 2:
@@ -83,6 +86,14 @@ def load_networks(folders: Sequence[str | os.PathLike]) -> tuple[ServedNetwork, 
       f"Got {len(paths)} networks, expected one or two.", "Pass one or two bundle folders."
     )
   names = _names(paths)
+  texts = [bundles.reads_text(path) for path in paths]
+  if any(texts) and len(paths) > 1:
+    raise InputError(
+      f"{str(paths[texts.index(True)])!r} reads texts, and two networks are given.",
+      "Pass this one alone; two networks of images can be compared.",
+    )
+  if any(texts):
+    return (load_text_network(paths[0], names[0]),)
   return tuple(_load(path, name) for path, name in zip(paths, names, strict=True))
 
 

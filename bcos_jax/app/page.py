@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-import functools
-import logging
-import threading
+from collections.abc import Sequence
 
 import dash
 from dash import ALL, MATCH, ClientsideFunction, Input, Output, State, dcc, no_update
@@ -16,11 +13,8 @@ from . import blocks, pictures, shown
 from .cards import card
 from .networks import ServedNetwork
 from .pictures import Limits
+from .requests import guarded, register_api
 from .shown import Question
-
-_LOG = logging.getLogger(__name__)
-# Explanations use all cores and much memory: one runs at a time, others wait.
-_ONE_AT_A_TIME = threading.Lock()
 
 Examples = Sequence[tuple[str, Image.Image]]
 
@@ -33,49 +27,14 @@ def make_page(networks: Sequence[ServedNetwork], limits: Limits, examples: Examp
     limits: Of uploads.
     examples: (name, picture) to begin with; may be empty.
   """
-  page = dash.Dash(
-    __name__,
-    title="B-cos explanations",
-    update_title="",
-    serve_locally=True,
-    compress=False,
-    # States the page's language, which screen readers need.
-    index_string=dash.Dash(__name__).index_string.replace("<html>", '<html lang="en">'),
-    meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
-  )
+  page = blocks.new_page(__name__)
+  register_api(page.server, networks, limits)
   page.layout = blocks.layout(networks, limits, examples)
   _register_reading(page, networks, limits, examples)
   _register_choosing(page)
   _register_answering(page, networks)
   _register_hovering(page)
   return page
-
-
-def _guarded(count: int):
-  """Shows a callback's failure as a message, its last of `count` outputs."""
-
-  def decorate(function: Callable):
-    @functools.wraps(function)
-    def guarded(*arguments):
-      try:
-        with _ONE_AT_A_TIME:
-          return function(*arguments)
-      except dash.exceptions.PreventUpdate:
-        raise
-      except InputError as error:
-        return *[no_update] * (count - 1), blocks.message(error)
-      except Exception:
-        _LOG.exception("A picture could not be explained")
-        return *[no_update] * (count - 1), blocks.message(
-          InputError(
-            "This picture could not be explained.",
-            "Try another one; see the server's log for details.",
-          )
-        )
-
-    return guarded
-
-  return decorate
 
 
 def _register_reading(
@@ -103,7 +62,7 @@ def _register_reading(
     Input({"type": "example", "index": ALL}, "n_clicks"),
     prevent_initial_call=True,
   )
-  @_guarded(5)
+  @guarded(5)
   def read(taken, clicks):
     asked = dash.ctx.triggered_id
     if isinstance(asked, dict):
@@ -168,7 +127,7 @@ def _register_answering(page: dash.Dash, networks: Sequence[ServedNetwork]) -> N
     *question,
     prevent_initial_call=True,
   )
-  @_guarded(4)
+  @guarded(4)
   def answer(uris, mode, target, rival):
     if not uris or target is None:
       raise dash.exceptions.PreventUpdate
@@ -190,7 +149,7 @@ def _register_answering(page: dash.Dash, networks: Sequence[ServedNetwork]) -> N
     *[State(part.component_id, part.component_property) for part in question],
     prevent_initial_call=True,
   )
-  @_guarded(2)
+  @guarded(2)
   def download(clicks, uris, mode, target, rival):
     if not clicks or not uris or target is None:
       raise dash.exceptions.PreventUpdate

@@ -15,10 +15,13 @@ import numpy as np
 
 from ..errors import InputError, requires
 from . import networks as networks_
-from .examples import examples
+from .examples import examples, text_examples
 from .pictures import Limits
+from .requests import guard_callbacks
+from .texts import MOST_CHARACTERS, TextNetwork, answer
 
 if TYPE_CHECKING:
+  import dash
   from flask import Flask
 
 _HEADERS = {
@@ -37,13 +40,14 @@ class Settings:
     host: Name or address to listen on; a loopback one is reached from this machine only.
     port: To listen on; 0 takes a free one.
     limits: Of uploads.
-    examples: Whether to offer pictures to begin with.
+    examples: Folder of pictures, or texts, to begin with; None takes those that came with the
+      bundle, if there are any; "" takes none.
   """
 
   host: str = "127.0.0.1"
   port: int = 7860
   limits: Limits = dataclasses.field(default_factory=Limits)
-  examples: bool = True
+  examples: str | os.PathLike | None = None
 
 
 def serve(
@@ -70,10 +74,11 @@ def serve(
         "which has no password and no encryption. Leave out --host to keep it to yourself."
       )
     networks = networks_.load_networks(bundles)
+    make = _maker(networks, bundles[0], settings)  # before the wait: it may refuse the examples
     say("Compiling, once per network ...")
     for network in networks:
       warm_up(network)
-    _run(listener, networks, settings, say)
+    _run(listener, make(), settings, say)
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -104,8 +109,24 @@ def is_loopback(host: str) -> bool:
     return False
 
 
-def warm_up(network: networks_.ServedNetwork) -> None:
-  """Compiles a network's explanation, so that the first picture does not wait for it."""
+def _maker(networks, folder: str | os.PathLike, settings: Settings) -> Callable[[], dash.Dash]:
+  """Returns what makes the page of these networks, its examples read already."""
+  if isinstance(networks[0], TextNetwork):
+    from .text_page import make_text_page
+
+    texts = text_examples(settings.examples, folder, MOST_CHARACTERS)
+    return lambda: make_text_page(networks[0], texts)
+  from .page import make_page
+
+  pictures = examples(settings.examples, folder, settings.limits)
+  return lambda: make_page(networks, settings.limits, pictures)
+
+
+def warm_up(network: networks_.ServedNetwork | TextNetwork) -> None:
+  """Compiles a network's explanation, so that the first input does not wait for it."""
+  if isinstance(network, TextNetwork):
+    answer(network, "a text")
+    return
   side = network.preprocess
   gray = np.full((*side.size, side.colors), 0.5, np.float32)
   network.explain(gray, [0])
@@ -113,13 +134,9 @@ def warm_up(network: networks_.ServedNetwork) -> None:
     network.input_x_gradient(gray, 0)
 
 
-def _run(listener: socket.socket, networks, settings: Settings, say) -> None:
+def _run(listener: socket.socket, page: dash.Dash, settings: Settings, say) -> None:
   import waitress.server
 
-  from .page import make_page
-
-  pictures = examples(networks[0]) if settings.examples else ()
-  page = make_page(networks, settings.limits, pictures)
   guard(page.server, settings, page.csp_hashes())
   host, port = listener.getsockname()[:2]
   # A page loads many files at once; short waits are not worth a warning.
@@ -165,6 +182,8 @@ def guard(server: Flask, settings: Settings, script_hashes: Sequence[str]) -> No
     name = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
     if is_loopback(settings.host) and not is_loopback(name.strip("[]")):
       abort(403)
+
+  guard_callbacks(server)
 
   @server.after_request
   def closed(response):

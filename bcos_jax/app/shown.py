@@ -110,7 +110,7 @@ def answer(
     return _two_classes(networks[0], images[0], question)
   if question.mode == NETWORKS:
     return _two_networks(networks, images, question)
-  shown = _view(networks[0], networks[0].explain(images[0], [question.target]))
+  shown = view_of(networks[0], networks[0].explain(images[0], [question.target]))
   card = _card(shown, _title(shown))
   note = (
     "This is a conventional network. Its gates are held fixed here; what its biases add belongs "
@@ -132,7 +132,8 @@ def _check(networks: Sequence[ServedNetwork], question: Question) -> None:
     )
 
 
-def _view(network: ServedNetwork, ex: Explanation, index: int = 0) -> render.View:
+def view_of(network: ServedNetwork, ex: Explanation, index: int = 0) -> render.View:
+  """Returns one of a network's explanations, ready to be shown."""
   return render.view(ex, index, network.labels, network.options)
 
 
@@ -161,8 +162,8 @@ def _card(shown: render.View, title: str, picture: bool = True) -> Card:
 
 def _two_classes(network: ServedNetwork, image: np.ndarray, question: Question) -> tuple[Card, ...]:
   ex = network.explain(image, question.pair)
-  views = [_view(network, ex, 0), _view(network, ex, 1)]
-  between = _view(network, ex.rather_than((0,), (1,)))
+  views = [view_of(network, ex, 0), view_of(network, ex, 1)]
+  between = view_of(network, ex.rather_than((0,), (1,)))
   names = [shown.name for shown in views]
   cards = [_card(shown, _title(shown), picture=False) for shown in views]
   rest = completeness(between).removeprefix("output ")
@@ -192,7 +193,7 @@ def _two_networks(
     target = question.target if network is first else same_class(first, second, question.target)
     note = "" if target is not None else f"This network has no class {name}: its own best is shown."
     target = top_classes(network, image)[0][0] if target is None else target
-    shown = _view(network, network.explain(image, [target]))
+    shown = view_of(network, network.explain(image, [target]))
     card = _card(shown, f"{network.name}  ·  {_title(shown)}", picture=False)
     card = dataclasses.replace(card, note=note)
     if network.conventional:

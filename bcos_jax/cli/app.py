@@ -12,7 +12,7 @@ def add_app(commands):
     commands,
     "app",
     _app,
-    "explain pictures in a browser, with a server on this machine",
+    "explain pictures or texts in a browser, with a server on this machine",
     "bcos-jax app runs/quickstart/bcosified",
   )
   command.set_defaults(after_stop="run the same command again.")
@@ -34,12 +34,21 @@ def add_app(commands):
     default=50.0,
     help="maximum size of a picture, in million pixels",
   )
-  command.add_argument("--no_examples", action="store_true", help="offer no example pictures")
+  offered = command.add_mutually_exclusive_group()
+  offered.add_argument(
+    "--examples",
+    type=pathlib.Path,
+    metavar="DIR",
+    help="folder of pictures, or of texts (.txt), to begin with; default: those that came with the "
+    "bundle, if any",
+  )
+  offered.add_argument("--no_examples", action="store_true", help="offer no examples")
 
 
 def _app(options, _):
   from .. import app
 
   limits = app.Limits(options.max_upload_mb, options.max_megapixels)
-  settings = app.Settings(options.host, options.port, limits, not options.no_examples)
+  examples = "" if options.no_examples else options.examples
+  settings = app.Settings(options.host, options.port, limits, examples)
   app.serve(options.bundles, settings, say=lambda line: print(line, flush=True))

@@ -99,9 +99,9 @@ def _add_text_options(group):
 
 
 def _evaluate(options, _):
-  from .explain_text import is_language_bundle
+  from ..io import bundles
 
-  texts = is_language_bundle(options.bundle)
+  texts = bundles.reads_text(options.bundle)
   _check_evaluation(options)
   if options.report:
     from ..io import files

@@ -28,6 +28,8 @@ from .tensor_files import FileTensor, read_safetensors, write_safetensors
 
 FORMAT = 1
 _WEIGHTS, _CONFIG, _TOKENIZER = "model.safetensors", "config.json", "tokenizer"
+EXAMPLES = "examples"
+"""Folder in a bundle with pictures, or texts, to try the network on."""
 _SHOWN = 5  # problems in a message; a wrong network has hundreds
 
 
@@ -199,7 +201,7 @@ def is_bundle(folder: pathlib.Path) -> bool:
   """Whether a folder holds a bundle and nothing else, so that no other files are overwritten."""
   if not folder.is_dir():
     return False
-  if {path.name for path in folder.iterdir()} - {_TOKENIZER} != {_WEIGHTS, _CONFIG}:
+  if {path.name for path in folder.iterdir()} - {_TOKENIZER, EXAMPLES} != {_WEIGHTS, _CONFIG}:
     return False
   return has_bundle_config(folder)
 
@@ -214,6 +216,18 @@ def has_bundle_config(folder: pathlib.Path) -> bool:
   except (OSError, ValueError):
     return False
   return isinstance(config, dict) and {"format", "architecture", "ops"} <= config.keys()
+
+
+def reads_text(folder: str | os.PathLike) -> bool:
+  """Whether a folder holds the bundle of a language model, by its config."""
+  folder = pathlib.Path(folder)
+  if not is_bundle(folder):
+    return False
+  config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+  name = config["architecture"]
+  if name not in (*models.names(), *models.test_variants()):
+    return False
+  return getattr(models.architecture(name).module, "takes_embeddings", False)
 
 
 def _replace(folder: pathlib.Path, staged: pathlib.Path, aside: pathlib.Path):

@@ -22,7 +22,7 @@ import numpy as np
 import bcos_jax
 
 from .. import attribution, metrics, render
-from ..io.bundles import check_writable
+from ..io.bundles import EXAMPLES, check_writable
 from ..ops import BcosOps
 from ..train.config import load_config
 from ..train.data import open_dataset, pipeline
@@ -168,6 +168,8 @@ def quickstart(
   findings = _findings(
     trained, explanation, pointing, at_start, equivalence, length.finetune, began
   )
+  for name in trained:
+    _add_examples(workdir / name, images, labels)
   _draw(workdir, findings, conventional, tuned, explanation, labels)
   _write(workdir, findings, trained)
   _conclude(findings, workdir, say)
@@ -299,6 +301,17 @@ def _save(folder: pathlib.Path, name: str, result: TrainResult):
     labels=result.labels,
     provenance={"made by": "bcos-jax quickstart", "network": name, "metrics": result.metrics},
   )
+
+
+def _add_examples(folder: pathlib.Path, images: np.ndarray, labels: np.ndarray):
+  """Puts a digit of some classes into a bundle, for the app to begin with."""
+  from PIL import Image
+
+  (folder / EXAMPLES).mkdir(exist_ok=True)
+  for digit in (0, 7, 4, 3, 5, 8):
+    pixels = np.uint8(np.round(255 * images[int(np.flatnonzero(labels == digit)[0])]))
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    picture.save(folder / EXAMPLES / f"digit {digit}.png")
 
 
 def _draw(

@@ -1,5 +1,6 @@
 """Tests of the app in a real browser against a real server, without internet access."""
 
+import contextlib
 import io
 import os
 import re
@@ -47,8 +48,17 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(folders, tmp_path_factory):
+  """The page of two networks of pictures."""
+  examples = tmp_path_factory.mktemp("examples")
+  Image.fromarray(np.uint8(255 * photos(1, 40)[0])).save(examples / "a photograph.png")
+  with served(tmp_path_factory, *folders, "--max_upload_mb=0.2", f"--examples={examples}") as at:
+    yield at
+
+
+@contextlib.contextmanager
+def served(tmp_path_factory, *arguments):
   """Starts the command on a free port, and ends it."""
-  command = [sys.executable, "-m", "bcos_jax", "app", *map(str, folders)]
+  command = [sys.executable, "-m", "bcos_jax", "app", *map(str, arguments)]
   environment = {
     **os.environ,
     "PYTHONPATH": str(ROOT),
@@ -57,7 +67,7 @@ def address(folders, tmp_path_factory):
   log = tmp_path_factory.mktemp("log") / "errors.txt"
   with log.open("w") as errors:
     server = subprocess.Popen(
-      [*command, "--port=0", "--max_upload_mb=0.2"],
+      [*command, "--port=0"],
       stdout=subprocess.PIPE,
       stderr=errors,
       text=True,
@@ -258,7 +268,8 @@ def test_everything_is_reached_by_keyboard(page, picture):
 
 
 def test_an_example_is_explained(page):
-  page.locator(".thumbs button").first.click()
+  assert page.locator(".thumbs button").count() == 1  # its own, and no others
+  page.get_by_role("button", name="a photograph").click()
   sync_api.expect(page.locator("article")).to_have_count(1)
 
 
@@ -271,3 +282,73 @@ def test_nothing_sticks_out(page, picture, width):
     page.wait_for_timeout(500)
     root = page.locator("html")
     assert root.evaluate("e => e.scrollWidth") <= width
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1024, 768), (1280, 800)])
+def test_the_first_map_is_in_view(page, picture, width, height):
+  page.set_viewport_size({"width": width, "height": height})
+  give(page, picture)
+  explained(page, "")
+  page.locator(".map").first.wait_for()
+  box = page.locator(".map").first.bounding_box()
+  assert page.evaluate("window.scrollY") == 0
+  assert box["y"] + box["height"] <= height and box["x"] + box["width"] <= width
+  assert box["width"] > 150
+  panels = [panel.bounding_box() for panel in page.locator(".panels > figure").all()]
+  assert len(panels) == 4 and len({round(panel["x"]) for panel in panels}) == 2  # no empty cell
+
+
+def test_the_focus_is_seen(page, picture):
+  give(page, picture)
+  explained(page, "")
+  seen = 0
+  page.locator(".drop").focus()
+  for _ in range(12):
+    page.keyboard.press("Tab")
+    style = page.evaluate(
+      """() => { const e = document.activeElement, label = e.closest('label');
+      return [e, label].filter(Boolean).map((x) => getComputedStyle(x))
+        .map((s) => s.outlineStyle + ' ' + parseFloat(s.outlineWidth)); }"""
+    )
+    inside = page.evaluate("document.activeElement.closest('.js-plotly-plot, body') !== null")
+    seen += any(line.startswith("solid") and float(line.split()[1]) >= 2 for line in style)
+    assert inside
+  assert seen >= 10, seen
+
+
+def test_a_picture_says_what_kind_of_explanation_it_has(page, picture):
+  give(page, picture)
+  explained(page, "")
+  assert page.locator(".kind").inner_text().startswith("exact")
+  captions = page.locator("figcaption").all_inner_texts()
+  assert any(text.startswith("Contributions on the picture") for text in captions)
+  page.get_by_text("Compare networks").click()
+  sync_api.expect(page.locator("article")).to_have_count(2)
+  assert page.locator(".kind").nth(1).inner_text().startswith("post hoc")
+
+
+def test_a_text_is_explained(browser, tmp_path_factory):
+  bert = ROOT / "tests" / "fixtures" / "old" / "bundles" / "bert" / "bundle"
+  examples = tmp_path_factory.mktemp("texts")
+  (examples / "praise.txt").write_text("a good film")
+  with served(tmp_path_factory, bert, f"--examples={examples}") as address:
+    view = browser.new_page(viewport={"width": 390, "height": 844})
+    complaints = []
+    view.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    view.goto(address)
+    view.locator("#text").fill("a film that is zyxwv")
+    view.get_by_role("button", name="Explain").click()
+    sync_api.expect(view.locator("article .text span")).to_have_count(5)
+    sync_api.expect(view.locator("article .unknown").last).to_have_text("zyxwv")
+    title = view.locator("article h2").inner_text()
+    view.locator("#classes [aria-pressed=false]").first.click()
+    sync_api.expect(view.locator("article h2")).not_to_have_text(title)
+    view.get_by_role("button", name="praise").click()
+    sync_api.expect(view.locator("#text")).to_have_value("a good film")
+    sync_api.expect(view.locator("article .text span")).to_have_count(3)
+    view.locator("#text").fill(" ")
+    view.get_by_role("button", name="Explain").click()
+    sync_api.expect(view.get_by_role("alert")).to_contain_text("no text")
+    assert view.locator("html").evaluate("e => e.scrollWidth") <= 390
+    assert not complaints
+    view.close()

@@ -2,16 +2,18 @@
 
 import base64
 import io
+import json
+import pathlib
+import shutil
 import socket
 
-import jax
 import numpy as np
 from PIL import Image
 import pytest
 
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps, cli, errors, render
-from bcos_jax.app import Limits, Settings, examples, networks, pictures, server, shown
+from bcos_jax.app import Limits, Settings, examples, networks, pictures, server, shown, texts
 from bcos_jax.app.shown import CLASSES, NETWORKS, ONE, Question
 from bcos_jax.errors import InputError
 from bcos_jax.render import kinds
@@ -245,15 +247,29 @@ def test_networks_are_told_apart_by_name(folders):
     networks.load_networks([folders["bcos"]] * 3)
 
 
-def test_examples_suit_the_network(loaded):
-  scenes = examples.examples(loaded["bcos"], count=2)
-  assert len(scenes) == 2 and scenes[0][1].mode == "RGB"
-  encoding = bcos_jax.Encoding((0.3,), (0.4,), "negated")
-  model = bcos_jax.create("resnet_tiny", ops=BcosOps(encoding=encoding), image_size=8)
-  bundle = bcos_jax.io.bundles.make_bundle(model, jax.tree.map(np.asarray, filled(model)))
-  digits = networks.ServedNetwork("digits", bundle, tuple("0123456789"), render.Options(smooth=1))
-  names = [name for name, _ in examples.examples(digits)]
-  assert len(set(names)) == 6 and all(name.startswith("digit ") for name in names)
+def test_examples_are_those_of_a_folder_or_of_the_bundle(folders, tmp_path):
+  assert examples.examples(None, folders["bcos"], Limits()) == ()
+  own = tmp_path / "bundle"
+  shutil.copytree(folders["bcos"], own)
+  (own / "examples").mkdir()
+  picture().save(own / "examples" / "china.png")
+  assert bcos_jax.io.bundles.is_bundle(own) and bcos_jax.load(own).labels == LABELS
+  assert [name for name, _ in examples.examples(None, own, Limits())] == ["china"]
+  assert examples.examples("", own, Limits()) == ()
+  folder = tmp_path / "mine"
+  folder.mkdir()
+  (folder / "notes.md").write_text("x")
+  with pytest.raises(InputError, match="has no pictures"):
+    examples.examples(folder, own, Limits())
+  for name in ("b.jpg", "a.png"):
+    picture().save(folder / name)
+  found = examples.examples(folder, own, Limits())
+  assert [name for name, _ in found] == ["a", "b"] and found[0][1].mode == "RGB"
+  (folder / "c.png").write_bytes(b"nothing")
+  with pytest.raises(InputError, match=r"c\.png.*not a readable picture"):
+    examples.examples(folder, own, Limits())
+  with pytest.raises(InputError, match="not a folder"):
+    examples.examples(tmp_path / "none", own, Limits())
 
 
 # The command.
@@ -343,6 +359,136 @@ def test_requests_are_bounded(client):
     base_url="http://127.0.0.1",
   )
   assert answer.status_code == 413
+
+
+def test_malformed_requests_of_the_page_are_refused(client):
+  for body in ("{}", "[]", "nonsense", '{"output": "x", "inputs": []}', '{"output":1,"inputs":2}'):
+    answer = client.post(
+      "/_dash-update-component",
+      data=body,
+      content_type="application/json",
+      base_url="http://127.0.0.1",
+    )
+    assert answer.status_code == 400, body
+
+
+# For programs.
+
+
+def asked(client, body, **options):
+  data = body if isinstance(body, (str, bytes)) else json.dumps(body)
+  options = {"content_type": "application/json", "base_url": "http://127.0.0.1", **options}
+  return client.post("/api/explain", data=data, **options)
+
+
+def test_a_program_gets_what_the_page_shows(client, loaded):
+  network, file = loaded["bcos"], encoded(picture())
+  image = network.preprocess(picture())
+  for target, number in ((None, None), ("dog", 3), (3, 3)):
+    found = asked(client, {"image": base64.b64encode(file).decode(), "target": target}).get_json()
+    number = shown.top_classes(network, image)[0][0] if number is None else number
+    ex = network.explain(image, [number])
+    assert found["target"]["name"] == LABELS[number] and found["kind"] == kinds.EXACT
+    np.testing.assert_allclose(found["contributions"], ex.contributions[0], rtol=1e-5)
+    assert found["value"] == pytest.approx(float(ex.value[0]))
+    assert sum(found["terms"].values()) == pytest.approx(found["value"])
+    assert found["completeness_error"] < 1e-5 and len(found["classes"]) == 5
+  short = asked(client, {"image": sent(file), "contributions": False}).get_json()
+  assert "contributions" not in short and short["network"] == network.name
+
+
+@pytest.mark.parametrize(
+  ("body", "word"),
+  [
+    ({}, "'image'"),
+    ([], "'image'"),
+    ("nonsense", "not valid JSON"),
+    ("[" * 100_000, "not valid JSON"),
+    ({"image": 3}, "not text"),
+    ({"image": "%%%"}, "incomplete"),
+    ({"image": ""}, "not a readable picture"),
+    ({"image": sent(b"x")}, "not a readable picture"),
+    ({"image": sent(b"x" * 11_000_000)}, "larger than 10 MB"),
+    ({"image": sent(encoded(Image.new("1", (9000, 8000))))}, "9000 × 8000"),
+    ({"image": sent(encoded(picture())), "target": "dgo"}, "dgo"),
+    ({"image": sent(encoded(picture())), "target": 99}, "does not exist"),
+    ({"image": sent(encoded(picture())), "target": -1}, "does not exist"),
+    ({"image": sent(encoded(picture())), "target": True}, "not a class"),
+    ({"image": sent(encoded(picture())), "traget": 1}, "traget"),
+    ({"image": sent(encoded(picture())), "contributions": 1}, "true or false"),
+  ],
+)
+def test_bad_requests_get_one_line(client, body, word):
+  answer = asked(client, body)
+  said = answer.get_json()
+  assert answer.status_code == 400 and word in said["error"] and said["fix"]
+  assert "\n" not in said["error"] + said["fix"]
+
+
+def test_other_limits_hold_for_programs_too(client):
+  assert asked(client, "{}", content_type="text/plain").status_code == 400
+  assert asked(client, "{}", base_url="http://rebound.example").status_code == 403
+  large = asked(client, b"x" * (Limits().bytes * 2))
+  assert large.status_code == 413 and "larger" in large.get_json()["error"]
+  assert client.get("/api/explain", base_url="http://127.0.0.1").status_code == 405
+
+
+# Text networks.
+
+BERT = pathlib.Path(__file__).parents[1] / "fixtures" / "old" / "bundles" / "bert" / "bundle"
+
+
+@pytest.fixture(scope="module")
+def reader():
+  pytest.importorskip("transformers")
+  return networks.load_networks([BERT])[0]
+
+
+def test_a_text_is_explained(reader):
+  found = texts.answer(reader, "a film")
+  ex = reader.reader.explain(["a film"])
+  assert found.target == ex.target[0] and found.heat.kind
+  assert "".join(found.heat.pieces) == "a film"
+  words = [word.contribution for word in ex.words(0)]
+  np.testing.assert_allclose([w["contribution"] for w in found.numbers["words"]], words, rtol=1e-4)
+  assert sum(p for *_, p in found.classes) == pytest.approx(1, abs=1e-6)
+  for text in ("", "  ", 3, "x" * 30_000):
+    with pytest.raises(InputError):
+      texts.answer(reader, text)
+  with pytest.raises(InputError, match="does not exist"):
+    texts.answer(reader, "a film", 99)
+  assert "were" not in found.heat.note
+  assert "cut off" in texts.answer(reader, "a film " * 500).heat.note
+
+
+def test_two_networks_of_texts_are_not_compared(folders):
+  with pytest.raises(InputError, match="reads texts"):
+    networks.load_networks([folders["bcos"], BERT])
+
+
+def test_example_texts(tmp_path):
+  (tmp_path / "one.txt").write_text("good film\n")
+  (tmp_path / "p.png").write_text("")
+  assert examples.text_examples(tmp_path, BERT, 100) == (("one", "good film"),)
+  assert examples.text_examples(None, BERT, 100) == ()
+
+
+def test_programs_explain_texts(reader):
+  pytest.importorskip("dash")
+  from bcos_jax.app.text_page import make_text_page, text_card
+
+  page = make_text_page(reader, [("one", "good film")])
+  server.guard(page.server, Settings(), page.csp_hashes())
+  client = page.server.test_client()
+  found = asked(client, {"text": "a film"}).get_json()
+  assert [word["word"] for word in found["words"] if word["span"]] == ["a", "film"]
+  assert asked(client, {"image": "x"}).status_code == 400
+  assert asked(client, {"text": "a", "target": "no such label"}).status_code == 400
+  assert client.get("/", base_url="http://127.0.0.1").status_code == 200
+  assert "a film" in "".join(
+    getattr(part, "children", part)
+    for part in text_card(texts.answer(reader, "a film")).children[1].children
+  )
 
 
 def test_the_command_shows_its_example(capsys):

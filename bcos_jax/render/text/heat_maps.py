@@ -111,9 +111,7 @@ def text_heat(text: str, words: Iterable[Word], **fields: Any) -> TextHeat:
     unknown.append(False)
   parts = {**({"special tokens": rest} if rest else {}), **fields.pop("parts", {})}
   marks = tuple(unknown) if any(unknown) else ()
-  return TextHeat(
-    pieces=tuple(pieces), scores=tuple(scores), unknown=marks, parts=parts, **fields
-  )
+  return TextHeat(pieces=tuple(pieces), scores=tuple(scores), unknown=marks, parts=parts, **fields)
 
 
 def explained_text(ex: Any, index: int, target: int | None = None, **fields: Any) -> TextHeat:

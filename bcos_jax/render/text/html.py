@@ -119,10 +119,7 @@ def text_fragment(heat: TextHeat, cutoff: float | None = None) -> str:
 
 def _article(heat: TextHeat, cutoff: float | None) -> str:
   full = heat.cutoff if cutoff is None else cutoff
-  notes = "".join(
-    f"<p class=note>{html.escape(visible(line))}</p>"
-    for line in lines_below(heat)
-  )
+  notes = "".join(f"<p class=note>{html.escape(visible(line))}</p>" for line in lines_below(heat))
   heading = f"<h2>{html.escape(visible(heat.title))}</h2>" if heat.title else ""
   legend = (
     f'<p class="scale"><span>opposes, {signed_number(-full)}</span><i></i>'
