@@ -15,7 +15,8 @@ from ..errors import InputError
 from ..explain.images import Explanation, explain
 from ..inputs import Preprocess
 from ..io import bundles
-from .texts import TextNetwork, load_text_network
+from ..models import is_language_model
+from .texts import TextNetwork, text_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,19 +87,19 @@ def load_networks(
       f"Got {len(paths)} networks, expected one or two.", "Pass one or two bundle folders."
     )
   names = _names(paths)
-  texts = [bundles.reads_text(path) for path in paths]
+  loaded = [bundles.load(path) for path in paths]
+  texts = [is_language_model(bundle.model) for bundle in loaded]
   if any(texts) and len(paths) > 1:
     raise InputError(
       f"{str(paths[texts.index(True)])!r} reads texts, and two networks are given.",
       "Pass this one alone; two networks of images can be compared.",
     )
   if any(texts):
-    return (load_text_network(paths[0], names[0]),)
-  return tuple(_load(path, name) for path, name in zip(paths, names, strict=True))
+    return (text_network(loaded[0], names[0]),)
+  return tuple(_network(*each) for each in zip(paths, loaded, names, strict=True))
 
 
-def _load(path: pathlib.Path, name: str) -> ServedNetwork:
-  bundle = bundles.load(path)
+def _network(path: pathlib.Path, bundle: bundles.Bundle, name: str) -> ServedNetwork:
   classes = getattr(bundle.model, "num_classes", 0)
   if bundle.preprocess is None or not classes:
     raise InputError(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import pathlib
 from typing import Any
 
 import jax
@@ -13,7 +11,7 @@ import numpy as np
 from .. import render
 from ..errors import InputError
 from ..explain.text_reader import TextReader
-from ..render import kinds
+from ..io import bundles
 from ..render.figure import percent
 
 TOP = 5
@@ -60,16 +58,16 @@ class TextAnswer:
   numbers: dict[str, Any]
 
 
-def load_text_network(folder: str | os.PathLike, name: str) -> TextNetwork:
-  """Loads the bundle of a language model.
+def text_network(bundle: bundles.Bundle, name: str) -> TextNetwork:
+  """Returns the language model of a bundle, to be asked.
 
   Raises:
-    InputError: It cannot be read, or has no tokenizer or no output to explain.
+    InputError: It has no tokenizer, or no output to explain.
   """
-  reader = TextReader.load(pathlib.Path(folder), truncate=True)
+  reader = TextReader.load(bundle, truncate=True)
   if not reader.model.predicts_tokens and not getattr(reader.model, "num_classes", 0):
     raise InputError(
-      f"The network in {str(folder)!r} has no classes to explain.", "Use a network with classes."
+      f"The network {name!r} has no classes to explain.", "Use a network with classes."
     )
   # Explanations are requested repeatedly: the weights are copied to the device once.
   reader = dataclasses.replace(reader, variables=jax.device_put(reader.variables))
@@ -119,8 +117,7 @@ def answer(network: TextNetwork, text: str, target: int | str | None = None) -> 
   title = f"{reader.name_of(explained)}  ·  {percent(float(shares[explained]))}"
   cut = int(ex.text_batch.dropped[0])
   note = f"Its last {cut} tokens were cut off: the text is too long for the network." if cut else ""
-  tuned = kinds.fine_tuned(reader.config)
-  heat = render.explained_text(ex, 0, tuned=tuned, title=title, note=note)
+  heat = render.explained_text(ex, 0, title=title, note=note)
   numbers = {
     "value": float(ex.value[0]),
     "residuals": {name: float(part[0]) for name, part in ex.residuals.items()},

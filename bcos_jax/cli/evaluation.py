@@ -99,9 +99,9 @@ def _add_text_options(group):
 
 
 def _evaluate(options, _):
-  from ..io import bundles
+  from .explain_text import is_language_bundle
 
-  texts = bundles.reads_text(options.bundle)
+  texts = is_language_bundle(options.bundle)
   _check_evaluation(options)
   if options.report:
     from ..io import files

@@ -27,9 +27,12 @@ from ..variables import abstract_variables, differences
 from .tensor_files import FileTensor, read_safetensors, write_safetensors
 
 FORMAT = 1
-_WEIGHTS, _CONFIG, _TOKENIZER = "model.safetensors", "config.json", "tokenizer"
-EXAMPLES = "examples"
-"""Folder in a bundle with pictures, or texts, to try the network on."""
+_WEIGHTS, _CONFIG, _TOKENIZER, EXAMPLES = (
+  "model.safetensors",
+  "config.json",
+  "tokenizer",
+  "examples",
+)
 _SHOWN = 5  # problems in a message; a wrong network has hundreds
 
 
@@ -216,18 +219,6 @@ def has_bundle_config(folder: pathlib.Path) -> bool:
   except (OSError, ValueError):
     return False
   return isinstance(config, dict) and {"format", "architecture", "ops"} <= config.keys()
-
-
-def reads_text(folder: str | os.PathLike) -> bool:
-  """Whether a folder holds the bundle of a language model, by its config."""
-  folder = pathlib.Path(folder)
-  if not is_bundle(folder):
-    return False
-  config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-  name = config["architecture"]
-  if name not in (*models.names(), *models.test_variants()):
-    return False
-  return getattr(models.architecture(name).module, "takes_embeddings", False)
 
 
 def _replace(folder: pathlib.Path, staged: pathlib.Path, aside: pathlib.Path):
