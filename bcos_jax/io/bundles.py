@@ -27,12 +27,8 @@ from ..variables import abstract_variables, differences
 from .tensor_files import FileTensor, read_safetensors, write_safetensors
 
 FORMAT = 1
-_WEIGHTS, _CONFIG, _TOKENIZER, EXAMPLES = (
-  "model.safetensors",
-  "config.json",
-  "tokenizer",
-  "examples",
-)
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+_TOKENIZER, EXAMPLES = "tokenizer", "examples"  # folders, where there are any
 _SHOWN = 5  # problems in a message; a wrong network has hundreds
 
 
@@ -202,9 +198,8 @@ def check_replaceable(folder: str | os.PathLike) -> pathlib.Path:
 
 def is_bundle(folder: pathlib.Path) -> bool:
   """Whether a folder holds a bundle and nothing else, so that no other files are overwritten."""
-  if not folder.is_dir():
-    return False
-  if {path.name for path in folder.iterdir()} - {_TOKENIZER, EXAMPLES} != {_WEIGHTS, _CONFIG}:
+  found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+  if found - {_TOKENIZER, EXAMPLES} != {_WEIGHTS, _CONFIG}:
     return False
   return has_bundle_config(folder)
 
