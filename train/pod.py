@@ -50,6 +50,10 @@ CHIPS = {
   "v6e": Chip(32 * GIB, peak_flops("TPU v6e"), 1640e9),
 }
 
+_AXES = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2}
+_SHAPE = re.compile(r"[0-9]{1,3}(x[0-9]{1,3})*")
+MOST_CHIPS = 256  # along a side
+
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
 
@@ -150,16 +154,29 @@ def _lowered(config: ConfigDict, mesh: Mesh, examples: int) -> tuple[jax.stages.
   return made.train_step.lower(made.layout, batch, made.frozen), made.layout  # pyright: ignore[reportFunctionMemberAccess]
 
 
-def devices(topology: str) -> Sequence[Any]:
-  """Returns the devices of a described topology; none of them need be there."""
+def check_topology(topology: str) -> None:
+  """Checks the form of a topology, without libtpu: what that is given must not end the process.
+
+  Raises:
+    InputError: An unknown generation, or a shape that no slice of it has.
+  """
   kind, _, shape = topology.partition(":")
   if kind not in CHIPS:
     raise unknown_name("TPU generation", kind, CHIPS)
-  if not re.fullmatch(r"\d+x\d+(x\d+)?", shape):
+  sides = [int(side) for side in shape.split("x")] if _SHAPE.fullmatch(shape) else []
+  axes = _AXES[kind]
+  if len(sides) != axes or not all(1 <= side <= MOST_CHIPS for side in sides):
+    example = "x".join(["4"] * axes)
     raise InputError(
-      f"Topology {topology!r} has the shape {shape!r}, expected e.g. '4x4' or '2x2x4'.",
-      "For example: --topology=v5e:16x16.",
+      f"Topology {topology!r} has the shape {shape!r}, expected {axes} sides from 1 to "
+      f"{MOST_CHIPS}, such as {example}.",
+      f"For example: --topology={kind}:{example}.",
     )
+
+
+def devices(topology: str) -> Sequence[Any]:
+  """Returns the devices of a described topology; none of them need be there."""
+  check_topology(topology)
   # Read by libtpu when it is loaded: describe chips instead of looking for them.
   os.environ |= {
     "TPU_SKIP_MDS_QUERY": "1",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import errno
 import os
 import select
 import sys
@@ -17,19 +18,21 @@ from .. import __version__
 from ..cache import keep_compiled
 from ..errors import InputError, RunError
 from . import app, checkpoints, completion, evaluation, explanation, quickstart, studies, training
-from .command import import_modules
+from .command import Parser, check_values, import_modules
 
+_UNUSABLE = (
+  *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+  *(errno.EACCES, errno.EPERM, errno.EROFS),
+)  # what a path has that cannot be used
 _STOPPED, _NO_READER = 130, 141  # as shells have it: 128 and the number of SIGINT, SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs a command line and returns its exit code."""
-  parser = command_parser()
-  options, rest = parser.parse_known_args(arguments)
-  if rest and not options.takes_overrides:
-    parser.error(
-      f"unrecognized arguments: {' '.join(rest)}; see `bcos-jax {options.command} --help`"
-    )
+  try:
+    options, rest = _parsed(arguments)
+  except InputError as error:
+    return _failed(error)
   keep_compiled()
   try:
     import_modules(options.imports)
@@ -47,11 +50,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _failed(error)
 
 
+def _parsed(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+  """Returns the options of a command line, and the fields of a recipe that it sets.
+
+  Raises:
+    InputError: Unknown commands or options, or values that cannot be.
+  """
+  parser = command_parser()
+  options, rest = parser.parse_known_args(arguments)
+  if rest and not options.takes_overrides:
+    commands(parser)[options.command].error(f"unrecognized arguments: {' '.join(rest)}")
+  return options, rest
+
+
 def _failed(error: Exception) -> int:
   """Says what has failed; returns the exit code."""
   if isinstance(error, InputError | RunError):
     _say(f"error: {error.cause}", error.fix)
     return 2 if isinstance(error, InputError) else 1
+  if isinstance(error, OSError) and error.errno in _UNUSABLE and error.filename:
+    _say(
+      f"error: Cannot use {str(error.filename)[:200]!r}: {error.strerror}.",
+      "check the path, and who may read and write there.",
+    )
+    return 2
   cause = " ".join(str(error).split()) or "no message"
   _say(
     f"error: {type(error).__name__}: {cause}", "run again with --debug to see where it happened."
@@ -86,14 +108,14 @@ def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPars
 
 def command_parser() -> argparse.ArgumentParser:
   """Returns the parser of `bcos-jax`, with all commands."""
-  parser = argparse.ArgumentParser(
+  parser = Parser(
     prog="bcos-jax",
     description="B-cos networks: networks that explain themselves.",
     epilog="Start with: bcos-jax quickstart",
   )
   parser.add_argument("--version", action="version", version=f"bcos_jax {__version__}")
   parser.set_defaults(takes_overrides=False, after_stop="run the same command again.")
-  commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+  group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
   for add in (
     quickstart.add_quickstart,
     checkpoints.add_models,
@@ -109,5 +131,7 @@ def command_parser() -> argparse.ArgumentParser:
     app.add_app,
     completion.add_completion,
   ):
-    add(commands)
+    add(group)
+  for command in group.choices.values():
+    check_values(command)
   return parser

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from .command import add_command
+from .command import add_command, number, whole
 
 
 def add_app(commands):
@@ -24,13 +24,18 @@ def add_app(commands):
     help="folder of a saved network; two to compare them",
   )
   command.add_argument("--host", default="127.0.0.1", help="address to listen on")
-  command.add_argument("--port", type=int, default=7860, help="port to listen on; 0: any free port")
   command.add_argument(
-    "--max_upload_mb", type=float, default=10.0, help="maximum size of a picture file, in MB"
+    "--port", type=whole(0, 65535), default=7860, help="port to listen on; 0: any free port"
+  )
+  command.add_argument(
+    "--max_upload_mb",
+    type=number(above=0),
+    default=10.0,
+    help="maximum size of a picture file, in MB",
   )
   command.add_argument(
     "--max_megapixels",
-    type=float,
+    type=number(above=0),
     default=50.0,
     help="maximum size of a picture, in million pixels",
   )

@@ -1,14 +1,100 @@
-"""Options and help shared by all commands: an example, `--debug` and `--import`."""
+"""What all commands share: help with an example, `--debug`, `--import`, and checks of values."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import importlib
+import math
 import os
+import pathlib
+import re
 import sys
+from typing import Any, NoReturn
 
 from ..errors import InputError
+from ..io import files
+
+MOST = 2**32 - 1
+
+
+class Parser(argparse.ArgumentParser):
+  """A parser whose complaints are an `InputError`: one line of cause, one of fix."""
+
+  def error(self, message: str) -> NoReturn:
+    message = re.sub(r"^argument (.+?): (=?)", lambda m: m[1] + (m[2] or ": "), message)
+    raise InputError(f"{message.rstrip('.')}.", f"See {self.prog} --help.")
+
+
+def whole(least: int = 0, most: int = MOST) -> Callable[[str], int]:
+  """Returns the type of an option that is a whole number within bounds."""
+
+  def read(text: str) -> int:
+    expected = f"a whole number from {least:,} to {most:,}"
+    try:
+      value = int(text)
+    except ValueError:
+      raise argparse.ArgumentTypeError(f"={text!r}, expected {expected}") from None
+    if not least <= value <= most:
+      raise argparse.ArgumentTypeError(f"={text}, expected {expected}")
+    return value
+
+  return read
+
+
+def number(
+  least: float = -math.inf, most: float = math.inf, *, above: float = -math.inf
+) -> Callable[[str], float]:
+  """Returns the type of an option that is a finite number within bounds."""
+  bounds = ((least, "at least"), (above, "above"), (most, "at most"))
+  said = [f"{word} {bound:g}" for bound, word in bounds if math.isfinite(bound)]
+  expected = " ".join(["a finite number", " and ".join(said)]).rstrip()
+
+  def read(text: str) -> float:
+    try:
+      value = float(text)
+    except ValueError:
+      value = math.nan
+    if not (math.isfinite(value) and least <= value <= most and value > above):
+      raise argparse.ArgumentTypeError(f"={text}, expected {expected}")
+    return value
+
+  return read
+
+
+def path(text: str) -> pathlib.Path:
+  """Reads the path of a file or folder, which need not be there."""
+  if not text:
+    raise argparse.ArgumentTypeError("='' is empty, expected a path")
+  return pathlib.Path(name(text))
+
+
+def name(text: str) -> str:
+  """Reads a name that may be a path, or empty."""
+  try:
+    files.check_name(text)
+  except InputError as error:
+    raise argparse.ArgumentTypeError(error.cause) from error
+  return text
+
+
+_CHECKED: dict[Any, Callable[[str], Any]] = {
+  pathlib.Path: path,
+  int: whole(),
+  float: number(),
+  None: name,
+}
+"""What reads options of plain types: paths that can be, numbers that are finite and no debt."""
+
+
+def check_values(command: argparse.ArgumentParser) -> None:
+  """Has every option of a plain type checked as it is read."""
+  for action in command._actions:  # argparse has no public way
+    if action.nargs != 0 and action.dest not in _FREE:
+      action.type = _CHECKED.get(action.type, action.type)
+
+
+_FREE = ("text", "pattern", "target", "foil", "ops")  # any text
 
 
 def add_command(commands, name: str, run, help: str, example: str) -> argparse.ArgumentParser:

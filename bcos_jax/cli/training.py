@@ -6,7 +6,7 @@ import pathlib
 import sys
 
 from ..errors import InputError
-from .command import add_command
+from .command import add_command, number, whole
 
 
 def add_prepare(commands):
@@ -74,12 +74,17 @@ def _add_hosts(command):
   command.add_argument(
     "--coordinator", help="HOST:PORT of process 0, where the cluster cannot be detected"
   )
-  command.add_argument("--num_processes", type=int, help="number of processes, with --coordinator")
+  command.add_argument(
+    "--num_processes", type=whole(1, 2**20), help="number of processes, with --coordinator"
+  )
   command.add_argument(
     "--process_id", type=int, help="number of this process, 0, 1, ..., with --coordinator"
   )
   command.add_argument(
-    "--join_timeout", type=int, default=300, help="seconds to wait for the other processes"
+    "--join_timeout",
+    type=whole(1, 10**6),
+    default=300,
+    help="seconds to wait for the other processes",
   )
 
 
@@ -112,11 +117,14 @@ def add_compile(commands):
   command.add_argument("--config", required=True, help="as for train")
   command.add_argument("--topology", required=True, help="e.g. v5e:16x16, v4:2x2x4, v6e:4x4")
   command.add_argument(
-    "--examples", type=int, default=1_281_167, help="size of the training set (ImageNet's)"
+    "--examples",
+    type=whole(1),
+    default=1_281_167,
+    help="size of the training set (ImageNet's)",
   )
   command.add_argument(
     "--utilisation",
-    type=float,
+    type=number(above=0, most=1),
     default=0.4,
     help="assumed share of the chip's peak performance, for the estimates",
   )
@@ -125,6 +133,7 @@ def add_compile(commands):
 def _compile(options, overrides):
   from ..train import config, pod
 
+  pod.check_topology(options.topology)
   recipe = config.load_config(options.config, overrides)
   print(f"Compiling for {options.topology}; this takes minutes.", flush=True)
   try:

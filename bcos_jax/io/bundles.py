@@ -24,6 +24,7 @@ from .. import models, ops
 from ..errors import InputError
 from ..inputs import Preprocess
 from ..variables import abstract_variables, differences
+from .files import check_new
 from .tensor_files import FileTensor, read_safetensors, write_safetensors
 
 FORMAT = 1
@@ -188,9 +189,9 @@ def check_replaceable(folder: str | os.PathLike) -> pathlib.Path:
   """Returns the folder, if a bundle may be written there.
 
   Raises:
-    InputError: It holds something that is not a bundle.
+    InputError: It holds something that is not a bundle, or cannot be made.
   """
-  folder = pathlib.Path(folder)
+  folder = check_new(folder)
   if folder.exists() and not is_bundle(folder) and (not folder.is_dir() or any(folder.iterdir())):
     raise InputError(f"{str(folder)!r} exists and is not a bundle.", "Choose a new folder.")
   return folder
@@ -387,7 +388,9 @@ def check_writable(folder: str | os.PathLike) -> pathlib.Path:
   Raises:
     InputError: It cannot.
   """
-  folder = pathlib.Path(folder)
+  folder = check_new(folder)
+  if folder.is_file():
+    raise InputError(f"{str(folder)!r} is a file, expected a folder.", "Choose another name.")
   try:
     folder.mkdir(parents=True, exist_ok=True)
     probe = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix=".probe-"))

@@ -8,6 +8,55 @@ import tempfile
 
 from ..errors import InputError
 
+_LONGEST = 255  # bytes of a name, on all common file systems
+_TEMPORARY = 40  # bytes that are added to the name of what is being written
+
+
+def check_name(path: str | os.PathLike, *, room: int = 0) -> None:
+  """Checks that a file or folder may have this name; nothing is looked up.
+
+  Args:
+    path: The whole path.
+    room: Bytes that are added to its last part.
+
+  Raises:
+    InputError: A control character such as a line break, or a part that is too long.
+  """
+  text = os.fspath(path)
+  if any(ord(character) < 32 or ord(character) == 127 for character in text):
+    raise InputError(
+      f"{text[:80]!r} has a control character, expected the name of a file or folder.",
+      "Give a name of letters, digits and signs.",
+    )
+  *others, last = pathlib.PurePath(text).parts or ("",)
+  for part, most in (*((other, _LONGEST) for other in others), (last, _LONGEST - room)):
+    if (length := len(os.fsencode(part))) > most:
+      raise InputError(
+        f"The name '{part[:40]}...' has {length} bytes, expected at most {most}.",
+        "Choose a shorter name.",
+      )
+
+
+def check_new(path: str | os.PathLike) -> pathlib.Path:
+  """Returns the path of what is to be written, if its folder is there or can be made.
+
+  Raises:
+    InputError: A name that cannot be, a file among its folders, or a folder that is read-only.
+  """
+  check_name(path, room=_TEMPORARY)
+  path = pathlib.Path(path)
+  nearest = next(folder for folder in path.absolute().parents if folder.exists())
+  if not nearest.is_dir():
+    raise InputError(
+      f"Cannot write {str(path)!r}: {str(nearest)!r} is a file, expected a folder.",
+      "Choose another place.",
+    )
+  if not os.access(nearest, os.W_OK | os.X_OK):
+    raise InputError(
+      f"Cannot write {str(path)!r}: {str(nearest)!r} is read-only.", "Choose a writable folder."
+    )
+  return path
+
 
 def check_folder(path: str | os.PathLike) -> pathlib.Path:
   """Returns `path` if a file can be written there; creates its folder. Call before the work.
@@ -15,7 +64,7 @@ def check_folder(path: str | os.PathLike) -> pathlib.Path:
   Raises:
     InputError: `path` is a folder, or its folder cannot be made or written.
   """
-  path = pathlib.Path(path)
+  path = check_new(path)
   if path.is_dir():
     raise InputError(
       f"{str(path)!r} is a folder, expected the path of a file.",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
+import contextlib
 import importlib
 import importlib.util
 import pathlib
 import pkgutil
 import re
+import traceback
 from types import ModuleType
 from typing import Any
 
@@ -41,11 +43,19 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
   named = re.fullmatch(r"(.+?\.py|[^:]*)(?::(.*))?", spec)
   name, variants = named.groups() if named else (spec, "")
   module = _module(name)
-  config = module.get_config()
+  known = _variants(module)
+  with _naming_the_line(module):
+    config = module.get_config()
   for variant in filter(None, (variants or "").split(",")):
-    if variant not in module.VARIANTS:
-      raise unknown_name(f"variant of the config {name!r}", variant, module.VARIANTS)
-    module.VARIANTS[variant](config)
+    if variant not in known:
+      raise unknown_name(f"variant of the config {name!r}", variant, known)
+    with _naming_the_line(module):
+      known[variant](config)
+  if not isinstance(config, ConfigDict):
+    raise InputError(
+      f"get_config of {_line_of(module)} returns {type(config).__name__}, expected a ConfigDict.",
+      "Start from bcos_jax.configs.common.get_config(), change it, and return it.",
+    )
   config = settle(config)
   before, asked = flatten(config), []
   for key, text in _pairs(overrides):
@@ -62,7 +72,7 @@ def names() -> list[str]:
 
 def variants(name: str) -> list[str]:
   """Returns the variants of a config."""
-  return list(_module(name).VARIANTS)
+  return list(_variants(_module(name)))
 
 
 def _module(name: str) -> ModuleType:
@@ -76,11 +86,50 @@ def _module(name: str) -> ModuleType:
       f"No config file {name!r}.", f"Give an existing .py file or one of {', '.join(names())}."
     )
   module_spec = importlib.util.spec_from_file_location(path.stem, path)
-  if module_spec is None or module_spec.loader is None:
-    raise InputError(f"{name!r} is not a Python file.", "Name a .py file.")
   module = importlib.util.module_from_spec(module_spec)
-  module_spec.loader.exec_module(module)
+  with _naming_the_line(module):
+    module_spec.loader.exec_module(module)
+  if not callable(getattr(module, "get_config", None)):
+    raise InputError(
+      f"The config file {name!r} has no function get_config.",
+      "Define get_config(), which returns a ConfigDict; bcos_jax/configs/digits.py is an example.",
+    )
   return module
+
+
+def _variants(module: ModuleType) -> dict[str, Any]:
+  """Returns the variants that a recipe offers; a file may have none."""
+  found = getattr(module, "VARIANTS", {})
+  if not isinstance(found, dict) or not all(map(callable, found.values())):
+    raise InputError(
+      f"VARIANTS of {str(module.__file__)!r} is {found!r}, expected names and functions.",
+      "For example: VARIANTS = {'small': small}, where small(config) changes the config.",
+    )
+  return found
+
+
+@contextlib.contextmanager
+def _naming_the_line(module: ModuleType) -> Iterator[None]:
+  """Turns whatever a recipe raises, an exit included, into an error with its file and line."""
+  try:
+    yield
+  except (InputError, KeyboardInterrupt):
+    raise
+  except BaseException as error:
+    line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
+    if line is None:
+      frames = traceback.extract_tb(error.__traceback__)
+      line = next((at.lineno for at in reversed(frames) if at.filename == module.__file__), None)
+    said = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())[:200]
+    place = str(module.__file__) + (f", line {line}" if line else "")
+    raise InputError(
+      f"The config file {place}: {type(error).__name__}{f': {said}' if said else ''}.",
+      "Correct the file; --debug shows the traceback.",
+    ) from error
+
+
+def _line_of(module: ModuleType) -> str:
+  return f"{module.__file__}, line {module.get_config.__code__.co_firstlineno}"
 
 
 def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
