@@ -64,9 +64,13 @@ def number(
 
 def path(text: str) -> pathlib.Path:
   """Reads the path of a file or folder, which need not be there."""
+  return pathlib.Path(_given(text))
+
+
+def _given(text: str) -> str:
   if not text:
-    raise argparse.ArgumentTypeError("='' is empty, expected a path")
-  return pathlib.Path(name(text))
+    raise argparse.ArgumentTypeError("='' is empty, expected a value")
+  return name(text)
 
 
 def name(text: str) -> str:
@@ -90,6 +94,8 @@ _CHECKED: dict[Any, Callable[[str], Any]] = {
 def check_values(command: argparse.ArgumentParser) -> None:
   """Has every option of a plain type checked as it is read."""
   for action in command._actions:  # argparse has no public way
+    if action.type is None and not action.option_strings and action.dest not in _FREE:
+      action.type = _given
     if action.nargs != 0 and action.dest not in _FREE:
       action.type = _CHECKED.get(action.type, action.type)
 

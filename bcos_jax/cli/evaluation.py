@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 
 from ..errors import InputError
-from .command import add_command
+from .command import add_command, number
 
 
 def add_evaluate(commands):
@@ -83,7 +83,10 @@ def _add_text_options(group):
   group.add_argument("--text", default="text", help="column or feature of the text")
   group.add_argument("--label", default="label", help="column of the label")
   group.add_argument(
-    "--held_out", type=float, default=0.2, help="share of a file that was held out from training"
+    "--held_out",
+    type=number(0, 1),
+    default=0.2,
+    help="share of a file that was held out from training",
   )
   group.add_argument("--truncate", action="store_true", help="truncate texts that are too long")
   group.add_argument(
@@ -276,7 +279,9 @@ def _add_head_options(command):
     default=0,
     help="examples at a time, for the probe; 0: 8192, or fewer for small data sets",
   )
-  command.add_argument("--weight_decay", type=float, default=1e-4, help="weight decay of AdamW")
+  command.add_argument(
+    "--weight_decay", type=number(0, 1000), default=1e-4, help="weight decay of AdamW"
+  )
   command.add_argument(
     "--hidden",
     type=int,
@@ -293,7 +298,7 @@ def _add_head_options(command):
     "optimistic, test",
   )
   command.add_argument(
-    "--held_out", type=float, default=0.1, help="share of the training set that is held out"
+    "--held_out", type=number(0, 1), default=0.1, help="share of the training set that is held out"
   )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import bcos_jax
 
 from ..errors import InputError
-from ..io import bundles
+from ..io import bundles, files
 from ..train.data import Dataset, open_dataset, pipeline
 from ..train.probes import features, heads, knn, probe
 from ..train.probes.features import Features
@@ -112,6 +112,8 @@ def _check(
     raise InputError(
       "A teacher is compared by nearest neighbours, but knn=0.", "For example, set --knn=20."
     )
+  if choices.folder:
+    files.check_new(choices.folder)
   if choices.output:
     bundles.check_replaceable(choices.output)
     classes = len(splits[0].label_names)

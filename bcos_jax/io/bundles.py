@@ -389,15 +389,11 @@ def check_writable(folder: str | os.PathLike) -> pathlib.Path:
     InputError: It cannot.
   """
   folder = check_new(folder)
-  if folder.is_file():
-    raise InputError(f"{str(folder)!r} is a file, expected a folder.", "Choose another name.")
   try:
     folder.mkdir(parents=True, exist_ok=True)
     probe = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix=".probe-"))
     shutil.rmtree(probe)
   except OSError as error:
-    raise InputError(
-      f"Cannot write to {str(folder)!r}: {error.strerror or error}.",
-      "Choose a writable folder.",
-    ) from error
+    cause = f"Cannot write to {str(folder)!r}: {error.strerror or error}."
+    raise InputError(cause, "Choose a writable folder.") from error
   return folder

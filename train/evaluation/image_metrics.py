@@ -107,7 +107,8 @@ def measure(
     yield "grid_pointing", _play(bundle, examples, choices, explainer)
   if not names:
     return
-  rows = np.unique(np.linspace(0, len(examples) - 1, choices.num_images).astype(int)).tolist()
+  count = min(choices.num_images, len(examples))
+  rows = np.unique(np.linspace(0, len(examples) - 1, count).astype(int)).tolist()
   objects = None
   if "energy_pointing" in names:
     objects = regions(bundle.preprocess, examples.dataset, rows)
