@@ -110,7 +110,7 @@ def kind(accounts: Sequence[Account], tuned: bool = True) -> str:
     some = "" if faint == len(accounts) else f"of {faint} of {len(accounts)} explanations "
     said.append(f"{some}{NEGLIGIBLE}")
     if tuned:
-      said.append("the output is its constants; is the network trained?")
+      said.append("the output is its constants")
   if missing := [each for each in accounts if not each.complete]:
     worst = max(abs(each.unexplained) / max(each.mass, abs(each.value)) for each in missing)
     said.append(f"incomplete: up to {worst:.1%} is unexplained")
