@@ -8,6 +8,7 @@ import pathlib
 
 from ..errors import InputError
 from ..io import bundles, hub
+from ..io.tensor_files import read_safetensors
 from .network import Network
 
 
@@ -55,9 +56,17 @@ def holds_bundle(path: pathlib.Path) -> bool:
   """Whether a folder is to be read as a bundle: it is one, or no checkpoint of another kind."""
   if not path.is_dir():
     return False
-  if bundles.has_bundle_config(path):
+  if bundles.has_bundle_config(path) or _has_leaves(path / hub.WEIGHTS[0]):
     return True
   return not any((path / name).is_file() for name in (*hub.WEIGHTS, *hub.CONFIGS))
+
+
+def _has_leaves(weights: pathlib.Path) -> bool:
+  """Whether a file names its tensors as bundles do, though its configuration is damaged."""
+  try:
+    return any(key.startswith("params/") for key in read_safetensors(weights))
+  except InputError:
+    return False
 
 
 def _converted(
