@@ -12,6 +12,7 @@ import bcos_jax
 
 from . import finetune, hosts, loop
 from .config import load_config
+from .data import measured
 
 
 def main(
@@ -47,7 +48,12 @@ def main(
       tokenizer=result.tokenizer,
       # Classes of the data are none of a network that was trained without labels.
       labels=result.labels if result.model.num_classes else (),
-      provenance={"recipe": spec, "overrides": list(overrides), "metrics": result.metrics},
+      provenance={
+        "recipe": spec,
+        "overrides": list(overrides),
+        "metrics": result.metrics,
+        **({"data": kept} if (kept := measured.described(config.data)) else {}),
+      },
     )
     result.objective.save(pathlib.Path(workdir), own)
     if config.finetune:

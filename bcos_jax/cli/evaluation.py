@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 
 from ..errors import InputError
 from .command import add_command, number
@@ -21,12 +22,14 @@ def add_evaluate(commands):
   command.add_argument(
     "--dataset",
     required=True,
-    help="TFDS name, in array_record; for language models also a file or folder of texts",
+    help="folder of pictures (a folder per class, or train/ and val/), or TFDS name, in "
+    "array_record; for language models also a file or folder of texts",
   )
   command.add_argument(
     "--split",
     default="",
-    help="split of the data set, default test; a file of texts is read entirely",
+    help="split of the data set, default test; of a folder train, test (what training held out) "
+    "or all; a file of texts is read entirely",
   )
   command.add_argument("--data_dir", default="", help="folder of the data sets")
   command.add_argument("--batch_size", type=int, default=64, help="images or texts at a time")
@@ -38,6 +41,12 @@ def add_evaluate(commands):
     "sequence_pointing, rationales (needs marked deciding words)",
   )
   command.add_argument(
+    "--held_out",
+    type=number(0, 1),
+    help="share of a folder or file that was held out from training; default: what training had, "
+    "or 0.2",
+  )
+  command.add_argument(
     "--report", type=pathlib.Path, help="HTML file to write, with explained predictions"
   )
   _add_picture_options(command.add_argument_group("pictures"))
@@ -45,6 +54,14 @@ def add_evaluate(commands):
 
 
 def _add_picture_options(group):
+  group.add_argument(
+    "--labels", default="", help="table of files and labels (CSV), for a folder without classes"
+  )
+  group.add_argument(
+    "--output",
+    type=pathlib.Path,
+    help="folder for evaluation.json, predictions.csv and predictions.npz",
+  )
   group.add_argument(
     "--num_images", type=int, default=128, help="images to measure explanations on"
   )
@@ -82,12 +99,6 @@ def _add_text_options(group):
   )
   group.add_argument("--text", default="text", help="column or feature of the text")
   group.add_argument("--label", default="label", help="column of the label")
-  group.add_argument(
-    "--held_out",
-    type=number(0, 1),
-    default=0.2,
-    help="share of a file that was held out from training",
-  )
   group.add_argument("--truncate", action="store_true", help="truncate texts that are too long")
   group.add_argument(
     "--published",
@@ -110,6 +121,10 @@ def _evaluate(options, _):
     from ..io import files
 
     files.check_folder(options.report)
+  if options.output:
+    from ..explain import saving
+
+    saving.checked_output(options.output, (), ())
   (_evaluate_texts if texts else _evaluate_pictures)(options)
 
 
@@ -118,7 +133,8 @@ def _evaluate_pictures(options):
 
   from ..io import bundles
   from ..train import data
-  from ..train.evaluation import evaluate, image_metrics, report, text_metrics
+  from ..train.data import measured
+  from ..train.evaluation import evaluate, image_metrics, report, tables, text_metrics
   from ..train.evaluation.choices import refuse
 
   refuse(options, text_metrics.TextChoices, "texts", "pictures")
@@ -135,29 +151,47 @@ def _evaluate_pictures(options):
   )
   bundle = bundles.load(options.bundle)
   image_metrics.check_sizes(choices, bundle.preprocess.size)
-  examples = data.pipeline.Examples(
-    data.open_dataset(options.dataset, options.split or "test", options.data_dir),
-    bundle.preprocess,
+  trained = measured.trained_on(bundle.config)
+  dataset, what = measured.open_measured(
+    options.dataset,
+    options.split,
+    options.data_dir,
+    labels=options.labels,
+    held_out=options.held_out,
+    trained=trained,
   )
-  classes = len(examples.dataset.label_names)
-  if classes != bundle.model.num_classes:
-    raise InputError(
-      f"The network has {bundle.model.num_classes} classes, {options.dataset!r} has {classes}.",
-      "Evaluate a network trained on this data set.",
-    )
+  dataset = measured.with_classes_of(dataset, bundle.labels, bundle.model.num_classes)
+  skip = trained.get("data.damaged") == "skip"
+  examples = data.pipeline.Examples(dataset, bundle.preprocess, skip_damaged=skip)
   accuracy, found = None, {}
   with jax.default_matmul_precision("highest"):
     if "accuracy" in names:
       result = evaluate.evaluate(
-        bundle.model, bundle.variables, examples, batch_size=options.batch_size
+        bundle.model,
+        bundle.variables,
+        examples,
+        batch_size=options.batch_size,
+        progress=_progress,
       )
       accuracy = result["accuracy"]
-      print(f"accuracy {accuracy:.2%} on {result['count']:.0f} images", flush=True)
+      print(f"accuracy {accuracy:.2%} on {result['count']:.0f} {what}", flush=True)
+      if dataset.multi_label:
+        print(f"mean average precision {result['mean_average_precision']:.3f}", flush=True)
     for metric, found[metric] in image_metrics.measure(bundle, examples, choices):
       _print(metric.replace("_", " "), found[metric])
+  if options.output:
+    measures = {"accuracy": accuracy, **{name: one.summary() for name, one in found.items()}}
+    paths = tables.write(options.output, bundle, examples, measures, options.batch_size)
+    print("\n".join(f"written: {path}" for path in paths))
   if options.report:
     report.write(options.report, bundle, examples, accuracy, found, batch_size=options.batch_size)
     print(f"report: {options.report}")
+
+
+def _progress(batches):
+  import tqdm
+
+  return tqdm.tqdm(batches, desc="evaluating", unit=" batches", disable=not sys.stderr.isatty())
 
 
 def _evaluate_texts(options):
@@ -167,6 +201,9 @@ def _evaluate_texts(options):
   from ..train.evaluation.choices import refuse
 
   refuse(options, image_metrics.MetricChoices, "pictures", "texts")
+  for name in ("labels", "output"):
+    if getattr(options, name):
+      raise InputError(f"--{name} is for pictures, the network reads texts.", f"Omit --{name}.")
   choices = text_metrics.TextChoices(
     names=tuple(dict.fromkeys(options.metrics.split(","))),
     num_texts=options.num_texts,
@@ -184,7 +221,7 @@ def _evaluate_texts(options):
     text=options.text,
     label=options.label,
     label_names=reader.labels,
-    held_out=options.held_out,
+    held_out=0.2 if options.held_out is None else options.held_out,
   )
   measured, found = text_metrics.MeasuredTexts(reader, dataset, choices), {}
   if measured.cut:
@@ -233,9 +270,17 @@ def add_probe(commands):
     "--output=runs/probed",
   )
   command.add_argument("bundle", type=pathlib.Path, help="folder of a saved network")
-  command.add_argument("--dataset", required=True, help="TFDS name, in array_record")
-  command.add_argument("--train_split", default="train", help="TFDS split to train on")
-  command.add_argument("--test_split", default="test", help="TFDS split to measure on")
+  command.add_argument(
+    "--dataset",
+    required=True,
+    help="folder of pictures (a folder per class, or train/ and val/), or TFDS name, in "
+    "array_record",
+  )
+  command.add_argument(
+    "--labels", default="", help="table of files and labels (CSV), for a folder without classes"
+  )
+  command.add_argument("--train_split", default="train", help="split to train on")
+  command.add_argument("--test_split", default="test", help="split to measure on")
   command.add_argument("--data_dir", default="", help="folder of the data sets")
   command.add_argument(
     "--damaged", choices=["fail", "skip"], default="fail", help="handling of unreadable pictures"
@@ -254,6 +299,9 @@ def add_probe(commands):
   command.add_argument("--seed", type=int, default=0, help="random seed")
   command.add_argument(
     "--output", type=pathlib.Path, help="folder for the bundle of network and probe"
+  )
+  command.add_argument(
+    "--results", type=pathlib.Path, help="folder for probe.json and rates.csv, what was measured"
   )
 
 
@@ -331,7 +379,7 @@ def _probe(options, _):
       name: getattr(options, name)
       for name in (
         *("dataset", "train_split", "test_split", "data_dir", "damaged"),
-        *("workers", "knn", "metric", "teacher", "output"),
+        *("workers", "knn", "metric", "teacher", "output", "labels", "results"),
       )
     },
   )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
+import json
 import os
 import pathlib
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import bcos_jax
 
 from ..errors import InputError
+from ..explain import saving
 from ..io import bundles, files
-from ..train.data import Dataset, open_dataset, pipeline
+from ..train.data import Dataset, measured, pipeline
 from ..train.probes import features, heads, knn, probe
 from ..train.probes.features import Features
 
@@ -24,7 +26,7 @@ class ProbingChoices:
   """What to compute, and from what.
 
   Attributes:
-    dataset: TFDS name.
+    dataset: TFDS name, or folder of pictures.
     train_split: Split to train on.
     test_split: Split to measure on.
     data_dir: See `data.open_dataset`.
@@ -37,6 +39,8 @@ class ProbingChoices:
     metric: Of the neighbours.
     teacher: Folder of another network, whose neighbours' predictions are compared, or None.
     output: Folder of the joined network's bundle, or None.
+    labels: Table of labels of a folder of pictures, "" for a folder per class.
+    results: Folder for what was measured, as JSON and CSV, or None.
   """
 
   dataset: str
@@ -52,6 +56,8 @@ class ProbingChoices:
   metric: str = "euclidean"
   teacher: pathlib.Path | None = None
   output: pathlib.Path | None = None
+  labels: str = ""
+  results: pathlib.Path | None = None
 
 
 def run(bundle: str | os.PathLike, choices: ProbingChoices, say: Say = print) -> probe.Probe:
@@ -68,8 +74,13 @@ def run(bundle: str | os.PathLike, choices: ProbingChoices, say: Say = print) ->
   """
   network = bcos_jax.load(bundle)
   options = choices.options.resolved(network.model)
+  if choices.results:
+    saving.checked_output(choices.results, (), ())
+  trained = measured.trained_on(network.config)
   splits = [
-    open_dataset(choices.dataset, split, choices.data_dir)
+    measured.open_measured(
+      choices.dataset, split, choices.data_dir, labels=choices.labels, trained=trained
+    )[0]
     for split in (choices.train_split, choices.test_split)
   ]
   teacher = bcos_jax.load(choices.teacher) if choices.teacher else None
@@ -91,6 +102,9 @@ def run(bundle: str | os.PathLike, choices: ProbingChoices, say: Say = print) ->
     other = knn.classify(*_features(teacher, splits, choices, folder), **fields)
     say(f"k-NN of the teacher: {other.accuracy:.2%}")
     say(f"both predict the same for {knn.agreement(other, neighbours):.2%}")
+  if choices.results:
+    _write(choices.results, choices, found, neighbours)
+    say(f"written: {choices.results / 'probe.json'}, {choices.results / 'rates.csv'}")
   if choices.output:
     _save(choices.output, network, found, train, test)
     say(f"Saved {choices.output}")
@@ -151,6 +165,22 @@ def table(found: probe.Probe) -> Iterator[str]:
   for i, row in enumerate(found.rates):
     mark = "  <- chosen" if i == found.chosen else ""
     yield f"{row.rate:>10g}{row.epoch:>8}{row.selection:>12.2%}{row.test:>10.2%}{mark}"
+
+
+def _write(folder: pathlib.Path, choices: Any, found: probe.Probe, neighbours: Any) -> None:
+  """Writes what was measured: probe.json, and rates.csv with a row for each learning rate."""
+  near = None
+  if neighbours is not None:
+    near = {"k": choices.knn, "metric": choices.metric, "accuracy": float(neighbours.accuracy)}
+  row = found.rates[found.chosen]
+  chosen = {"rate": float(row.rate), "epoch": int(row.epoch)}
+  about = {"dataset": choices.dataset, "accuracy": float(found.accuracy), "chosen": chosen}
+  files.write(folder / "probe.json", (json.dumps({**about, "knn": near}, indent=1) + "\n").encode())
+  rows = [
+    {"rate": r.rate, "epoch": r.epoch, "selection": r.selection, "test": r.test}
+    for r in found.rates
+  ]
+  files.write(folder / "rates.csv", saving.table(rows))
 
 
 def _save(

@@ -61,6 +61,11 @@ def add_train(commands):
   )
   command.add_argument("--workdir", help="folder of the run; an existing run is resumed")
   command.add_argument("--print_config", action="store_true", help="print the recipe and stop")
+  command.add_argument(
+    "--download",
+    action="store_true",
+    help="download the networks that the recipe starts from, if they are hub ids",
+  )
   _add_hosts(command)
 
 
@@ -101,6 +106,11 @@ def _train(options, overrides):
       "For example: --workdir=runs/first.",
     )
   hosts.join(options)
+  if options.download:
+    from ..train import start
+
+    recipe = config.load_config(options.config, overrides)
+    start.fetch((recipe.init, recipe.objective.get("teacher", "")))
   print(f"Saved {training.main(options.config, overrides, options.workdir)}")
 
 

@@ -52,8 +52,9 @@ class Pictures:
   split: bool = False
 
   def dataset(self, split: str) -> Dataset:
-    """Returns the split "train", or under any other name the pictures that are held out."""
-    names = self.train if split == "train" else self.held_out
+    """Returns the split "train" or "all", or under any other name what is held out."""
+    every = tuple(sorted((*self.train, *self.held_out)))
+    names = {"train": self.train, "all": every}.get(split, self.held_out)
     labels = _to_array([self.labels[name] for name in names], self.label_names, self.multi_label)
     return Dataset(
       f"{self.folder}:{split}",
@@ -73,6 +74,24 @@ class Files(Sequence):
 
   def __len__(self) -> int:
     return len(self._names)
+
+  @property
+  def labels(self) -> np.ndarray:
+    """All labels."""
+    return self._labels
+
+  def name_of(self, index: int) -> str:
+    """Returns a file's name, without opening it."""
+    return self._names[index]
+
+  def relabelled(self, places: Sequence[int], count: int) -> Files:
+    """Returns the files with other numbers of classes: class i becomes places[i], of `count`."""
+    if self._labels.ndim == 1:
+      labels = np.array(places, self._labels.dtype)[self._labels]
+    else:
+      labels = np.zeros((len(self._labels), count), self._labels.dtype)
+      labels[:, list(places)] = self._labels
+    return Files(self._folder, self._names, labels)
 
   def __getitem__(self, index: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
     name = self._names[index]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 import contextlib
 from typing import Any
 
@@ -28,6 +28,7 @@ def evaluate(
   batch_size: int = 256,
   workers: int = 0,
   mesh: Mesh | None = None,
+  progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> dict[str, float]:
   """Returns the accuracy and loss of a network on a data set.
 
@@ -39,6 +40,7 @@ def evaluate(
     batch_size: Images at a time on all devices together; rounded up to a multiple of them.
     workers: Decoding processes; 0 decodes in threads.
     mesh: Defaults to all devices.
+    progress: Wraps the loop over batches, such as `tqdm.tqdm`.
 
   Returns:
     {"accuracy": in [0, 1], "loss": mean, "count": number of examples}, and "damaged", the number
@@ -61,7 +63,7 @@ def evaluate(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  return run(step, variables, {}, batches, mesh=mesh)
+  return run(step, variables, {}, progress(batches), mesh=mesh)
 
 
 def run(

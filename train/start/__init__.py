@@ -1,6 +1,7 @@
 """Initial states of runs: a new network, a bundle, or a network in memory."""
 
 from .bundles import Network as Network
+from .bundles import fetch as fetch
 from .bundles import finetuned as finetuned
 from .bundles import new_head as new_head
 from .bundles import open_bundle as open_bundle

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import pathlib
 import re
 from typing import Any
@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 
 import bcos_jax
-from bcos_jax import convert, ops
+from bcos_jax import ops
 from bcos_jax.errors import InputError
 from bcos_jax.io import bundles, hub
 from bcos_jax.variables import abstract_variables, exactly, graft, surplus
@@ -21,16 +21,30 @@ Network = tuple[nn.Module, Any]
 
 
 def open_bundle(init: str) -> bundles.Bundle:
-  """Opens what `config.init` names: a bundle, or anything that `convert.from_pretrained` reads.
+  """Opens what `config.init` names: a bundle, or anything that `bcos_jax.load` reads.
 
   Raises:
     InputError: It cannot be read. Nothing is fetched: a hub id must be in the cache.
   """
-  if bundles.is_bundle(pathlib.Path(init)):
-    return bcos_jax.load(init)
-  if pathlib.Path(init).exists() or hub.is_id(init):
-    return convert.from_pretrained(init)
-  return bcos_jax.load(init)  # Raises with the reason.
+  return bcos_jax.load(init)
+
+
+def fetch(sources: Iterable[str]) -> None:
+  """Fetches those of the named networks that are ids of the hub into its cache.
+
+  Raises:
+    InputError: None is a hub id, so that there is nothing to fetch; or one cannot be fetched.
+  """
+  named = [source for source in sources if source]
+  ids = [name for name in named if not pathlib.Path(name).exists() and hub.is_meant(name)]
+  if not ids:
+    raise InputError(
+      "--download would do nothing: the recipe starts from no repository of the hub"
+      + (f", but from {', '.join(map(repr, named))}." if named else "."),
+      "Leave out --download, or name one with --config.init=OWNER/NAME.",
+    )
+  for name in ids:
+    hub.snapshot(name, download=True)
 
 
 def finetuned(
