@@ -37,6 +37,9 @@ def fetch(sources: Iterable[str]) -> None:
   """
   named = [source for source in sources if source]
   ids = [name for name in named if not pathlib.Path(name).exists() and hub.is_meant(name)]
+  missing = [name for name in named if not pathlib.Path(name).exists() and name not in ids]
+  if missing:
+    raise hub.no_path(missing[0])
   if not ids:
     raise InputError(
       "--download would do nothing: the recipe starts from no repository of the hub"
