@@ -95,7 +95,7 @@ def test_some_classes_in_another_order(trained, pictures, tmp_path, capsys):
 @pytest.mark.parametrize(
   "given, words",
   [
-    (["--held_out=5"], "expected a share between 0 and 1"),
+    (["--held_out=5"], "--held_out=5, expected"),
     (["--split=half"], "expected train, test, all"),
     (["--labels=nowhere.csv"], "No table of labels"),
   ],
