@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 import operator
+import os
 from typing import Any
 
 import jax
@@ -29,6 +30,32 @@ def check_batch_size(batch_size: int | None) -> int | None:
       "Use None to process all at once.",
     )
   return size
+
+
+def memory() -> int:
+  """Returns the bytes of memory that this machine has."""
+  return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_memory(what: str, needed: float, fix: str, capacity: float | None = None) -> None:
+  """Checks that something is not larger than memory, before it is made.
+
+  Args:
+    what: What is to be made, in the singular: "A batch of 8 pictures".
+    needed: Bytes that it needs at least.
+    fix: What to change.
+    capacity: Bytes that there are; None for this machine's memory.
+
+  Raises:
+    InputError: With both sizes.
+  """
+  capacity = memory() if capacity is None else capacity
+  if needed > capacity:
+    raise InputError(
+      f"{what} needs at least {needed / 2**30:,.1f} GiB of memory; there are "
+      f"{capacity / 2**30:,.1f} GiB.",
+      fix,
+    )
 
 
 def filled(

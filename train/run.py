@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 import sys
 from typing import Any
 
 import flax.linen as nn
+import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from bcos_jax import ops
+from bcos_jax.batches import check_memory
 from bcos_jax.errors import InputError
 
 from . import checkpoint, feeds, objectives, plan, sharding, start
-from .config import flatten, settled_values
+from .config import TEXT_OBJECTIVES, flatten, settled_values
 from .evaluation import evaluate
 from .objectives import OWN
 from .state import TrainState
@@ -102,6 +106,7 @@ def set_up(config: ConfigDict, init: start.Network | None) -> Run:
   objective, frozen = objectives.from_config(config, model, mesh, multi_label=feed.multi_label)
   feed.extend(objective.extras_of)
   made = plan.make(config, objective, variables, frozen, mesh, steps_per_epoch)
+  _check_state(made.layout, mesh)
   return Run(
     about=about,
     mesh=mesh,
@@ -157,3 +162,36 @@ def _check(config: ConfigDict, mesh: Mesh) -> None:
       f"data.batch_size={config.data.batch_size} does not split over {divisor} devices and parts.",
       f"Use a multiple of {divisor}, fewer devices, or another --config.accumulate.",
     )
+  if config.objective.name not in TEXT_OBJECTIVES:
+    _check_batches(config)
+
+
+def _check_batches(config: ConfigDict) -> None:
+  """Refuses batches of pictures that cannot be held: plain in this process, encoded on devices."""
+  data, encoding = config.data, ops.from_dict(config.ops.to_dict()).encoding
+  sides = (data.train_size or data.image_size, *data.train_sizes, config.model.get("image_size"))
+  for kind, batch, side in (
+    ("training", "batch_size", max(side for side in sides if isinstance(side, int))),
+    ("evaluation", "eval_batch_size", data.image_size),
+  ):
+    count = getattr(data, batch)
+    check_memory(
+      f"A batch of {count:,} {kind} pictures of {side:,} x {side:,} pixels",
+      4 * count * side**2 * (encoding.colors + encoding.channels) / jax.process_count(),
+      f"Set a smaller --config.data.{batch} or --config.data.image_size.",
+    )
+
+
+def _check_state(layout: TrainState, mesh: Mesh) -> None:
+  """Refuses a state that a device cannot hold."""
+  leaves = [leaf for leaf in jax.tree.leaves(layout) if hasattr(leaf.dtype, "itemsize")]
+  share = sum(
+    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves
+  )
+  limit = (mesh.local_devices[0].memory_stats() or {}).get("bytes_limit")
+  check_memory(
+    f"The state of a network with {sum(leaf.size for leaf in leaves):,} numbers",
+    share * (1 if limit else len(mesh.local_devices)),
+    "Choose a smaller network, or split it with --config.layout.",
+    limit,
+  )

@@ -123,6 +123,11 @@ def abstract(create: Callable[..., PyTree], rules: Layout, mesh: Mesh, *args: An
     name = path_name(path)
     spec = next((spec for pattern, spec in rules if re.search(pattern, name)), ())
     spec = _largest(leaf.shape, spec, mesh) if isinstance(spec, str) else spec
+    if not isinstance(spec, list | tuple):
+      raise InputError(
+        f"layout has {spec!r} for {name}, expected mesh axes by dimension, or one axis.",
+        f"Axes are {', '.join(mesh.shape)}; None leaves a dimension whole.",
+      )
     spec = spec if leaf.ndim else ()
     parts = [mesh.shape.get(axis, 0) if axis else 1 for axis in spec]
     sizes = leaf.shape[: len(parts)]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
   import dash
   from flask import Flask
 
+_CALLBACK = "/_dash-update-component"
 _HEADERS = {
   "X-Content-Type-Options": "nosniff",
   "X-Frame-Options": "DENY",
@@ -159,6 +160,18 @@ def _largest_request(limits: Limits) -> int:
   return limits.bytes * 4 // 3 + 4_000_000
 
 
+def _is_callback(body: object) -> bool:
+  """Whether the body of a request has the form of those that the page sends."""
+  return (
+    isinstance(body, dict)
+    and isinstance(body.get("output"), str)
+    and all(
+      isinstance(parts, list) and all(isinstance(part, dict | list) for part in parts)
+      for parts in (body.get("inputs"), body.get("state", []))
+    )
+  )
+
+
 def guard(server: Flask, settings: Settings, script_hashes: Sequence[str]) -> None:
   """Bounds what a WSGI server takes, and keeps its page from reaching out.
 
@@ -184,6 +197,17 @@ def guard(server: Flask, settings: Settings, script_hashes: Sequence[str]) -> No
       abort(403)
 
   guard_callbacks(server)
+
+  @server.before_request
+  def well_formed():
+    if request.path == _CALLBACK and not _is_callback(request.get_json(silent=True)):
+      abort(400)
+
+  @server.errorhandler(KeyError)
+  def unknown(error):
+    if request.path == _CALLBACK:  # An output that the page does not have.
+      return "The page has no such part.", 400
+    raise error
 
   @server.after_request
   def closed(response):

@@ -9,6 +9,7 @@ from .conditions import (
   CROPS,
   DRAWN,
   FOLDER,
+  MOST_STEPS,
   NAMED,
   OWN_SIZE,
   POLICIES,
@@ -40,8 +41,8 @@ class Data:
     most=1,
     when=UNSPLIT,
   )
-  batch_size: int = key(64, "of all devices together", least=1, most=2**24, open=0)
-  eval_batch_size: int = key(256, "of all devices together", least=1, most=2**24)
+  batch_size: int = key(64, "of all devices together", least=1, most=MOST_STEPS, open=0)
+  eval_batch_size: int = key(256, "of all devices together", least=1, most=MOST_STEPS)
   workers: int = key(0, "decoding processes; 0 decodes in threads", least=0, most=4096, open=-1)
 
 
@@ -97,15 +98,15 @@ class PictureData:
     when=SUPERVISED,
   )
   image_size: int = key(
-    224, "of evaluation, and of training unless train_size is set", least=1, most=2**14, open=0
+    224, "of evaluation, and of training unless train_size is set", least=1, most=2**24, open=0
   )
-  train_size: int = key(0, "side of training images; 0: image_size", least=0, most=2**14)
+  train_size: int = key(0, "side of training images; 0: image_size", least=0, most=2**24)
   train_sizes: tuple = key((), "sides, one drawn per step; pictures are cropped at the largest")
   resize: int = key(
     256,
     "shorter side before the central crop; 0: straight to image_size",
     least=0,
-    most=2**14,
+    most=2**24,
     when=OWN_SIZE,
   )
   interpolation: str = key("bilinear", "PIL's anti-aliased filter", when=OWN_SIZE)

@@ -303,7 +303,7 @@ def test_a_port_in_use(installed, folders, capsys):
 
 
 def test_other_bad_arguments(installed, folders, tmp_path, capsys):
-  assert "Cannot listen" in failing(capsys, folders["bcos"], "--port=70000")[0]
+  assert "0 to 65,535" in failing(capsys, folders["bcos"], "--port=70000")[0]
   assert "--max_upload_mb" in failing(capsys, folders["bcos"], "--max_upload_mb=0")[0]
   assert "not a bundle" in failing(capsys, tmp_path, "--port=0")[0]
 
@@ -489,6 +489,23 @@ def test_programs_explain_texts(reader):
     getattr(part, "children", part)
     for part in text_card(texts.answer(reader, "a film")).children[1].children
   )
+
+
+@pytest.mark.parametrize(
+  "body",
+  (
+    *(b"{}", b"[]", b"3", b"null", b"", b"{", b"\xff", b'{"output": 3, "inputs": []}'),
+    *(b'{"output": "nothing.there", "inputs": []}', b'{"output": "a.b", "inputs": [3]}'),
+  ),
+)
+def test_requests_that_no_page_makes(client, body):
+  answer = client.post(
+    "/_dash-update-component",
+    data=body,
+    content_type="application/json",
+    base_url="http://127.0.0.1",
+  )
+  assert answer.status_code == 400
 
 
 def test_the_command_shows_its_example(capsys):

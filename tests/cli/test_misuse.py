@@ -234,3 +234,44 @@ def test_names_of_files(tmp_path, monkeypatch):
   monkeypatch.setattr(os, "access", lambda *arguments: False)
   with pytest.raises(InputError, match="is read-only"):
     files.check_new(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+  ("field", "said"),
+  [
+    ("steps=1e20", "at most 2147483647"),
+    ("steps=nan", "expected a whole number"),
+    ("seed=-1", "at least 0"),
+    ("seed=1e20", "at most 4294967295"),
+    ("data.workers=-1", "at least 0"),
+    ("data.batch_size=1e9", "1,000,000,000 training pictures of 24 x 24 pixels needs at least 6,4"),
+    ("data.eval_batch_size=1e9", "evaluation pictures of 24 x 24 pixels needs at least"),
+    ("data.image_size=1e6", "1,000,000 x 1,000,000 pixels needs at least 715,255.7 GiB"),
+    ("data.train_size=1000000", "1,000,000 x 1,000,000 pixels needs at least"),
+    ("data.train_sizes=(24,1000000)", "1,000,000 x 1,000,000 pixels needs at least"),
+    ("model.image_size=1000000", "1,000,000 x 1,000,000 pixels needs at least"),
+    (
+      "model.width=1000000",
+      "a network with 894,000,258,000,004 numbers needs at least",
+    ),
+    ("layout=(('(','data'),)", "is not a regular expression"),
+    ("layout=(('',3),)", "layout has 3"),
+    ("optimizer.decay_rules=(('(',0.1),)", "is not a regular expression"),
+    ("optimizer.lr=nan", "a finite number"),
+    ("optimizer.lr=1e400", "a finite number"),
+    ("ops.detach=true", "explanation mode"),
+    ("ops.b=nan", "B is nan"),
+    ("ops.learn_b=3", "learn_b is 3"),
+    ("init=" + "a" * 300, "300 bytes"),
+    ("data.folder=a\nb", "control character"),
+  ],
+)
+def test_values_of_recipes(field, said, tmp_path, monkeypatch, capsys):
+  """Refused before memory is taken: what is too large says its size."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+  monkeypatch.setattr("bcos_jax.train.loop.begin_state", None)  # nothing is made
+  monkeypatch.setattr("bcos_jax.batches.memory", lambda: 16 * 2**30)
+  assert cli.main(["train", "--config=digits:scratch", "--workdir=w", f"--config.{field}"]) == 2
+  cause, fix = capsys.readouterr().err.splitlines()
+  assert said in cause and fix.startswith("  fix: ")

@@ -181,16 +181,29 @@ def _parse(text: str, old: Any, key: str) -> Any:
   try:
     if kind is bool:
       return {"true": True, "false": False}[text.lower()]
-    if kind in (int, float, str):
+    if kind is int:
+      return _whole(text)
+    if kind in (float, str):
       return kind(text)
     value = ast.literal_eval(text)
-  except (ValueError, KeyError, SyntaxError):
+  except (ValueError, KeyError, SyntaxError, MemoryError, RecursionError):
     if old is None:  # A new key of an open section: plain words need no quotes.
       return {"true": True, "false": False}.get(text.lower(), text)
     raise _wrong_type(key, text, old) from None
   if isinstance(old, (tuple, list)) and not isinstance(value, (tuple, list)):
     raise _wrong_type(key, text, old)
   return value
+
+
+def _whole(text: str) -> int:
+  """Reads a whole number, also one such as 1e6; ValueError for others."""
+  try:
+    return int(text)
+  except ValueError:
+    value = float(text)
+    if not value.is_integer():
+      raise
+    return int(value)
 
 
 def _wrong_type(key: str, text: str, old: Any) -> InputError:

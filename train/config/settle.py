@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from bcos_jax.configs.sections import KEYS, MOST_STEPS, Key, nested
 from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.io.files import check_name
 
 PREFIX = "--config."
 # What runs on texts: objective to what the network does.
@@ -54,6 +55,11 @@ def settle(
     raise InputError(
       f"{PREFIX}{name}={values[name]!r} does nothing in this recipe: no part of it reads the key.",
       f"It is read with {when.unmet(values)}.",
+    )
+  if values.get("ops.detach"):
+    raise InputError(
+      f"{PREFIX}ops.detach=True is explanation mode: a network of it cannot be trained.",
+      f"Leave out {PREFIX}ops.detach.",
     )
   values = _reset(values)
   labelled = values["objective.name"] in ("supervised", "text") and not values["finetune"]
@@ -197,6 +203,8 @@ def _check_range(key: Key, value: Any) -> None:
     _check_pattern(key, item)
   if key.duration:
     as_steps(value, 1)
+  if isinstance(value, str) and not (key.names or key.duration):
+    check_name(value)
   if key.names and value not in key.names:
     raise unknown_name(key.name, value, key.names)
   if isinstance(value, float) and not math.isfinite(value):
