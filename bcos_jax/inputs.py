@@ -140,6 +140,8 @@ class Preprocess:
       is first scaled to, whatever its proportions; 0 scales straight to `size`.
     interpolation: PIL's anti-aliased filter: nearest, bilinear, bicubic, lanczos, box or hamming.
     colors: 3 for RGB, 1 for grey.
+    cover: Whether a picture that is scaled to height and width keeps its proportions and covers
+      both, the larger way (timm, for pictures that are not square).
     center: Where the middle of an odd margin is: 'round' (half to even: torchvision, timm) or
       'floor' (transformers).
   """
@@ -149,6 +151,7 @@ class Preprocess:
   interpolation: str = "bilinear"
   colors: int = 3
   center: str = "round"
+  cover: bool = False
 
   def __post_init__(self):
     object.__setattr__(self, "size", tuple(map(int, self.size)))
@@ -251,7 +254,10 @@ class Preprocess:
   def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
     """Returns width and height of a scaled picture."""
     if not isinstance(self.resize, int):
-      return self.resize[1], self.resize[0]
+      if not self.cover:
+        return self.resize[1], self.resize[0]
+      ratio = min(size[1] / self.resize[0], size[0] / self.resize[1])
+      return round(size[0] / ratio), round(size[1] / ratio)
     shorter = min(size)
     width, height = (max(self.resize, int(self.resize * side / shorter)) for side in size)
     return width, height

@@ -9,6 +9,7 @@ from bcos_jax.errors import InputError
 from bcos_jax.models import Architecture
 
 from .porting import fitted, wanted
+from .sizes import colored
 from .sources import Checkpoint, Tensors
 from .state_dict import explained, num_classes
 from .tables.keys import Keys, tables_of
@@ -62,6 +63,7 @@ def _variants(state: Tensors, keys: Keys, found: Architecture) -> dict[str, nn.M
   """Returns the variants of an architecture that the keys fill."""
   fields = num_classes(state, keys.table, found.module.head)
   named = {name: models.create(name, ops=keys.ops, **fields) for name in found.variants}
+  named = {name: m.clone(ops=colored(state, keys.table, m)) for name, m in named.items()}
   return {
     name: model for name, model in named.items() if keys.fits(model) and fits(state, keys, model)
   }

@@ -77,7 +77,7 @@ def headed(
 
 def _is_headless(described: Described) -> bool:
   """Whether a repository of features, without a classifier, was meant to be one."""
-  return described.layout == "huggingface"
+  return described.layout == "huggingface" or described.num_labels == 0
 
 
 def _reinitialised(model: nn.Module, state: Mapping[str, Any], keys: Keys) -> tuple[str, ...]:

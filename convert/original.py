@@ -12,6 +12,7 @@ import numpy as np
 from bcos_jax import models
 
 from .plan import ConversionPlan
+from .readers import timm as timm_reader
 
 
 def build(plan: ConversionPlan) -> tuple[Any | None, str]:
@@ -79,11 +80,23 @@ def _torchvision(plan: ConversionPlan) -> tuple[Any | None, str]:
 def _timm(plan: ConversionPlan) -> tuple[Any | None, str]:
   import timm
 
-  name = _variant(plan)
+  config = plan.checkpoint.config or {}
+  name = timm_reader.architecture_of(config) if "pretrained_cfg" in config else _variant(plan)
   if not timm.is_model(name):
     return None, f"timm has no {name!r}"
-  network = timm.create_model(name, num_classes=plan.model.num_classes)
+  arguments = dict(config.get("model_args") or _timm_arguments(plan.model))
+  network = timm.create_model(name, **{**arguments, "num_classes": plan.model.num_classes})
   return _filled(network, plan), f"timm {timm.__version__}"
+
+
+def _timm_arguments(model: Any) -> dict[str, Any]:
+  """Returns what a file alone tells of timm's arguments: colours, sizes and windows."""
+  named = dict(models.describe(model)[1])
+  names = {"image_size": "img_size", "window": "window_size"}
+  arguments = {names[field]: named[field] for field in names if field in named}
+  if not hasattr(model, "positions") and not hasattr(model, "window"):
+    arguments.pop("img_size", None)
+  return {**arguments, "in_chans": model.ops.encoding.channels}
 
 
 _WITH_HEAD = {"GPT2Model": "GPT2LMHeadModel"}

@@ -12,11 +12,12 @@ from flax import linen as nn
 from flax import traverse_util
 
 from bcos_jax import models
-from bcos_jax.errors import unknown_name
+from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.inputs import Encoding
 from bcos_jax.io.bundles import Bundle, make_bundle
 from bcos_jax.ops import Ops, StandardOps
 
+from . import imagenet, sizes
 from .detect import detect, unprefixed
 from .heads import check_classes, fields_for_classes, headed
 from .porting import fitted, lazy_port, port, wanted
@@ -152,6 +153,7 @@ def from_pretrained(
   ema: bool = False,
   download: bool = False,
   default_preprocess: bool = False,
+  image_size: int | str | tuple[int, int] | None = None,
   allow_nonfinite: bool = False,
 ) -> Bundle:
   """Reads a network from a checkpoint file, a folder or the Hugging Face hub.
@@ -167,6 +169,8 @@ def from_pretrained(
     ema: Takes the averaged weights of a training checkpoint.
     download: Fetches a hub id that is not in the cache.
     default_preprocess: Takes the architecture's preprocessing, not the source's.
+    image_size: Side of the images in pixels, or height and width; None takes it from the
+      configuration, or from the table of positions where that is the one of a square.
     allow_nonfinite: Takes weights that are NaN or infinite.
 
   Returns:
@@ -184,6 +188,7 @@ def from_pretrained(
     ema=ema,
     download=download,
     default_preprocess=default_preprocess,
+    image_size=image_size,
   )
   return made.bundle(allow_nonfinite=allow_nonfinite)
 
@@ -198,6 +203,7 @@ def plan(
   ema: bool = False,
   download: bool = False,
   default_preprocess: bool = False,
+  image_size: int | str | tuple[int, int] | None = None,
 ) -> ConversionPlan:
   """Finds out what a checkpoint is and what each key becomes; arguments as `from_pretrained`.
 
@@ -216,6 +222,7 @@ def plan(
     state, name, layout = detect(checkpoint, layout)
     notes.append(f"architecture {name!r}, found by its keys and shapes")
   else:
+    described = _sized(described, name, image_size)
     like = models.create(name, ops=StandardOps(), **_fields(name, described))
     state = unprefixed(state, keys_of(like, layout))
   if len(next(iter(state))) != len(next(iter(checkpoint.tensors))):
@@ -224,9 +231,15 @@ def plan(
     models.architecture(name).module, _fields(name, described), num_classes
   )
   keys, model = fit(state, name, layout, fields=fields)
+  told, about = sizes.of_tables(state, keys.table, model, "image_size" in described.fields)
+  notes += about
+  if told:
+    keys, model = fit(state, name, keys.layout, fields={**fields, **told})
   described, about = _read_as(described, keys, model, checkpoint, default_preprocess)
   notes += about
-  model = model.clone(ops=_ops(keys, described, dtype))
+  described, about = _named(described, keys, model, checkpoint)
+  notes += about
+  model = model.clone(ops=_ops(model.ops, described, dtype))
   model, state, dropped, reinitialised = headed(state, keys, model, described, num_classes)
   rows = _rows(checkpoint, state, keys, model, dropped, reinitialised)
   notes += _dtype_notes(state, model, dtype)
@@ -235,12 +248,40 @@ def plan(
   )
 
 
+def _sized(described: Described, name: str, image_size: Any) -> Described:
+  """Puts the image size that the user gave among the fields of the configuration."""
+  size = sizes.parsed(image_size)
+  if size is None:
+    return described
+  if "image_size" not in models.fields_of(models.architecture(name).module):
+    raise InputError(f"{name!r} reads no images.", "Omit --image_size.")
+  return dataclasses.replace(described, fields={**described.fields, "image_size": size})
+
+
+def _named(
+  described: Described, keys: Keys, model: nn.Module, checkpoint: Checkpoint
+) -> tuple[Described, list[str]]:
+  """Gives the classes of ImageNet-1k their names, and says so; the source has named none."""
+  if described.labels or model.num_classes != imagenet.COUNT or model.reads != "images":
+    return described, []
+  stated = checkpoint.config is not None
+  if keys.layout not in imagenet.LAYOUTS or (stated and not described.of_imagenet):
+    return described, []
+  note = "the classes get the names of ImageNet-1k: " + (
+    "the tag of the weights says so"
+    if described.of_imagenet
+    else f"all published networks of 1000 classes of the layout {keys.layout!r} have them"
+  )
+  return dataclasses.replace(described, labels=imagenet.names()), [note]
+
+
 def _fields(name: str, described: Described) -> dict[str, Any]:
   """Returns the fields that the configuration replaces, with the side of its pictures."""
   fields = dict(described.fields)
   has_side = "image_size" in models.fields_of(models.architecture(name).module)
   if described.reading is not None and has_side and "image_size" not in fields:
-    fields["image_size"] = described.reading.preprocess.size[0]
+    height, width = described.reading.preprocess.size
+    fields["image_size"] = height if height == width else (height, width)
   return fields
 
 
@@ -265,7 +306,7 @@ def _read_as(
     # The files of CLIP state nothing, and all were trained so.
     described = dataclasses.replace(described, reading=open_clip.reading({}, model.image_size))
     return described, [*notes, "pictures are read as by OpenAI's CLIP"]
-  encoding = keys.ops.encoding
+  encoding = model.ops.encoding
   mean, std = (", ".join(f"{x:g}" for x in values) for values in (encoding.mean, encoding.std))
   notes.append(
     f"the source does not say how pictures are read: mean {mean}, deviation {std}, and the usual "
@@ -274,9 +315,8 @@ def _read_as(
   return described, notes
 
 
-def _ops(keys: Keys, described: Described, dtype: str | None) -> Ops:
+def _ops(ops: Ops, described: Described, dtype: str | None) -> Ops:
   """Returns the source's family with the mean, deviation and dtype of this network."""
-  ops = keys.ops
   if (reading := described.reading) is not None:
     encoding = Encoding(reading.mean, reading.std, ops.encoding.pairing)
     ops = dataclasses.replace(ops, encoding=encoding)

@@ -19,6 +19,7 @@ from bcos_jax.ops import Ops, StandardOps
 from bcos_jax.variables import abstract_variables
 
 from .porting import export, port, wanted
+from .sizes import colored
 from .tables.keys import Keys, tables_of
 from .tables.rules import Rule, Table, matcher
 from .tables.templates import parse
@@ -89,7 +90,8 @@ def fit(
   leaves = functools.cache(lambda ops: _leaves(architecture, ops, fields))
   keys = _best(state, keys_of(like, layout), leaves)
   fields = {**num_classes(state, keys.table, like.head), **fields}
-  return keys, models.create(architecture, ops=keys.ops if ops is None else ops, **fields)
+  model = models.create(architecture, ops=keys.ops if ops is None else ops, **fields)
+  return keys, model if ops is not None else model.clone(ops=colored(state, keys.table, model))
 
 
 def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.ndarray]:

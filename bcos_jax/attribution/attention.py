@@ -59,7 +59,9 @@ def _rollout(batch: Batch, _: Array, *, residual: float, layout: PixelTokens, re
   if layout.layout.probe:
     *means, last = means
   rolled = rolled_out(means, residual, layout.count)
-  rows: Any = layout.read_out() @ rolled if last is None else (last @ rolled)[:, 0]
+  rows: Any = (
+    layout.read_out() @ rolled if last is None else (last @ rolled[..., layout.prefix :, :])[:, 0]
+  )
   return layout.upsampled(layout.patches(rows), resize)[:, None]
 
 
@@ -116,7 +118,7 @@ def _chefer(batch: Batch, _: Array, *, layout: PixelTokens, resize: str) -> Arra
   if last is None:
     rows = layout.read_out() @ (relevance - start)
   else:
-    rows = (last @ relevance)[:, :, 0]
+    rows = (last @ relevance[..., layout.prefix :, :])[:, :, 0]
   return layout.upsampled(layout.patches(jnp.asarray(rows)), resize)
 
 

@@ -46,6 +46,9 @@ def add_convert(commands):
     "--num_classes", type=int, help="replaces the head by a new one with this many classes"
   )
   command.add_argument(
+    "--image_size", help="pixels, as 224 or 224x112, where the file does not tell them"
+  )
+  command.add_argument(
     "--to", default="bundle", help="bundle, orbax, or a layout such as huggingface"
   )
   command.add_argument(

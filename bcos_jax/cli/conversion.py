@@ -44,6 +44,7 @@ class ConversionChoices:
   ema: bool = False
   download: bool = False
   default_preprocess: bool = False
+  image_size: str | None = None
   allow_nonfinite: bool = False
   to: str = targets.BUNDLE
   dry_run: bool = False
@@ -85,6 +86,7 @@ def convert(
     ema=choices.ema,
     download=choices.download,
     default_preprocess=choices.default_preprocess,
+    image_size=choices.image_size,
   )
   for line in report.lines(made, every_key=choices.every_key):
     say(line)

@@ -24,6 +24,7 @@ from .. import models, ops
 from ..errors import InputError
 from ..inputs import Preprocess
 from ..variables import abstract_variables, differences
+from .default_reading import default_preprocess
 from .files import check_new
 from .tensor_files import FileTensor, read_safetensors, write_safetensors
 
@@ -77,10 +78,7 @@ def make_bundle(
   labels = _checked_labels(model, labels)
   _check_variables(model, variables, "The variables")
   if preprocess is None and _reads_images(model):
-    side = model.image_size
-    preprocess = Preprocess(
-      (side, side), resize=side * 8 // 7 if side >= 64 else 0, colors=model.ops.encoding.colors
-    )
+    preprocess = default_preprocess(model)
   config = {
     "format": FORMAT,
     "architecture": name,

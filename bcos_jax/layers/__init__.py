@@ -12,12 +12,14 @@ from .norms import GroupNorm as GroupNorm
 from .norms import LayerNorm as LayerNorm
 from .norms import ResponseNorm as ResponseNorm
 from .norms import RMSNorm as RMSNorm
+from .pool import GLOBAL_POOLS as GLOBAL_POOLS
 from .pool import adaptive_avg_pool as adaptive_avg_pool
 from .pool import avg_pool as avg_pool
 from .pool import blur_pool as blur_pool
 from .pool import covering_avg_pool as covering_avg_pool
 from .pool import global_avg_pool as global_avg_pool
 from .pool import global_max_pool as global_max_pool
+from .pool import global_pool as global_pool
 from .pool import max_pool as max_pool
 from .scale import LayerScale as LayerScale
 from .sources import add_constant as add_constant

@@ -8,6 +8,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from ..errors import unknown_name
+
 Array = jax.Array
 
 
@@ -60,6 +62,30 @@ def global_max_pool(x: Array) -> Array:
   """
   x = x.reshape(x.shape[0], -1, x.shape[-1])
   return jnp.take_along_axis(x, jnp.argmax(x, axis=1, keepdims=True), axis=1)[:, 0]
+
+
+GLOBAL_POOLS = ("mean", "max", "mean_max", "mean_and_max")
+"""What `global_pool` knows."""
+
+
+def global_pool(x: Array, kind: str) -> Array:
+  """Pools over space before a head, [N, H, W, C] -> [N, 1, 1, C].
+
+  The choice of the largest value is a dynamic weight: 1 for one position, 0 for all others.
+
+  Args:
+    x: Features.
+    kind: 'mean', which leaves them to the readout, whose order of head and mean is the family's;
+      'max'; 'mean_max', the mean of both; or 'mean_and_max', both side by side, [N, 1, 1, 2 C].
+  """
+  if kind not in GLOBAL_POOLS:
+    raise unknown_name("global_pool", kind, GLOBAL_POOLS)
+  if kind == "mean":
+    return x
+  mean, largest = (pool(x)[:, None, None] for pool in (global_avg_pool, global_max_pool))
+  if kind == "max":
+    return largest
+  return (mean + largest) / 2 if kind == "mean_max" else jnp.concatenate([mean, largest], axis=-1)
 
 
 def adaptive_avg_pool(x: Array, size: int) -> Array:

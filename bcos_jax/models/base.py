@@ -106,14 +106,27 @@ class BaseNetwork(nn.Module):
     return None
 
 
+def image_sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
+  """Returns height and width, which are equal where one number is given."""
+  return (image_size, image_size) if isinstance(image_size, int) else image_size
+
+
 class ImageModel(BaseNetwork):
-  """Base of architectures that read images, with the fields `ops` and `image_size`."""
+  """Base of architectures that read images, with the fields `ops` and `image_size`.
+
+  `image_size` is the side of a square, or height and width.
+  """
+
+  @property
+  def image_sides(self) -> tuple[int, int]:
+    """Height and width of the images of the published evaluation, in pixels."""
+    return image_sides(self.image_size)
 
   @property
   def input_spec(self) -> jax.ShapeDtypeStruct:
     """Shape and dtype of a batch of one: an encoded image, float32 [1, H, W, channels]."""
-    side = self.image_size
-    return jax.ShapeDtypeStruct((1, side, side, self.ops.encoding.channels), jnp.float32)
+    sides = self.image_sides
+    return jax.ShapeDtypeStruct((1, *sides, self.ops.encoding.channels), jnp.float32)
 
 
 def is_language_model(model: nn.Module) -> bool:

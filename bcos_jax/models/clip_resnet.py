@@ -127,7 +127,7 @@ class ClipResNet(ImageModel):
   stages: tuple[int, ...] = (3, 4, 6, 3)
   width: int = 64
   pooling: str = "attention"
-  image_size: int = 224
+  image_size: int | tuple[int, int] = 224
 
   input_map = "conv1"
   head = None
@@ -169,9 +169,14 @@ class ClipResNet(ImageModel):
     if self.pooling == "none":
       return UnpooledHead(self.ops, self.features, name="attnpool")(x)
     heads = x.shape[-1] // 64
-    side = self.image_size // self.reduction
+    height, width = (side // self.reduction for side in self.image_sides)
     pool = AttentionPool(
-      self.ops, heads, features=self.features, linear_out=True, grid=(side, side), name="attnpool"
+      self.ops,
+      heads,
+      features=self.features,
+      linear_out=True,
+      grid=(height, width),
+      name="attnpool",
     )
     return pool(x)
 
@@ -188,10 +193,10 @@ class ClipResNet(ImageModel):
         f"num_classes is {self.num_classes}, but CLIP's image towers return features only.",
         "Leave it at 0, and compare the features with those of texts, or train a probe on them.",
       )
-    sides = (*x.shape[1:3], self.image_size)
+    sides = (*x.shape[1:3], *self.image_sides)
     if any(side < self.reduction for side in sides):
       raise InputError(
-        f"Images of {sides[0]}x{sides[1]} pixels (image_size {sides[2]}) leave no position.",
+        f"Images of {sides[0]}x{sides[1]} pixels (image_size {self.image_size}) leave no position.",
         f"Give at least {self.reduction} pixels.",
       )
 

@@ -12,7 +12,7 @@ from flax import linen as nn
 import jax
 
 from ..errors import unknown_name
-from ..layers import drop_path, drop_rates
+from ..layers import drop_path, drop_rates, global_pool
 from ..ops import Ops
 from .base import ImageModel
 from .registry import register
@@ -67,6 +67,7 @@ class ConvNeXt(ImageModel):
     response_norm: Whether blocks have global response normalisation (V2).
     head_norm_eps: Epsilon of the norm before the head, if it is a position norm.
     drop_path: Stochastic depth while training: the rate of the last block, rising from 0.
+    global_pool: How the features are pooled over space, one of `layers.GLOBAL_POOLS`.
     image_size: Side of the images of the published evaluation, in pixels; others work as well.
   """
 
@@ -81,7 +82,8 @@ class ConvNeXt(ImageModel):
   response_norm: bool = False
   head_norm_eps: float = 1e-6
   drop_path: float = 0.0
-  image_size: int = 224
+  global_pool: str = "mean"
+  image_size: int | tuple[int, int] = 224
 
   input_map = "stem_conv"
   head = "head"
@@ -110,6 +112,7 @@ class ConvNeXt(ImageModel):
         x = ops.conv(width, 2, 2, padding=0, use_bias=True, name=f"downsample{i}_conv")(x)
       for j in range(depth):
         x = ops.block(ConvNeXtBlock)(ops, *kind, next(rates), name=f"stage{i}_block{j}")(x, train)
+    x = global_pool(x, self.global_pool)
     norm = _norm(ops, self.norm, "head_norm", self.head_norm_eps)
     if not self.num_classes:
       return ops.average(lambda y: norm(y, train), x)

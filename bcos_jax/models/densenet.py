@@ -6,6 +6,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from ..layers import global_pool
 from ..ops import Ops
 from .base import ImageModel
 from .registry import register
@@ -53,6 +54,7 @@ class DenseNet(ImageModel):
     growth: Channels that each layer adds.
     width: Channels of the stem.
     bottleneck: Channels of the 1x1 convolutions, in multiples of `growth`.
+    global_pool: How the features are pooled over space, one of `layers.GLOBAL_POOLS`.
     image_size: Side of the images of the published evaluation, in pixels; others work as well.
   """
 
@@ -62,7 +64,8 @@ class DenseNet(ImageModel):
   growth: int = 32
   width: int = 64
   bottleneck: int = 4
-  image_size: int = 224
+  global_pool: str = "mean"
+  image_size: int | tuple[int, int] = 224
 
   input_map = "conv0"
   head = "head"
@@ -86,6 +89,7 @@ class DenseNet(ImageModel):
         layer = ops.block(DenseLayer)(ops, self.growth, self.bottleneck, name=f"block{i}_layer{j}")
         x = jnp.concatenate([x, layer(x, train)], axis=-1)
     x = ops.act(ops.batch_norm(name="norm5")(x, train), "relu", last=True)
+    x = global_pool(x, self.global_pool)
     if not self.num_classes:
       return ops.average(lambda features: features, x)
     return ops.readout(ops.classifier(self.num_classes, name="head"), x)
@@ -115,4 +119,5 @@ register(
   VARIANTS,
   test_variants=TEST_VARIANTS,
   keys="bcos_jax.convert.architectures.densenet:KEYS",
+  readers="bcos_jax.convert.architectures.densenet:READERS",
 )

@@ -133,7 +133,8 @@ def create(name: str, *, ops: Ops, **fields: Any) -> nn.Module:
   fields = {field: _plain(value) for field, value in fields.items()}
   for field, (least, fix) in _LEAST.items():
     value = fields.get(field, least)
-    if not isinstance(value, int) or value < least:
+    sides = value if field == "image_size" and isinstance(value, tuple) else (value,)
+    if len(sides) > 2 or not all(isinstance(side, int) and side >= least for side in sides):
       raise InputError(f"{field} is {value!r}, expected an integer of at least {least}.", fix)
   if not found.own and found.module not in _SOUND:
     refuse(found.module, unsound(found))
@@ -143,7 +144,7 @@ def create(name: str, *, ops: Ops, **fields: Any) -> nn.Module:
 
 _LEAST = {
   "num_classes": (0, "Give the number of classes of your data, or 0 for a network without head."),
-  "image_size": (1, "Give the side of the images in pixels."),
+  "image_size": (1, "Give the side of the images in pixels, or height and width."),
   "patch_size": (1, "Give the side of a patch in pixels; 1 makes every position a token."),
 }
 

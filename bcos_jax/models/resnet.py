@@ -16,7 +16,7 @@ from flax import linen as nn
 import jax
 
 from ..errors import InputError, unknown_name
-from ..layers import avg_pool, blur_pool, covering_avg_pool, drop_path, drop_rates
+from ..layers import avg_pool, blur_pool, covering_avg_pool, drop_path, drop_rates, global_pool
 from ..ops import Ops
 from .base import ImageModel
 from .blocks.channels import CHANNEL_ATTENTIONS, EfficientAttention, SqueezeExcite
@@ -151,6 +151,7 @@ class ResNet(ImageModel):
       'squeeze_excite' or 'efficient' (ECA).
     squeeze_ratio: Share of the channels between the two maps of a `squeeze_excite`.
     small_inputs: A 3x3 stem without stride or pooling (CIFAR).
+    global_pool: How the features are pooled over space, one of `layers.GLOBAL_POOLS`.
     image_size: Side of the images of the published evaluation, in pixels; others work as well.
   """
 
@@ -170,7 +171,8 @@ class ResNet(ImageModel):
   channel_attention: str = "none"
   squeeze_ratio: float = 1 / 16
   small_inputs: bool = False
-  image_size: int = 224
+  global_pool: str = "mean"
+  image_size: int | tuple[int, int] = 224
 
   head = "head"
   norm_eps = 1e-5
@@ -201,6 +203,7 @@ class ResNet(ImageModel):
     self._check()
     x = self._stem(x, train)
     x = self._stages(x, train)
+    x = global_pool(x, self.global_pool)
     if not self.num_classes:
       return ops.average(lambda features: features, x)
     return ops.readout(ops.classifier(self.num_classes, name="head"), x)

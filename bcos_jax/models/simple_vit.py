@@ -120,7 +120,7 @@ class SimpleViT(ImageModel):
   num_heads: int = 3
   mlp_dim: int = 768
   conv_stem: tuple[int, ...] = ()
-  image_size: int = 224
+  image_size: int | tuple[int, int] = 224
 
   head = "head"
   norm_eps = 1e-5

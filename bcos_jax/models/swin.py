@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from .. import functional as F
 from ..errors import InputError, unknown_name
-from ..layers import global_avg_pool
+from ..layers import global_avg_pool, global_pool
 from ..ops import Ops
 from .base import ImageModel
 from .blocks.mlp import feed_forward
@@ -138,6 +138,7 @@ class Swin(ImageModel):
     activation: A name of `functional.GATES`.
     qkv_bias: Whether queries, keys (in V1) and values have biases.
     norm_eps: Epsilon of the norms of the blocks and of the last one.
+    global_pool: How the features are pooled over space, one of `layers.GLOBAL_POOLS`.
     image_size: Side of the images of the published evaluation, in pixels; other multiples of the
       patch size work as well.
   """
@@ -157,7 +158,8 @@ class Swin(ImageModel):
   activation: str = "gelu"
   qkv_bias: bool = True
   norm_eps: float = 1e-5
-  image_size: int = 224
+  global_pool: str = "mean"
+  image_size: int | tuple[int, int] = 224
 
   input_map = "patch_embedding"
   head = "head"
@@ -177,12 +179,14 @@ class Swin(ImageModel):
       if i + 1 < len(self.depths):
         x = PatchMerging(ops, self.version, name=f"merge{i}")(x)
     x = ops.layer_norm(eps=self.norm_eps, name="norm")(x)
+    x = global_pool(x, self.global_pool)
     if not self.num_classes:
       return global_avg_pool(x).astype("float32")
     return ops.readout(ops.dense(self.num_classes, name="head"), x, tokens=True)
 
   def _block(self, i: int, j: int, size: Size) -> nn.Module:
-    planned = (self.image_size // self.patch_size // 2**i,) * 2
+    height, width = (side // self.patch_size // 2**i for side in self.image_sides)
+    planned = (height, width)
     window, shift = window_and_shift(self.window, size, planned, self.window_rule)
     return self.ops.block(SwinBlock)(
       self.ops,

@@ -38,7 +38,7 @@ class VGG(ImageModel):
   batch_norm: bool = False
   hidden: int = 4096
   window: int = 7
-  image_size: int = 224
+  image_size: int | tuple[int, int] = 224
 
   input_map = "conv1_1"
   head = "head"

@@ -51,7 +51,8 @@ class VisionTransformer(ImageModel):
     layer_scale: Initial multiplier of each channel of a branch; None for no LayerScale.
     class_token: Whether there is a class token.
     distillation_token: Whether there is a distillation token (DeiT).
-    distillation_head: Whether it has a separate head; the logits are averaged.
+    distillation_head: Whether it has a separate head; the logits are averaged, or the
+      two tokens where there are no classes.
     registers: Number of register tokens.
     positions: 'learned', a table that is added; or 'rotary', turned queries and keys.
     prefix_positions: Whether class and distillation tokens have rows in the table.
@@ -64,8 +65,9 @@ class VisionTransformer(ImageModel):
       then normalises the pooled features, so a B-cosified head always reads these.
     pool: 'cls', the class token; 'mean' of the patches; 'max', each channel's largest value, the
       choice of the patch being a dynamic weight; 'mean_max', the mean of both; 'cls_mean', class
-      token and mean side by side; 'map', attention with a learned probe; or 'none', for networks
-      without classes: the features of each patch, see `bcos_jax.explain_patches`.
+      token and mean side by side; 'map', attention of a learned probe to the
+      patches; or 'none', for networks without classes: the features of each patch, see
+      `bcos_jax.explain_patches`.
     pooler: Features of a dense map with tanh after the pooling (bare Hugging Face ViTs); 0 for
       none.
     projection: Features of a projection without bias after the pooling (CLIP); 0 for none.
@@ -76,7 +78,7 @@ class VisionTransformer(ImageModel):
 
   ops: Ops
   num_classes: int = 1000
-  image_size: int = 224
+  image_size: int | tuple[int, int] = 224
   patch_size: int = 16
   width: int = 768
   depth: int = 12
@@ -134,7 +136,7 @@ class VisionTransformer(ImageModel):
       plain,
       class_tokens=self.class_token + self.distillation_token,
       registers=self.registers,
-      heads=1 + bool(self.distillation_head and self.num_classes),
+      heads=1 + self.distillation_head,
       mean={"mean": 1.0, "max": 1.0, "mean_max": 1.0, "cls_mean": 0.5}.get(self.pool, 0.0),
       probe=self.pool == "map",
     )
@@ -169,9 +171,8 @@ class VisionTransformer(ImageModel):
     prefix = self.class_token + self.distillation_token + self.registers
     ops, patches = self.ops, x[:, prefix:]
     if self.pool == "map":
-      x = ProbePool(ops, self.num_heads, self.mlp_dim, self.activation, self.norm_eps, name="pool")(
-        x
-      )
+      probe = (self.num_heads, self.mlp_dim, self.activation, self.norm_eps)
+      x = ProbePool(ops, *probe, name="pool")(patches)
     elif self.pool in ("mean", "none"):
       x = patches
     elif self.pool in ("max", "mean_max"):
@@ -181,6 +182,8 @@ class VisionTransformer(ImageModel):
       x = jnp.concatenate([x[:, 0], global_avg_pool(patches)], axis=-1)
     elif self.distillation_head and self.num_classes:
       x = jnp.concatenate([x[:, 0], x[:, 1]], axis=-1)
+    elif self.distillation_head:
+      x = (x[:, 0] + x[:, 1]) / 2
     else:
       x = x[:, 0]
     if self.final_norm and self.norm_after_pool:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ..layers import add_constant
 from ..ops import Ops
+from .base import image_sides
 from .blocks.attention import Attention
 from .blocks.mlp import Mlp
 from .blocks.positions import Grid, Rotary, resize_table
@@ -28,7 +29,7 @@ class Embeddings(nn.Module):
   ops: Ops
   width: int
   patch_size: int
-  image_size: int
+  image_size: int | tuple[int, int]
   conv_stem: tuple[int, ...]
   patch_bias: bool
   class_token: bool
@@ -44,7 +45,7 @@ class Embeddings(nn.Module):
     """Maps encoded images [N, H, W, channels] to tokens."""
     ops = self.ops
     stages = stem_stages(self.conv_stem, x.shape[-1])
-    table_grid = token_grid((self.image_size, self.image_size), stages, self.patch_size)
+    table_grid = token_grid(image_sides(self.image_size), stages, self.patch_size)
     for i, (features, strides) in enumerate(stages):
       x = ops.conv(features, 3, strides, use_bias=True, name=f"stem{i}_conv")(x)
       x = ops.act(ops.group_norm(1, name=f"stem{i}_norm")(x), "relu")
@@ -114,7 +115,7 @@ class ViTBlock(nn.Module):
 
 
 class ProbePool(nn.Module):
-  """A learned probe looks at all tokens (MAP: arXiv 2106.04560, appendix D), then an MLP follows.
+  """A learned probe looks at all patches (MAP: arXiv 2106.04560, appendix D), then an MLP follows.
 
   The probe decides where to look, a dynamic weight; nothing of it is added to the result.
 

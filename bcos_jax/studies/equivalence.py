@@ -104,7 +104,7 @@ def study(lab: Lab) -> Findings:
 def _compare(model: nn.Module, seed: int) -> tuple[int, float, str, float, float]:
   """Returns the number of modules, the largest difference, its module, and that of the outputs."""
   variables = scattered(model, seed)
-  size = (model.image_size,) * 2 if hasattr(model, "image_size") else (SIDE, SIDE)
+  size = model.input_spec.shape[1:3] if hasattr(model, "image_size") else (SIDE, SIDE)
   colors = model.ops.encoding.colors
   images = np.random.default_rng(seed).random((_IMAGES, *size, colors), np.float32)
   seen, outputs = _traced(model, variables, images)

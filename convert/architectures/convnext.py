@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from bcos_jax.ops import BcosOps, StandardOps
 
+from ..readers import timm
 from ..readers.hf_config import BARE, ConfigReader, Setting, activation, by_class
-from ..tables.axes import CONV, DENSE, DENSE_AS_1X1, DENSE_AS_CONV, PER_CHANNEL, PER_CHANNEL_LAST
+from ..tables.axes import (
+  CONV,
+  DENSE,
+  DENSE_AS_1X1,
+  DENSE_AS_CONV,
+  PER_CHANNEL,
+  PER_CHANNEL_LAST,
+  Axes,
+)
 from ..tables.keys import Keys
 from ..tables.parts import Rules, biased, norm, uncentered_batch_norm, weight
 from ..tables.rules import Rule, Table
@@ -55,7 +64,8 @@ def _bcos_v2() -> Table:
   return tuple(rules)
 
 
-def _timm(version: int) -> Table:
+def _timm(version: int, mlp: Axes = DENSE_AS_CONV) -> Table:
+  """Its smaller networks have 1x1 convolutions for the dense maps."""
   block = "stages.{i}.blocks.{j}"
   return (
     *biased("stem.0", "stem_conv", CONV),
@@ -64,8 +74,8 @@ def _timm(version: int) -> Table:
     *biased("stages.{i}.downsample.1", "downsample{i}_conv", CONV),
     *biased(f"{block}.conv_dw", f"{_BLOCK}/dwconv", CONV),
     *norm(f"{block}.norm", f"{_BLOCK}/norm"),
-    *biased(f"{block}.mlp.fc1", f"{_BLOCK}/pwconv1", DENSE_AS_CONV),
-    *biased(f"{block}.mlp.fc2", f"{_BLOCK}/pwconv2", DENSE_AS_CONV),
+    *biased(f"{block}.mlp.fc1", f"{_BLOCK}/pwconv1", mlp),
+    *biased(f"{block}.mlp.fc2", f"{_BLOCK}/pwconv2", mlp),
     *(
       [Rule(f"{block}.gamma", f"params/{_BLOCK}/layer_scale/scale")]
       if version == 1
@@ -135,11 +145,13 @@ KEYS = (
     Keys(
       "timm",
       StandardOps(),
-      _timm(version),
+      _timm(version, mlp),
       _modules("stem.0", "stages.{i}.blocks.{j}"),
+      form,
       fits=_version(version),
     )
     for version in (1, 2)
+    for mlp, form in ((DENSE_AS_CONV, ""), (CONV, "timm_conv_mlp"))
   ),
   *_huggingface_keys(1),
   *_huggingface_keys(2),
@@ -167,6 +179,25 @@ def _classes(name: str) -> Setting:
 
 
 READERS = {
+  timm.KIND: timm.reader(
+    {
+      "global_pool": timm.cnn_pool,
+      "patch_size": timm.square("patch_size", "patch_size"),
+      "depths": lambda depths, config: {"stages": tuple(depths)},
+      "dims": lambda widths, config: {"widths": tuple(widths)},
+      "act_layer": timm.activation,
+    },
+    only={
+      "stem_type": ("patch",),
+      "kernel_sizes": (7, [7, 7, 7, 7]),
+      "head_norm_first": (False,),
+      "head_hidden_size": (None,),
+      "conv_bias": (True,),
+      "norm_layer": (None,),
+      "norm_eps": (None, 1e-6),
+    },
+    ignored={"conv_mlp": "another order of axes"},
+  ),
   "convnext": ConfigReader(
     "convnext_tiny",
     fields={

@@ -6,6 +6,7 @@ from typing import Any
 
 from bcos_jax.ops import BcosOps, StandardOps
 
+from ..readers import timm
 from ..tables.axes import CONV, DENSE, DENSE_AS_1X1
 from ..tables.keys import Keys
 from ..tables.parts import Rules, batch_norm, biased, uncentered_batch_norm, weight
@@ -67,6 +68,10 @@ MODULES = (
 
 _FITS: dict[str, Any] = {"fits": lambda model: len(model.blocks) <= _BLOCKS}
 _FOUR: dict[str, Any] = {"fits": lambda model: len(model.blocks) == _BLOCKS}
+
+READERS = {
+  timm.KIND: timm.reader({"global_pool": timm.cnn_pool}, only={"act_layer": (None, "relu")})
+}
 
 KEYS = (
   Keys("torchvision", StandardOps(), STANDARD, MODULES, **_FITS),

@@ -7,6 +7,7 @@ from typing import Any
 from bcos_jax.errors import InputError
 from bcos_jax.ops import BcosOps, StandardOps
 
+from ..readers import timm
 from ..readers.hf_config import BARE, Config, ConfigReader, by_class
 from ..tables.axes import CONV, DENSE, DENSE_AS_1X1, TAPS
 from ..tables.keys import Keys
@@ -159,6 +160,19 @@ def _widths(hidden_sizes: list[int], config: Config) -> dict[str, Any]:
 
 
 READERS = {
+  timm.KIND: timm.reader(
+    {"global_pool": timm.cnn_pool},
+    only={
+      "act_layer": (None, "relu"),
+      "norm_layer": (None, "batchnorm", "batchnorm2d"),
+      "block_reduce_first": (1,),
+      "down_kernel_size": (1,),
+      "avg_down": (False,),
+      "aa_layer": (None,),
+      "stem_type": ("",),
+      "replace_stem_pool": (False,),
+    },
+  ),
   "resnet": ConfigReader(
     "resnet50",
     fields={
@@ -181,5 +195,5 @@ READERS = {
       "out_features": "of backbones, which return other features of the same network",
       "out_indices": "of backbones, which return other features of the same network",
     },
-  )
+  ),
 }

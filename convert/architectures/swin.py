@@ -13,6 +13,7 @@ import numpy as np
 from bcos_jax.errors import InputError
 from bcos_jax.ops import StandardOps
 
+from ..readers import timm
 from ..readers.hf_config import (
   GENERATION,
   Config,
@@ -277,7 +278,62 @@ def _bare(config: Config) -> dict[str, Any]:
   return {"num_classes": 0}
 
 
+def _timm_window(value: Any, config: Config) -> dict[str, Any]:
+  sides = {
+    side for stage in ([value] if isinstance(value, int) else value) for side in _both(stage)
+  }
+  if len(sides) != 1:
+    raise InputError(
+      f"window_size is {value!r} in this timm network; supported is one square of all stages.",
+      "Convert a network with one window size.",
+    )
+  return {"window": sides.pop()}
+
+
+def _both(value: int | list[int]) -> tuple[int, ...]:
+  return (value,) if isinstance(value, int) else tuple(value)
+
+
+def _timm_image_size(value: Any, config: Config) -> dict[str, Any]:
+  fields, own = timm.image_size(value, config), config["variant"]
+  sides = _both(fields.get("image_size", own["image_size"]))
+  window = _timm_window(config.get("window_size", own["window"]), config)["window"]
+  stages = len(config.get("depths", own["depths"]))
+  last = [side // own["patch_size"] // 2 ** (stages - 1) for side in sides]
+  if len(set(sides)) > 1 and min(last) < window:
+    raise InputError(
+      f"img_size is {value!r} in this timm network: the last map, {last[0]}x{last[1]}, is smaller "
+      f"than its window of {window} along one side.",
+      "Supported are windows that fit into each map, or square images.",
+    )
+  return fields
+
+
 READERS: dict[str, ConfigReader] = {
+  timm.KIND: timm.reader(
+    {
+      "global_pool": timm.cnn_pool,
+      "img_size": _timm_image_size,
+      "window_size": _timm_window,
+      "patch_size": timm.square("patch_size", "patch_size"),
+      "embed_dim": "width",
+      "depths": _numbers("depths"),
+      "num_heads": _numbers("num_heads"),
+      "mlp_ratio": "mlp_ratio",
+      "qkv_bias": "qkv_bias",
+      "pretrained_window_sizes": _pretrained,
+      "act_layer": timm.activation,
+    },
+    only={
+      "head_dim": (None,),
+      "always_partition": (False,),
+      "norm_layer": (None, "layernorm"),
+      "window_ratio": (None,),
+    },
+    ignored=dict.fromkeys(
+      ("strict_img_size", "dynamic_img_size"), "networks of this package take images of any size"
+    ),
+  ),
   "swin": _reader("swin_tiny_patch4_window7_224", "Swin", {"window_rule": "joint"}),
   # Its code adds the mask twice.
   "swinv2": _reader(

@@ -11,9 +11,9 @@ from bcos_jax.errors import InputError, requires, unknown_name
 from bcos_jax.ops import StandardOps
 
 from ..sources import Checkpoint
-from . import open_clip
+from . import open_clip, timm
 from .hf_config import Config, ConfigReader
-from .preprocessing import Reading, of_timm, of_transformers
+from .preprocessing import Reading, of_transformers
 
 
 def config_readers() -> dict[str, ConfigReader]:
@@ -22,6 +22,7 @@ def config_readers() -> dict[str, ConfigReader]:
     model_type: reader
     for found in models.architectures()
     for model_type, reader in found.config_readers().items()
+    if model_type != timm.KIND
   }
 
 
@@ -36,6 +37,7 @@ class Described:
     labels: Names of the classes, or ().
     num_labels: Number of classes; None if not stated.
     reading: Preprocessing of pictures; None if not stated.
+    of_imagenet: Whether the files say that the classes are those of ImageNet-1k.
     named: Whether the user named the architecture of a configuration that names one itself.
   """
 
@@ -45,6 +47,7 @@ class Described:
   labels: tuple[str, ...] = ()
   num_labels: int | None = None
   reading: Reading | None = None
+  of_imagenet: bool = False
   named: bool = False
 
 
@@ -65,7 +68,7 @@ def describe(
   if config is None:
     return Described()
   if "pretrained_cfg" in config:
-    return _of_timm(config, default_preprocess)
+    return Described(layout=timm.KIND, **vars(timm.describe(config, default_preprocess)))
   if "model_cfg" in config:
     name, fields = open_clip.describe(config, architecture)
     side = fields.get("image_size") or _side(name)
@@ -175,24 +178,3 @@ def _labels(config: Config) -> tuple[tuple[str, ...], int | None]:
   labels = tuple(ordered[i] for i in range(len(ordered)))
   unnamed = all(label == f"LABEL_{i}" for i, label in enumerate(labels))
   return (() if unnamed else labels), len(labels)
-
-
-def _of_timm(config: Config, default_preprocess: bool) -> Described:
-  """Reads the configuration of a timm repository."""
-  details = config["pretrained_cfg"]
-  name = str(config.get("architecture", "")).partition(".")[0]
-  if name not in models.names():
-    raise unknown_name("architecture", name, models.names())
-  arguments = config.get("model_args") or {}
-  if arguments:
-    raise InputError(
-      f"The timm repository changes its architecture by model_args {arguments!r}.",
-      "Give the weights' file with --architecture.",
-    )
-  return Described(
-    name,
-    layout="timm",
-    labels=tuple(map(str, config.get("label_names") or ())),
-    num_labels=config.get("num_classes"),
-    reading=None if default_preprocess else of_timm(details),
-  )

@@ -164,16 +164,24 @@ def of_timm(config: Config) -> Reading:
     InputError: A setting that is not understood.
   """
   try:
-    channels, height, width = config["input_size"]
-    crop = config.get("crop_pct", 0.875)
+    colors, height, width = config["input_size"]
+    crop = config.get("crop_pct") or 0.875
     mean, std = (tuple(map(float, config[key])) for key in ("mean", "std"))
-    mode = config.get("crop_mode", "center")
-    if channels != 3 or mode not in ("center", "squash") or height != width:
+    mode = config.get("crop_mode") or "center"
+    if colors not in (1, 3) or mode not in ("center", "squash"):
       raise ValueError(f"input_size {config['input_size']}, crop_mode {mode!r}")
+    if len(mean) != colors:  # as timm does for networks of other colours
+      mean, std = ((sum(values) / len(values),) * colors for values in (mean, std))
     # timm scales the shorter side (or, squashing, both) to size / crop_pct, rounded down.
-    scaled = math.floor(height / crop)
-    resize = scaled if mode == "center" else (scaled, scaled)
-    preprocess = Preprocess((height, width), resize, config.get("interpolation", "bicubic"))
+    scaled = (math.floor(height / crop), math.floor(width / crop))
+    square = height == width and mode == "center"
+    preprocess = Preprocess(
+      (height, width),
+      scaled[0] if square else scaled,
+      config.get("interpolation") or "bicubic",
+      colors,
+      cover=mode == "center" and not square,
+    )
   except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
     raise not_understood("timm", [f"{type(error).__name__}: {error}"]) from error
   return Reading(preprocess, mean, std)

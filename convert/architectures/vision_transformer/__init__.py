@@ -8,7 +8,8 @@ from .aloe import ALOE_KEYS, ALOE_READERS
 from .config import HF_READERS
 from .hugging_face import hugging_face_keys
 from .others import OTHER_KEYS
+from .timm_arguments import READER
 
 KEYS = (*hugging_face_keys(), *OTHER_KEYS, *ALOE_KEYS)
-READERS = {**HF_READERS, **ALOE_READERS}
+READERS = {**HF_READERS, **ALOE_READERS, "timm": READER}
 """Model type -> reader."""
