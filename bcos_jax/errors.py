@@ -73,11 +73,25 @@ def requires(extra: str, what: str) -> None:
     )
 
 
+_NEAR = 0.6  # of difflib's ratio: "resnet5" is near "resnet50", "unit" is not near "uniform_bce"
+_FEW = 24  # names that a message may list
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
-  """Returns the error for a `name` outside `known`, with the nearest name as the fix."""
+  """Returns the error for a `name` outside `known`.
+
+  The fix is the nearest name if there is a near one, or else the known names, as far as they are
+  few.
+  """
   known = sorted(known)
-  near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-  fix = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+  near = difflib.get_close_matches(str(name), known, n=1, cutoff=_NEAR)
+  if near:
+    fix = f"Did you mean {near[0]!r}?"
+  elif len(known) <= _FEW:
+    fix = f"Known: {', '.join(known)}."
+  else:
+    some = difflib.get_close_matches(str(name), known, n=3, cutoff=0.0)
+    fix = f"Known: {', '.join(some)} and others, {len(known)} in all."
   return InputError(f"Unknown {kind} {name!r}.", fix)
 
 

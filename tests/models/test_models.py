@@ -13,7 +13,7 @@ import pytest
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps, models
 from bcos_jax import ops as families
-from bcos_jax.errors import InputError
+from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.models import describe, simple_vit
 
 from ..common import (
@@ -294,9 +294,15 @@ def test_unknown_architecture_names_the_nearest(name, near):
   assert repr(name) in caught.value.cause and suggestion(near).rstrip("'") in caught.value.fix
 
 
-def test_name_far_from_all_lists_them():
-  with pytest.raises(InputError, match=r"Known: .*resnet18.*vitc_ti_patch1_14"):
+def test_name_far_from_all_counts_them():
+  with pytest.raises(InputError, match=rf"{len(bcos_jax.names())}.*in all") as caught:
     bcos_jax.create("qqqqqqqq", ops=StandardOps())
+  assert "Did you mean" not in caught.value.fix
+
+
+def test_name_far_from_few_lists_them():
+  error = unknown_name("pool", "qqqqqqqq", ("average", "max"))
+  assert error.fix.endswith("average, max.")
 
 
 @pytest.mark.parametrize(
