@@ -58,6 +58,7 @@ dt{font-weight:600;max-width:12rem}dd{margin:0;max-width:46rem}
 background:linear-gradient(90deg,#00f,#fff,#f00)}
 .panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:1rem;
 margin:.75rem 0}
+.contrast{grid-template-columns:repeat(3,minmax(0,1fr));max-width:46rem}
 figure{margin:0}figcaption{font-size:.85rem;color:var(--soft);margin-top:.3rem}
 figure img{width:100%;height:auto;display:block;background:#fff;border:1px solid var(--line);
 image-rendering:pixelated}
@@ -75,7 +76,7 @@ overflow-wrap:anywhere}.warned{color:var(--ink);font-weight:600}
 --bar:#999}html{font-size:9.5pt}
 body{max-width:none;padding:0}
 .legend,article{padding:.7rem .9rem;margin:.7rem 0}
-.panels{grid-template-columns:repeat(4,1fr)}
+.panels{grid-template-columns:repeat(4,1fr)}.contrast{grid-template-columns:repeat(3,1fr)}
 .scale i,.meter div{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
 
@@ -205,14 +206,15 @@ def _is_number(cell: object) -> bool:
 
 def _article(entry: Entry, options: Options) -> str:
   shown = view(entry.explanation, entry.index, entry.labels, options)
-  panels, sums = _panels(shown), [completeness(shown)]
+  panels, sums, kind = _panels(shown), [completeness(shown)], "panels"
   if entry.rival is not None:
+    kind = "panels contrast"
     panels, sums = _contrast(shown, *rivals(entry, options))
   title = html.escape(entry.title or headline(shown))
   below = f"<p class=note>{html.escape(headline(shown))}</p>" if entry.title else ""
   note = f"<p class=note>{html.escape(entry.note)}</p>" if entry.note else ""
   return (
-    f"<article><h2>{title}</h2>{below}<div class=panels>{panels}</div>"
+    f"<article><h2>{title}</h2>{below}<div class='{kind}'>{panels}</div>"
     f"{_classes(shown)}{''.join(f'<p class=sum>{html.escape(line)}</p>' for line in sums)}"
     f"{kind_line(shown.kind)}{note}</article>"
   )
@@ -244,9 +246,10 @@ def _contrast(shown: View, rival: View, between: View) -> tuple[str, list[str]]:
   }
   cutoff = max(each.cutoff for each in maps.values())
   panels = [("Picture", shown.picture)]
-  for caption, each in maps.items():
+  for caption, each in list(maps.items())[:2]:
     if each.colored is not None:
       panels.append((f"{caption}: what the network sees", each.colored))
+  for caption, each in maps.items():
     heat = dataclasses.replace(each, cutoff=cutoff).heat
     panels.append((f"{caption}: contributions (full colour: ±{cutoff:.2g})", heat))
   sums = [f"{caption}: {completeness(each)}" for caption, each in maps.items()]

@@ -198,6 +198,6 @@ def test_wrong_predictions_are_contrasted_with_the_truth(tmp_path):
   reader, text = read(tmp_path / "r.html")
   names = [LABELS[target] for target in ex.target[1]]
   assert f"{names[0]} rather than {names[1]}: contributions" in text
-  assert len(reader.images) == 7 and len(set(text.split("full colour: ±")[1:])) == 3
+  assert len(reader.images) == 6 and len(set(text.split("full colour: ±")[1:])) == 3
   full = {part.split(")")[0] for part in text.split("full colour: ±")[1:]}
   assert len(full) == 1  # one scale
