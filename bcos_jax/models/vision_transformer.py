@@ -1,4 +1,4 @@
-"""Plain vision transformers: ViT, DeiT, DINOv2, DINOv3, SigLIP, CLIP, and ALOE's students.
+"""Plain vision transformers: ViT, DeiT, DINO, SigLIP, CLIP, BEiT, and ALOE's students.
 
 They differ in their tokens (arXiv 2010.11929, 2012.12877, 2309.16588), positions (learned, or
 rotary as in DINOv3, arXiv 2508.10104), blocks (LayerScale, gated units) and pooling; each
@@ -27,7 +27,7 @@ from .vision_transformer_variants import TEST_VARIANTS, VARIANTS
 Array = jax.Array
 
 POOLS = ("cls", "mean", "max", "mean_max", "cls_mean", "map", "none")
-POSITIONS = ("learned", "rotary")
+POSITIONS = ("learned", "rotary", "relative")
 
 
 class VisionTransformer(ImageModel):
@@ -54,7 +54,9 @@ class VisionTransformer(ImageModel):
     distillation_head: Whether it has a separate head; the logits are averaged, or the
       two tokens where there are no classes.
     registers: Number of register tokens.
-    positions: 'learned', a table that is added; or 'rotary', turned queries and keys.
+    positions: 'learned', a table that is added; 'rotary', turned queries and keys; or 'relative',
+      a table in each block of what pairs of tokens add to attention logits (BEiT), which is part of
+      a dynamic weight: it stays in B-cos networks, and nothing of it is added to the result.
     prefix_positions: Whether class and distillation tokens have rows in the table.
     register_positions: Whether registers have.
     position_resize: How the table follows the image size, a name of `positions.RESIZE`.
@@ -156,7 +158,7 @@ class VisionTransformer(ImageModel):
     if self.pre_norm:
       x = ops.layer_norm(eps=self.norm_eps, name="pre_norm")(x)
     for i in range(self.depth):
-      x = self._block(f"encoder_{i}")(x, rotary)
+      x = self._block(f"encoder_{i}")(x, rotary, grid)
     if self.final_norm and not self.norm_after_pool:
       x = ops.layer_norm(eps=self.norm_eps, name="norm")(x)
     x = self._pooled(x)
@@ -227,6 +229,13 @@ class VisionTransformer(ImageModel):
         f"pool is 'none' with {self.num_classes} classes.",
         "Use num_classes=0, and read the features of patches out with `bcos_jax.explain_patches`.",
       )
+    if self.positions == "relative" and (
+      (self.class_token, self.distillation_token, self.registers) != (True, False, 0)
+    ):
+      raise InputError(
+        "positions is 'relative', whose table knows one class token and no others.",
+        "Use class_token=True without distillation token and registers.",
+      )
     if not self.class_token and self.pool in ("cls", "cls_mean"):
       raise InputError(
         f"pool is {self.pool!r}, yet there is no class token.", "Use pool='mean' or 'map'."
@@ -276,8 +285,15 @@ class VisionTransformer(ImageModel):
       key_bias=self.key_bias,
       layer_scale=self.layer_scale,
       norm_eps=self.norm_eps,
+      relative=self._relative,
       name=name,
     )
+
+  @property
+  def _relative(self) -> tuple[Grid, str] | None:
+    if self.positions != "relative":
+      return None
+    return (self.image_size // self.patch_size,) * 2, self.position_resize
 
 
 register(

@@ -11,7 +11,7 @@ from ..ops import Ops
 from .base import image_sides
 from .blocks.attention import Attention
 from .blocks.mlp import Mlp
-from .blocks.positions import Grid, Rotary, resize_table
+from .blocks.positions import Grid, Rotary, relative_rows, resize_table
 from .simple_vit import patchify, stem_stages, token_grid
 
 Array = jax.Array
@@ -85,7 +85,8 @@ class Embeddings(nn.Module):
 class ViTBlock(nn.Module):
   """Attention and feed-forward branches, each normalised at its start.
 
-  Fields as in `VisionTransformer`.
+  Fields as in `VisionTransformer`; `relative`: the grid that a table of relative positions is for,
+  and how it follows another one.
   """
 
   ops: Ops
@@ -97,18 +98,34 @@ class ViTBlock(nn.Module):
   key_bias: bool
   layer_scale: float | None
   norm_eps: float
+  relative: tuple[Grid, str] | None = None
 
   @nn.compact
-  def __call__(self, x: Array, rotary: Rotary | None = None) -> Array:
+  def __call__(self, x: Array, rotary: Rotary | None = None, grid: Grid | None = None) -> Array:
     ops = self.ops
     y = ops.layer_norm(eps=self.norm_eps, name="norm1")(x)
     y = Attention(ops, self.num_heads, use_bias=self.qkv_bias, key_bias=self.key_bias, name="attn")(
-      y, rotary=rotary
+      y, rotary=rotary, bias=self._relative_bias(grid)
     )
     x = x + self._scaled(y, "layer_scale1")
     y = ops.layer_norm(eps=self.norm_eps, name="norm2")(x)
     y = Mlp(ops, self.mlp_dim, self.activation, self.gated_mlp, name="mlp")(y)
     return x + self._scaled(y, "layer_scale2")
+
+  def _relative_bias(self, grid: Grid | None) -> Array | None:
+    """Returns what relative positions add to the attention logits, [heads, T, T].
+
+    It is part of the attention weights, hence of a dynamic weight: no residual of explanations.
+    """
+    if self.relative is None or grid is None:
+      return None
+    old, kind = (tuple(2 * side - 1 for side in self.relative[0]), self.relative[1])
+    count = old[0] * old[1]
+    shape = (count + 3, self.num_heads)
+    table = self.param("relative_position", _token_init, shape, self.ops.param_dtype)
+    new = (2 * grid[0] - 1, 2 * grid[1] - 1)
+    table = jnp.concatenate([resize_table(table[:count], old, new, kind), table[count:]])
+    return jnp.moveaxis(table[relative_rows(grid)], -1, 0)
 
   def _scaled(self, y: Array, name: str) -> Array:
     return y if self.layer_scale is None else self.ops.layer_scale(self.layer_scale, name=name)(y)

@@ -162,6 +162,25 @@ def _means() -> dict[str, Fields]:
   return rows
 
 
+def _beit() -> dict[str, Fields]:
+  """BEiT (arXiv 2106.08254) and BEiT v2: relative positions, and the mean of the patches."""
+  rows = {}
+  for name, size, side in (
+    *(("beit", "base", side) for side in (224, 384)),
+    *(("beit", "large", side) for side in (224, 384, 512)),
+    *(("beitv2", size, 224) for size in ("base", "large")),
+  ):
+    rows[f"{name}_{size}_patch16_{side}"] = {
+      **_size(size, 16, side),
+      "positions": "relative",
+      "key_bias": False,
+      "layer_scale": 0.1 if (name, size) == ("beit", "base") else 1e-5,
+      "pool": "mean",
+      "norm_after_pool": True,
+    }
+  return rows
+
+
 def _others() -> dict[str, Fields]:
   """EVA's distilled ViT-L, FlexiViT, InternViT, TIPS v2, RADIO, and further sizes of ViT."""
   rows = {
@@ -197,5 +216,6 @@ TIMM_VARIANTS: dict[str, Fields] = {
   **_clip(),
   **_siglip(),
   **_means(),
+  **_beit(),
   **_others(),
 }

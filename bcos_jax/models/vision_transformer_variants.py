@@ -240,6 +240,14 @@ TEST_VARIANTS: dict[str, Fields] = {
     "pool": "mean_max",
     "norm_after_pool": True,
   },
+  "beit_test": {
+    **_TEST,
+    "positions": "relative",
+    "key_bias": False,
+    "layer_scale": 1.0,
+    "pool": "mean",
+    "norm_after_pool": True,
+  },
   "dinov3_test": {
     **_TEST,
     "registers": 2,

@@ -20,7 +20,7 @@ from .study import Findings
 from .tables import Table
 
 SIDE, CLASSES = 16, 5
-_VITS = ("vit", "vit_reg_gap", "vit_max", "deit", "dinov2", "dinov3", "siglip", "clip")
+_VITS = ("vit", "vit_reg_gap", "vit_max", "beit", "deit", "dinov2", "dinov3", "siglip", "clip")
 _SMALLER: dict[str, dict[str, Any]] = {
   "resnet8": {"width": 8},
   **{f"{family}_test": {"patch_size": 4, "depth": 1} for family in _VITS},

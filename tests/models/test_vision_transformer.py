@@ -127,6 +127,7 @@ RESIDUALS = {
   "vit_test": {"cls_token", "position", "bias"},
   "vit_reg_gap_test": {"register_tokens", "position", "bias"},
   "vit_max_test": {"cls_token", "position", "bias"},
+  "beit_test": {"cls_token", "bias"},
   "deit_test": {"cls_token", "distillation_token", "position", "bias"},
   "dinov2_test": {"cls_token", "register_tokens", "position", "bias"},
   "dinov3_test": {"cls_token", "register_tokens", "bias"},

@@ -58,6 +58,16 @@ HUGGING_FACE = {
   "vit_model": ("ViTModel", "ViTConfig", {**MLP, "pooler_output_size": 24}),
   "deit": ("DeiTForImageClassification", "DeiTConfig", {**MLP, "qkv_bias": False}),
   "deit_teacher": ("DeiTForImageClassificationWithTeacher", "DeiTConfig", MLP),
+  "beit": (
+    "BeitForImageClassification",
+    "BeitConfig",
+    {**MLP, "use_relative_position_bias": True, "layer_scale_init_value": 0.5},
+  ),
+  "data2vec_vision": (
+    "Data2VecVisionForImageClassification",
+    "Data2VecVisionConfig",
+    {**MLP, "use_relative_position_bias": True},
+  ),
   "dinov2": ("Dinov2ForImageClassification", "Dinov2Config", {**SMALL, "mlp_ratio": 2}),
   "dinov2_model": ("Dinov2Model", "Dinov2Config", {**SMALL, "use_swiglu_ffn": True}),
   "dinov2_with_registers": (
@@ -147,7 +157,9 @@ def test_hugging_face(name, tmp_path):
   network, state, bundle = _hugging_face(name, tmp_path)
   layout = "clip" if name == "clip_vision" else name
   assert bundle.config["provenance"] == {"source": "huggingface", "layout": layout}
-  live.assert_computes_the_same(_ready(network), bundle, _inputs((SIDE, SIDE), OTHER))
+  # Of relative positions at other sizes, transformers resizes twice.
+  sizes = ((SIDE, SIDE),) if bundle.model.positions == "relative" else ((SIDE, SIDE), OTHER)
+  live.assert_computes_the_same(_ready(network), bundle, _inputs(*sizes))
   _assert_written_back(bundle, state)
 
 
@@ -212,6 +224,28 @@ def test_timm(name):
   )
   live.assert_computes_the_same(network, bundle, _inputs((SIDE, SIDE), OTHER))
   _assert_written_back(bundle, live.numpy_state(network))
+
+
+def test_timm_beit():
+  live.torchvision()
+  from timm.models import beit
+
+  network = beit.Beit(
+    img_size=SIDE,
+    patch_size=8,
+    embed_dim=32,
+    depth=2,
+    num_heads=2,
+    num_classes=5,
+    mlp_ratio=2,
+    use_abs_pos_emb=False,
+    use_rel_pos_bias=True,
+    init_values=0.5,
+  )
+  state = live.numpy_state(live.stirred(network))
+  bundle = convert.from_state_dict(state, "beit_test", "timm")
+  live.assert_computes_the_same(network, bundle, _inputs((SIDE, SIDE)))
+  _assert_written_back(bundle, state)
 
 
 @pytest.mark.parametrize("published", [False, True])

@@ -85,6 +85,21 @@ def resize_table(table: Array, old: Grid, new: Grid, kind: str) -> Array:
   return table.reshape(new[0] * new[1], -1)
 
 
+def relative_rows(grid: Grid) -> np.ndarray:
+  """Returns which row of a table of relative positions each pair of tokens has, int [T, T].
+
+  BEiT (arXiv 2106.08254): (2 h - 1)(2 w - 1) rows for the steps from one patch to another, then
+  one each for: from the class token to any, from any to it, and itself. T = 1 + h w.
+  """
+  h, w = grid
+  row, column = (places.reshape(-1) for places in np.indices(grid))
+  steps = (row[:, None] - row + h - 1) * (2 * w - 1) + column[:, None] - column + w - 1
+  count = (2 * h - 1) * (2 * w - 1)
+  rows = np.zeros((1 + h * w,) * 2, int)
+  rows[1:, 1:], rows[0], rows[:, 0], rows[0, 0] = steps, count, count + 1, count + 2
+  return rows
+
+
 def patch_places(grid: Grid) -> Array:
   """Returns the centres of patches for `rotary_angles`, float32 [rows * columns, 2], row-major.
 

@@ -249,8 +249,43 @@ _CLIP = ConfigReader(
 )
 
 
+def _beit(name: str) -> ConfigReader:
+  """BEiT and Data2Vec; fine-tuned networks have relative positions and pool by the mean."""
+  decoder = ("pool_scales", "semantic_loss_ignore_index", "auxiliary_loss_weight")
+  auxiliary = ("use_auxiliary_head", "auxiliary_channels", "auxiliary_num_convs")
+  decoder = (*decoder, *auxiliary, "auxiliary_concat_input")
+  return ConfigReader(
+    "beit_base_patch16_224",
+    fields={
+      **_BLOCKS,
+      "intermediate_size": "mlp_dim",
+      "layer_scale_init_value": lambda value, config: {"layer_scale": value or None},
+      "architectures": by_class(
+        {None: BARE, f"{name}Model": BARE, f"{name}ForImageClassification": {}}
+      ),
+    },
+    only={
+      **_COLORS,
+      "use_relative_position_bias": (True,),
+      "use_shared_relative_position_bias": (False,),
+      "use_absolute_position_embeddings": (False,),
+      "use_mean_pooling": (True,),
+    },
+    ignored={
+      "use_mask_token": _PRETRAINING,
+      "vocab_size": _PRETRAINING,
+      "add_fpn": "of segmentation networks",
+      **dict.fromkeys(decoder, "of segmentation networks"),
+      **_BACKBONE,
+      **GENERATION,
+    },
+  )
+
+
 HF_READERS: dict[str, ConfigReader] = {
   "vit": _VIT,
+  "beit": _beit("Beit"),
+  "data2vec-vision": _beit("Data2VecVision"),
   "deit": _DEIT,
   "dinov2": _dinov2("dinov2_vitb14", "Dinov2"),
   "dinov2_with_registers": _dinov2(

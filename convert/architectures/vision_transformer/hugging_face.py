@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bcos_jax.ops import StandardOps
 
 from ...tables.axes import AS_IS, DENSE, PATCHES, ROW, ROWS, Axes
@@ -53,6 +55,22 @@ def _hf_vit(prefix: str, heads: tuple[tuple[str, str], ...] = ()) -> Table:
   for source, target in heads:
     rules += linear(source, target)
   return tuple(rules)
+
+
+def _hf_beit(prefix: str) -> Table:
+  """BEiT and Data2Vec, as ViT but for the norm, which follows the pooling, and the positions."""
+  layer = f"{prefix}encoder.layer.{{i}}"
+  bias = "attention.attention.relative_position_bias.relative_position_bias_table"
+  return (
+    *_hf_vit(prefix, (("classifier", "head"),) if prefix else ()),
+    *norm(f"{prefix}pooler.layernorm", "fc_norm"),
+    Rule(f"{layer}.lambda_{{k}}", f"params/{BLOCK}/layer_scale{{k}}/scale"),
+    Rule(f"{layer}.{bias}", f"params/{BLOCK}/relative_position"),
+  )
+
+
+def _relative(model: Any) -> bool:
+  return model.positions == "relative"
 
 
 def _hf_dinov2(prefix: str) -> Table:
@@ -185,6 +203,12 @@ def hugging_face_keys() -> tuple[Keys, ...]:
     prefix = f"{name.partition('_')[0]}."
     modules = _modules(_EMBEDDINGS, _LAYERNORM, block="layers.{i}", prefix=prefix)
     entries.append(_hf(name, _hf_vit(prefix, heads), modules))
+  for name in ("beit", "data2vec_vision", ""):
+    prefix = f"{name}." if name else ""
+    block = "encoder.layer.{i}" if name == "data2vec_vision" else "layers.{i}"
+    modules = _modules(_EMBEDDINGS, block=block, prefix=prefix)
+    form = name or "beit_model"
+    entries.append(Keys("huggingface", StandardOps(), _hf_beit(prefix), modules, form, _relative))
   modules = _modules(_EMBEDDINGS, _LAYERNORM, block="layers.{i}")
   entries.append(_hf("vit_model", _hf_vit(""), modules))
   for name in ("dinov2", "dinov2_with_registers", ""):

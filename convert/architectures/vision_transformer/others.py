@@ -5,7 +5,7 @@ from __future__ import annotations
 from bcos_jax.inputs import CLIP_MEAN, CLIP_STD, Encoding
 from bcos_jax.ops import StandardOps
 
-from ...tables.axes import AS_IS, PATCHES, ROW, ROWS
+from ...tables.axes import AS_IS, DENSE, PATCHES, ROW, ROWS
 from ...tables.keys import Keys
 from ...tables.rules import Rule, Table
 from .parts import (
@@ -18,6 +18,7 @@ from .parts import (
   TEXT,
   Entries,
   in_proj,
+  leaves,
   linear,
   norm,
   token,
@@ -57,6 +58,23 @@ def _timm(gated: bool = False, prefix: str = "", extra: Entries = []) -> Table: 
     *linear(f"{prefix}head_dist", "head_distillation"),
     *extra,
   )
+
+
+def _timm_beit() -> Table:
+  """BEiT: biases of queries and values apart, and a table of relative positions per block."""
+  replaced = {f"{_B}.attn.qkv.weight", f"{_B}.attn.qkv.bias", f"{_B}.ls{{k}}.gamma"}
+  plain = [e for e in _timm() if not (isinstance(e, Rule) and e.source in replaced)]
+  return (
+    *plain,
+    Rule(f"{_B}.attn.qkv.weight", leaves(QKV, "kernel"), DENSE),
+    Rule(f"{_B}.attn.q_bias", f"params/{QKV[0]}/bias"),
+    Rule(f"{_B}.attn.v_bias", f"params/{QKV[2]}/bias"),
+    Rule(f"{_B}.attn.relative_position_bias_table", f"params/{BLOCK}/relative_position"),
+    Rule(f"{_B}.gamma_{{k}}", f"params/{BLOCK}/layer_scale{{k}}/scale"),
+  )
+
+
+_B = "blocks.{i}"
 
 
 def _torchvision(linear1: str, linear2: str) -> Table:
@@ -129,6 +147,14 @@ _TRUNK = "visual.trunk."
 
 OTHER_KEYS = (
   Keys("timm", StandardOps(), _timm(), _TIMM_MODULES, "timm"),
+  Keys(
+    "timm",
+    StandardOps(),
+    _timm_beit(),
+    _TIMM_MODULES,
+    "timm_beit",
+    fits=lambda model: model.positions == "relative",
+  ),
   Keys("timm", StandardOps(), _timm(gated=True), _TIMM_MODULES, "timm_gated"),
   Keys(
     "torchvision",
