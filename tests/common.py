@@ -45,6 +45,7 @@ _TOKENS = (
   "relative_position_bias",
   "word",
   "token_type",
+  "relative_position",
 )
 
 

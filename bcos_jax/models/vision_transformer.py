@@ -293,7 +293,8 @@ class VisionTransformer(ImageModel):
   def _relative(self) -> tuple[Grid, str] | None:
     if self.positions != "relative":
       return None
-    return (self.image_size // self.patch_size,) * 2, self.position_resize
+    height, width = (side // self.patch_size for side in self.image_sides)
+    return (height, width), self.position_resize
 
 
 register(
