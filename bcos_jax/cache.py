@@ -18,3 +18,14 @@ def keep_compiled() -> None:
 
   if not jax.config.values["jax_compilation_cache_dir"]:
     jax.config.update("jax_compilation_cache_dir", str(cache_folder("compiled")))
+
+
+def quiet_libtpu() -> None:
+  """Keeps libtpu from writing to the terminal as it looks for chips that are not there.
+
+  It is loaded wherever it is installed, and writes lines of INVALID_ARGUMENT on a machine without
+  TPU. What fails on a TPU comes as an exception. Set before JAX first touches a device; what the
+  user has set stays.
+  """
+  os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "4")
+  os.environ.setdefault("TPU_MIN_LOG_LEVEL", "4")

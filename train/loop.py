@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 import flax.linen as nn
+import jax
 from ml_collections import ConfigDict
 import numpy as np
 
@@ -136,7 +137,14 @@ def _advance(
   """
   programs, last, damaged = _Programs(run), run.config.steps, 0
   for step in range(int(state.step) + 1, last + 1):
-    batch = next(batches)
+    try:
+      batch = next(batches)
+    except Exception:
+      # Ctrl-C in a terminal reaches the processes that read pictures as well, and they end first.
+      if jax.process_count() == 1 and stop(step - 1):
+        records.stopped(step - 1, state)
+        raise KeyboardInterrupt(f"Stopped after step {step - 1} of {last}.") from None
+      raise
     damaged += int(np.sum(batch.pop("damaged", 0)))
     batch = run.feed.sized(sharding.put_batch(batch, run.mesh), step)
     compiled, flops = programs.of(state, batch)
@@ -195,6 +203,12 @@ class _Records:
     if last or _due(step, config.checkpoint_every) or stopping:
       self.writer.catch_up()  # A state that is not finite must not become a checkpoint.
       self.checkpoints.save(step, state, self.run.about | {"history": self.history}, result)
+
+  def stopped(self, step: int, state: TrainState) -> None:
+    """Saves the state after a step, if it is not saved yet."""
+    if step and step not in self.checkpoints.steps:
+      self.writer.catch_up()
+      self.checkpoints.save(step, state, self.run.about | {"history": self.history}, None)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import select
 import sys
 
 from .. import __version__
-from ..cache import keep_compiled
+from ..cache import keep_compiled, quiet_libtpu
 from ..errors import InputError, RunError
 from . import app, checkpoints, completion, evaluation, explanation, quickstart, studies, training
 from .command import Parser, check_values, import_modules
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except InputError as error:
     return _failed(error)
   keep_compiled()
+  quiet_libtpu()
   try:
     import_modules(options.imports)
     code = options.run(options, rest) or 0

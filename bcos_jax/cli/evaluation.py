@@ -138,6 +138,7 @@ def _evaluate_pictures(options):
   from ..train.evaluation.choices import refuse
 
   refuse(options, text_metrics.TextChoices, "texts", "pictures")
+  _refuse_flags_of_texts(options)
   names = dict.fromkeys(options.metrics.split(",") + ["grid_pointing"] * (options.grid > 0))
   choices = image_metrics.MetricChoices(
     names=tuple(names),
@@ -192,6 +193,18 @@ def _progress(batches):
   import tqdm
 
   return tqdm.tqdm(batches, desc="evaluating", unit=" batches", disable=not sys.stderr.isatty())
+
+
+def _refuse_flags_of_texts(options):
+  """Refuses flags that only texts read."""
+  for name, default in (
+    *(("text", "text"), ("label", "label")),
+    *(("truncate", False), ("published", False), ("no_oracle", False)),
+  ):
+    if (value := getattr(options, name)) != default:
+      raise InputError(
+        f"--{name}={value} is for texts, the network reads pictures.", f"Omit --{name}."
+      )
 
 
 def _evaluate_texts(options):

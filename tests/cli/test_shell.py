@@ -2,13 +2,15 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 import bcos_jax
-from bcos_jax import cli
+from bcos_jax import cache, cli
 
 from ..common import ROOT
 
@@ -97,3 +99,35 @@ def test_another_broken_pipe_is_a_failure(capfd, monkeypatch):
   monkeypatch.setattr("bcos_jax.cli.catalogue.show", breaks)
   assert cli.main(["models"]) == 1
   assert "a worker has ended" in capfd.readouterr().err
+
+
+def test_ctrl_c_reaches_the_processes_that_read(tmp_path):
+  """A terminal sends it to all of them; those that read pictures end at once."""
+  tiny = ("model.name=resnet_tiny", "data.image_size=16", "steps=100000", "data.workers=2")
+  options = [f"--workdir={tmp_path}", *(f"--config.{field}" for field in (*tiny, "log_every=1"))]
+  process = subprocess.Popen(
+    [sys.executable, "-m", "bcos_jax", "train", "--config=digits:scratch", *options],
+    env=ENVIRONMENT,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+  )
+  for _ in range(1200):
+    metrics = tmp_path / "metrics.jsonl"
+    if metrics.is_file() and metrics.stat().st_size:
+      break
+    time.sleep(0.1)
+  os.killpg(process.pid, signal.SIGINT)
+  said = process.communicate(timeout=120)[1]
+  assert process.returncode == 130, said
+  assert "continue from the last checkpoint" in said
+  assert list((tmp_path / "checkpoints").iterdir())
+
+
+def test_libtpu_is_quiet_unless_asked(monkeypatch):
+  for name in ("TPU_STDERR_LOG_LEVEL", "TPU_MIN_LOG_LEVEL"):
+    monkeypatch.delenv(name, raising=False)
+  monkeypatch.setenv("TPU_MIN_LOG_LEVEL", "0")
+  cache.quiet_libtpu()
+  assert os.environ["TPU_STDERR_LOG_LEVEL"] == "4" and os.environ["TPU_MIN_LOG_LEVEL"] == "0"
+  monkeypatch.delenv("TPU_STDERR_LOG_LEVEL")

@@ -116,6 +116,7 @@ def test_a_recipe_that_sets_what_nothing_reads_is_refused():
   "override",
   [
     *("steps=1e20", "steps=3000000000", "steps=9e99 epochs", "seed=-1", "data.workers=-1"),
+    *("optimizer.lr=inf", "log_every=0"),
     *("layout=(('(', 'fsdp'),)", "layout=(3,)", "optimizer.decay_rules=(('*', 0.1),)"),
     *("data.augment.flip=2.0", "ema.decay=1.0", "nonfinite=ignore", "data.damaged=maybe"),
   ],
