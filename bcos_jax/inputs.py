@@ -192,19 +192,19 @@ class Preprocess:
     """Returns what `__call__` returns, and in words what was done to the picture."""
     from PIL import Image
 
-    if not isinstance(picture, Image.Image):
-      picture, done = opened_picture(picture, frame)
+    if isinstance(picture, Image.Image):
+      opened, done = picture, _peculiarities(picture)
     else:
-      done = _peculiarities(picture)
-    picture = upright(picture, self.colors)
-    done.append(self.geometry(picture.size[::-1]))
+      opened, done = opened_picture(picture, frame)
+    seen = upright(opened, self.colors)
+    done.append(self.geometry(seen.size[::-1]))
     resample = Image.Resampling[self.interpolation.upper()]
     height, width = self.size
     if self.resize:
-      picture = picture.resize(self._scaled(picture.size), resample).crop(self._box(picture.size))
+      seen = seen.resize(self._scaled(seen.size), resample).crop(self._box(seen.size))
     else:
-      picture = picture.resize((width, height), resample)
-    array = np.asarray(picture, np.float32).reshape(height, width, self.colors) / 255.0
+      seen = seen.resize((width, height), resample)
+    array = np.asarray(seen, np.float32).reshape(height, width, self.colors) / 255.0
     return array, ", ".join(done)
 
   def of_array(self, image: np.ndarray) -> tuple[np.ndarray, str]:
@@ -216,7 +216,11 @@ class Preprocess:
 
     image = np.asarray(image, np.float32)
     if image.shape[-1] != self.colors:  # between grey and colours, as PIL does it
-      grey = image @ np.float32([0.299, 0.587, 0.114]) if image.shape[-1] == 3 else image[..., 0]
+      grey = (
+        image @ np.array([0.299, 0.587, 0.114], np.float32)
+        if image.shape[-1] == 3
+        else image[..., 0]
+      )
       image = np.repeat(grey[..., None], self.colors, axis=-1)
     if image.shape[:2] == self.size:
       return image, f"{_side(self.size)} pixels, as it is"

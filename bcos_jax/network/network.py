@@ -31,12 +31,12 @@ class RankedClass(NamedTuple):
   Attributes:
     label: Its name; its number where names are not known.
     probability: In [0, 1]; a sigmoid of its own, or a softmax, as the network was trained.
-    index: Its number.
+    number: Of the class or token.
   """
 
   label: str
   probability: float
-  index: int
+  number: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -33,8 +33,8 @@ def check(source: pathlib.Path, target: str, place: pathlib.Path) -> bcos_jax.Ne
   rows = json.loads((place / "out" / "explanations.json").read_text())["explanations"]
   assert [row["label"] for row in rows] == [target] * 2
   best = net.predict(photos / "a.jpg", top=2)
-  assert len(best) == 2 and best[0].index == int(np.argmax(ex.logits[0]))
-  assert best[0].label == net.labels[best[0].index]
+  assert len(best) == 2 and best[0].number == int(np.argmax(ex.logits[0]))
+  assert best[0].label == net.labels[best[0].number]
   return net
 
 

@@ -141,8 +141,8 @@ def test_classes_by_name(net, photos):
 def test_predictions(net, photos):
   found = net.predict(photos / "a.jpg", top=2)
   ex = net.explain(photos / "a.jpg")
-  assert [one.index for one in found] == np.argsort(-ex.logits[0])[:2].tolist()
-  assert found[0].label == LABELS[found[0].index]
+  assert [one.number for one in found] == np.argsort(-ex.logits[0])[:2].tolist()
+  assert found[0].label == LABELS[found[0].number]
   assert found[0].probability == pytest.approx(1 / (1 + np.exp(-ex.logits[0].max())), rel=1e-4)
   several = net.predict(photos, top=9)
   assert len(several) == 3 and len(several[0]) == 3 and several[0][:2] == found

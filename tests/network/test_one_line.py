@@ -56,7 +56,7 @@ def test_a_text_network(tmp_path, capsys):
   total = sum(float(row["contribution"]) for row in words if row["text"] == "0")
   assert total == pytest.approx(float(several.contributions[0].sum()), abs=1e-5)
   found = net.predict("The film was not funny.", top=2)
-  assert [one.index for one in found] == np.argsort(-ex.logits[0])[:2].tolist()
+  assert [one.number for one in found] == np.argsort(-ex.logits[0])[:2].tolist()
   again = net.predict(texts, top=2)[0]
   assert [one.label for one in again] == [one.label for one in found]
   assert again[0].probability == pytest.approx(found[0].probability, rel=1e-5)

@@ -114,7 +114,8 @@ def with_classes_of(dataset: Dataset, labels: Sequence[str], count: int) -> Data
   Raises:
     InputError: Classes that the network does not have.
   """
-  own, source = dataset.label_names, dataset.source
+  own = dataset.label_names
+  source: Any = dataset.source
   unknown = [name for name in own if name not in labels]
   in_order = not labels or len(unknown) == len(own)
   if len(own) == count and (in_order or tuple(own) == tuple(labels)):
