@@ -95,7 +95,13 @@ class Encoding:
     return jnp.concatenate([z, -z if self.pairing == "negated" else 1.0 - z], axis=-1)
 
 
-def check_images(images, encoding: Encoding) -> np.ndarray:
+def side_of(images: jax.Array | np.ndarray | jax.ShapeDtypeStruct) -> tuple[int, int]:
+  """Returns the height and width of images or maps [N, H, W, ...]."""
+  height, width = images.shape[1:3]
+  return height, width
+
+
+def check_images(images: jax.Array | np.ndarray, encoding: Encoding) -> np.ndarray:
   """Checks a batch of plain images and returns it as a float32 NumPy array.
 
   Args:
@@ -265,6 +271,17 @@ class Preprocess:
     shorter = min(size)
     width, height = (max(self.resize, int(self.resize * side / shorter)) for side in size)
     return width, height
+
+
+def of_pictures(preprocess: Preprocess | None) -> Preprocess:
+  """Returns the preprocessing of a network that has to read pictures.
+
+  Raises:
+    InputError: There is none.
+  """
+  if preprocess is None:
+    raise InputError("The network reads text, expected one that reads pictures.", "Use another.")
+  return preprocess
 
 
 def read_picture(path: str | os.PathLike, frame: int = 0) -> Image.Image:

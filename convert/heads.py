@@ -32,7 +32,7 @@ def fields_for_classes(
   cls: type[models.BaseNetwork], fields: Mapping[str, Any], classes: int | None
 ) -> dict[str, Any]:
   """Returns the fields of a network; one with classes classifies, whatever its file was for."""
-  if classes is None or not cls.takes_embeddings or "task" not in models.fields_of(cls):  # pyright: ignore[reportAttributeAccessIssue]
+  if classes is None or not cls.takes_embeddings or "task" not in models.fields_of(cls):
     return dict(fields)
   return {**fields, "task": "classify", "num_classes": classes}
 

@@ -137,9 +137,9 @@ class ConversionPlan:
   def _provenance(self) -> dict[str, Any]:
     about: dict[str, Any] = {**provenance_of(self.keys), "origin": self.checkpoint.origin}
     if self.checkpoint.config is not None:
-      about["source_config"] = self.checkpoint.config  # pyright: ignore[reportArgumentType]
+      about["source_config"] = self.checkpoint.config
     if self.new_head:
-      about["new_head"] = True  # pyright: ignore[reportArgumentType]
+      about["new_head"] = True
     return about
 
 

@@ -257,8 +257,8 @@ def _missing(path: str, wanted: Mapping[str, Any], table: Table) -> str:
   for entry in (e for e in table if isinstance(e, Rule)):
     for template in entry.targets:
       if (numbers := parse(template, path)) is not None:
-        targets = [render(t, numbers) for t in entry.targets]  # pyright: ignore[reportAttributeAccessIssue]
-        shape = list(entry.source_shape([wanted[t].shape for t in targets if t in wanted]))  # pyright: ignore[reportAttributeAccessIssue]
+        targets = [render(t, numbers) for t in entry.targets]
+        shape = list(entry.source_shape([wanted[t].shape for t in targets if t in wanted]))
         keys = ", ".join(repr(render(t, numbers)) for t in key_templates(entry))
         return f"{keys} {shape} (for {path!r}) is missing"
   return f"{path!r} {list(wanted[path].shape)} is filled by no rule"

@@ -85,7 +85,7 @@ def _torch_gradient(network: Any, inputs: np.ndarray, targets: np.ndarray) -> np
 
   x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(inputs, -1, 1))).requires_grad_()
   outputs = _result(network(x))
-  outputs[torch.arange(len(targets)), torch.from_numpy(targets)].sum().backward()  # pyright: ignore[reportOptionalSubscript]
+  outputs[torch.arange(len(targets)), torch.from_numpy(targets)].sum().backward()
   return np.moveaxis(x.grad.numpy(), 1, -1)
 
 
@@ -93,8 +93,8 @@ def _torch_gradient(network: Any, inputs: np.ndarray, targets: np.ndarray) -> np
 def _gradient(model: nn.Module, variables: Any, inputs: jax.Array, targets: jax.Array) -> jax.Array:
   def chosen(x):
     with jax.default_matmul_precision("highest"):
-      outputs = model.apply(variables, x)
-    return outputs[jnp.arange(len(targets)), targets].sum()  # pyright: ignore[reportArgumentType, reportCallIssue]
+      outputs: Any = model.apply(variables, x)
+    return outputs[jnp.arange(len(targets)), targets].sum()
 
   return jax.grad(chosen)(inputs)
 
@@ -137,7 +137,9 @@ def _run_torch(network: Any, inputs: np.ndarray) -> tuple[dict[str, np.ndarray],
   finally:
     for hook in hooks:
       hook.remove()
-  return seen, _tensor(result)  # pyright: ignore[reportReturnType]
+  outputs = _tensor(result)
+  assert outputs is not None, "an original network returns a tensor"
+  return seen, outputs
 
 
 def _tensor(result: Any) -> np.ndarray | None:
@@ -145,8 +147,8 @@ def _tensor(result: Any) -> np.ndarray | None:
   return None if found is None else found.detach().numpy().copy()
 
 
-def _result(result: Any) -> Any | None:
-  """Returns the tensor that a module's result is about."""
+def _result(result: Any) -> Any:
+  """Returns the tensor that a module's result is about; None if it holds none."""
   import torch
 
   for name in ("logits", "image_embeds", "text_embeds", "pooler_output", "last_hidden_state"):

@@ -13,6 +13,7 @@ import numpy as np
 
 from bcos_jax import ops, render
 from bcos_jax.errors import InputError
+from bcos_jax.inputs import of_pictures
 from bcos_jax.io.bundles import Bundle
 
 from . import config as configs
@@ -66,7 +67,7 @@ def resolve(config: ConfigDict) -> tuple[ConfigDict, start.Network | None]:
     config.model = ConfigDict({"name": bundle.config["architecture"], "num_classes": classes})
     config.ops = ConfigDict(ops.to_dict(family))
     if not config.data.image_size:
-      read = bundle.preprocess
+      read = of_pictures(bundle.preprocess)
       config.data.update(
         image_size=read.size[0], resize=read.resize, interpolation=read.interpolation
       )
@@ -159,7 +160,7 @@ def conclude(
   """
   _, dataset = open_splits(config.data)
   examples = pipeline.Examples(
-    dataset, result.preprocess, skip_damaged=config.data.damaged == "skip"
+    dataset, of_pictures(result.preprocess), skip_damaged=config.data.damaged == "skip"
   )
   softmax = config.loss.eval_name == "cross_entropy"
   predicted = showcase.predict(
@@ -188,7 +189,7 @@ def conclude(
     summary=[("", "measured"), *rows],
     options=render.Options(
       # The published averaging window of 15 is for pictures of 224 pixels.
-      smooth=max(1, round(15 * result.preprocess.size[0] / 224)) | 1,
+      smooth=max(1, round(15 * examples.preprocess.size[0] / 224)) | 1,
       probability="softmax" if softmax else "sigmoid",
     ),
   )
@@ -202,11 +203,11 @@ def _by_class(
   found = {}
   for i, name in enumerate(names):
     of_class = labels == i if labels.ndim == 1 else labels[:, i] > 0.5
-    row = {"count": int(of_class.sum())}
+    row: dict[str, float] = {"count": int(of_class.sum())}
     if row["count"] and labels.ndim == 1:
-      row["accuracy"] = float(np.mean(probabilities[of_class].argmax(-1) == i))  # pyright: ignore[reportArgumentType]
+      row["accuracy"] = float(np.mean(probabilities[of_class].argmax(-1) == i))
     elif row["count"]:
-      row["average_precision"] = average_precision(probabilities[:, i], of_class)  # pyright: ignore[reportArgumentType]
+      row["average_precision"] = average_precision(probabilities[:, i], of_class)
     found[name] = row
   return found
 

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from bcos_jax.errors import InputError, RunError
+from bcos_jax.inputs import Preprocess
 from bcos_jax.io.bundles import check_writable
 
 from . import checkpoint, hosts, sharding, start
@@ -23,6 +24,7 @@ from .config import settle
 from .interrupt import stop_requests
 from .monitor import watch
 from .monitor.writer import MetricWriter, NotFiniteError
+from .objectives import Objective
 from .run import History, Run, begin_state, set_up
 from .state import TrainState
 
@@ -47,9 +49,9 @@ class TrainResult:
   state: TrainState
   history: tuple[dict[str, float], ...]
   labels: tuple[str, ...]
-  preprocess: Any = None  # as in a Bundle
+  preprocess: Preprocess | None = None
   tokenizer: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
-  objective: Any = None  # an objectives.Objective
+  objective: Objective | None = None
 
   @property
   def variables(self) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def train(
     begin = int(state.step)
     with (
       _writer(run, workdir, begin, progress) as writer,
-      contextlib.closing(iter(run.feed.batches(begin))) as batches,  # pyright: ignore[reportArgumentType]
+      contextlib.closing(iter(run.feed.batches(begin))) as batches,
       stop_requests() as stop,
       hosts.ending_together(),
       _naming_the_batch(run, checkpoints),
@@ -170,7 +172,7 @@ class _Programs:
     """Returns the step for such a batch, compiled if it is the first, and its FLOPs."""
     run, shapes = self._run, tuple(array.shape for array in batch.values())
     if shapes not in self._made:
-      lowered = run.plan.train_step.lower(state, batch, run.frozen)  # pyright: ignore[reportFunctionMemberAccess]
+      lowered = run.plan.train_step.lower(state, batch, run.frozen)
       cost = watch.flops(lowered, devices=run.mesh.size, parts=run.config.accumulate)
       self._made[shapes] = lowered.compile(), cost
     return self._made[shapes]
@@ -274,8 +276,8 @@ def _best(
   """Returns the saved state with the best evaluation; of equals, the one of the least loss."""
   checkpoints.wait()
   saved = [row for row in history if row["step"] in checkpoints.steps]
-  best = max(saved, key=lambda row: (row[run.plan.objective.measure], -row["loss"]))["step"]
-  return state if best == int(state.step) else checkpoints.restore(best, run.plan.layout)  # pyright: ignore[reportArgumentType]
+  best = int(max(saved, key=lambda row: (row[run.plan.objective.measure], -row["loss"]))["step"])
+  return state if best == int(state.step) else checkpoints.restore(best, run.plan.layout)
 
 
 def _writer(run: Run, workdir: pathlib.Path, begin: int, progress: bool) -> MetricWriter:

@@ -55,6 +55,7 @@ def main(
         **({"data": kept} if (kept := measured.described(config.data)) else {}),
       },
     )
+    assert result.objective is not None, "it comes from a run"
     result.objective.save(pathlib.Path(workdir), own)
     if config.finetune:
       finetune.conclude(result, config, pathlib.Path(workdir))

@@ -197,14 +197,14 @@ def decay(
 def follow(values: Schedule) -> optax.GradientTransformation:
   """Makes every leaf equal to `values(step)` instead of following its gradient."""
 
-  def update(updates, state, params):
+  def update(updates, state, params=None):
     count = optax.safe_increment(state.count)
     steps = jax.tree.map(lambda p: (values(count) - p).astype(p.dtype), params)
     return steps, optax.ScaleByScheduleState(count)
 
   return optax.GradientTransformation(
     lambda params: optax.ScaleByScheduleState(jnp.zeros([], jnp.int32)),
-    update,  # pyright: ignore[reportArgumentType]
+    update,
   )
 
 
@@ -215,9 +215,9 @@ def set_b(params: PyTree, value: jax.Array | float) -> PyTree:
   )
 
 
-def path_name(path: Sequence[Any]) -> str:
+def path_name(path: tuple[Any, ...]) -> str:
   """Writes a tree path as "stem/conv/kernel"."""
-  return jax.tree_util.keystr(path, simple=True, separator="/")  # pyright: ignore[reportArgumentType]
+  return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _clipping(config: ConfigDict) -> list[optax.GradientTransformation]:
@@ -253,7 +253,7 @@ def _unit_axes(parameter: jax.Array) -> tuple[int, ...]:
   return (parameter.ndim - 2,) if parameter.ndim <= 3 else tuple(range(parameter.ndim - 1))
 
 
-def _is_b(path: Sequence[Any]) -> bool:
+def _is_b(path: tuple[Any, ...]) -> bool:
   return path_name(path[-1:]) == "b"
 
 

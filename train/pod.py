@@ -39,15 +39,21 @@ class Chip:
   """
 
   memory: float
-  flops: float | None
+  flops: float
   bandwidth: float
 
 
+def _chip(memory: float, name: str, bandwidth: float) -> Chip:
+  flops = peak_flops(name)
+  assert flops is not None, f"the peak of a {name} is not known"
+  return Chip(memory, flops, bandwidth)
+
+
 CHIPS = {
-  "v4": Chip(32 * GIB, peak_flops("TPU v4"), 1228e9),
-  "v5e": Chip(16 * GIB, peak_flops("TPU v5e"), 819e9),
-  "v5p": Chip(95 * GIB, peak_flops("TPU v5p"), 2765e9),
-  "v6e": Chip(32 * GIB, peak_flops("TPU v6e"), 1640e9),
+  "v4": _chip(32 * GIB, "TPU v4", 1228e9),
+  "v5e": _chip(16 * GIB, "TPU v5e", 819e9),
+  "v5p": _chip(95 * GIB, "TPU v5p", 2765e9),
+  "v6e": _chip(32 * GIB, "TPU v6e", 1640e9),
 }
 
 _AXES = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2}
@@ -99,7 +105,7 @@ class Cost:
 
   def step_seconds(self, utilisation: float) -> float:
     """Estimates the time of a step at a share of the chip's peak arithmetic and bandwidth."""
-    slowest = max(self.flops / self.chip.flops, self.traffic / self.chip.bandwidth)  # pyright: ignore[reportOperatorIssue]
+    slowest = max(self.flops / self.chip.flops, self.traffic / self.chip.bandwidth)
     return slowest / utilisation
 
 
@@ -151,7 +157,7 @@ def _lowered(config: ConfigDict, mesh: Mesh, examples: int) -> tuple[jax.stages.
   steps_per_epoch = max(examples // config.data.batch_size, 1)
   made = plan.make(config, objective, None, frozen, mesh, steps_per_epoch)
   batch = abstract_batch(config, model, mesh, objective.extras)
-  return made.train_step.lower(made.layout, batch, made.frozen), made.layout  # pyright: ignore[reportFunctionMemberAccess]
+  return made.train_step.lower(made.layout, batch, made.frozen), made.layout
 
 
 def check_topology(topology: str) -> None:

@@ -23,7 +23,10 @@ Layout = Sequence[tuple[str, Sequence[str | None] | str]]
 BATCH_AXES = ("data", "fsdp")  # Both split the batch; `fsdp` may split parameters as well.
 
 
-def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:  # pyright: ignore[reportInvalidTypeForm]
+def make_mesh(
+  axes: Mapping[str, int],
+  devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]: jax's stub
+) -> Mesh:
   """Arranges devices in a mesh.
 
   Args:

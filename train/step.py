@@ -9,9 +9,9 @@ are an argument of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,19 @@ from .state import TrainState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-TrainStep = Callable[[TrainState, Batch, Any], tuple[TrainState, Metrics]]
 EvalStep = Callable[[Any, Batch, Any], Metrics]
+
+
+class TrainStep(Protocol):
+  """(state, batch, frozen) -> (next state, metrics), compiled at its first call."""
+
+  def __call__(
+    self, state: TrainState, batch: Batch, frozen: Any, /
+  ) -> tuple[TrainState, Metrics]: ...
+
+  def lower(
+    self, state: TrainState, batch: Mapping[str, Any], frozen: Any, /
+  ) -> jax.stages.Lowered: ...
 
 
 def make_train_step(

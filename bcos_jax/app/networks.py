@@ -13,7 +13,7 @@ import numpy as np
 from .. import attribution, render
 from ..errors import InputError
 from ..explain.images import Explanation, explain
-from ..inputs import Preprocess
+from ..inputs import Preprocess, of_pictures
 from ..io import bundles
 from ..models import is_language_model
 from .texts import TextNetwork, text_network
@@ -43,7 +43,7 @@ class ServedNetwork:
   @property
   def preprocess(self) -> Preprocess:
     """From a picture to what the network is given."""
-    return self.bundle.preprocess
+    return of_pictures(self.bundle.preprocess)
 
   def explain(self, image: np.ndarray, targets: Sequence[int]) -> Explanation:
     """Explains classes `targets` [N] of one image [H, W, colors], as N explanations.

@@ -47,7 +47,7 @@ class AttentionRollout(Method):
     check_resize(self.resize)
 
   def run(self, task: Task) -> np.ndarray:
-    layout = pixel_tokens(task.network.model, task.places, "Attention rollout")
+    layout = pixel_tokens(task.network.model, task.side, "Attention rollout")
     settings = {"residual": float(self.residual), "layout": layout, "resize": self.resize}
     return summed(_seeing(task), _rollout, **settings)
 
@@ -99,7 +99,7 @@ class Chefer(Method):
     check_resize(self.resize)
 
   def run(self, task: Task) -> np.ndarray:
-    layout = pixel_tokens(task.network.model, task.places, "Chefer's attribution")
+    layout = pixel_tokens(task.network.model, task.side, "Chefer's attribution")
     return summed(_seeing(task), _chefer, layout=layout, resize=self.resize)
 
 
@@ -144,7 +144,7 @@ class LeGrad(Method):
     check_resize(self.resize)
 
   def run(self, task: Task) -> np.ndarray:
-    layout = pixel_tokens(task.network.model, task.places, "LeGrad")
+    layout = pixel_tokens(task.network.model, task.side, "LeGrad")
     settings = {"resize": self.resize, "normalize": bool(self.normalize)}
     return summed(_seeing(task), _legrad, layout=layout, **settings)
 
@@ -154,7 +154,7 @@ def _legrad(batch: Batch, _: Array, *, layout: PixelTokens, resize: str, normali
   for depth in range(1, model.depth + 1):
     # What the shorter networks share, all but the last block, the compiler computes once.
     shorter = batch.replaced(model=model.clone(depth=depth))
-    _, found = _weights_and_gradients(shorter, last_only=True)  # pyright: ignore[reportAssignmentType]
+    found = _weights_and_gradients(shorter, last_only=True)[1]
     maps.append(jnp.mean(jnp.maximum(found[0], 0), (2, 3)))
   maps = layout.upsampled(layout.patches(sum(maps[1:], maps[0]) / len(maps)), resize)
   if not normalize:

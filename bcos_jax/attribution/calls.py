@@ -65,15 +65,16 @@ def _task(network, inputs, method: Method, target, batch_size: int, progress) ->
 
   fields: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
   fields |= {name: getattr(method, name) for name in ("score", "baseline") if hasattr(method, name)}
-  if isinstance(network, TextReader):
-    if isinstance(inputs, Sequence) and not isinstance(inputs, tuple):
-      read = network.read(inputs)
-      inputs = read.ids, read.mask
-    network = reader_task(network)
-  if isinstance(network, TextTask):
+  if isinstance(network, TextReader | TextTask):
     _check_kind(method, "texts")
+    texts = network
+    if isinstance(texts, TextReader):
+      if isinstance(inputs, Sequence) and not isinstance(inputs, tuple):
+        read = texts.read(inputs)
+        inputs = read.ids, read.mask
+      texts = reader_task(texts)
     ids, mask = inputs
-    return checked_inputs.prepare(network, ids, mask, target, needs=method.needs, **fields)
+    return checked_inputs.prepare(texts, ids, mask, target, needs=method.needs, **fields)
   _check_kind(method, "images")
   if not isinstance(network, tuple):
     network = network.model, network.variables
@@ -82,7 +83,7 @@ def _task(network, inputs, method: Method, target, batch_size: int, progress) ->
       f"A {type(network[0]).__name__} reads texts, and its special tokens are not known.",
       "Pass a TextReader, or what attribution.text.language_task returns.",
     )
-  return pictures.prepare(ImageNetwork(*network), inputs, target, **fields)  # pyright: ignore[reportArgumentType]
+  return pictures.prepare(ImageNetwork(*network), inputs, target, **fields)
 
 
 def _check_kind(method: Method, kind: str) -> None:

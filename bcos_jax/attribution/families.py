@@ -47,7 +47,7 @@ def show(module: nn.Module, name: str, value: Array) -> None:
 class _Activations(Ops):
   """Activations outside and inside of dense maps, all by way of `gated`."""
 
-  def dense(self, features, *, gate=None, use_bias=True, name):  # pyright: ignore[reportIncompatibleMethodOverride]
+  def dense(self, features, *, gate=None, use_bias=True, name):
     inner = super().dense(features, use_bias=use_bias, name=name)
     return inner if gate is None else lambda x: inner(self.act(x, gate))
 
@@ -142,11 +142,11 @@ def _secant_pool(function, x: Array, window: tuple[int, int, int]) -> Array:
   return apply(x)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _share(x: Array, parts: int) -> Array:
+def _same(x: Array, parts: int) -> Array:
   return x
 
 
+_share = jax.custom_vjp(_same, nondiff_argnums=(1,))
 _share.defvjp(lambda x, parts: (x, None), lambda parts, _, g: (g / parts,))
 
 
@@ -161,7 +161,7 @@ class HalvedProducts(Ops):
   def attend(self, q, k, v, **fields):
     return F.attend(_share(q, 4), _share(k, 4), _share(v, 2), **fields)
 
-  def weigh(self, x, weight):  # pyright: ignore[reportIncompatibleMethodOverride]
+  def weigh(self, x, weight):
     return _share(x * weight, 2)
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError, unknown_name
+from ..inputs import side_of
 from .images import ImageNetwork, check_resize, resized
 from .running import summed
 from .settings import Method
@@ -43,7 +44,7 @@ class GradCam(Method):
     check_resize(self.resize)
 
   def run(self, task: Task) -> np.ndarray:
-    network, side = task.network, task.places
+    network, side = task.network, task.side
     layer = _layer_of(network.model) if self.layer is None else self.layer
     shape = _shape_at(network, side, layer)
     layout = None
@@ -75,7 +76,7 @@ def _grad_cam(
   maps = jnp.einsum("n...d,nkd->nk...", features, importance)
   maps = jnp.maximum(maps, 0) if relu else maps
   if layout is None:
-    return resized(maps, batch.inputs.shape[1:3], resize)
+    return resized(maps, side_of(batch.inputs), resize)
   return layout.upsampled(maps.reshape(*maps.shape[:2], *layout.grid), resize)
 
 
@@ -107,7 +108,7 @@ def _layer_of(model: nn.Module) -> str:
   return layer
 
 
-def _shape_at(network: ImageNetwork, side: tuple[int, ...], layer: str) -> tuple:
+def _shape_at(network: ImageNetwork, side: tuple[int, int], layer: str) -> tuple:
   """Returns the shape of what a layer returns for one image."""
   shapes: dict[str, Any] = {}
 

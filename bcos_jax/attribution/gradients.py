@@ -180,7 +180,7 @@ class GuidedBackprop(Method):
 def shows(task: Task) -> bool:
   """Returns whether any layer of a network on images uses a rule that replaced its own."""
   network = task.network
-  image = network.encoded(task.places)
+  image = network.encoded(task.side)
   shown = jax.eval_shape(
     lambda v, x: network.model.apply(v, x, mutable=[SEEN])[1], network.variables, image
   )

@@ -15,7 +15,7 @@ from ..batches import Progress
 from ..errors import InputError
 from ..explain.targets import Target, Variables, check_variables
 from ..explain.texts import Contrast
-from ..inputs import check_images
+from ..inputs import check_images, side_of
 from .running import with_predictions
 from .task import Array, Task, check_choice, make_task
 
@@ -45,7 +45,7 @@ class ImageNetwork:
     """Returns the outputs for images."""
     return self.forward(self.embed(images))
 
-  def encoded(self, side: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+  def encoded(self, side: tuple[int, int]) -> jax.ShapeDtypeStruct:
     """Returns the shape of one encoded image."""
     return jax.ShapeDtypeStruct((1, *side, self.model.ops.encoding.channels), jnp.float32)
 
@@ -81,8 +81,8 @@ def prepare(
   ops = dataclasses.replace(network.model.ops, dtype=None, recompute=False)
   network = dataclasses.replace(network, model=network.model.clone(ops=ops))
   images = check_images(images, ops.encoding)
-  check_variables(network.model, network.variables, images.shape[1:3])
-  blank = check_baseline(network, images.shape[1:3], 0.0 if baseline is None else baseline)
+  check_variables(network.model, network.variables, side_of(images))
+  blank = check_baseline(network, side_of(images), 0.0 if baseline is None else baseline)
   task = make_task(
     kind="images",
     network=network,
@@ -99,7 +99,7 @@ def prepare(
 
 
 def check_baseline(
-  network: ImageNetwork, side: tuple[int, ...], baseline: float | Array | np.ndarray
+  network: ImageNetwork, side: tuple[int, int], baseline: float | Array | np.ndarray
 ) -> np.ndarray:
   """Returns what stands for an absent pixel, float32 [H, W, channels] of the encoded input."""
   shape = network.encoded(side).shape[1:]
@@ -133,6 +133,6 @@ def check_resize(kind: str) -> str:
   return check_choice("resize", kind, RESIZES)
 
 
-def resized(maps: Array, side: tuple[int, ...], kind: str) -> Array:
+def resized(maps: Array, side: tuple[int, int], kind: str) -> Array:
   """Returns maps [..., h, w] resized to the sides given, by a name of `RESIZES`."""
   return jax.image.resize(maps, (*maps.shape[:-2], *side), kind)

@@ -65,7 +65,7 @@ class Occlusion(Method):
     check_choice("overlap", self.overlap, OVERLAPS)
 
   def run(self, task: Task) -> np.ndarray:
-    rows, columns = (_windows(side, self.window, self.stride) for side in task.places)
+    rows, columns = (_windows(side, self.window, self.stride) for side in task.side)
     # A last row of windows that covers nothing gives the untouched image its number.
     covers = (np.vstack([rows, np.zeros_like(rows[:1])]), columns)
     values = masked_values(task, _uncovered, covers, len(rows) * len(columns) + 1)
@@ -130,13 +130,13 @@ class Rise(Method):
     check_count("seed", self.seed, 0)
 
   def run(self, task: Task) -> np.ndarray:
-    random_grids = draw_grids(task.places, self.masks, self.grid, self.keep, self.seed)
+    random_grids = draw_grids(task.side, self.masks, self.grid, self.keep, self.seed)
     values = masked_values(task, _enlarged, random_grids, self.masks)
     return _weigh_masks(task, random_grids, values) / (self.masks * self.keep)
 
 
 def draw_grids(
-  side: tuple[int, ...], masks: int, grid: int, keep: float, seed: int
+  side: tuple[int, int], masks: int, grid: int, keep: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns random grids [M, grid, grid], and how the place of each mask enlarges them.
 
@@ -163,7 +163,7 @@ def _enlarged(random_grids: tuple[Array, Array, Array], own: tuple, numbers: Arr
 
 def _weigh_masks(task: Task, random_grids, values: np.ndarray) -> np.ndarray:
   """Returns the sum of masks times values [N, M, K], float32 [N, K, H, W]."""
-  total = np.zeros((len(values), values.shape[2], *task.places), np.float32)
+  total = np.zeros((len(values), values.shape[2], *task.side), np.float32)
   for numbers, kept in filled(values.shape[1], task.batch_size):
     masks = np.asarray(_enlarged_jit(random_grids, (), numbers))[:kept]
     seen = values[:, numbers[:kept]].astype(np.float32)

@@ -18,6 +18,7 @@ from ..batches import Progress, check_batch_size
 from ..errors import InputError, unknown_name
 from ..explain.targets import Target, check_range, select, split_target
 from ..explain.texts import Contrast
+from ..inputs import side_of
 
 Array = jax.Array
 MEAN = -1  # the foil that is the mean of all classes
@@ -127,6 +128,11 @@ class Task:
   def places(self) -> tuple[int, ...]:
     """The shape of a map: (H, W), or (L,)."""
     return self.inputs[0].shape[1:3]
+
+  @property
+  def side(self) -> tuple[int, int]:
+    """Height and width of the images."""
+    return side_of(self.inputs[0])
 
   def replaced(self, **network: Any) -> Task:
     """Returns the task for the network with other fields."""

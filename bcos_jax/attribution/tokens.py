@@ -26,7 +26,7 @@ class PixelTokens:
   """
 
   layout: TokenLayout
-  side: tuple[int, ...]
+  side: tuple[int, int]
 
   @property
   def prefix(self) -> int:
@@ -50,10 +50,10 @@ class PixelTokens:
   def upsampled(self, maps: Array, kind: str) -> Array:
     """Resizes maps [..., rows, columns] to pixels; those that fill no patch get 0."""
     stride = self.layout.stride
-    covered = tuple(min(n * stride, side) for n, side in zip(self.grid, self.side, strict=True))
-    maps = resized(maps, covered, kind)
-    rest = [(0, side - c) for c, side in zip(covered, self.side, strict=True)]
-    return jnp.pad(maps, [(0, 0)] * (maps.ndim - 2) + rest)
+    (rows, columns), (height, width) = self.grid, self.side
+    covered = (min(rows * stride, height), min(columns * stride, width))
+    rest = [(0, height - covered[0]), (0, width - covered[1])]
+    return jnp.pad(resized(maps, covered, kind), [(0, 0)] * (maps.ndim - 2) + rest)
 
   def read_out(self) -> np.ndarray:
     """Returns the share of each token in what the head sees, float32 [tokens] with sum 1."""
@@ -64,7 +64,7 @@ class PixelTokens:
     return shares
 
 
-def pixel_tokens(model: nn.Module, side: tuple[int, ...], method: str) -> PixelTokens:
+def pixel_tokens(model: nn.Module, side: tuple[int, int], method: str) -> PixelTokens:
   """Returns the tokens of a network for images of `side` pixels.
 
   Raises:

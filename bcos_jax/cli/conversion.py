@@ -18,6 +18,7 @@ from .. import models, ops
 from ..convert import original, report, targets, verify
 from ..convert.plan import ConversionPlan, plan
 from ..errors import InputError
+from ..inputs import of_pictures
 from ..io import bundles
 from ..variables import num_parameters
 
@@ -194,7 +195,8 @@ def _verify_reading(
     say("not verified: how pictures are read; the source has nothing to compare with")
     return
   encode = bundle.model.ops.encoding
-  ours = np.asarray(encode(np.stack([bundle.preprocess(picture) for picture in pictures])))
+  read = of_pictures(bundle.preprocess)
+  ours = np.asarray(encode(np.stack([read(picture) for picture in pictures])))
   error = verify.error(theirs, ours)
   if not error <= verify.TOLERANCE:
     raise InputError(
@@ -229,9 +231,8 @@ def _inputs(bundle: bundles.Bundle, pictures: Sequence) -> list[tuple[str, np.nd
   images = rng.random((2, *spec.shape[1:3], colors), np.float32)
   given = [("fixed random pictures", images)]
   if pictures:
-    given.append(
-      (f"{len(pictures)} given pictures", np.stack([bundle.preprocess(p) for p in pictures]))
-    )
+    read = of_pictures(bundle.preprocess)
+    given.append((f"{len(pictures)} given pictures", np.stack([read(p) for p in pictures])))
   return [(name, np.asarray(encode(images))) for name, images in given]
 
 

@@ -131,6 +131,7 @@ def _evaluate(options, _):
 def _evaluate_pictures(options):
   import jax
 
+  from ..inputs import of_pictures
   from ..io import bundles
   from ..train import data
   from ..train.data import measured
@@ -151,7 +152,8 @@ def _evaluate_pictures(options):
     fill=options.fill,
   )
   bundle = bundles.load(options.bundle)
-  image_metrics.check_sizes(choices, bundle.preprocess.size)
+  read = of_pictures(bundle.preprocess)
+  image_metrics.check_sizes(choices, read.size)
   trained = measured.trained_on(bundle.config)
   dataset, what = measured.open_measured(
     options.dataset,
@@ -163,7 +165,7 @@ def _evaluate_pictures(options):
   )
   dataset = measured.with_classes_of(dataset, bundle.labels, bundle.model.num_classes)
   skip = trained.get("data.damaged") == "skip"
-  examples = data.pipeline.Examples(dataset, bundle.preprocess, skip_damaged=skip)
+  examples = data.pipeline.Examples(dataset, read, skip_damaged=skip)
   accuracy, found = None, {}
   with jax.default_matmul_precision("highest"):
     if "accuracy" in names:

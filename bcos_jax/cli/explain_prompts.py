@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import render
 from ..errors import InputError
+from ..inputs import of_pictures
 from ..io import bundles
 from ..network import Network
 from ..text.towers import TextTower
@@ -71,7 +72,8 @@ def explain_prompts(
   output, names, stems = prepared(image, pictures, output)
   towers = _towers(image, text_bundle, tokenizer, unpooled, power)
   network = towers.image
-  images = np.stack([network.preprocess(name, frame) for name in names])
+  read = of_pictures(network.preprocess)
+  images = np.stack([read(name, frame) for name in names])
   ex = explain_text(
     network.model,
     network.variables,
@@ -87,7 +89,8 @@ def explain_prompts(
     path = output / f"{stems[i]}.png"
     drawn = {"probabilities": shares[i], "title": picture.name, "options": options}
     figures[path.stem] = render.prompts(ex, i, texts, path, **drawn)
-    say("\n".join([picture.name, *_ranked(texts, ex.value[i], shares[i]), f"  figure: {path}"]))  # pyright: ignore[reportArgumentType]
+    ranked = _ranked(texts, np.asarray(ex.value[i]), shares[i])
+    say("\n".join([picture.name, *ranked, f"  figure: {path}"]))
   report = output / "report.html"
   _report(report, towers, ex, texts, figures, unpooled)
   say(f"report: {report}")

@@ -13,6 +13,7 @@ import bcos_jax
 
 from ..errors import InputError
 from ..explain import saving
+from ..inputs import of_pictures
 from ..io import bundles, files
 from ..train.data import Dataset, measured, pipeline
 from ..train.probes import features, heads, knn, probe
@@ -141,11 +142,12 @@ def _features(
   choices: ProbingChoices,
   folder: pathlib.Path | None,
 ) -> list[Features]:
+  read = of_pictures(network.preprocess)
   return [
     features.extract(
       network.model,
       network.variables,
-      pipeline.Examples(split, network.preprocess, skip_damaged=choices.damaged == "skip"),
+      pipeline.Examples(split, read, skip_damaged=choices.damaged == "skip"),
       folder=folder,
       batch_size=choices.image_batch,
       workers=choices.workers,

@@ -25,7 +25,7 @@ import numpy as np
 from .. import render
 from ..batches import in_batches
 from ..errors import InputError
-from ..inputs import check_images
+from ..inputs import check_images, side_of
 from ..layers import sources
 from ..models import is_language_model
 from . import display
@@ -213,7 +213,7 @@ def explain(
       checked = True
     return _explain_jit(model, function, variables, *rows)
 
-  with blaming_variables(model, variables, images.shape[1:3]):
+  with blaming_variables(model, variables, side_of(images)):
     return in_batches(run, (images, classes), batch_size)
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
-from ..inputs import check_images
+from ..inputs import check_images, side_of
 from ..models import BaseNetwork
 from .images import Explanation, explain
 from .targets import Variables, output_shapes
@@ -78,8 +78,8 @@ def explain_patches(
       empty region, both `at` and `regions`, and what `backbone` and `explain` refuse.
   """
   model = backbone(model)
-  side = check_images(images, model.ops.encoding).shape[1:3]
-  *grid, width = output_shapes(model, tuple(side)).shape[1:]
+  side = side_of(check_images(images, model.ops.encoding))
+  *grid, width = output_shapes(model, side).shape[1:]
   directions = _directions(kernel, width)
   if at is not None and regions is not None:
     raise InputError(

@@ -74,9 +74,14 @@ def split_target(target: Any, count: int, kind: str = "images") -> tuple[Callabl
 
 
 @functools.lru_cache(maxsize=64)
-def _shapes(model: nn.Module, side: tuple[int, ...]) -> tuple[dict[str, tuple[int, ...]], Any]:
-  """Returns the shapes of a network's variables by path, and of its outputs for one image."""
-  if getattr(model, "reads", "images") == "text":
+def _shapes(
+  model: nn.Module, side: tuple[int, int] | None
+) -> tuple[dict[str, tuple[int, ...]], Any]:
+  """Returns the shapes of a network's variables by path, and of its outputs for one input.
+
+  `side` is that of an image; None for the network's own example.
+  """
+  if side is None or getattr(model, "reads", "images") == "text":
     example = model.input_spec
   else:
     example = jax.ShapeDtypeStruct((1, *side, model.ops.encoding.channels), jnp.float32)
@@ -87,13 +92,19 @@ def _shapes(model: nn.Module, side: tuple[int, ...]) -> tuple[dict[str, tuple[in
   return {path: leaves[path].shape for path in paths}, outputs
 
 
-def output_shapes(model: nn.Module, side: tuple[int, ...]) -> Any:
+def output_shapes(model: nn.Module, side: tuple[int, int]) -> Any:
   """Returns the shapes of a network's outputs for one image of `side` pixels; computes nothing."""
   return _shapes(model, side)[1]
 
 
-def check_variables(model: nn.Module, variables: Variables, side: tuple[int, ...]) -> None:
-  """Raises InputError unless a network finds its variables, for images of `side` pixels."""
+def check_variables(
+  model: nn.Module, variables: Variables, side: tuple[int, int] | None = None
+) -> None:
+  """Raises InputError unless a network finds its variables.
+
+  `side` is that of the images in pixels; None for the network's own example, as of texts, whose
+  variables do not depend on their length.
+  """
   wanted, _ = _shapes(model, side)
   given: dict[Any, Any] = traverse_util.flatten_dict(variables, sep="/")
   collections = {path.partition("/")[0] for path in wanted}
@@ -119,7 +130,7 @@ def check_variables(model: nn.Module, variables: Variables, side: tuple[int, ...
 
 @contextlib.contextmanager
 def blaming_variables(
-  model: nn.Module, variables: Variables, side: tuple[int, ...]
+  model: nn.Module, variables: Variables, side: tuple[int, int] | None = None
 ) -> Iterator[None]:
   """Where a network fails, raises the error of `check_variables` if its variables are to blame.
 
@@ -132,11 +143,6 @@ def blaming_variables(
   except (flax_errors.FlaxError, TypeError, ValueError):
     check_variables(model, variables, side)
     raise
-
-
-def check_classes(model: nn.Module, side: tuple[int, ...], classes: Array | np.ndarray) -> None:
-  """Raises InputError unless a network has logits [N, C] and every class is one of them."""
-  check_range(classes, output_shapes(model, side))
 
 
 def check_range(classes: Array | np.ndarray, outputs: Any) -> None:

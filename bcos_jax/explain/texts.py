@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import os
 import pathlib
@@ -16,6 +17,7 @@ from ..text.words import TextBatch, Word, merged
 from . import display
 
 Array = jax.Array
+ClassChoice = int | str | Sequence[str] | Array | np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Contrast:
     foil: Likewise; None for the mean of all logits (the `relative` mode of B-cos LM).
   """
 
-  target: Any = None
-  foil: Any = None
+  target: ClassChoice = None
+  foil: ClassChoice = None
 
 
 @jax.tree_util.register_dataclass

@@ -24,7 +24,7 @@ from ..batches import check_batch_size, overlapped
 from ..errors import InputError
 from ..layers import sources
 from ..models import is_language_model
-from ..models.text.language_model import check_ids
+from ..models.text.language_model import LanguageModel, check_ids
 from .length_buckets import chunks, edges_for, padded, resized
 from .targets import (
   Target,
@@ -41,7 +41,7 @@ NORM_BIAS = "norm_bias"
 
 
 def explain_tokens(
-  model: Any,
+  model: LanguageModel,
   variables: Variables,
   ids: Array | np.ndarray,
   target: Target | Contrast = None,
@@ -85,8 +85,9 @@ def explain_tokens(
   edges = edges_for(ids.shape[1], buckets, model.context_length)
   if model.ops.dtype is not None:
     model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
-  texts = _padded(model, {"ids": ids, "mask": mask, "types": types}, edges[-1])  # pyright: ignore[reportArgumentType]
-  pieces = chunks(mask, edges, check_batch_size(batch_size), bool(len(buckets)))  # pyright: ignore[reportArgumentType]
+  given: dict[str, np.ndarray | None] = {"ids": ids, "mask": mask, "types": types}
+  texts = _padded(model, given, edges[-1])
+  pieces = chunks(mask, edges, check_batch_size(batch_size), bool(len(buckets)))
   begun = _begun(model, variables, texts, at, target, keep_weights, pieces)
   done = [(_cut(part, len(kept), ids.shape[1]), kept) for part, kept in overlapped(begun)]
   order = np.argsort(np.concatenate([kept for _, kept in done]))
@@ -95,7 +96,7 @@ def explain_tokens(
 
 
 def dynamic_tokens(
-  model: Any,
+  model: LanguageModel,
   variables: Variables,
   ids: Array,
   target: Target = None,
@@ -111,13 +112,16 @@ def dynamic_tokens(
   function, classes = split_target(target, len(ids), "texts")
   detached = model.clone(ops=model.ops.detached())
   mask = jnp.ones(ids.shape, jnp.int32) if mask is None else mask
-  parts = detached.apply(variables, ids, mask=mask, types=types, method="parts")
+  parts: Any = detached.apply(variables, ids, mask=mask, types=types, method="parts")
   parts = {
     name: jnp.broadcast_to(part, (*ids.shape, part.shape[-1])) for name, part in parts.items()
   }
-  inputs, to_parts = jax.vjp(
-    lambda total: detached.apply(variables, total, method="combine"), sum(parts.values())
-  )
+
+  def combine(total) -> Array:
+    inputs: Any = detached.apply(variables, total, method="combine")
+    return inputs
+
+  inputs, to_parts = jax.vjp(combine, sum(parts.values()))
 
   def forward(inputs, gains, **options):
     return detached.apply(
@@ -195,7 +199,7 @@ def _explain_jit(model, function, variables, given, classes, keep_weights):
 
 
 def _begun(
-  model: Any,
+  model: LanguageModel,
   variables: Variables,
   texts: dict[str, np.ndarray | None],
   at: np.ndarray | None,
@@ -204,14 +208,15 @@ def _begun(
   pieces: Iterable[tuple[int, np.ndarray, np.ndarray]],
 ) -> Iterator[tuple[TextExplanation, np.ndarray]]:
   """Yields the explanations of each batch, still on the device, and which texts it explains."""
-  function, classes = _split(target, len(texts["ids"]))  # pyright: ignore[reportArgumentType]
+  assert texts["ids"] is not None, "only types may be missing"
+  function, classes = _split(target, len(texts["ids"]))
   checked = False
   for length, kept, chosen in pieces:
     cut = {name: None if v is None else v[chosen, :length] for name, v in texts.items()}
     cut["at"] = None if at is None else at[chosen]
     asked = (_rows(function, chosen), None if classes is None else classes[chosen])
     arguments = (model, asked[0], variables, cut, asked[1], keep_weights)
-    with jax.default_matmul_precision("highest"), blaming_variables(model, variables, (length,)):
+    with jax.default_matmul_precision("highest"), blaming_variables(model, variables):
       if not checked:  # What is traced here is used again below.
         _check_target(target, classes, _explain_jit.eval_shape(*arguments).logits)
         checked = True
@@ -220,7 +225,7 @@ def _begun(
 
 
 def _padded(
-  model: Any, texts: dict[str, np.ndarray | None], length: int
+  model: LanguageModel, texts: dict[str, np.ndarray | None], length: int
 ) -> dict[str, np.ndarray | None]:
   """Returns the inputs [N, L] of a network with padding up to a length."""
   fills = {"ids": max(getattr(model, "pad_token", 0), 0)}
@@ -278,7 +283,9 @@ def _check_target(target: Any, classes: np.ndarray | None, logits: Any):
       check_range(np.asarray(asked), logits)
 
 
-def _checked(model, ids, mask, types, at):
+def _checked(
+  model: LanguageModel, ids, mask, types, at
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
   """Returns the inputs as NumPy arrays that fit the network."""
   if not is_language_model(model):
     raise InputError(
@@ -317,7 +324,7 @@ def _checked(model, ids, mask, types, at):
   return ids.astype(np.int32), mask, _checked_types(model, types), _places(model, ids, mask, at)
 
 
-def _checked_types(model, types):
+def _checked_types(model: LanguageModel, types) -> np.ndarray | None:
   if types is None:
     return None
   types, rows = np.asarray(types), getattr(model, "token_types", 0)
@@ -331,7 +338,7 @@ def _checked_types(model, types):
   return types.astype(np.int32)
 
 
-def _places(model, ids, mask, at) -> np.ndarray | None:
+def _places(model: LanguageModel, ids, mask, at) -> np.ndarray | None:
   """Returns where tokens are predicted, [N]; None for classifiers."""
   if not model.predicts_tokens:
     if at is not None:

@@ -52,7 +52,7 @@ class Bundle:
 
   model: nn.Module
   variables: Mapping[str, Any]
-  preprocess: Any  # Preprocess | None; who reads pictures knows that it is there
+  preprocess: Preprocess | None
   labels: tuple[str, ...] = ()
   config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)

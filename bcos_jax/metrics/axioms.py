@@ -159,10 +159,10 @@ def completeness(
     check_targets(targets, len(images), logits.shape[1])
     values = logits[np.arange(len(targets)), targets]
     residuals = {"unexplained": values - maps.sum(axis=(1, 2), dtype=np.float64)}
-  noise = random_maps(seed, range(len(maps)), maps.shape[1:])  # pyright: ignore[reportArgumentType, reportFunctionMemberAccess, reportOptionalMemberAccess]
+  noise = random_maps(seed, range(len(maps)), maps.shape[1:])
   rows = {"values": values, "residuals": residuals}
   why = "an output and a map of 0"
-  return _left_over(CompletenessScores, maps, values, residuals, noise, why, rows)  # pyright: ignore[reportArgumentType]
+  return _left_over(CompletenessScores, maps, values, residuals, noise, why, rows)
 
 
 def token_completeness(ex: TextExplanation, *, seed: int = 0) -> TextScores:
@@ -217,7 +217,9 @@ def _left_over(
   return assembled(result, {why: empty}, {**compared, **(rows or {})}, higher_is_better=False)
 
 
-def _explained(model, variables, images, targets, batch_size):
+def _explained(
+  model, variables, images, targets, batch_size
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
   """Returns maps [N, H, W], values [N] and residuals by source of a network's explanations."""
 
   def parts(batch: tuple[np.ndarray, np.ndarray]):

@@ -10,10 +10,11 @@ has the rules that choose and place the pictures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import dataclasses
 import functools
 import math
+from typing import Any, Protocol
 
 from flax import linen as nn
 import jax
@@ -95,6 +96,14 @@ class GridPointingResult:
     }
 
 
+class PictureSource(Protocol):
+  """Pictures [H, W, C] by number, such as an array [N, H, W, C] or a list."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: Any, /) -> np.ndarray: ...
+
+
 def grid_share(attributions: jax.Array, grid: int, smooth: int = 0) -> jax.Array:
   """The share of positive attribution that each cell of a grid holds. Jittable.
 
@@ -127,7 +136,7 @@ def grid_share(attributions: jax.Array, grid: int, smooth: int = 0) -> jax.Array
 def grid_pointing_game(
   attribute: Attribute | np.ndarray,
   logits: Logits,
-  images: Sequence[np.ndarray] | np.ndarray,
+  images: PictureSource,
   labels: np.ndarray,
   *,
   grid: int = 3,
@@ -235,7 +244,7 @@ def _own_share(maps: jax.Array, grid: int, smooth: int) -> tuple[jax.Array, jax.
   return jnp.diagonal(shares, axis1=-2, axis2=-1), jnp.sum(shares, axis=-1) == 0
 
 
-def _logits(logits: Logits, images: Sequence[np.ndarray] | np.ndarray, size: int) -> np.ndarray:
+def _logits(logits: Logits, images: PictureSource, size: int) -> np.ndarray:
   """Returns the logits of the single images, given or computed."""
   if callable(logits):
     predict, rows = logits, np.arange(len(images))
@@ -245,7 +254,7 @@ def _logits(logits: Logits, images: Sequence[np.ndarray] | np.ndarray, size: int
   return logits
 
 
-def _stacked(images: Sequence[np.ndarray] | np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _stacked(images: PictureSource, rows: np.ndarray) -> np.ndarray:
   return np.stack([np.asarray(images[i], np.float32) for i in rows.tolist()])
 
 

@@ -30,7 +30,7 @@ from ..attribution.images import ImageNetwork, prepare
 from ..attribution.task import SCORES, Array, Task, check_choice
 from ..batches import Progress
 from ..errors import InputError
-from ..inputs import check_images
+from ..inputs import check_images, side_of
 from .rankings import Curves, Parts, check_fractions, scored_curves
 from .scores import Maps, Scores, check_count, check_targets, maps_of
 
@@ -209,8 +209,9 @@ def _measured(
   task = _task(model, variables, images, targets, how, progress)
   (images,) = task.inputs
   explained = maps_of(maps, images, targets, how.batch_size)
-  check_block(how.block, images.shape[1:3])
+  check_block(how.block, side_of(images))
   blocks = _block_means(explained, how.block)
+  _, rows, columns = blocks.shape
   importance = blocks.reshape(len(blocks), -1)
   everything = np.ones(importance.shape, bool)
   count = everything.shape[1]
@@ -222,7 +223,7 @@ def _measured(
       task=task,
       free=everything,
       movable=everything,
-      make=_Blocks(*blocks.shape[1:], how.block),  # pyright: ignore[reportCallIssue]
+      make=_Blocks(rows, columns, how.block),
     ),
     lambda curves, start: measure(curves, start, steps),
     importance,
@@ -254,7 +255,7 @@ def _task(model, variables, images, targets, how: Perturbation, progress: Progre
   """Returns the checked task; deleting replaces what does not remain by the filling."""
   network = ImageNetwork(model, variables)
   images = check_images(images, model.ops.encoding)
-  targets = check_targets(targets, len(images), _num_classes(model, images.shape[1:3]))
+  targets = check_targets(targets, len(images), _num_classes(model, side_of(images)))
   task = prepare(
     network, images, targets, batch_size=how.batch_size, progress=progress, score=how.output
   )
@@ -308,7 +309,7 @@ def _block_means(maps: np.ndarray, block: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def _num_classes(model: nn.Module, side: tuple[int, ...]) -> int:
+def _num_classes(model: nn.Module, side: tuple[int, int]) -> int:
   image = jax.ShapeDtypeStruct((1, *side, model.ops.encoding.channels), jnp.float32)
   outputs, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
   if getattr(outputs, "ndim", 0) != 2:

@@ -84,7 +84,7 @@ def _ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
   def mean(maps: np.ndarray) -> np.ndarray:
     rows, columns = (slice(size // 2, side - (size - 1) // 2) for side in maps.shape[1:])
-    return ndimage.uniform_filter(maps, [0, size, size])[:, rows, columns]  # pyright: ignore[reportArgumentType]
+    return ndimage.uniform_filter(maps, size, axes=(1, 2))[:, rows, columns]
 
   x, y = mean(first), mean(second)
   variances = unbiased * (mean(first**2) - x**2 + mean(second**2) - y**2)

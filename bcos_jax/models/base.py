@@ -7,11 +7,14 @@ a property of the network; the defaults below are those of a network that has no
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeGuard
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+
+if TYPE_CHECKING:
+  from .text.language_model import LanguageModel
 
 READS = ("images", "text")
 
@@ -97,7 +100,7 @@ class BaseNetwork(nn.Module):
     """
     return None
 
-  def token_layout(self, side: tuple[int, ...]) -> TokenLayout | None:
+  def token_layout(self, side: tuple[int, int]) -> TokenLayout | None:
     """Returns where the tokens of images of `side` pixels are, [N, tokens, D] behind each block.
 
     None for networks without one sequence of tokens that all see each other.
@@ -129,6 +132,6 @@ class ImageModel(BaseNetwork):
     return jax.ShapeDtypeStruct((1, *sides, self.ops.encoding.channels), jnp.float32)
 
 
-def is_language_model(model: nn.Module) -> bool:
+def is_language_model(model: nn.Module) -> TypeGuard[LanguageModel]:
   """Whether any Flax module explains tokens; see `BaseNetwork.takes_embeddings`."""
   return bool(getattr(model, "takes_embeddings", False))

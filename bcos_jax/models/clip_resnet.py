@@ -65,10 +65,9 @@ class AttentionPool(Attention):
 
   grid: tuple[int, int] = (7, 7)
 
+  # Never called as an `Attention`: it looks at a map, not at tokens.
   @nn.compact
-  def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]: a map, not tokens
-    self, x: Array
-  ) -> Array:
+  def __call__(self, x: Array) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
     """Maps [N, H, W, width] to [N, features]."""
     n, h, w, width = x.shape
     x = x.reshape(n, h * w, width)

@@ -183,7 +183,7 @@ def misnamed(
   ]
   if not hasattr(made.module, "__dataclass_fields__"):  # no Flax module, which is said already
     return problems
-  known = fields_of(made.module)  # pyright: ignore[reportArgumentType]
+  known = fields_of(made.module)
   problems += [
     f"{name!r} sets {field!r}, which is not a field"
     for name, fields in made.named.items()

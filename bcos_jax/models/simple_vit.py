@@ -61,7 +61,7 @@ def stem_stages(conv_stem: tuple[int, ...], channels: int) -> list[tuple[int, in
   ]
 
 
-def token_grid(size: tuple[int, ...], stages: list[tuple[int, int]], patch_size: int) -> Grid:
+def token_grid(size: Grid, stages: list[tuple[int, int]], patch_size: int) -> Grid:
   """Returns the rows and columns of patches of an image of `size` pixels."""
   for _, strides in stages:
     size = (-(-size[0] // strides), -(-size[1] // strides))
@@ -69,7 +69,7 @@ def token_grid(size: tuple[int, ...], stages: list[tuple[int, int]], patch_size:
 
 
 def patch_layout(
-  side: tuple[int, ...], conv_stem: tuple[int, ...], channels: int, patch_size: int
+  side: tuple[int, int], conv_stem: tuple[int, ...], channels: int, patch_size: int
 ) -> TokenLayout:
   """Returns where the patches of images of `side` pixels are, if there are no other tokens."""
   stages = stem_stages(conv_stem, channels)
@@ -140,9 +140,9 @@ class SimpleViT(ImageModel):
     """The norm before the last attention."""
     return f"encoder_{self.depth - 1}/attn_norm"
 
-  def token_layout(self, side: tuple[int, ...]) -> TokenLayout:
+  def token_layout(self, side: tuple[int, int]) -> TokenLayout:
     """See `BaseNetwork`."""
-    return patch_layout(side, self.conv_stem, self.ops.encoding.channels, self.patch_size)  # pyright: ignore[reportArgumentType]
+    return patch_layout(side, self.conv_stem, self.ops.encoding.channels, self.patch_size)
 
   @nn.compact
   def __call__(self, x: Array, train: bool = False) -> Array:

@@ -131,9 +131,9 @@ class VisionTransformer(ImageModel):
     """The norm before the last attention: behind it, a class token has all that the head sees."""
     return f"encoder_{self.depth - 1}/norm1"
 
-  def token_layout(self, side: tuple[int, ...]) -> TokenLayout:
+  def token_layout(self, side: tuple[int, int]) -> TokenLayout:
     """See `BaseNetwork`."""
-    plain = patch_layout(side, self.conv_stem, self.ops.encoding.channels, self.patch_size)  # pyright: ignore[reportArgumentType]
+    plain = patch_layout(side, self.conv_stem, self.ops.encoding.channels, self.patch_size)
     return dataclasses.replace(
       plain,
       class_tokens=self.class_token + self.distillation_token,

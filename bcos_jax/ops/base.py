@@ -135,7 +135,7 @@ class Ops(abc.ABC):
   @abc.abstractmethod
   def dense(
     self, features: int, *, gate: str | None = None, use_bias: bool = True, name: str
-  ) -> nn.Module:
+  ) -> Callable[[Array], Array]:
     """Dense map that is a B-cos transform in a B-cos family; `gate`: activation of its input."""
 
   @abc.abstractmethod

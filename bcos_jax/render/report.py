@@ -231,10 +231,10 @@ def rivals(entry: Entry, options: Options) -> tuple[View, View]:
   ex, labels = entry.explanation, entry.labels
   assert entry.rival is not None, "only entries with a rival are contrasts"
   one, other = (place(ex, index) for index in (entry.index, entry.rival))
-  names = [view(ex, where, labels, options).name for where in (one, other)]
+  names = [view(ex, index, labels, options).name for index in (entry.index, entry.rival)]
   between = view(ex.rather_than(one, other), 0, labels, options)
   name = f"{names[0]} rather than {names[1]}"
-  return view(ex, other, labels, options), dataclasses.replace(between, name=name)
+  return view(ex, entry.rival, labels, options), dataclasses.replace(between, name=name)
 
 
 def _contrast(shown: View, rival: View, between: View) -> tuple[str, list[str]]:

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 
 from .. import metrics, render
+from ..inputs import of_pictures
 from ..train.loop import TrainResult
+from ..train.objectives.alignment import Alignment
 from ..train.probes import knn, probe
 from ..train.start import Network, without_head
 from . import frozen
@@ -35,8 +37,9 @@ def study(lab: Lab) -> Findings:
     BEGUN: begun,
     STUDENT: (result.model, jax.device_get(result.variables)),
   }
-  worth = frozen.worth(lab, networks, before.preprocess)
-  pictures = lab.pictures_of(before.preprocess).some(lab.setting.num_images)
+  read = of_pictures(before.preprocess)
+  worth = frozen.worth(lab, networks, read)
+  pictures = lab.pictures_of(read).some(lab.setting.num_images)
   maps = _maps(lab, networks, worth, pictures)
   scores = {name: frozen.localised(lab, found, pictures) for name, found in maps.items()}
   return Findings(
@@ -49,6 +52,7 @@ def study(lab: Lab) -> Findings:
 
 
 def _question(lab: Lab, before: TrainResult, result: TrainResult, steps: int) -> str:
+  assert isinstance(result.objective, Alignment), "of the recipe"
   depths = ", ".join(map(str, result.objective.depths))
   return (
     f"The teacher is a conventional network that was trained for {lab.setting.pretrain} steps with "

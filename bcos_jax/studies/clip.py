@@ -12,6 +12,7 @@ import numpy as np
 import bcos_jax
 
 from .. import TextTower, render, zero_shot
+from ..inputs import of_pictures
 from ..io import bundles
 from ..train.data import captions, open_dataset
 from ..train.loop import TrainResult
@@ -48,12 +49,13 @@ def study(lab: Lab) -> Findings:
   """Trains a pair on captions, B-cosifies its image tower, and compares both on texts."""
   frozen.check(lab)
   result, text, networks = _trained(lab)
-  everything = lab.pictures_of(result.preprocess)
+  read = of_pictures(result.preprocess)
+  everything = lab.pictures_of(read)
   towers = {name: _towers(network, result, text) for name, network in networks.items()}
   seen = {name: _seen(lab, tower, everything) for name, tower in towers.items()}
   for name, found in seen.items():
     lab.say(f"  {name}: zero-shot {found.accuracy:.1%}")
-  worth = frozen.worth(lab, networks, result.preprocess)
+  worth = frozen.worth(lab, networks, read)
   pictures = everything.some(lab.setting.num_images)
   maps = _maps(lab, networks, text, pictures)
   scores = {name: frozen.localised(lab, found, pictures) for name, found in maps.items()}
@@ -71,6 +73,7 @@ def _trained(lab: Lab) -> tuple[TrainResult, TextTower, dict[str, Network]]:
   first, second = (SHORT_STEPS,) * 2 if lab.short else (STEPS, STUDENT_STEPS)
   begin = lab.bundle("conventional", lab.conventional())
   result = lab.trained("pair", "shape_captions", first, f"--config.init={begin}")
+  assert result.objective is not None, "it comes from a run"
   result.objective.save(lab.workdir / "pair", jax.device_get(result.state.params))
   text = TextTower.load(lab.workdir / "pair" / pairs.TEXT, lab.workdir / "pair" / pairs.TOKENIZER)
   bundle = lab.bundle("pair", result)

@@ -137,17 +137,18 @@ def difference(value: np.ndarray, other: np.ndarray) -> float:
 def scattered(model: nn.Module, seed: int) -> dict[str, Any]:
   """Returns random variables none of which is trivial, norms' statistics and biases included."""
   leaves = {}
-  for path, leaf in traverse_util.flatten_dict(abstract_variables(model), sep="/").items():
+  shapes: dict[Any, Any] = traverse_util.flatten_dict(abstract_variables(model), sep="/")
+  for path, leaf in shapes.items():
     kind = path.rpartition("/")[2]
-    z = np.random.default_rng([seed, zlib.crc32(path.encode())]).standard_normal(leaf.shape)  # pyright: ignore[reportAttributeAccessIssue]
+    z = np.random.default_rng([seed, zlib.crc32(path.encode())]).standard_normal(leaf.shape)
     spread = {"bias": 0.1, "mean": 0.02}.get(kind, 0.5)
     value = {
-      "kernel": z * np.sqrt(2 / max(np.prod(leaf.shape[:-1]), 1)),  # pyright: ignore[reportAttributeAccessIssue]
+      "kernel": z * np.sqrt(2 / max(np.prod(leaf.shape[:-1]), 1)),
       "scale": 1 + 0.1 * z,
       "var": 1 + spread * np.abs(z),
       "logit_scale": 2 + 0.3 * z,
     }.get(kind, spread * z)
-    leaves[path] = np.asarray(value, leaf.dtype)  # pyright: ignore[reportAttributeAccessIssue]
+    leaves[path] = np.asarray(value, leaf.dtype)
   return traverse_util.unflatten_dict(leaves, sep="/")
 
 

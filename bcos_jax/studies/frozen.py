@@ -114,4 +114,5 @@ def maps(explainer: Callable[..., np.ndarray], pictures: StudyPictures) -> np.nd
 
 def localised(lab: Lab, found: np.ndarray, pictures: StudyPictures) -> metrics.Scores:
   """Plays the energy pointing game with the data set's window."""
+  assert pictures.regions is not None, "see `check`"
   return metrics.energy_pointing_game(found, pictures.regions, smooth=lab.setting.smooth)

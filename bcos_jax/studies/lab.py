@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import pathlib
 import re
-from typing import Any
 
 from flax import linen as nn
 import jax
@@ -22,7 +21,7 @@ import bcos_jax
 
 from .. import metrics, models
 from ..errors import unknown_name
-from ..inputs import Preprocess
+from ..inputs import Preprocess, of_pictures
 from ..train import start
 from ..train.config import PREFIX, load_config
 from ..train.data import open_dataset, pipeline
@@ -83,7 +82,7 @@ class StudyPictures:
   images: np.ndarray
   labels: np.ndarray
   names: tuple[str, ...]
-  regions: Any
+  regions: np.ndarray | None
 
   def some(self, count: int) -> StudyPictures:
     """Returns so many pictures, spread evenly over all."""
@@ -200,7 +199,9 @@ class Lab:
     """Returns the test accuracy of what `bcosified` starts from with the same overrides."""
     bundle = self.workdir / "conventional.bundle"
     config = self._config(f"{self.dataset}:bcosify", 1, f"{PREFIX}init={bundle}", *overrides)
-    logits = metrics.logits_of(*start.network(config), self.pictures.images)  # pyright: ignore[reportArgumentType]
+    model, variables = start.network(config)
+    assert variables is not None, "a recipe with a bundle has its variables"
+    logits = metrics.logits_of(model, variables, self.pictures.images)
     return float(np.mean(logits.argmax(-1) == self.pictures.labels))
 
   def scratch(self) -> TrainResult:
@@ -230,7 +231,7 @@ class Lab:
   @functools.cached_property
   def pictures(self) -> StudyPictures:
     """The test pictures, as every network of the study reads them."""
-    return self.pictures_of(self.conventional().preprocess)
+    return self.pictures_of(of_pictures(self.conventional().preprocess))
 
   def pictures_of(self, prepare: Preprocess) -> StudyPictures:
     """The test pictures, as a network with this preprocessing reads them."""

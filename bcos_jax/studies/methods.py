@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
@@ -31,7 +30,7 @@ _DELETED = ("input_x_gradient", "integrated_gradients", "grad_cam")
 @dataclasses.dataclass(frozen=True)
 class _Scored:
   pointing: metrics.GridPointingResult
-  energy: Any  # metrics.Scores | None
+  energy: metrics.Scores | None
   maps: np.ndarray
 
 
@@ -117,7 +116,7 @@ def _score(lab: Lab, result: TrainResult, explainer: Callable, logits: np.ndarra
 
 def _table(scored: dict[str, _Scored]) -> Table:
   own = scored[OWN]
-  rows = [
+  rows: list[tuple[str | float | None, ...]] = [
     (
       name,
       s.pointing.mean,
@@ -130,7 +129,7 @@ def _table(scored: dict[str, _Scored]) -> Table:
   ]
   for name, kind in (("random map", "random"), ("oracle", "oracle")):
     energy = own.energy and getattr(own.energy, kind)
-    rows.append((name, getattr(own.pointing, kind), None, own.pointing.num_grids, energy, None))  # pyright: ignore[reportArgumentType]
+    rows.append((name, getattr(own.pointing, kind), None, own.pointing.num_grids, energy, None))
   columns = ("explanation", "grid pointing", "±", "grids", "energy pointing", "± energy")
   return Table(dict(zip(columns, ("", ".3f", ".3f", "d", ".3f", ".3f"), strict=True)), rows)
 
@@ -138,8 +137,9 @@ def _table(scored: dict[str, _Scored]) -> Table:
 def _answer(scored: dict[str, _Scored]) -> tuple[str, ...]:
   """States for each game which methods are not beaten."""
   games = {"Grid pointing": {n: s.pointing.mean for n, s in scored.items()}}
-  if scored[OWN].energy is not None:
-    games["Energy pointing"] = {n: s.energy.mean for n, s in scored.items()}
+  energies = {n: s.energy.mean for n, s in scored.items() if s.energy is not None}
+  if energies:
+    games["Energy pointing"] = energies
   lines = []
   for game, scores in games.items():
     own = scores.pop(OWN)
@@ -168,12 +168,13 @@ def _bars(scored: dict[str, _Scored], lab: Lab):
       ),
     )
   }
+  energies = {name: s.energy for name, s in scored.items() if s.energy is not None}
   if own.energy is not None:
     plots["methods-energy"] = (
       "Energy pointing score by method",
       render.bars(
-        {name: s.energy.mean for name, s in scored.items()},
-        errors={name: s.energy.standard_error for name, s in scored.items()},
+        {name: energy.mean for name, energy in energies.items()},
+        errors={name: energy.standard_error for name, energy in energies.items()},
         marked=[OWN],
         levels={"random map": own.energy.random},
         x="energy pointing score",

@@ -119,13 +119,17 @@ def _plots(found: dict[str, Measures], lab: Lab):
       ),
     )
   }
-  pointing = {name: m for name, m in found.items() if m.grid_pointing is not None}
+  pointing = {
+    name: (m.grid_pointing, m.grid_pointing_error)
+    for name, m in found.items()
+    if m.grid_pointing is not None
+  }
   if pointing:
     plots["options-pointing"] = (
       "Grid pointing score, by option",
       render.bars(
-        {name: m.grid_pointing for name, m in pointing.items()},  # pyright: ignore[reportArgumentType]
-        errors={name: m.grid_pointing_error for name, m in pointing.items()},  # pyright: ignore[reportArgumentType]
+        {name: score for name, (score, _) in pointing.items()},
+        errors={name: error for name, (_, error) in pointing.items() if error is not None},
         marked=[PUBLISHED],
         levels={"uniform map": 1 / lab.setting.grid**2},
         x="grid pointing score",

@@ -22,6 +22,7 @@ import numpy as np
 import bcos_jax
 
 from .. import attribution, metrics, render
+from ..inputs import of_pictures
 from ..io.bundles import EXAMPLES, check_writable
 from ..ops import BcosOps
 from ..train.config import load_config
@@ -237,7 +238,9 @@ def _recipe(variant: str, steps: int, eval_every: int, seed: int) -> ConfigDict:
 
 
 def _examples(result: TrainResult) -> pipeline.Examples:
-  return pipeline.Examples(open_dataset("digits", "test"), result.preprocess, keep=True)
+  return pipeline.Examples(
+    open_dataset("digits", "test"), of_pictures(result.preprocess), keep=True
+  )
 
 
 def _test_digits(result: TrainResult) -> tuple[np.ndarray, np.ndarray]:

@@ -188,6 +188,7 @@ class TextLab:
 def marked_texts(reader: TextReader, dataset: TextDataset) -> Marked:
   """Returns texts as a network reads them, with the words that decide."""
   batch = reader.read(dataset.texts)
+  assert dataset.labels is not None and dataset.spans is not None, "the data of the study have both"
   marked = marked_tokens(batch, dataset.spans)
   return Marked(batch.ids, batch.mask > 0, ~batch.special, dataset.labels, marked)
 

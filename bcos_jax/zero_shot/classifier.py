@@ -14,7 +14,7 @@ import numpy as np
 from ..batches import in_batches
 from ..errors import InputError
 from ..explain.targets import blaming_variables
-from ..inputs import check_images
+from ..inputs import check_images, side_of
 from ..text.towers import check_features
 from .similarity import COSINE, Similarity
 
@@ -59,7 +59,7 @@ def image_features(
   check_tower(model)
   images = check_images(images, model.ops.encoding)
   model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
-  with blaming_variables(model, variables, images.shape[1:3]):
+  with blaming_variables(model, variables, side_of(images)):
     return in_batches(lambda batch: _features(model, variables, batch), images, batch_size)
 
 
@@ -124,7 +124,7 @@ class ZeroShot:
     """
     images = check_images(images, self.model.ops.encoding)
     model = self.model.clone(ops=dataclasses.replace(self.model.ops, dtype=None))
-    with blaming_variables(model, self.variables, images.shape[1:3]):
+    with blaming_variables(model, self.variables, side_of(images)):
       logits = in_batches(
         lambda batch: _logits(
           self.similarity,

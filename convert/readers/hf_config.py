@@ -136,7 +136,7 @@ def activation(value: str, config: Config) -> Fields:
   return {"activation": ACTIVATIONS[value]}
 
 
-def by_class(known: Mapping[str | None, Any]) -> Setting:
+def by_class(known: Mapping[str | None, Fields | Callable[[Config], Fields]]) -> Setting:
   """Reads `architectures`: the class of the network decides about pooling and head.
 
   Args:
@@ -147,8 +147,7 @@ def by_class(known: Mapping[str | None, Any]) -> Setting:
     name = value[0] if value else None
     if name not in known:
       raise unknown_name("class of the network", name, [k for k in known if k])
-    fields: Any = known[name]
-    made: Fields = fields(config) if callable(fields) else fields
-    return {**made}
+    fields = known[name]
+    return dict(fields if isinstance(fields, dict) else fields(config))
 
   return read

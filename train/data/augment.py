@@ -29,9 +29,11 @@ class Augmentation(Protocol):
 
   def prepare(self, picture: Image.Image) -> Any:
     """Returns what every call starts from."""
+    ...
 
-  def __call__(self, prepared: Any, rng: Generator) -> np.ndarray:  # pyright: ignore[reportReturnType]
+  def __call__(self, prepared: Any, rng: Generator) -> np.ndarray:
     """Returns one variation."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Pictures:
     )
 
 
-class Files(Sequence):
+class Files:
   """Picture files, read on demand: {"image": bytes, "label", "name"}."""
 
   def __init__(self, folder: pathlib.Path, names: Sequence[str], labels: np.ndarray):
@@ -93,10 +93,10 @@ class Files(Sequence):
       labels[:, list(places)] = self._labels
     return Files(self._folder, self._names, labels)
 
-  def __getitem__(self, index: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+  def __getitem__(self, index: int) -> dict[str, Any]:
     name = self._names[index]
     return {
-      "image": (self._folder / name).read_bytes(),  # pyright: ignore[reportOperatorIssue]
+      "image": (self._folder / name).read_bytes(),
       "label": self._labels[index],
       "name": name,
     }
@@ -215,8 +215,8 @@ def class_weights(labels: np.ndarray, power: float) -> np.ndarray:
   """
   if labels.ndim == 1:
     return np.bincount(labels)[labels].astype(np.float64) ** -power
-  unlabelled = ~labels.any(axis=1)
-  table = np.concatenate([labels.astype(bool), unlabelled[:, None]], axis=1)  # pyright: ignore[reportIndexIssue]
+  unlabelled = ~np.asarray(labels.any(axis=1))
+  table = np.concatenate([labels.astype(bool), unlabelled[:, None]], axis=1)
   return np.where(table, table.sum(axis=0), np.inf).min(axis=1) ** -power
 
 

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import registered
+from tensorflow_datasets.core import constants, registered
 from tensorflow_datasets.datasets.imagenet2012 import imagenet2012_dataset_builder as official
 import tqdm
 
@@ -76,13 +76,15 @@ with registered.skip_registration():
       return {split: self._generate_examples(split) for split in self.splits}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+      assert self._archives is not None, "examples are read from archives"
+      archive = self._archives / ARCHIVES[split]
       pictures = {"train": _training_pictures, "validation": _validation_pictures}[split]
       count = 0
-      for name, label, image in pictures(self._archives / ARCHIVES[split]):  # pyright: ignore[reportOptionalOperand]
+      for name, label, image in pictures(archive):
         count += 1
         yield name, {"file_name": name, "image": io.BytesIO(image), "label": label}
       if self._complete and count != PICTURES[split]:
-        raise _broken(self._archives / ARCHIVES[split], f"{count} of {PICTURES[split]} pictures")  # pyright: ignore[reportOptionalOperand]
+        raise _broken(archive, f"{count} of {PICTURES[split]} pictures")
 
 
 def prepare(
@@ -117,7 +119,7 @@ def prepare(
       raise unknown_name("split of 'imagenet2012'", split, ARCHIVES)
     _check_archive(archives / ARCHIVES[split], BYTES[split] if complete else None)
   data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE, "")
-  root = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()  # pyright: ignore[reportAttributeAccessIssue]
+  root = pathlib.Path(data_dir or constants.DATA_DIR).expanduser()
   final = root / Imagenet2012.name / str(Imagenet2012.VERSION)
   if final.is_dir():
     _check_there(final, splits)
@@ -179,7 +181,9 @@ def _files(file: Any, where: pathlib.Path) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(fileobj=file, mode="r|") as tar:
       for member in tar:
         if member.isfile():
-          yield pathlib.PurePath(member.name).name, tar.extractfile(member).read()  # pyright: ignore[reportOptionalMemberAccess]
+          content = tar.extractfile(member)
+          assert content is not None, "it is a file"
+          yield pathlib.PurePath(member.name).name, content.read()
   except tarfile.TarError as error:
     raise _broken(where, f"an error: {error}") from error
 

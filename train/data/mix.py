@@ -46,8 +46,8 @@ class Mix:
       return batch | {"label": labels}
     way = ways[rng.integers(len(ways))]
     alpha = self.mixup if way is mixup else self.cutmix
-    images, share = way(batch["image"], float(rng.beta(alpha, alpha)), rng)
-    share = np.float32(share)
+    images, kept = way(batch["image"], float(rng.beta(alpha, alpha)), rng)
+    share = np.float32(kept)
     return batch | {
       "image": images,
       "label": share * labels + (1 - share) * np.roll(labels, 1, axis=0),
@@ -57,8 +57,8 @@ class Mix:
 def mixup(images: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
   """Returns share * image + (1 - share) * the image before it (arXiv 1710.09412)."""
   del rng
-  share = np.float32(share)  # pyright: ignore[reportAssignmentType]
-  return share * images + (1 - share) * np.roll(images, 1, axis=0), float(share)
+  kept = np.float32(share)
+  return kept * images + (1 - kept) * np.roll(images, 1, axis=0), float(kept)
 
 
 def cutmix(images: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:

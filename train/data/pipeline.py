@@ -6,10 +6,10 @@ starting at i = step * batch_size, on any number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import io
 import sys
-from typing import Any
+from typing import Any, Protocol
 import warnings
 
 from absl import flags
@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from bcos_jax.errors import InputError, RunError
+from bcos_jax.inputs import Preprocess
 
 from .folders import class_weights
 from .sources import Dataset
@@ -31,6 +32,18 @@ _REPEATED_MULTIPLE = 256
 # command line never do.
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()
+
+
+class BatchIterator(Iterator[dict[str, np.ndarray]], Protocol):
+  """An iterator that has to be closed, which ends the processes that read for it."""
+
+  def close(self) -> None: ...
+
+
+class Batches(Protocol):
+  """What makes such iterators."""
+
+  def __iter__(self) -> BatchIterator: ...
 
 
 class Examples:
@@ -64,6 +77,12 @@ class Examples:
     self.skip_damaged = skip_damaged
     self.extras = dict(extras or {})
     self._kept: dict[int, Example] = {}
+
+  @property
+  def preprocess(self) -> Preprocess:
+    """`prepare`, where it is the whole way to the image, as in evaluations."""
+    assert isinstance(self.prepare, Preprocess), "an augmentation has not made its images yet"
+    return self.prepare
 
   def __len__(self) -> int:
     return len(self.dataset)
@@ -189,34 +208,37 @@ def order(
     balance: Of the classes.
   """
   if balance:
-    draw = Draw(class_weights(examples.dataset.labels, balance), seed)  # pyright: ignore[reportArgumentType]
-    ds = grain.MapDataset.range(sys.maxsize // 2).map(draw)
+    ds: Any = grain.MapDataset.range(sys.maxsize // 2).map(_draw(examples, balance, seed))
   else:
     ds = grain.MapDataset.source(range(len(examples))).seed(seed).shuffle().repeat()
   if repeats > 1:
     ds = _repeated(ds, len(examples), repeats)
-  return [int(ds[i]) for i in range(step * batch_size, (step + 1) * batch_size)]  # pyright: ignore[reportArgumentType]
+  return [int(ds[i]) for i in range(step * batch_size, (step + 1) * batch_size)]
 
 
-def _repeated(ds: grain.MapDataset, count: int, repeats: int) -> grain.MapDataset:
+def _repeated(ds: Any, count: int, repeats: int) -> grain.MapDataset:
   epoch = max(count // _REPEATED_MULTIPLE * _REPEATED_MULTIPLE, min(count, _REPEATED_MULTIPLE))
 
   def source(position: int) -> Example:
     number, within = divmod(position, epoch)
-    return ds[number * count + within // repeats]  # pyright: ignore[reportReturnType]
+    return ds[number * count + within // repeats]
 
   return grain.MapDataset.range(sys.maxsize // 2).map(source)
 
 
 def _balanced(examples: Examples, balance: float, seed: int) -> grain.MapDataset:
+  draw = _draw(examples, balance, seed)
+  return grain.MapDataset.range(sys.maxsize // 2).map(lambda i: examples[draw(i)])
+
+
+def _draw(examples: Examples, balance: float, seed: int) -> Draw:
   if examples.dataset.labels is None or balance < 0:
     raise InputError(
       f"data.balance={balance} for {examples.dataset.name}; expected a number >= 0, and a folder of"
       " pictures.",
       "Set --config.data.balance=0.",
     )
-  draw = Draw(class_weights(examples.dataset.labels, balance), seed)
-  return grain.MapDataset.range(sys.maxsize // 2).map(lambda i: examples[draw(i)])
+  return Draw(class_weights(examples.dataset.labels, balance), seed)
 
 
 class Draw:
@@ -276,7 +298,8 @@ def eval_batches(
     Close its iterators.
   """
   count = len(examples)
-  shape = (*examples.prepare.size, examples.prepare.colors)  # pyright: ignore[reportFunctionMemberAccess]
+  preprocess = examples.preprocess
+  shape = (*preprocess.size, preprocess.colors)
   classes = len(examples.dataset.label_names)
   blank = {
     "image": np.zeros(shape, np.float32),

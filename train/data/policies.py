@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import math
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -43,7 +44,7 @@ OPERATIONS: dict[str, Operation] = {
   "contrast": _enhance(ImageEnhance.Contrast),
   "sharpness": _enhance(ImageEnhance.Sharpness),
   "posterize": lambda picture, s: ImageOps.posterize(picture, int(s)),
-  "solarize": lambda picture, s: ImageOps.solarize(picture, s),  # pyright: ignore[reportArgumentType]
+  "solarize": lambda picture, s: ImageOps.solarize(picture, math.ceil(s)),
   "autocontrast": lambda picture, _: ImageOps.autocontrast(picture),
   "equalize": lambda picture, _: ImageOps.equalize(picture),
 }

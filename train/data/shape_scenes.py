@@ -33,8 +33,13 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
   ]
   code_path = None  # As for the digits.
 
+  @property
+  def _side(self) -> int:
+    assert self.builder_config is not None, "every configuration has a name"
+    return int(self.builder_config.name)
+
   def _info(self) -> tfds.core.DatasetInfo:
-    side = int(self.builder_config.name)  # pyright: ignore[reportOptionalMemberAccess]
+    side = self._side
     features = tfds.features.FeaturesDict(
       {
         "image": tfds.features.Image(shape=(side, side, 3), encoding_format="png"),
@@ -61,7 +66,7 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for i in range(COUNTS[split]):
-      scene = drawn(split, i, int(self.builder_config.name))  # pyright: ignore[reportOptionalMemberAccess]
+      scene = drawn(split, i, self._side)
       yield (
         i,
         {

@@ -89,9 +89,9 @@ def scene(
       "For example: labels=[0], side=64.",
     )
   rng = np.random.default_rng(seed)
-  radius = radius or 0.33 / len(labels) ** 0.3
+  largest: float = radius or 0.33 / len(labels) ** 0.3
   names = [CLASSES[label] for label in labels] + rng.choice(DISTRACTORS, distractors).tolist()
-  places = _places(rng, len(names), len(labels), radius)  # pyright: ignore[reportArgumentType]
+  places = _places(rng, len(names), len(labels), largest)
   axis = (np.arange(side) + 0.5) / side
   image, tone = _surface(rng, axis[:, None], axis[None])
   mask = np.zeros((side, side), np.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 import contextlib
 import dataclasses
 import io
@@ -10,7 +10,7 @@ import os
 import pathlib
 import re
 import tempfile
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -28,6 +28,14 @@ BUILDERS: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {
 DATA_DIR_VARIABLE = "BCOS_JAX_DATA_DIR"
 
 
+class Records(Protocol):
+  """Random access to examples, by number."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int, /) -> dict[str, Any]: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
   """One split of a data set.
@@ -42,7 +50,7 @@ class Dataset:
   """
 
   name: str
-  source: Sequence[dict[str, Any]]
+  source: Records
   label_names: tuple[str, ...]
   labels: np.ndarray | None = None
   multi_label: bool = False
@@ -116,10 +124,11 @@ def open_builder(
 
 def open_split(
   builder: tfds.core.DatasetBuilder, name: str, split: str, decoders: dict[str, Any] | None = None
-) -> Sequence[dict[str, Any]]:
+) -> Records:
   """Returns a split of a prepared data set, or raises InputError if it has no such split."""
   try:
-    return builder.as_data_source(split, decoders=decoders)  # pyright: ignore[reportCallIssue]
+    read: Any = builder.as_data_source  # a decorator of TFDS hides its arguments
+    return read(split, decoders=decoders)
   except (ValueError, KeyError) as error:
     raise unknown_name(f"split of {name!r}", split, builder.info.splits) from error
 
@@ -160,17 +169,17 @@ def with_label_noise(dataset: Dataset, share: float, seed: int) -> Dataset:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Relabelled(Sequence):
+class _Relabelled:
   """Examples with other labels where they are not `kept`."""
 
-  source: Sequence[dict[str, Any]]
+  source: Records
   labels: np.ndarray
   kept: np.ndarray
 
   def __len__(self) -> int:
     return len(self.source)
 
-  def __getitem__(self, index: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+  def __getitem__(self, index: int) -> dict[str, Any]:
     record = self.source[index]
     return record if self.kept[index] else {**record, "label": int(self.labels[index])}
 

@@ -24,7 +24,7 @@ from .sources import Dataset
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
-class Unlabelled(Sequence):
+class Unlabelled:
   """Pictures as byte ranges of files, read on demand: {"image", "label": 0, "name"}."""
 
   def __init__(self, paths: Sequence[str], where: np.ndarray):
@@ -34,7 +34,7 @@ class Unlabelled(Sequence):
   def __len__(self) -> int:
     return len(self._where)
 
-  def __getitem__(self, index: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+  def __getitem__(self, index: int) -> dict[str, Any]:
     number, offset, size = self._where[index].tolist()
     path = self._paths[number]
     with open(path, "rb") as file:
@@ -78,9 +78,9 @@ def read_unlabelled(folder: str | os.PathLike, *, held_out: float) -> tuple[Data
   order = np.argsort(np.array(hashes), kind="stable")
   count = min(max(round(held_out * len(order)), 1), len(order) - 1)
   train, test = np.sort(order[count:]), np.sort(order[:count])
-  return tuple(  # pyright: ignore[reportReturnType]
-    Dataset(f"{folder}:{split}", whole.take(rows), ())
-    for split, rows in (("train", train), ("test", test))
+  return (
+    Dataset(f"{folder}:train", whole.take(train), ()),
+    Dataset(f"{folder}:test", whole.take(test), ()),
   )
 
 
@@ -104,7 +104,8 @@ def _members(folder: pathlib.Path, shard: str) -> Iterator[tuple[str, int, int]]
   try:
     with tarfile.open(folder / shard, "r:") as tar:
       for member in tar:
-        tar.members = []  # Else it keeps all headers. # pyright: ignore[reportAttributeAccessIssue]
+        # Else it keeps all headers. Typeshed does not have the attribute.
+        tar.members = []  # pyright: ignore[reportAttributeAccessIssue]
         if member.isfile() and pathlib.PurePosixPath(member.name).suffix.lower() in SUFFIXES:
           yield f"{shard}/{member.name}", member.offset_data, member.size
   except (tarfile.TarError, EOFError) as error:

@@ -63,22 +63,23 @@ def evaluate(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  return run(step, variables, {}, progress(batches), mesh=mesh)
+  return run(step, variables, {}, batches, mesh=mesh, progress=progress)
 
 
 def run(
   step: EvalStep,
   variables: Any,
   frozen: Any,
-  batches: Iterable[dict[str, np.ndarray]],
+  batches: pipeline.Batches,
   *,
   mesh: Mesh,
+  progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> dict[str, float]:
   """Returns the mean of every measure of a compiled step, over one pass, and `count`."""
   totals: dict[str, float] = collections.defaultdict(float)
   damaged, pending, ranked = 0.0, [], []
-  with contextlib.closing(iter(batches)) as iterator:  # pyright: ignore[reportArgumentType]
-    for batch in iterator:
+  with contextlib.closing(iter(batches)) as iterator:
+    for batch in progress(iterator):
       damaged += float(np.sum(batch.pop("damaged", 0)))
       pending.append(step(variables, sharding.put_batch(batch, mesh), frozen))
       if len(pending) > 1:  # One batch late, so that the device never waits for the host.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import io
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import Image
 
 from bcos_jax import metrics
 from bcos_jax.errors import InputError, unknown_name
-from bcos_jax.inputs import Preprocess
+from bcos_jax.inputs import Preprocess, of_pictures
 from bcos_jax.io.bundles import Bundle
 from bcos_jax.metrics.perturbation import check_block
 from bcos_jax.render.color import check_window
@@ -111,15 +110,16 @@ def measure(
   rows = np.unique(np.linspace(0, len(examples) - 1, count).astype(int)).tolist()
   objects = None
   if "energy_pointing" in names:
-    objects = regions(bundle.preprocess, examples.dataset, rows)
+    objects = regions(of_pictures(bundle.preprocess), examples.dataset, rows)
   chosen = [examples[i] for i in rows]
   images, targets = (np.stack([e[key] for e in chosen]) for key in ("image", "label"))
   network = (bundle.model, bundle.variables, images, targets)
   for name in names:
     if name == "energy_pointing":
+      assert objects is not None, "read above"
       found = metrics.energy_pointing_game(
         explainer,
-        objects,  # pyright: ignore[reportArgumentType]
+        objects,
         images,
         targets,
         smooth=choices.smooth,
@@ -154,7 +154,7 @@ def _play(
   )
 
 
-class _Pictures(Sequence):
+class _Pictures:
   """The pictures of examples, each read on demand."""
 
   def __init__(self, examples: pipeline.Examples):
@@ -163,7 +163,7 @@ class _Pictures(Sequence):
   def __len__(self) -> int:
     return len(self._examples)
 
-  def __getitem__(self, index: Any) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
+  def __getitem__(self, index: int) -> np.ndarray:
     return self._examples[index]["image"]
 
 

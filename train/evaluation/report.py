@@ -60,14 +60,16 @@ def write(
 
 
 def _rows(accuracy: float | None, found: Mapping[str, Measured]) -> list[tuple[str, ...]]:
-  rows = [("metric", "mean", "standard error", "random map", "oracle", "scored")]
+  rows: list[tuple[str, ...]] = [
+    ("metric", "mean", "standard error", "random map", "oracle", "scored")
+  ]
   if accuracy is not None:
     rows.append(("accuracy", f"{accuracy:.4f}", "", "", "", ""))
   for name, result in found.items():
     numbers = result.summary()
     scored = numbers.get("num_scored", numbers.get("num_grids"))
     rows.append(
-      (  # pyright: ignore[reportArgumentType]
+      (
         name.replace("_", " "),
         *(_number(numbers.get(key)) for key in ("mean", "standard_error", "random", "oracle")),
         f"{scored:.0f}",

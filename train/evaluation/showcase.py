@@ -71,7 +71,12 @@ def predict(
   """Predicts all examples; `softmax` over the classes, else a sigmoid for each."""
   model, variables = network.model, jax.device_get(network.variables)
   activation = jax.nn.softmax if softmax else jax.nn.sigmoid
-  apply = jax.jit(lambda images: activation(model.apply(variables, model.ops.encoding(images))))  # pyright: ignore[reportArgumentType]
+
+  @jax.jit
+  def apply(images):
+    logits: Any = model.apply(variables, model.ops.encoding(images))
+    return activation(logits)
+
   batches = pipeline.eval_batches(
     examples, batch_size=min(batch_size, len(examples)), workers=workers
   )

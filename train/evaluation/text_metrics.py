@@ -107,6 +107,7 @@ class MeasuredTexts:
         "Use reviews, or JSON lines with spans, or omit rationales.",
       )
     self.reader, self.dataset, self.choices = reader, dataset, choices
+    self.labels = dataset.labels
     batch = reader.read(dataset.texts)
     self.cut = int((batch.dropped > 0).sum())
     self._task = methods.reader_task(reader)
@@ -115,7 +116,7 @@ class MeasuredTexts:
   @property
   def accuracy(self) -> float:
     """Share of all texts that are classified as they are labelled."""
-    return float(np.mean(self.logits.argmax(axis=-1) == self.dataset.labels))
+    return float(np.mean(self.logits.argmax(axis=-1) == self.labels))
 
   def measure(self) -> Iterator[tuple[str, TextScores]]:
     """Measures explanations: of the labelled classes, or of those that the metric requires.
@@ -138,6 +139,7 @@ class MeasuredTexts:
     ex = self._explained(some, some.labels)
     for name in names:
       if name == "rationales":
+        assert some.spans is not None, "checked at the start"
         marked = marked_tokens(ex.text_batch, some.spans)
         for title, measure in _RATIONALES.items():
           yield title, measure(ex.contributions, marked, ~ex.text_batch.special)
@@ -152,7 +154,7 @@ class MeasuredTexts:
     Raises:
       InputError: The file cannot be written.
     """
-    wrong = self.logits.argmax(axis=-1) != self.dataset.labels
+    wrong = self.logits.argmax(axis=-1) != self.labels
     rows = np.argsort(~wrong, kind="stable")[:MOST_SHOWN]
     heats, words, explained = [], [], []
     for chosen in (rows[wrong[rows]], rows[~wrong[rows]]):
@@ -177,10 +179,11 @@ class MeasuredTexts:
     """Explains texts, all predicted wrong or all right: (heat map, words, what is explained)."""
     if not len(rows):
       return
-    shown, predicted = self.dataset.chosen(rows, self.dataset.name), self.logits[rows].argmax(-1)
-    wrong = bool((predicted != shown.labels).any())
-    ex = self._explained(shown, Contrast(predicted, shown.labels) if wrong else predicted)
-    for i, (target, label) in enumerate(zip(predicted, shown.labels, strict=True)):
+    shown = self.dataset.chosen(rows, self.dataset.name)
+    predicted, labels = self.logits[rows].argmax(-1), self.labels[rows]
+    wrong = bool((predicted != labels).any())
+    ex = self._explained(shown, Contrast(predicted, labels) if wrong else predicted)
+    for i, (target, label) in enumerate(zip(predicted, labels, strict=True)):
       names = self.reader.name_of(int(target)), self.reader.name_of(int(label))
       explained = f"{names[0]} rather than {names[1]}" if wrong else names[0]
       title = f"predicted {names[0]}, labelled {names[1]}"
@@ -204,7 +207,7 @@ class MeasuredTexts:
       batch.ids,
       batch.mask > 0,
       self._predicted(batch),
-      self.dataset.labels,
+      self.labels,
       fill=self.choices.published,
       num_pairs=self.choices.num_pairs,
     )
@@ -217,8 +220,8 @@ class MeasuredTexts:
     how = metrics.TokenPerturbation(**options)
     if self.choices.published:
       how = metrics.TokenPerturbation.published(**options)
-    given = (self._task, ex.ids, ex.mask > 0, ex.contributions, np.asarray(ex.target))
-    return _CURVES[name](*given, how)  # pyright: ignore[reportArgumentType]
+    ids, mask, found, classes = map(np.asarray, (ex.ids, ex.mask, ex.contributions, ex.target))
+    return _CURVES[name](self._task, ids, mask > 0, found, classes, how)
 
   def _predicted(self, batch: TextBatch) -> np.ndarray:
     size = self.choices.batch_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 import pathlib
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from bcos_jax.errors import InputError
 
 from .. import sharding
 from ..data import Dataset
+from ..data.pipeline import Batches
 from ..monitor.writer import MetricWriter
 from ..state import TrainState
 
@@ -54,11 +55,11 @@ class Feed(abc.ABC):
     """Returns how many training examples an epoch has."""
 
   @abc.abstractmethod
-  def batches(self, begin: int) -> Iterable[dict[str, np.ndarray]]:
+  def batches(self, begin: int) -> Batches:
     """Returns this process's endless training batches, from step `begin` on."""
 
   @abc.abstractmethod
-  def eval_batches(self) -> Iterable[dict[str, np.ndarray]]:
+  def eval_batches(self) -> Batches:
     """Returns this process's batches of one pass over all evaluation examples."""
 
   @abc.abstractmethod

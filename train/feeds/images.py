@@ -71,7 +71,7 @@ class PictureFeed(Feed):
       "balance": data.balance,
     }
 
-  def batches(self, begin: int):
+  def batches(self, begin: int) -> pipeline.Batches:
     return pipeline.train_batches(
       self._train_set,
       self._augmentation,
@@ -82,7 +82,7 @@ class PictureFeed(Feed):
       **self._processes,
     )
 
-  def eval_batches(self):
+  def eval_batches(self) -> pipeline.Batches:
     return pipeline.eval_batches(
       self._test_set,
       batch_size=self.eval_batch_size,

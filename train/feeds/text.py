@@ -16,6 +16,7 @@ from bcos_jax.text.tokenizer import saved_files
 from bcos_jax.text.tokens import special_ids
 
 from ..data import TextDataset, TextExamples
+from ..data.pipeline import Batches
 from ..data.text import masking, pipeline
 from ..data.text.splits import open_text_splits
 from ..start import tokenizer_for
@@ -57,7 +58,7 @@ class TextFeed(Feed):
       return int((self._train_set.lengths + 1).sum()) // self._length
     return len(self._train_set)
 
-  def batches(self, begin: int):
+  def batches(self, begin: int) -> Batches:
     data = self.config.data
     drawing = {
       "batch_size": data.batch_size,
@@ -71,7 +72,7 @@ class TextFeed(Feed):
     end = self._tokenizer.eos_token_id
     return pipeline.packed_batches(self._train_set, length=self._length, end=end, **drawing)
 
-  def eval_batches(self):
+  def eval_batches(self) -> Batches:
     return pipeline.eval_text_batches(
       self._test_set, batch_size=self.eval_batch_size, change=self._change, **self._processes
     )

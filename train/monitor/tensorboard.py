@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 import pathlib
 import time
+from typing import Any
 
 import numpy as np
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
+
+_PROTO: Any = event_pb2  # whose classes are made when it is imported
 
 
 class Board:
@@ -28,8 +31,8 @@ class Board:
     folder.mkdir(parents=True, exist_ok=True)
     self._events = event_file_writer.EventsWriter(str(folder / "events"))
     if start_step:
-      log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)  # pyright: ignore[reportAttributeAccessIssue]
-      self._events.write_event(event_pb2.Event(step=start_step + 1, session_log=log))  # pyright: ignore[reportAttributeAccessIssue]
+      log = _PROTO.SessionLog(status=_PROTO.SessionLog.START)
+      self._events.write_event(_PROTO.Event(step=start_step + 1, session_log=log))
 
   def scalars(self, step: int, values: Mapping[str, float]) -> None:
     """Writes one number per name."""
@@ -47,4 +50,4 @@ class Board:
     self._events.close()
 
   def _write(self, step: int, content: object) -> None:
-    self._events.write_event(event_pb2.Event(step=step, wall_time=time.time(), summary=content))  # pyright: ignore[reportAttributeAccessIssue]
+    self._events.write_event(_PROTO.Event(step=step, wall_time=time.time(), summary=content))

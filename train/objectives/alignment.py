@@ -139,14 +139,17 @@ def norm_distance(params: PyTree, teacher: PyTree) -> jax.Array:
 
   Maps that only one of them has, or has in another shape (the first one), are left out.
   """
-  own, other = (traverse_util.flatten_dict(tree, sep="/") for tree in (params, teacher))
+  own: dict[Any, Any] = traverse_util.flatten_dict(params, sep="/")
+  other: dict[Any, Any] = traverse_util.flatten_dict(teacher, sep="/")
   shared = [
     path
     for path in own
-    if path.endswith("kernel") and path in other and own[path].shape == other[path].shape  # pyright: ignore[reportAttributeAccessIssue]
+    if path.endswith("kernel") and path in other and own[path].shape == other[path].shape
   ]
 
   def norm(kernel: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(kernel.astype(jnp.float32))), 1e-30))
 
-  return sum((jnp.square(norm(other[path]) - norm(own[path])) for path in shared), jnp.float32(0))  # pyright: ignore[reportArgumentType]
+  return sum(
+    (jnp.square(norm(other[path]) - norm(own[path])) for path in shared), jnp.zeros((), jnp.float32)
+  )

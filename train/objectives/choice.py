@@ -91,7 +91,7 @@ def _pairs(config: ConfigDict, model: nn.Module) -> Pairs:
     )
   text = bcos_jax.create(name, ops=family, **fields)
   tokenizer = word_tokenizer(words, text.context_length)
-  pairs = Pairs(model, text, tokenizer, captions=options.captions, seed=config.seed)  # pyright: ignore[reportArgumentType]
+  pairs = Pairs(model, text, tokenizer, captions=options.captions, seed=config.seed)
   pairs.check(config.data.image_size)
   return pairs
 

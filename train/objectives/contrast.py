@@ -71,7 +71,7 @@ class ContrastiveDistillation(Objective):
     scale = jnp.exp(own["logit_scale"]) if own else self.scale
     bias = own["logit_bias"] if own else self.bias
     present = batch.get("mask", jnp.ones(len(features))).reshape(self.groups, -1) > 0
-    loss = jax.vmap(lambda s, t, p: losses.siglip(s, t, scale, bias, p))(student, teacher, present)  # pyright: ignore[reportArgumentType]
+    loss = jax.vmap(lambda s, t, p: losses.siglip(s, t, scale, bias, p))(student, teacher, present)
     return {
       "loss": loss.reshape(-1),
       "similarity": jnp.sum(student * teacher, axis=-1).reshape(-1),

@@ -58,8 +58,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
 def siglip(
   image: jax.Array,
   text: jax.Array,
-  scale: float = 10.0,
-  bias: float = -10.0,
+  scale: jax.Array | float = 10.0,
+  bias: jax.Array | float = -10.0,
   present: jax.Array | None = None,
 ) -> jax.Array:
   """Sigmoid loss over all pairs of a batch (SigLIP, arXiv 2303.15343; B-cosified CLIP).
@@ -107,8 +107,8 @@ def clip(
   logits = jnp.where(present[:, None] & present, logits, -1e9)
   shared = (same & present).astype(logits.dtype)
   shared /= jnp.maximum(jnp.sum(shared, axis=-1, keepdims=True), 1)
-  ways = (optax.softmax_cross_entropy(part, shared) for part in (logits, logits.T))
-  return sum(ways) / 2  # pyright: ignore[reportReturnType]
+  rows, columns = (optax.softmax_cross_entropy(part, shared) for part in (logits, logits.T))
+  return (rows + columns) / 2
 
 
 def targets(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -141,10 +141,10 @@ def from_config(name: str, options: Mapping[str, Any]) -> Loss:
     )
   if name == "uniform_off_label_bce":
     return functools.partial(uniform_off_label_bce, off=None if off < 0 else off)
-  return functools.partial(LOSSES[name], smoothing=smoothing)  # pyright: ignore[reportCallIssue]
+  return functools.partial(LOSSES[name], smoothing=smoothing)
 
 
-LOSSES: dict[str, Loss] = {
+LOSSES: dict[str, Callable[..., jax.Array]] = {
   "uniform_off_label_bce": uniform_off_label_bce,
   "bce": bce,
   "cross_entropy": cross_entropy,

@@ -107,7 +107,7 @@ class Objective(abc.ABC):
     """Applies the network in training mode: (outputs, changed collections)."""
     collections = ["batch_stats", *(["intermediates"] if options else [])]
     given, named = self.inputs(batch)
-    return self.model.apply(  # pyright: ignore[reportReturnType]
+    result: Any = self.model.apply(
       {"params": params, "batch_stats": stats},
       *given,
       train=True,
@@ -116,3 +116,4 @@ class Objective(abc.ABC):
       **named,
       **options,
     )
+    return result

@@ -11,13 +11,13 @@ import math
 import pathlib
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bcos_jax.errors import InputError
 from bcos_jax.io import bundles
-from bcos_jax.models import TextTransformer
 from bcos_jax.text.tokenizer import Tokenizer
 
 from ..data import Dataset, captions
@@ -45,7 +45,7 @@ class Pairs(Objective):
     seed: Of the captions.
   """
 
-  text: TextTransformer
+  text: nn.Module
   tokenizer: Tokenizer
   captions: int = 8
   seed: int = 0
@@ -112,7 +112,7 @@ class Pairs(Objective):
       folder / TEXT,
       self.text,
       {"params": own["text"]},
-      extras={"logit_scale": np.float32(np.log(_scale(own)))},  # pyright: ignore[reportArgumentType]
+      extras={"logit_scale": np.asarray(np.log(_scale(own)), np.float32)},
     )
     self.tokenizer.source.save_pretrained(folder / TOKENIZER)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from bcos_jax.errors import InputError
+from bcos_jax.inputs import side_of
 from bcos_jax.models import TokenLayout
 
 PyTree = Any
@@ -75,7 +76,7 @@ def capture(model: nn.Module, depths: Sequence[int]):
 
 def tokens_of(model: nn.Module, state: PyTree, depths: Sequence[int]) -> list[jax.Array]:
   """Returns what was captured as tokens [N, T, W]: without registers, or the positions of maps."""
-  layout = model.token_layout(model.input_spec.shape[1:3]) or TokenLayout((0, 0), 1)
+  layout = model.token_layout(side_of(model.input_spec)) or TokenLayout((0, 0), 1)
   first, registers = layout.class_tokens, layout.registers
   found, blocks = [], blocks_of(model)
   for depth in depths:

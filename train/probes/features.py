@@ -229,7 +229,7 @@ def _about(model: nn.Module, variables: Any, examples: pipeline.Examples) -> dic
     "examples": len(examples),
     "labels": None if labels is None else hashlib.sha256(labels.tobytes()).hexdigest()[:16],
     "classes": list(examples.dataset.label_names),
-    "preprocess": dataclasses.asdict(examples.prepare),  # pyright: ignore[reportArgumentType]
+    "preprocess": dataclasses.asdict(examples.preprocess),
     "damaged": "skip" if examples.skip_damaged else "fail",
     "dtype": model.ops.dtype or "float32",
   }
@@ -276,9 +276,9 @@ def _rows(
 
 def _readable(batch: Mapping[str, jax.Array], name: str) -> Rows:
   """Returns a batch on the host, in the data set's order, without what only fills it up."""
-  batch = multihost_utils.process_allgather(dict(batch), tiled=True)
-  order = np.argsort(batch["examples"], kind="stable")
-  order = order[batch["mask"][order] > 0]
-  values, labels, examples = (batch[key][order] for key in ("values", "label", "examples"))
-  _check_finite(values, examples, name)  # pyright: ignore[reportArgumentType]
-  return values.astype(np.float32), labels.astype(np.int32), examples.astype(np.int64)  # pyright: ignore[reportReturnType]
+  whole: Any = multihost_utils.process_allgather(dict(batch), tiled=True)
+  order = np.argsort(whole["examples"], kind="stable")
+  order = order[whole["mask"][order] > 0]
+  values, labels, examples = (whole[key][order] for key in ("values", "label", "examples"))
+  _check_finite(values, examples, name)
+  return values.astype(np.float32), labels.astype(np.int32), examples.astype(np.int64)

@@ -54,10 +54,10 @@ class Head:
 
   def __call__(self, params: Mapping[str, Any], features: jax.Array) -> jax.Array:
     """Maps float features [N, D] to float32 logits [N, C]."""
-    x = F.unit_length(features) if self.normalise else features
+    x: Any = F.unit_length(features) if self.normalise else features
     for name, layer in self.maps:
       x = layer.apply({"params": params[name]}, x)
-    return x.astype(jnp.float32) / self.temperature + self.logit_bias  # pyright: ignore[reportAttributeAccessIssue]
+    return x.astype(jnp.float32) / self.temperature + self.logit_bias
 
 
 def make(

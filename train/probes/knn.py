@@ -159,7 +159,7 @@ def nearest(
   block = -(-min(QUERIES, count) // divisor) * divisor
   blocks = -(-count // block)
   padded = np.pad(queries, ((0, blocks * block - count), (0, 0)), mode="edge")
-  queries = _put(padded.reshape(blocks, block, -1), split)  # pyright: ignore[reportAssignmentType]
+  asked = _put(padded.reshape(blocks, block, -1), split)
   best = (
     _put(np.full((blocks, block, k), np.inf, np.float32), split),
     _put(np.zeros((blocks, block, k), np.int32), split),
@@ -169,7 +169,7 @@ def nearest(
     chunk, first = sharding.replicate((chunk, np.int32(begin)), mesh)
     count_known = np.int32(len(known))
     jax.block_until_ready(before)  # Chunks must not queue up without end.
-    before, best = best[0], _merge(best, queries, chunk, first, count_known, center, unit)
+    before, best = best[0], _merge(best, asked, chunk, first, count_known, center, unit)
   distances, rows = (part.reshape(blocks * block, k)[:count] for part in hosts.to_host(best))
   return distances, rows
 
@@ -205,11 +205,10 @@ def _chunks(known: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _mean(known: np.ndarray) -> np.ndarray:
-  total = sum(
-    np.sum(known[begin : begin + KNOWN], axis=0, dtype=np.float64)
-    for begin in range(0, len(known), KNOWN)
-  )
-  return (total / len(known)).astype(np.float32)  # pyright: ignore[reportAttributeAccessIssue, reportReturnType]
+  total = np.zeros(known.shape[1])
+  for begin in range(0, len(known), KNOWN):
+    total += np.sum(known[begin : begin + KNOWN], axis=0, dtype=np.float64)
+  return (total / len(known)).astype(np.float32)
 
 
 def _put(array: np.ndarray, place: NamedSharding) -> jax.Array:

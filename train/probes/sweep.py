@@ -50,14 +50,14 @@ class Rate:
   test: float
 
 
-def schedule(steps: int) -> Callable[[jax.Array], jax.Array]:
+def schedule(steps: int) -> optax.Schedule:
   """Returns the factor of the learning rate by step: optax's cosine cycle, 1 at its peak.
 
   Runs of fewer than 4 steps, in which it has no rising part, keep 1.
   """
   if steps < _LEAST_CYCLE:
     return lambda step: jnp.float32(1.0)
-  return optax.cosine_onecycle_schedule(steps, 1.0)  # pyright: ignore[reportReturnType]
+  return optax.cosine_onecycle_schedule(steps, 1.0)
 
 
 def make_step(

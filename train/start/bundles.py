@@ -138,12 +138,11 @@ def new_head(model: nn.Module, variables: Any, num_classes: int, key: jax.Array)
     InputError: Another leaf does not fit.
   """
   new = model.clone(num_classes=num_classes)
-  wanted, other = (
-    traverse_util.flatten_dict(abstract_variables(network), sep="/")
-    for network in (new, model.clone(num_classes=num_classes + 1))
-  )
+  wanted: dict[Any, Any] = traverse_util.flatten_dict(abstract_variables(new), sep="/")
+  more = model.clone(num_classes=num_classes + 1)
+  other: dict[Any, Any] = traverse_util.flatten_dict(abstract_variables(more), sep="/")
   given: dict[Any, Any] = traverse_util.flatten_dict(variables, sep="/")
-  head = {path for path in wanted if wanted[path].shape != other[path].shape}  # pyright: ignore[reportAttributeAccessIssue]
+  head = {path for path in wanted if wanted[path].shape != other[path].shape}
   # A network without a head has none of its leaves, independent of their shapes.
   head |= {path for path in wanted if path not in given and path.split("/")[1] == model.head}
   return new, graft(

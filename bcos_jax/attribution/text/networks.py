@@ -74,6 +74,7 @@ def language_task(
       "Use a classifier or a decoder.",
     )
   model = model.clone(ops=dataclasses.replace(model.ops, dtype=None, recompute=False))
+  # Flax makes modules hashable, which it does not declare.
   functions = _functions(model, rule)  # pyright: ignore[reportArgumentType]
   return TextTask(
     **{name: tree_util.Partial(function, variables) for name, function in functions.items()},

@@ -140,11 +140,12 @@ def _curves(task, ids, mask, scores, targets, how, progress, *, keep: bool) -> T
       "targets has several per text or is a function, expected one class per text.",
       "Give int [N], or None for the predicted classes.",
     )
-  found = scores_of(scores, *texts.inputs, texts.classes[:, 0])  # pyright: ignore[reportCallIssue]
+  ids, mask = texts.inputs
+  found = scores_of(scores, ids, mask, texts.classes[:, 0])
   free, fractions = ~special_of(texts), np.asarray(how.fractions)
   return scored_curves(
     TokenCurves,
-    Parts(task=texts, free=free, movable=free if how.keep_special else texts.inputs[1]),
+    Parts(task=texts, free=free, movable=free if how.keep_special else mask),
     lambda curves, start: MEASURES[how.measure](start[:, None] - curves, fractions),
     found,
     random_maps(how.seed, range(len(free)), free.shape[1:]),

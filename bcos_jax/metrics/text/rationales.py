@@ -7,6 +7,7 @@ padding and special tokens left out by `counted`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def rationale_token_f1(
 
   Returns, raises: As `rationale_auprc`.
   """
-  return _agreement(_token_f1, scores, rationales, counted, seed, share)  # pyright: ignore[reportArgumentType]
+  return _agreement(_token_f1, scores, rationales, counted, seed, share)
 
 
 def rationale_iou_f1(
@@ -97,7 +98,7 @@ def rationale_iou_f1(
   def measure(chosen: np.ndarray, marked: np.ndarray) -> float:
     return _span_f1(chosen, marked, threshold)
 
-  return _agreement(measure, scores, rationales, counted, seed, share)  # pyright: ignore[reportArgumentType]
+  return _agreement(measure, scores, rationales, counted, seed, share)
 
 
 def spans_of(chosen: np.ndarray) -> list[tuple[int, int]]:
@@ -106,14 +107,21 @@ def spans_of(chosen: np.ndarray) -> list[tuple[int, int]]:
   return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
 
-def _agreement(measure: Measure, scores, rationales, counted, seed, share="scores") -> TextScores:
+def _agreement(
+  measure: Measure,
+  scores: np.ndarray,
+  rationales: np.ndarray,
+  counted: np.ndarray,
+  seed: int,
+  share: float | Literal["scores"] | None = "scores",
+) -> TextScores:
   scores, counted = check_counted(scores, counted)
   marked = check_tokens("rationales", rationales, scores.shape) & counted
   unmarked = ~marked.any(axis=1)
 
   def each(scored: np.ndarray) -> np.ndarray:
     found = np.full(len(scored), np.nan)
-    chosen = None if share == "scores" else _chosen(scored, counted, marked, share, seed)  # pyright: ignore[reportArgumentType]
+    chosen = None if share == "scores" else _chosen(scored, counted, marked, share, seed)
     for i in np.flatnonzero(~unmarked):
       if chosen is None:  # the measure looks at the scores themselves
         found[i] = measure(scored[i][counted[i]], marked[i][counted[i]])

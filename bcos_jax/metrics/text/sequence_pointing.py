@@ -213,13 +213,14 @@ def _draw(selection: Selection, num_pairs: int, seed: int) -> list[list[tuple[in
 
 def _joined(task: TextTask, ids, mask, indices: np.ndarray) -> dict[str, Any]:
   rows, sides = [], []
-  special = task.special(ids, mask)
+  special = np.asarray(task.special(ids, mask))
   for pair in indices:
-    parts = [(ids[i][mask[i]], special[i][mask[i]]) for i in pair]
-    if parts[1][1][0]:  # its own [CLS]
-      parts[1] = tuple(part[1:] for part in parts[1])  # pyright: ignore[reportArgumentType, reportCallIssue]
-    rows.append(np.concatenate([part for part, _ in parts]))
-    sides.append(_sides([marked for _, marked in parts]))  # pyright: ignore[reportArgumentType]
+    texts = [ids[i][mask[i]] for i in pair]
+    marked = [special[i][mask[i]] for i in pair]
+    if marked[1][0]:  # its own [CLS]
+      texts[1], marked[1] = texts[1][1:], marked[1][1:]
+    rows.append(np.concatenate(texts))
+    sides.append(_sides(marked))
   shape = (len(rows), max(map(len, rows)))
   joined = {
     "ids": np.full(shape, task.pad_id, np.int32),

@@ -181,7 +181,7 @@ def _siglip_vision(architecture: str, name: str, **size: Setting) -> ConfigReade
       "architectures": by_class({None: BARE, f"{name}VisionModel": BARE}),
     },
     only={**_COLORS, "vision_use_head": (True,)},
-    ignored=GENERATION,  # pyright: ignore[reportArgumentType]
+    ignored=GENERATION,
   )
 
 

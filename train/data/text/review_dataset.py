@@ -50,8 +50,9 @@ class Reviews(tfds.core.GeneratorBasedBuilder):
     return {split: self._generate_examples(split) for split in SEEDS}
 
   def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    assert self.builder_config is not None, "every configuration has a name"
     for i in range(COUNTS[split]):
-      made = written(split, i, self.builder_config.name)  # pyright: ignore[reportOptionalMemberAccess]
+      made = written(split, i, self.builder_config.name)
       labelled = split != "unlabelled"
       spans = made.spans if labelled else made.spans[:0]
       yield i, {"text": made.text, "label": made.label if labelled else -1, "spans": spans}

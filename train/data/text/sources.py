@@ -41,9 +41,9 @@ class TextDataset:
 
   name: str
   texts: Sequence[str]
-  labels: Any  # np.ndarray | None
+  labels: np.ndarray | None
   label_names: tuple[str, ...]
-  spans: Any = None  # Sequence[np.ndarray] | None
+  spans: Sequence[np.ndarray] | None = None
 
   def __len__(self) -> int:
     return len(self.texts)
@@ -80,7 +80,8 @@ def open_texts(name: str, split: str, data_dir: str = "", *, text: str = "text")
       f"Data set {name!r} has the features {sorted(features)}; expected a text {text!r}.",
       "Name the feature: --config.data.text to train, --text to evaluate.",
     )
-  records = list(open_split(builder, name, split))
+  source = open_split(builder, name, split)
+  records = [source[i] for i in range(len(source))]
   label = features.get("label")
   labels, names = None, ()
   if isinstance(label, tfds.features.ClassLabel):
@@ -264,7 +265,8 @@ def renumbered(dataset: TextDataset, names: Sequence[str]) -> TextDataset:
       "Use data with the same class names.",
     )
   numbers = np.array([list(names).index(name) for name in own], np.int32)
-  return dataclasses.replace(dataset, labels=numbers[dataset.labels], label_names=tuple(names))
+  labels = None if dataset.labels is None else numbers[dataset.labels]
+  return dataclasses.replace(dataset, labels=labels, label_names=tuple(names))
 
 
 def _numbers(names: Sequence[str]) -> bool:
@@ -345,7 +347,7 @@ def _numbered(
       raise InputError(problem.cause, problem.fix)
   if len(known) < 2:
     raise InputError(
-      f"{where!r} has the label {known[0]!r} only, expected at least 2.",  # pyright: ignore[reportGeneralTypeIssues]
+      f"{where!r} has the label {', '.join(map(repr, known))} only, expected at least 2.",
       "Add texts of another.",
     )
   return np.array([number[label] for _, label in labels], np.int32), known

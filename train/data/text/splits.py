@@ -33,10 +33,11 @@ def open_text_splits(data: Any, *, labelled: bool = True) -> tuple[TextDataset, 
   if data.folder:
     splits = _of_folder(data, data.label if labelled else None)
   elif data.name:
-    splits = tuple(
+    train, test = (
       open_texts(data.name, split, data.data_dir, text=data.text)
       for split in (data.train_split, data.test_split)
     )
+    splits = train, test
   else:
     raise InputError(
       "Neither folder nor name of the texts is set.",
@@ -48,7 +49,7 @@ def open_text_splits(data: Any, *, labelled: bool = True) -> tuple[TextDataset, 
         f"{dataset.name} has no labels, which the objective 'text' learns.",
         "Name another split, or set --config.objective.name=masked_lm.",
       )
-  return splits  # pyright: ignore[reportReturnType]
+  return splits
 
 
 def open_text_split(
