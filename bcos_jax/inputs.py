@@ -230,13 +230,14 @@ class Preprocess:
       image = np.repeat(grey[..., None], self.colors, axis=-1)
     if image.shape[:2] == self.size:
       return image, f"{_side(self.size)} pixels, as it is"
-    resample, side = Image.Resampling[self.interpolation.upper()], image.shape[1::-1]
+    resample, side = Image.Resampling[self.interpolation.upper()], (image.shape[1], image.shape[0])
     planes = [Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(image, -1, 0)]
     if self.resize:
       box = self._box(side)
       planes = [plane.resize(self._scaled(side), resample).crop(box) for plane in planes]
     else:
-      planes = [plane.resize(self.size[::-1], resample) for plane in planes]
+      height, width = self.size
+      planes = [plane.resize((width, height), resample) for plane in planes]
     array = np.stack([np.asarray(plane, np.float32) for plane in planes], axis=-1)
     return np.clip(array, 0, 1), self.geometry(image.shape[:2])
 

@@ -88,7 +88,7 @@ def load_networks(
     )
   names = _names(paths)
   loaded = [bundles.load(path) for path in paths]
-  texts = [is_language_model(bundle.model) for bundle in loaded]
+  texts = [bool(is_language_model(bundle.model)) for bundle in loaded]
   if any(texts) and len(paths) > 1:
     raise InputError(
       f"{str(paths[texts.index(True)])!r} reads texts, and two networks are given.",

@@ -212,13 +212,13 @@ def make_task(
       f"progress is {progress!r}, expected a function that wraps a range.",
       "Pass tqdm.tqdm, or omit it.",
     )
-  count, foils = len(inputs[0]), None
+  count, asked, foils = len(inputs[0]), targets, None
   size = check_batch_size(batch_size) or count
   if isinstance(targets, Contrast):
     foils = split_target(targets.foil, count, kind)[1]
     foils = np.array(MEAN) if foils is None else check_foils(np.asarray(foils))
-    targets = targets.target
-  function, classes = split_target(targets, count, kind)
+    asked = targets.target
+  function, classes = split_target(asked, count, kind)
   if function is not None and foils is not None:
     raise InputError(
       "The target of a Contrast is a function, expected classes.", "Subtract in the function."

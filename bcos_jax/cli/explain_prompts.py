@@ -7,6 +7,7 @@ import dataclasses
 import os
 import pathlib
 
+import jax
 import numpy as np
 
 from .. import render
@@ -72,8 +73,7 @@ def explain_prompts(
   output, names, stems = prepared(image, pictures, output)
   towers = _towers(image, text_bundle, tokenizer, unpooled, power)
   network = towers.image
-  read = of_pictures(network.preprocess)
-  images = np.stack([read(name, frame) for name in names])
+  images = np.stack([of_pictures(network.preprocess)(name, frame) for name in names])
   ex = explain_text(
     network.model,
     network.variables,
@@ -89,7 +89,7 @@ def explain_prompts(
     path = output / f"{stems[i]}.png"
     drawn = {"probabilities": shares[i], "title": picture.name, "options": options}
     figures[path.stem] = render.prompts(ex, i, texts, path, **drawn)
-    ranked = _ranked(texts, np.asarray(ex.value[i]), shares[i])
+    ranked = _ranked(texts, ex.value[i], shares[i])
     say("\n".join([picture.name, *ranked, f"  figure: {path}"]))
   report = output / "report.html"
   _report(report, towers, ex, texts, figures, unpooled)
@@ -97,9 +97,11 @@ def explain_prompts(
   return [*(output / f"{stem}.png" for stem in figures), report]
 
 
-def _ranked(texts: Sequence[str], similarities: np.ndarray, shares: np.ndarray) -> list[str]:
+def _ranked(
+  texts: Sequence[str], similarities: jax.Array | np.ndarray, shares: np.ndarray
+) -> list[str]:
   """Returns a line for each text, the most similar first."""
-  order = np.argsort(-similarities, kind="stable").tolist()
+  order = np.argsort(-np.asarray(similarities), kind="stable").tolist()
   return [f"  {similarities[k]:+.4f}  {shares[k]:7.2%}  {texts[k]}" for k in order]
 
 

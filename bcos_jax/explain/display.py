@@ -11,6 +11,7 @@ import tempfile
 from typing import Any
 
 import jax
+from jax import core
 import numpy as np
 
 from .. import render
@@ -75,7 +76,7 @@ def number(value: Any) -> str:
 
 def _traced(ex: Any) -> bool:
   arrays = jax.tree.leaves(ex)
-  return any(isinstance(a, jax.core.Tracer) or not hasattr(a, "__array__") for a in arrays)
+  return any(isinstance(a, core.Tracer) or not hasattr(a, "__array__") for a in arrays)
 
 
 def _short(text: str, most: int = 60) -> str:
@@ -131,7 +132,7 @@ def _in_notebook(ex: Any) -> bool:
   shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
   if shell is None or not hasattr(shell, "kernel"):
     return False
-  from IPython import display  # pyright: ignore[reportMissingImports]
+  from IPython import display
 
   display.display(ex)
   return True

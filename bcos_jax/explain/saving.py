@@ -171,6 +171,7 @@ def _arrays(ex: Any, index: int) -> bytes:
 def archive(arrays: dict[str, np.ndarray]) -> bytes:
   """Returns the content of an NPZ file."""
   buffer = io.BytesIO()
+  # NumPy's stub fears that an array could be named after its one option.
   np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
   return buffer.getvalue()
 

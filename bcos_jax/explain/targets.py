@@ -14,6 +14,7 @@ from flax import errors as flax_errors
 from flax import linen as nn
 from flax import traverse_util
 import jax
+from jax import core
 import jax.numpy as jnp
 import numpy as np
 
@@ -38,7 +39,7 @@ def check_explainable(model: Any, variables: Any, inputs: Any) -> None:
       "Take one from bcos_jax.create, load or bcosify; or give your own Linen module a field `ops` "
       "and make its maps by ops.conv and ops.dense, see docs/families.md.",
     )
-  if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((variables, inputs))):
+  if any(isinstance(leaf, core.Tracer) for leaf in jax.tree.leaves((variables, inputs))):
     raise InputError(
       "explain is called inside jax.jit or another transformation; it checks its inputs and "
       "returns NumPy arrays, so it compiles itself.",

@@ -273,7 +273,7 @@ def _rows(function: Any, rows: np.ndarray) -> Any:
   """Returns the target function for some of the texts."""
   if not isinstance(function, Contrast):
     return function
-  sides = (None if s is None else s[rows] for s in (function.target, function.foil))
+  sides = (None if s is None else np.asarray(s)[rows] for s in (function.target, function.foil))
   return jax.tree_util.Partial(_contrast, *sides)
 
 

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..explain.images import Explanation, explain
 from ..explain.text_reader import TextReader
 from ..explain.texts import TextExplanation
+from ..inputs import of_pictures
 from ..io import bundles
 from ..models import is_language_model
 from .inputs import Picture, gathered, read
@@ -123,7 +124,7 @@ class Network(bundles.Bundle):
   ) -> Iterator[Explanation]:
     for rows, kept in filled(len(pictures), size, progress, exact=True):
       chosen = [pictures[i] for i in rows[:kept]]
-      images, readings = read(chosen, self.preprocess, frame)
+      images, readings = read(chosen, of_pictures(self.preprocess), frame)
       images = images[np.minimum(np.arange(size), kept - 1)]  # the last batch is as large
       asked = target[rows] if isinstance(target, np.ndarray) else target
       ex = explain(self.model, self._on_device, images, asked)
@@ -195,7 +196,7 @@ class Network(bundles.Bundle):
   def _logits(self, pictures: Sequence[Picture], size: int, frame: int) -> np.ndarray:
     parts = []
     for rows, kept in filled(len(pictures), size, exact=True):
-      images, _ = read([pictures[i] for i in rows[:kept]], self.preprocess, frame)
+      images, _ = read([pictures[i] for i in rows[:kept]], of_pictures(self.preprocess), frame)
       images = images[np.minimum(np.arange(size), kept - 1)]
       with jax.default_matmul_precision("highest"):
         parts.append(np.asarray(_predicted(self._exact, self._on_device, images))[:kept])

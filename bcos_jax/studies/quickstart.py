@@ -312,7 +312,8 @@ def _add_examples(folder: pathlib.Path, images: np.ndarray, labels: np.ndarray):
 
   (folder / EXAMPLES).mkdir(exist_ok=True)
   for digit in (0, 7, 4, 3, 5, 8):
-    pixels = np.uint8(np.round(255 * images[int(np.flatnonzero(labels == digit)[0])]))
+    image = images[int(np.flatnonzero(labels == digit)[0])]
+    pixels = np.round(255 * image).astype(np.uint8)
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     picture.save(folder / EXAMPLES / f"digit {digit}.png")
 

@@ -86,6 +86,7 @@ def _module(name: str) -> ModuleType:
       f"No config file {name!r}.", f"Give an existing .py file or one of {', '.join(names())}."
     )
   module_spec = importlib.util.spec_from_file_location(path.stem, path)
+  assert module_spec is not None and module_spec.loader is not None, "it is a Python file"
   module = importlib.util.module_from_spec(module_spec)
   with _naming_the_line(module):
     module_spec.loader.exec_module(module)
