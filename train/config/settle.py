@@ -209,10 +209,11 @@ def _check_range(key: Key, value: Any) -> None:
     raise unknown_name(key.name, value, key.names)
   if isinstance(value, float) and not math.isfinite(value):
     raise InputError(f"config.{key.name}={value}; expected a finite number.", _set_it(key))
+  number: Any = value  # wherever there is a bound
   for fits, expected in (
-    (key.least is None or value >= key.least, f"at least {key.least}"),
-    (key.most is None or value <= key.most, f"at most {key.most}"),
-    (key.below is None or value < key.below, f"below {key.below}"),
+    (key.least is None or number >= key.least, f"at least {key.least}"),
+    (key.most is None or number <= key.most, f"at most {key.most}"),
+    (key.below is None or number < key.below, f"below {key.below}"),
   ):
     if not fits:
       raise InputError(f"config.{key.name}={value}; expected {expected}.", _set_it(key))

@@ -14,7 +14,7 @@ from typing import Any
 from bcos_jax.configs.sections import KEYS
 from bcos_jax.errors import InputError
 
-from .folders import read_folder
+from .folders import Files, read_folder
 from .sources import BUILDERS, Dataset, open_dataset
 
 SPLITS = ("train", "test", "all")
@@ -130,7 +130,7 @@ def with_classes_of(dataset: Dataset, labels: Sequence[str], count: int) -> Data
     hint = f"Did you mean {near[0]!r}?" if near else "Remove them, or rename their folders."
     shown = ", ".join(map(repr, unknown[:5]))
     raise InputError(f"The network has no classes {shown}, which {dataset.name} has.", hint)
-  if not hasattr(source, "relabelled"):
+  if not isinstance(source, Files):
     raise InputError(
       f"The network has {count} classes, {dataset.name} has {len(own)}.",
       "Evaluate a network trained on this data set.",
