@@ -89,8 +89,7 @@ def explain_prompts(
     path = output / f"{stems[i]}.png"
     drawn = {"probabilities": shares[i], "title": picture.name, "options": options}
     figures[path.stem] = render.prompts(ex, i, texts, path, **drawn)
-    ranked = _ranked(texts, ex.value[i], shares[i])
-    say("\n".join([picture.name, *ranked, f"  figure: {path}"]))
+    say("\n".join([picture.name, *_ranked(texts, ex.value[i], shares[i]), f"  figure: {path}"]))
   report = output / "report.html"
   _report(report, towers, ex, texts, figures, unpooled)
   say(f"report: {report}")
