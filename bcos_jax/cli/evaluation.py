@@ -133,8 +133,7 @@ def _evaluate_pictures(options):
 
   from ..inputs import of_pictures
   from ..io import bundles
-  from ..train import data
-  from ..train.data import measured
+  from ..train.data import measured, pipeline
   from ..train.evaluation import evaluate, image_metrics, report, tables, text_metrics
   from ..train.evaluation.choices import refuse
 
@@ -165,7 +164,7 @@ def _evaluate_pictures(options):
   )
   dataset = measured.with_classes_of(dataset, bundle.labels, bundle.model.num_classes)
   skip = trained.get("data.damaged") == "skip"
-  examples = data.pipeline.Examples(dataset, read, skip_damaged=skip)
+  examples = pipeline.Examples(dataset, read, skip_damaged=skip)
   accuracy, found = None, {}
   with jax.default_matmul_precision("highest"):
     if "accuracy" in names:
