@@ -23,7 +23,6 @@ def test_a_timm_folder(tmp_path):
     network, tmp_path / "timm", model_config={"label_names": list(LABELS), "num_classes": 3}
   )
   config = json.loads((tmp_path / "timm" / "config.json").read_text())
-  config.pop("model_args", None)  # as older versions of timm save it
   (tmp_path / "timm" / "config.json").write_text(json.dumps(config))
   net = one_line.check(tmp_path / "timm", "dog", tmp_path)
   assert net.labels == LABELS and net.name == "resnet18"
