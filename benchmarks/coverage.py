@@ -8,8 +8,9 @@ Every network is made with random weights, saved as users do (`torch.save` of th
 picture or a text: outputs within a relative 1e-4. By default the smallest of each family: the
 module that defines a network in torchvision and timm, the model type in transformers, whose
 networks are those of its image and text classifiers at reduced sizes. "Smallest" has the fewest
-parameters among those whose names sound smallest. Needs PyTorch, torchvision, timm and
-transformers. What could not be made here counts as neither converted nor refused.
+parameters among those whose names sound smallest. Of a network whose name or model type is unknown
+here, which no weights change, the configuration is saved with one tensor. Needs PyTorch,
+torchvision, timm and transformers. What could not be made counts as neither converted nor refused.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ import numpy as np
 import torch
 
 from bcos_jax import models
-from bcos_jax.convert import original, verify
+from bcos_jax.convert import original, readers, verify
 from bcos_jax.convert.plan import plan
 from bcos_jax.errors import InputError
+from bcos_jax.io.tensor_files import write_safetensors
 
 VERIFIED, CONVERTED, WRONG, REFUSED, NOT_MADE = (
   "verified",
@@ -140,10 +142,13 @@ def timm_trials(every: bool) -> Iterator[Trial]:
 
   def maker(name: str):
     def make(folder: pathlib.Path):
+      if name not in models.names():
+        with torch.device("meta"):
+          _hub.save_config_for_hf(create(name), folder / "config.json")
+        return _with_one_tensor(folder), None, None
       network = stirred(create(name))
-      _hub.save_for_hf(
-        network, folder, model_args={"num_classes": CLASSES}, safe_serialization=True
-      )
+      arguments = {"num_classes": CLASSES}
+      _hub.save_for_hf(network, folder, model_args=arguments, safe_serialization=True)
       return folder, None, network
 
     return make
@@ -175,14 +180,18 @@ _REDUCED = {
 }
 
 
-_LARGEST = 300e6  # parameters of a network that is still made
+def _reduced(kind: str) -> Any:
+  """Returns a small configuration, with the relative positions of all fine-tuned BEiTs."""
+  from transformers import AutoConfig
 
-
-def _reduce(config: Any) -> None:
-  for key, value in _REDUCED.items():
-    with contextlib.suppress(Exception):  # a read-only or checked attribute stays as it is
-      if config is not None and isinstance(getattr(config, key, None), int):
-        setattr(config, key, value)
+  default = AutoConfig.for_model(kind).to_dict()
+  given = {key: value for key, value in _REDUCED.items() if isinstance(default.get(key), int)}
+  given |= {"use_relative_position_bias": True} if "use_relative_position_bias" in default else {}
+  for part in ("vision_config", "text_config"):
+    if isinstance(default.get(part), dict):
+      own = default[part]
+      given[part] = {k: v for k, v in _REDUCED.items() if isinstance(own.get(k), int)}
+  return AutoConfig.for_model(kind, **given, num_labels=CLASSES)
 
 
 def transformers_trials(every: bool) -> Iterator[Trial]:
@@ -191,20 +200,17 @@ def transformers_trials(every: bool) -> Iterator[Trial]:
   import transformers
   from transformers.models.auto import modeling_auto
 
+  known = readers.config_readers()
+
   def maker(kind: str, class_name: str):
     def make(folder: pathlib.Path):
       config = transformers.AutoConfig.for_model(kind)
-      for part in (
-        config,
-        getattr(config, "vision_config", None),
-        getattr(config, "text_config", None),
-      ):
-        for key, value in _REDUCED.items() if part is not None else ():
-          with contextlib.suppress(Exception):
-            if isinstance(getattr(part, key, None), int):
-              setattr(part, key, value)
       config.num_labels = CLASSES
-      network = stirred(getattr(transformers, class_name)(config))
+      if kind not in known:
+        config.architectures = [class_name]
+        config.save_pretrained(folder)
+        return _with_one_tensor(folder), None, None
+      network = stirred(getattr(transformers, class_name)(_reduced(kind)))
       network.save_pretrained(folder)
       return folder, None, None
 
@@ -218,6 +224,11 @@ def transformers_trials(every: bool) -> Iterator[Trial]:
       listed = [names] if isinstance(names, str) else list(names)
       for name in listed if every else listed[:1]:
         yield Trial(library, kind, name, maker(kind, name))
+
+
+def _with_one_tensor(folder: pathlib.Path) -> pathlib.Path:
+  write_safetensors(folder / "model.safetensors", {"weight": np.zeros(1, np.float32)})
+  return folder
 
 
 def smallest(names: list[str], create: Callable[[str], Any]) -> str:
@@ -234,7 +245,7 @@ def smallest(names: list[str], create: Callable[[str], Any]) -> str:
     return float("inf")
 
   known = [name for name in names if name in models.names()]
-  guessed = sorted(known or names, key=sound)[:_LARGEST_GUESS]
+  guessed = sorted(known or names, key=sound)[: _LARGEST_GUESS if known else 1]
   return min(guessed, key=parameters) if len(guessed) > 1 else guessed[0]
 
 
