@@ -16,19 +16,31 @@ from .tables.keys import Keys, tables_of
 from .tables.rules import Rule
 from .tables.templates import parse
 
-_PREFIXES = ("", "model.", "model.model.")
+_DEEPEST = 6
+
+
+def shared_prefixes(state: Tensors) -> list[str]:
+  """Returns the words that all keys begin with, each with its dot: '', 'model.', 'model.net.'."""
+  names = list(state)
+  first = names[0].split(".")[:-1][:_DEEPEST]
+  prefixes = [""]
+  for i in range(1, len(first) + 1):
+    prefix = ".".join(first[:i]) + "."
+    if not all(name.startswith(prefix) for name in names):
+      break
+    prefixes.append(prefix)
+  return prefixes
 
 
 def unprefixed(state: Tensors, candidates: list[Keys]) -> Tensors:
-  """Takes off the `model.` of training frameworks, as far as the tables then explain more."""
+  """Takes off what all keys begin with, as far as the tables then explain more."""
   if not candidates:
     return state
   options = []
-  for prefix in _PREFIXES:
-    if all(key.startswith(prefix) for key in state):
-      stripped = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
-      count = max(explained(stripped, keys) for keys in candidates)
-      options.append((count, -len(prefix), stripped))
+  for prefix in shared_prefixes(state):
+    stripped = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    count = max(explained(stripped, keys) for keys in candidates)
+    options.append((count, -len(prefix), stripped))
   return max(options, key=lambda option: option[:2])[2]
 
 

@@ -11,20 +11,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 import dataclasses
-import functools
 import math
 import pathlib
 import pickletools
 from typing import Any
-import zipfile
 
 import ml_dtypes
 import numpy as np
 
 from bcos_jax.errors import InputError
-from bcos_jax.io.tensor_files import DAMAGED, LazyTensor
+from bcos_jax.io.tensor_files import LazyTensor
 
-_MOST_PROGRAM = 256_000_000
+from .files.archives import Archive, damaged
+
 _LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _DTYPES = {
   "Double": np.float64,
@@ -47,7 +46,7 @@ class _StorageType:
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-  archive: _Archive
+  archive: Archive
   key: str
   dtype: np.dtype
   size: int
@@ -56,56 +55,19 @@ class _Storage:
     return np.frombuffer(self.archive.storage(self.key), self.dtype)
 
 
+class Placeholder(dict):
+  """The attributes of an object that holds settings; nothing of its class is built or run."""
+
+  kind = "argparse.Namespace"
+
+
+def _ignored(kind: str) -> Callable[..., str]:
+  """Returns what stands for an object whose arguments say all: text."""
+  return lambda *arguments: "/".join(map(str, arguments)) or kind
+
+
 class Module(dict):
   """The attributes of a TorchScript module; its code is left alone."""
-
-
-class _Archive:
-  """The zip archive: its program, and its storages, read on demand."""
-
-  def __init__(self, path: pathlib.Path):
-    self.path = path
-    try:
-      # Kept open: rereading the directory for each tensor would take longer than the tensor.
-      self._zip = zipfile.ZipFile(path)
-      self._sizes = {info.filename: info.file_size for info in self._zip.infolist()}
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-      raise _damaged(path, error) from error
-    programs = [n for n in self._sizes if n == "data.pkl" or n.endswith("/data.pkl")]
-    if len(programs) != 1:
-      raise InputError(
-        f"{str(path)!r} is a zip archive with {len(programs)} data.pkl, expected one.",
-        "Give a file written by torch.save.",
-      )
-    self.root = programs[0].removesuffix("data.pkl")
-    self.scripted = f"{self.root}constants.pkl" in self._sizes
-    if self._sizes[programs[0]] > _MOST_PROGRAM:
-      raise _damaged(path, f"its data.pkl has {self._sizes[programs[0]]} bytes")
-    order = f"{self.root}byteorder"
-    if order in self._sizes and self.bytes("byteorder") != b"little":
-      raise InputError(
-        f"{str(path)!r} was written on a big-endian machine.", "Save it as safetensors there."
-      )
-    # Tensors that share a storage follow each other: the last one is kept.
-    self.storage = functools.lru_cache(maxsize=1)(self._storage)
-
-  def bytes(self, name: str) -> bytes:
-    """Reads an entry; its checksum is compared."""
-    try:
-      return self._zip.read(self.root + name)
-    except Exception as error:  # zipfile raises many kinds for damaged entries
-      raise _damaged(self.path, error) from error
-
-  def size(self, key: str) -> int | None:
-    """Returns the bytes of a storage, or None if there is no such storage."""
-    return self._sizes.get(f"{self.root}data/{key}")
-
-  def _storage(self, key: str) -> bytes:
-    return self.bytes(f"data/{key}")
-
-
-def _damaged(path: pathlib.Path, what: object) -> InputError:
-  return InputError(f"{str(path)!r} is not a complete PyTorch file: {what}.", DAMAGED)
 
 
 def read_pickle(path: pathlib.Path) -> Any:
@@ -130,7 +92,7 @@ def read_pickle(path: pathlib.Path) -> Any:
       f"{str(path)!r} is {'of the format of PyTorch before 1.6' if old else 'not a PyTorch file'}.",
       "Save it again with torch.save of a current PyTorch, or as safetensors.",
     )
-  archive = _Archive(path)
+  archive = Archive(path)
   try:
     value = _Machine(archive).run(archive.bytes("data.pkl"))
     return _named_tensors(value) if isinstance(value, Module) else value
@@ -138,7 +100,7 @@ def read_pickle(path: pathlib.Path) -> Any:
     raise
   except Exception as error:  # a damaged program can raise any Python exception
     what = " ".join(str(error).split()) or type(error).__name__
-    raise _damaged(path, f"its data.pkl breaks off ({what})") from error
+    raise damaged(path, f"its data.pkl breaks off ({what})") from error
 
 
 def _named_tensors(module: Module, prefix: str = "", depth: int = 0) -> dict[str, LazyTensor]:
@@ -210,6 +172,14 @@ _CALLABLES: dict[str, Any] = {
   "torch._utils._rebuild_parameter": _rebuild_parameter,
   "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
   "torch.Size": tuple,
+  # Settings of training runs: as plain values, without their classes.
+  "argparse.Namespace": Placeholder,
+  "torch.device": _ignored("torch.device"),
+  **{
+    f"{module}.{name}": _ignored(name)
+    for module in ("pathlib", "pathlib._local")
+    for name in ("Path", "PurePath", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
+  },
   "torch.jit._pickle.build_intlist": _as_list,
   "torch.jit._pickle.build_doublelist": _as_list,
   "torch.jit._pickle.build_boollist": _as_list,
@@ -227,7 +197,7 @@ _CALLABLES: dict[str, Any] = {
 class _Machine:
   """Runs the program of a pickle, opcode by opcode."""
 
-  def __init__(self, archive: _Archive):
+  def __init__(self, archive: Archive):
     self._archive = archive
     self._stack: list[Any] = []
     self._marks: list[list[Any]] = []
@@ -304,7 +274,7 @@ class _Machine:
     state, owner = self._stack.pop(), self._stack[-1]
     if not isinstance(state, dict) or not isinstance(owner, dict):
       raise self._refused(f"sets attributes of a {type(owner).__name__}")
-    if isinstance(owner, Module):
+    if isinstance(owner, Module | Placeholder):
       owner.update(state)
 
   def put(self, index: int):

@@ -17,8 +17,9 @@ from bcos_jax.inputs import Encoding
 from bcos_jax.io.bundles import Bundle, make_bundle
 from bcos_jax.ops import Ops, StandardOps
 
-from . import imagenet, sizes
+from . import imagenet, sizes, stated
 from .detect import detect, unprefixed
+from .files import vocabulary
 from .heads import check_classes, fields_for_classes, headed
 from .porting import fitted, lazy_port, port, wanted
 from .readers import Described, describe, open_clip
@@ -128,7 +129,9 @@ class ConversionPlan:
   def _tokenizer(self) -> dict[str, bytes]:
     if not models.is_language_model(self.model):
       return {}
-    return tokenizer_files(self.checkpoint.folder)
+    files = tokenizer_files(self.checkpoint.folder)
+    vocabulary.check(files, self.model.vocab_size)
+    return files
 
   def _labels(self) -> tuple[str, ...]:
     labels = self.described.labels
@@ -154,6 +157,7 @@ def from_pretrained(
   download: bool = False,
   default_preprocess: bool = False,
   image_size: int | str | tuple[int, int] | None = None,
+  prefix: str | None = None,
   allow_nonfinite: bool = False,
 ) -> Bundle:
   """Reads a network from a checkpoint file, a folder or the Hugging Face hub.
@@ -171,6 +175,7 @@ def from_pretrained(
     default_preprocess: Takes the architecture's preprocessing, not the source's.
     image_size: Side of the images in pixels, or height and width; None takes it from the
       configuration, or from the table of positions where that is the one of a square.
+    prefix: Taken off the keys; those without it are left out. None finds one that all share.
     allow_nonfinite: Takes weights that are NaN or infinite.
 
   Returns:
@@ -189,6 +194,7 @@ def from_pretrained(
     download=download,
     default_preprocess=default_preprocess,
     image_size=image_size,
+    prefix=prefix,
   )
   return made.bundle(allow_nonfinite=allow_nonfinite)
 
@@ -204,6 +210,7 @@ def plan(
   download: bool = False,
   default_preprocess: bool = False,
   image_size: int | str | tuple[int, int] | None = None,
+  prefix: str | None = None,
 ) -> ConversionPlan:
   """Finds out what a checkpoint is and what each key becomes; arguments as `from_pretrained`.
 
@@ -213,20 +220,24 @@ def plan(
   if dtype is not None and dtype not in DTYPES:
     raise unknown_name("dtype", dtype, DTYPES)
   check_classes(num_classes)
-  checkpoint = open_checkpoint(source, ema=ema, download=download)
+  checkpoint = open_checkpoint(source, ema=ema, download=download, prefix=prefix)
+  architecture, said = stated.settled(checkpoint, architecture)
   described = describe(checkpoint, architecture, default_preprocess=default_preprocess)
   layout = layout or described.layout
-  state, notes = checkpoint.tensors, [*checkpoint.notes]
+  state, notes = checkpoint.tensors, [*checkpoint.notes, *said]
   name = architecture or described.architecture
   if name is None:
     state, name, layout = detect(checkpoint, layout)
     notes.append(f"architecture {name!r}, found by its keys and shapes")
   else:
     described = _sized(described, name, image_size)
-    like = models.create(name, ops=StandardOps(), **_fields(name, described))
+    fields = _fields(name, described)
+    stated.check_depth(fields, checkpoint)
+    like = models.create(name, ops=StandardOps(), **fields)
     state = unprefixed(state, keys_of(like, layout))
-  if len(next(iter(state))) != len(next(iter(checkpoint.tensors))):
-    notes.append("without the prefix 'model.'")
+  longest, short = next(iter(checkpoint.tensors)), next(iter(state))
+  if longest != short:
+    notes.append(f"without the prefix {longest.removesuffix(short)!r}")
   fields = fields_for_classes(
     models.architecture(name).module, _fields(name, described), num_classes
   )

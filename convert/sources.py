@@ -13,7 +13,8 @@ from bcos_jax.errors import InputError
 from bcos_jax.io import hub
 from bcos_jax.io.tensor_files import DAMAGED, LazyTensor, read_safetensors
 
-from .pickles import read_pickle
+from .files import adapters, quantised
+from .pickles import Placeholder, read_pickle
 
 Tensors = Mapping[str, LazyTensor]
 _INDEX = ".index.json"
@@ -34,6 +35,7 @@ class Checkpoint:
     config: The configuration beside the weights, as its file states it.
     preprocessor: The preprocessing beside the weights, as its file states it.
     folder: The local folder of a Hugging Face repository; None for a single file.
+    stated: Name of the architecture that a training checkpoint states; '' if it states none.
   """
 
   origin: str
@@ -43,10 +45,11 @@ class Checkpoint:
   config: Mapping[str, Any] | None = None
   preprocessor: Mapping[str, Any] | None = None
   folder: pathlib.Path | None = None
+  stated: str = ""
 
 
 def open_checkpoint(
-  source: str | os.PathLike, *, ema: bool = False, download: bool = False
+  source: str | os.PathLike, *, ema: bool = False, download: bool = False, prefix: str | None = None
 ) -> Checkpoint:
   """Opens a checkpoint; no tensor is read.
 
@@ -55,22 +58,72 @@ def open_checkpoint(
       configuration and weights, or a hub id.
     ema: Takes the averaged weights of a training checkpoint instead of the last ones.
     download: Lets a hub id be fetched.
+    prefix: Taken off the keys; those without it are left out, and so listed. An entry of a
+      training checkpoint may come first: `teacher.backbone.`.
 
   Raises:
     InputError: The source is missing or damaged, or of no known kind.
   """
   path = pathlib.Path(source)
   if path.is_dir():
-    return _of_folder(path, str(source), ema)
+    return _cut(_of_folder(path, str(source), ema, download), prefix)
   if path.is_file():
-    tensors, notes = _of_file(path, ema)
-    return _unwrapped(Checkpoint(str(source), tensors, notes=notes), ema)
+    return _cut(_of_path(path, str(source), ema, prefix), prefix)
   if hub.is_meant(str(source)):
-    return _of_folder(hub.snapshot(str(source), download=download), str(source), ema)
+    folder = hub.snapshot(str(source), download=download)
+    return _cut(_of_folder(folder, str(source), ema, download), prefix)
   raise hub.no_path(str(source))
 
 
-def _of_folder(folder: pathlib.Path, origin: str, ema: bool) -> Checkpoint:
+def _of_path(path: pathlib.Path, origin: str, ema: bool, prefix: str | None) -> Checkpoint:
+  if path.suffix not in _PICKLES or path.name.endswith(_INDEX):
+    tensors, notes = _of_file(path, ema)
+    quantised.refuse(origin, None, tensors)
+    return _unwrapped(Checkpoint(origin, tensors, notes=notes), ema)
+  value = read_pickle(path)
+  tensors, notes = _state_dict(path, value, ema, prefix)
+  checkpoint = Checkpoint(origin, tensors, notes=notes, stated=_stated(value))
+  return _unwrapped(checkpoint, ema)
+
+
+def _stated(value: Any) -> str:
+  """Returns the architecture that a training checkpoint states: `arch`, or in its settings."""
+  if not isinstance(value, dict) or _is_state(value):
+    return ""
+  settings = [value] + [v for v in value.values() if isinstance(v, Placeholder)]
+  stated = [held.get(name) for held in settings for name in ("arch", "model")]
+  return next((name.partition(".")[0] for name in stated if isinstance(name, str)), "")
+
+
+def _cut(checkpoint: Checkpoint, prefix: str | None) -> Checkpoint:
+  """Takes the prefix that the user gave off the keys, and leaves out the keys without it."""
+  if not prefix:
+    return checkpoint
+  kept = {key: t for key, t in checkpoint.tensors.items() if key.startswith(prefix)}
+  if not kept:
+    if any(f"entry {prefix.partition('.')[0]!r}" in note for note in checkpoint.notes):
+      _, _, rest = prefix.partition(".")
+      return _cut(checkpoint, rest)
+    raise InputError(
+      f"No key of {checkpoint.origin!r} begins with {prefix!r}.",
+      f"Its keys are such as {next(iter(checkpoint.tensors))!r}.",
+    )
+  outside = dict.fromkeys(checkpoint.tensors.keys() - kept.keys(), f"outside the prefix {prefix!r}")
+  return dataclasses.replace(
+    checkpoint,
+    tensors={key.removeprefix(prefix): tensor for key, tensor in kept.items()},
+    dropped={**checkpoint.dropped, **dict(sorted(outside.items()))},
+    notes=(*checkpoint.notes, f"without the prefix {prefix!r}, as given"),
+  )
+
+
+def _of_folder(folder: pathlib.Path, origin: str, ema: bool, download: bool = False) -> Checkpoint:
+  if (folder / adapters.CONFIG).is_file():
+    return _adapted(folder, origin, ema, download)
+  return _of_plain_folder(folder, origin, ema)
+
+
+def _of_plain_folder(folder: pathlib.Path, origin: str, ema: bool) -> Checkpoint:
   weights = next((folder / name for name in hub.WEIGHTS if (folder / name).is_file()), None)
   config = next((folder / name for name in hub.CONFIGS if (folder / name).is_file()), None)
   if config is None:
@@ -83,17 +136,43 @@ def _of_folder(folder: pathlib.Path, origin: str, ema: bool) -> Checkpoint:
       f"{origin!r} has no weights: none of {', '.join(hub.WEIGHTS)}.",
       "Download the repository again, or pass the weights file itself.",
     )
+  described = read_json(config)
+  quantised.refuse(origin, described, {})
   tensors, notes = _of_file(weights, ema)
+  quantised.refuse(origin, described, tensors)
   preprocessor = folder / hub.PREPROCESSOR
   checkpoint = Checkpoint(
     origin,
     tensors,
     notes=notes,
-    config=read_json(config),
+    config=described,
     preprocessor=read_json(preprocessor) if preprocessor.is_file() else None,
     folder=folder,
   )
   return _unwrapped(checkpoint, ema)
+
+
+def _adapted(folder: pathlib.Path, origin: str, ema: bool, download: bool) -> Checkpoint:
+  """Opens an adapter of PEFT on its base network, which lies beside it or is named by it."""
+  about = read_json(folder / adapters.CONFIG)
+  if not (folder / adapters.WEIGHTS).is_file():
+    raise InputError(f"{origin!r} has no {adapters.WEIGHTS}.", "Copy or download it again.")
+  updates = read_safetensors(folder / adapters.WEIGHTS)
+  named = about.get("base_model_name_or_path")
+  beside = any((folder / name).is_file() for name in hub.WEIGHTS)
+  paths = [folder] if beside else [pathlib.Path(str(named)), folder / str(named)]
+  base = next((path for path in paths if path.is_dir()), None)
+  if base is None and hub.is_id(str(named)):
+    base = hub.snapshot(str(named), download=download)
+  if base is None:
+    raise InputError(
+      f"{origin!r} is an adapter of {named!r}, which is not there.",
+      "Put the base network's config.json and weights beside it.",
+    )
+  network = _of_plain_folder(base, str(named) if not beside else origin, ema)
+  tensors, count = adapters.merged(network.tensors, updates, about)
+  note = f"an adapter of {len(updates)} tensors is merged into {count} of {network.origin!r}"
+  return dataclasses.replace(network, origin=origin, tensors=tensors, notes=(*network.notes, note))
 
 
 def tokenizer_files(folder: pathlib.Path | None) -> dict[str, bytes]:
@@ -112,7 +191,7 @@ def read_json(path: pathlib.Path) -> Mapping[str, Any]:
   """
   try:
     value = json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise InputError(f"Cannot read {str(path)!r}: {error}.", DAMAGED) from error
   if not isinstance(value, dict):
     raise InputError(f"{str(path)!r} holds a {type(value).__name__}, expected an object.", DAMAGED)
@@ -127,8 +206,11 @@ def _of_file(path: pathlib.Path, ema: bool) -> tuple[Tensors, tuple[str, ...]]:
   elif path.suffix in _PICKLES:
     tensors, notes = _state_dict(path, read_pickle(path), ema)
   else:
+    known = quantised.FILES.get(path.suffix.lower())
     raise InputError(
-      f"{str(path)!r} has an unknown format.",
+      f"{str(path)!r} is of the format {known}, which is not converted."
+      if known
+      else f"{str(path)!r} has an unknown format.",
       f"Give .safetensors, {_INDEX} or a PyTorch file ({', '.join(_PICKLES)}).",
     )
   if not tensors:
@@ -166,21 +248,31 @@ def _sharded(index: pathlib.Path) -> Tensors:
   return {key: tensors[key] for key in named}
 
 
-def _state_dict(path: pathlib.Path, value: Any, ema: bool) -> tuple[Tensors, tuple[str, ...]]:
+def _state_dict(
+  path: pathlib.Path, value: Any, ema: bool, prefix: str | None = None
+) -> tuple[Tensors, tuple[str, ...]]:
   """Finds the state dict in what a PyTorch file holds."""
-  notes: tuple[str, ...] = ()
+  notes = _inert(value)
   if not _is_state(value) and isinstance(value, dict):
     averaged = [name for name in _AVERAGED if _is_state(value.get(name))]
     wrappers = [name for name in _WRAPPERS if _is_state(value.get(name))]
     # A Lightning file holds the averaged weights inside its state dict, under a prefix.
+    named = (prefix or "").partition(".")[0]
+    others = [name for name, held in value.items() if _is_state(held)]
     chosen = (averaged if ema and averaged else wrappers)[:1]
+    if named in others:
+      chosen = [named]
+    elif not chosen and len(others) == 1:
+      chosen = others
     if not chosen:
       entries = ", ".join(map(repr, list(value)[:8])) or "nothing"
       raise InputError(
         f"{str(path)!r} has no state dict; it holds {entries}.",
-        f"Save the state dict itself, or under one of {', '.join(_WRAPPERS)}.",
+        f"Choose an entry by --prefix, such as --prefix={others[0]}."
+        if others
+        else f"Save the state dict itself, or under one of {', '.join(_WRAPPERS)}.",
       )
-    notes = (f"weights from the entry {chosen[0]!r}",)
+    notes = (*notes, f"weights from the entry {chosen[0]!r}")
     value = value[chosen[0]]
   if not isinstance(value, dict):
     raise InputError(
@@ -194,6 +286,14 @@ def _state_dict(path: pathlib.Path, value: Any, ema: bool) -> tuple[Tensors, tup
       "Save only the tensors of the state dict.",
     )
   return value, notes
+
+
+def _inert(value: Any) -> tuple[str, ...]:
+  """Says which entries are settings, of which nothing was built or run."""
+  if not isinstance(value, dict):
+    return ()
+  inert = [repr(key) for key, held in value.items() if isinstance(held, Placeholder)]
+  return (f"{', '.join(inert)}: {Placeholder.kind}, read as plain values",) if inert else ()
 
 
 def _is_state(value: Any) -> bool:
@@ -230,6 +330,6 @@ def _unwrapped(checkpoint: Checkpoint, ema: bool) -> Checkpoint:
     )
   if any(key.startswith("model.") for key in tensors):
     drop(lambda key: key.startswith("clip_model."), "the teacher of a distillation")
-  for prefix in ("ema.module.", "module.", "_orig_mod."):
+  for prefix in ("ema.module.", "module.", "_orig_mod.", "module."):
     strip(prefix)
   return dataclasses.replace(checkpoint, tensors=tensors, dropped=dropped, notes=tuple(notes))

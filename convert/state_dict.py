@@ -122,9 +122,16 @@ def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.nda
     held = jax.device_get(dict(bundle.variables))
     leaves: dict[str, Any] = traverse_util.flatten_dict(held, sep="/")
     return export(leaves, _of_form(fitting, leaves, form).table, bundle.extras)
+  works = sorted(
+    {
+      keys.layout
+      for keys in keys_of(bundle.model, None)
+      if type(keys.ops) is family and _same_weights(keys.ops, bundle.model.ops)
+    }
+  )
   raise InputError(
-    f"The layout {layout!r} has no keys for a {family.__name__} network.",
-    "Choose another layout.",
+    f"The layout {layout!r} has no keys for a {family.__name__} network of this architecture.",
+    f"Layouts that work: {', '.join(works)}." if works else "None works; --to=orbax does.",
   )
 
 

@@ -16,7 +16,7 @@ from bcos_jax import models
 from bcos_jax.errors import InputError, unknown_name
 from bcos_jax.io import bundles
 from bcos_jax.io.bundles import Bundle
-from bcos_jax.io.files import check_new
+from bcos_jax.io.files import check_name, check_new
 from bcos_jax.io.tensor_files import write_safetensors
 
 from .state_dict import to_state_dict
@@ -41,6 +41,7 @@ def check(destination: str | os.PathLike, to: str) -> pathlib.Path:
   path = check_new(destination)
   if to not in names():
     raise unknown_name("target", to, names())
+  check_name(path)
   if to == BUNDLE:
     return bundles.check_replaceable(path)
   if path.exists():

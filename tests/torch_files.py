@@ -20,6 +20,13 @@ class Call:
     self.function, self.arguments = function, arguments
 
 
+class Built:
+  """An object that is made without arguments, and whose attributes are set then."""
+
+  def __init__(self, kind, attributes):
+    self.kind, self.attributes = kind, attributes
+
+
 class Storage:
   """The numbers behind a tensor."""
 
@@ -49,6 +56,15 @@ class Pickler(pickle._Pickler):
     self.write(pickle.REDUCE)
     self.memoize(value)
 
+  def save_built(self, value):
+    self.save(value.kind)
+    self.save(())
+    self.write(pickle.NEWOBJ)
+    self.memoize(value)
+    self.save(value.attributes)
+    self.write(pickle.BUILD)
+
+  dispatch[Built] = save_built
   dispatch[Name] = save_name
   dispatch[Call] = save_call
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 import contextlib
+import dataclasses
 import json
 import math
 import pathlib
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from bcos_jax import ops
+from bcos_jax import models, ops
 from bcos_jax.errors import InputError
 
 from . import hosts
@@ -218,6 +219,14 @@ def about_run(
   return json.loads(json.dumps(about))
 
 
+def with_new_fields(network: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a described network with the fields that its class got since, at their defaults."""
+  named = (a.module for a in models.architectures() if a.module.__name__ == network.get("class"))
+  fields = models.fields_of(found) if (found := next(named, None)) is not None else {}
+  known = {name: value for name, value in fields.items() if value is not dataclasses.MISSING}
+  return {**json.loads(json.dumps(known)), **network}
+
+
 def check_same_run(
   saved: Mapping[str, Any],
   now: Mapping[str, Any],
@@ -239,6 +248,8 @@ def check_same_run(
   for part, free in (("network", ()), ("config", may_differ)):
     prefix = "ops." if part == "config" else ""
     old, new = ops.current(saved[part], prefix), now[part]
+    if part == "network":
+      old = with_new_fields(old)
     differences += [
       f"{part} {key}: {old.get(key)!r} there, {new.get(key)!r} now"
       for key in sorted(old.keys() | new.keys())

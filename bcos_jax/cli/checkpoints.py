@@ -49,6 +49,9 @@ def add_convert(commands):
     "--image_size", help="pixels, as 224 or 224x112, where the file does not tell them"
   )
   command.add_argument(
+    "--prefix", help="taken off the keys, such as backbone.; keys without it are left out"
+  )
+  command.add_argument(
     "--to", default="bundle", help="bundle, orbax, or a layout such as huggingface"
   )
   command.add_argument(

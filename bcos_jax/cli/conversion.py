@@ -46,6 +46,7 @@ class ConversionChoices:
   download: bool = False
   default_preprocess: bool = False
   image_size: str | None = None
+  prefix: str | None = None
   allow_nonfinite: bool = False
   to: str = targets.BUNDLE
   dry_run: bool = False
@@ -88,6 +89,7 @@ def convert(
     download=choices.download,
     default_preprocess=choices.default_preprocess,
     image_size=choices.image_size,
+    prefix=choices.prefix,
   )
   for line in report.lines(made, every_key=choices.every_key):
     say(line)
@@ -108,6 +110,8 @@ def convert(
       _verify(made, bundle, choices.verify_images, say)
     written = targets.write(bundle, target, choices.to)
   say(f"written: {written}")
+  if not verified:
+    say("not compared with PyTorch: --verify does so, where torch and the original library are")
   return written
 
 

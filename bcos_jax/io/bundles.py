@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from .. import models, ops
-from ..errors import InputError
+from ..errors import InputError, unknown_name
 from ..inputs import Preprocess
 from ..variables import abstract_variables, differences
 from .default_reading import default_preprocess
@@ -29,6 +29,7 @@ from .files import check_new
 from .tensor_files import FileTensor, read_safetensors, write_safetensors
 
 FORMAT = 1
+_KEYS = {*"format architecture fields ops preprocess provenance labels module".split()}
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 _TOKENIZER, EXAMPLES = "tokenizer", "examples"  # folders, where there are any
 _SHOWN = 5  # problems in a message; a wrong network has hundreds
@@ -354,7 +355,7 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
   try:
     config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
     version = config["format"]
-  except (OSError, ValueError, KeyError, TypeError) as error:
+  except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
     raise InputError(
       f"Cannot read {_CONFIG} in {str(folder)!r}: {error}.",
       "The file is damaged: copy or save the bundle again.",
@@ -363,6 +364,8 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
     raise InputError(
       f"{str(folder)!r} has bundle format {version}, expected {FORMAT}.", "Update bcos_jax."
     )
+  if strange := sorted(config.keys() - _KEYS):
+    raise unknown_name(f"key of {_CONFIG} in {str(folder)!r}", strange[0], _KEYS)
   return config
 
 

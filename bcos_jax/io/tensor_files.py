@@ -120,7 +120,7 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, FileTensor]:
     entries = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
     entries.pop("__metadata__", None)
     tensors = {key: _tensor(path, 8 + length, entry) for key, entry in entries.items()}
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
     raise _damaged(path, f"its header is invalid ({error})") from error
   _check_cover(path, tensors, 8 + length, total)
   return tensors

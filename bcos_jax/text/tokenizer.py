@@ -196,10 +196,10 @@ def saved_files(source: Any) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(pathlib.Path(folder).iterdir())}
 
 
-def check_vocabulary(source: Any, vocab_size: int, whose: str) -> None:
-  """Raises InputError unless a tokenizer has about as many ids as a network, and none more."""
+def check_vocabulary(source: Any, vocab_size: int, whose: str, least: float = _LEAST_SHARE) -> None:
+  """Raises InputError if a tokenizer has more ids than a network, or less than this share."""
   highest = max(source.get_vocab().values(), default=-1)
-  if highest >= vocab_size or highest + 1 < _LEAST_SHARE * vocab_size:
+  if highest >= vocab_size or highest + 1 < least * vocab_size:
     raise InputError(
       f"The tokenizer has {highest + 1} ids, the {whose} {vocab_size}.",
       f"Use the tokenizer of the {whose.rpartition(' ')[2]}'s checkpoint.",

@@ -40,6 +40,7 @@ class ConfigReader:
       InputError: Attributes that are not understood, or values that are not supported: all of
         them in one message.
     """
+    _check_counts(config)
     fields: dict[str, Any] = {}
     problems = []
     for name, value in config.items():
@@ -59,6 +60,23 @@ class ConfigReader:
         "Convert a supported configuration, or add the field to convert/hf_config.py.",
       )
     return fields
+
+
+_COUNTS = (
+  *("num_attention_heads", "num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size"),
+  *("num_heads", "num_layers", "n_head", "n_layer", "n_embd", "dim", "n_heads", "n_layers"),
+  *("num_key_value_heads", "max_position_embeddings", "patch_size", "image_size", "embed_dim"),
+)
+
+
+def _check_counts(config: Config):
+  """Raises InputError for a size that is no size: everything divides by them."""
+  for name in _COUNTS:
+    value = config.get(name)
+    if isinstance(value, int | float) and value < 1:
+      raise InputError(
+        f"{name} is {value!r} in the configuration, expected at least 1.", "Correct config.json."
+      )
 
 
 COMMON: dict[str, str] = {

@@ -7,6 +7,7 @@ An existing folder is complete: interrupted writes leave none.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+import dataclasses
 import json
 import pathlib
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from bcos_jax.errors import InputError
+from bcos_jax.inputs import Preprocess
 
 ARRAYS = ("values", "labels", "examples")
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -89,6 +91,9 @@ def read(place: pathlib.Path, about: Mapping[str, Any]) -> dict[str, np.ndarray]
     arrays = {name: np.load(place / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise _no_features(place, f"{type(error).__name__}: {error}") from error
+  if isinstance(kept.get("preprocess"), dict):
+    # Written before a field was added, whose default changes nothing.
+    kept["preprocess"] = {**dataclasses.asdict(Preprocess()), **kept["preprocess"]}
   for key, wanted in about.items():
     if kept.get(key) != wanted:
       raise InputError(

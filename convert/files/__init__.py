@@ -1,0 +1,1 @@
+"""Kinds of files: archives of PyTorch, adapters, quantised weights, tokenizers."""
