@@ -12,6 +12,8 @@ from bcos_jax.errors import InputError
 from .readers import timm
 from .sources import Checkpoint
 
+UNPROVEN = "nothing in the file proves"
+"""How the note begins that the user alone says which network it is."""
 _NICKNAMES = re.compile("^(mae|dino|moco|ibot)_")
 
 
@@ -51,7 +53,7 @@ def settled(checkpoint: Checkpoint, given: str | None) -> tuple[str | None, list
 
 def _unproven(given: str) -> str:
   return (
-    f"nothing in the file proves that it is a {given!r}: networks of another function can have the "
+    f"{UNPROVEN} that it is a {given!r}: networks of another function can have the "
     "same keys and shapes (an anti-aliased ResNet those of a ResNet). --verify compares with the "
     "original library's network of this name, not with the one that was trained"
   )

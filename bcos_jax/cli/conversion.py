@@ -15,7 +15,7 @@ import tqdm
 import bcos_jax
 
 from .. import models, ops
-from ..convert import original, report, targets, verify
+from ..convert import original, report, stated, targets, verify
 from ..convert.plan import ConversionPlan, plan
 from ..errors import InputError
 from ..inputs import of_pictures
@@ -172,9 +172,17 @@ def _verify(made: ConversionPlan, bundle: bundles.Bundle, pictures: Sequence, sa
         "Nothing was written. Check --architecture and --layout; if they are right, report it.",
       )
     say(
-      f"verified against {about} on {name}: {_counted(checks)}; "
+      f"{_verified(made)} {about} on {name}: {_counted(checks)}; "
       f"largest relative difference {worst.error:.1e} ({worst.torch})"
     )
+
+
+def _verified(made: ConversionPlan) -> str:
+  """What a comparison shows: of which network, only if the source itself says which one it is."""
+  if not any(note.startswith(stated.UNPROVEN) for note in made.notes):
+    return "verified against"
+  name = models.describe(made.model)[0]
+  return f"as a {name!r}, which the file does not say it is, equal to"
 
 
 def _counted(checks: Sequence[verify.Check]) -> str:

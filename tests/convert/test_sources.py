@@ -7,6 +7,7 @@ import pytest
 
 import bcos_jax
 from bcos_jax import StandardOps, convert
+from bcos_jax.convert.files import vocabulary
 from bcos_jax.convert.plan import plan
 from bcos_jax.errors import InputError
 from bcos_jax.io.bundles import make_bundle
@@ -256,3 +257,27 @@ def test_an_unknown_key_of_a_bundle(tmp_path):
 def test_layouts_that_work_are_named():
   with pytest.raises(InputError, match=r"Layouts that work: .*torchvision"):
     convert.to_state_dict(resnet(), "bcos_v2")
+
+
+# Tokenizers and tables.
+
+
+@pytest.mark.parametrize(
+  "name, content",
+  [
+    ("vocab.txt", "\n".join("abcdefghijk").encode()),
+    ("vocab.json", json.dumps({word: i for i, word in enumerate("abcdefghijk")}).encode()),
+    (
+      "tokenizer.json",
+      json.dumps(
+        {"model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": [{"id": 10, "content": "<x>"}]}
+      ).encode(),
+    ),
+    ("tokenizer.json", json.dumps({"model": {"vocab": [["a", 0.0]] * 11}}).encode()),
+  ],
+)
+def test_every_id_needs_a_row_and_more_rows_are_fine(name, content):
+  for rows in (11, 12, 60):
+    vocabulary.check({name: content}, rows)
+  with pytest.raises(InputError, match="has 11 ids, the network 10"):
+    vocabulary.check({name: content}, 10)

@@ -68,7 +68,21 @@ def test_folders(tmp_path, case):
 def test_a_command_verifies_a_folder(tmp_path, capsys):
   source = saved(tmp_path / "net", "resnet18", {})
   lines = []
-  choices = conversion.Choices(verify=True)
+  choices = conversion.ConversionChoices(verify=True)
   conversion.convert(source, tmp_path / "bundle", choices, lines.append)
   assert any(line.startswith("verified against timm") for line in lines)
   assert plan(source).bundle(lazy=True).labels == imagenet.names()
+
+
+def test_a_given_architecture_does_not_pass_as_verified(tmp_path):
+  live.torchvision()
+  import timm
+
+  network = live.stirred(timm.create_model("resnetaa50", num_classes=5))
+  torch.save(network.state_dict(), tmp_path / "net.pth")
+  lines = []
+  choices = conversion.ConversionChoices(architecture="resnet50", verify=True)
+  conversion.convert(tmp_path / "net.pth", tmp_path / "bundle", choices, lines.append)
+  printed = "\n".join(lines)
+  assert "nothing in the file proves that it is a 'resnet50'" in printed
+  assert "verified against" not in printed and "which the file does not say it is" in printed
