@@ -29,9 +29,10 @@ All raise InputError for images, targets, variables and settings that cannot be 
 method does not apply to a network.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from flax import linen as nn
 import numpy as np
 
 from ..explain.texts import Contrast
@@ -104,7 +105,9 @@ def method(name: str, **settings: Any) -> Method:
   return method_named((vars(function)["method"] for function in METHODS.values()), name, settings)
 
 
-def attribute_with(name: str, model, variables, **settings: Any) -> Callable[..., np.ndarray]:
+def attribute_with(
+  name: str, model: nn.Module, variables: Mapping[str, Any], **settings: Any
+) -> Callable[..., np.ndarray]:
   """Returns a method as a function (images, targets) -> maps, as the metrics take it.
 
   Args:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pathlib
 
-from .command import add_command, number, whole
+from .command import Commands, add_command, number, whole
 
 
-def add_app(commands):
+def add_app(commands: Commands) -> None:
   command = add_command(
     commands,
     "app",

@@ -7,10 +7,10 @@ import dataclasses
 import pathlib
 
 from ..errors import InputError
-from .command import add_command
+from .command import Commands, add_command
 
 
-def add_models(commands):
+def add_models(commands: Commands) -> None:
   command = add_command(
     commands,
     "models",
@@ -27,7 +27,7 @@ def _models(options, _):
   catalogue.show(options.pattern)
 
 
-def add_convert(commands):
+def add_convert(commands: Commands) -> None:
   command = add_command(
     commands,
     "convert",
@@ -85,7 +85,7 @@ def _convert(options, _):
   conversion.convert(options.source, options.destination, choices)
 
 
-def add_bcosify(commands):
+def add_bcosify(commands: Commands) -> None:
   command = add_command(
     commands,
     "bcosify",

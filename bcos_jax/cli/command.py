@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..io import files
 
 MOST = 2**32 - 1
+Commands = argparse._SubParsersAction  # what `add_subparsers` returns
 
 
 class Parser(argparse.ArgumentParser):
@@ -103,7 +104,9 @@ def check_values(command: argparse.ArgumentParser) -> None:
 _FREE = ("text", "pattern", "target", "foil", "ops")  # any text
 
 
-def add_command(commands, name: str, run, help: str, example: str) -> argparse.ArgumentParser:
+def add_command(
+  commands: Commands, name: str, run: Callable[..., Any], help: str, example: str
+) -> argparse.ArgumentParser:
   """Adds a command that calls `run(options, overrides)`, and returns its parser.
 
   `run` returns an exit code, or nothing for 0. `help` begins in lower case, without a full stop.

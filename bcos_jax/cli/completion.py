@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from .command import add_command
+from .command import Commands, add_command
 
 _SCRIPT = """\
 # Completes bcos-jax: commands, options and their values; file names everywhere else.
@@ -34,7 +34,7 @@ _bcos_jax() {{
 _ZSH = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n"
 
 
-def add_completion(commands):
+def add_completion(commands: Commands) -> None:
   command = add_command(
     commands,
     "completion",

@@ -6,10 +6,10 @@ import pathlib
 import sys
 
 from ..errors import InputError
-from .command import add_command, number
+from .command import Commands, add_command, number
 
 
-def add_evaluate(commands):
+def add_evaluate(commands: Commands) -> None:
   command = add_command(
     commands,
     "evaluate",
@@ -274,7 +274,7 @@ def _check_evaluation(options):
       raise InputError(f"--{name}={value}, expected {expected}.", f"Change --{name}.")
 
 
-def add_probe(commands):
+def add_probe(commands: Commands) -> None:
   command = add_command(
     commands,
     "probe",

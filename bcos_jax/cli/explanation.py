@@ -5,10 +5,10 @@ from __future__ import annotations
 import pathlib
 
 from ..errors import InputError
-from .command import add_command
+from .command import Commands, add_command
 
 
-def add_explain(commands):
+def add_explain(commands: Commands) -> None:
   command = add_command(
     commands,
     "explain",

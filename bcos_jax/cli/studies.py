@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pathlib
 
-from .command import add_command
+from .command import Commands, add_command
 
 
-def add_study(commands):
+def add_study(commands: Commands) -> None:
   command = add_command(
     commands,
     "study",

@@ -6,10 +6,10 @@ import pathlib
 import sys
 
 from ..errors import InputError
-from .command import add_command, number, whole
+from .command import Commands, add_command, number, whole
 
 
-def add_prepare(commands):
+def add_prepare(commands: Commands) -> None:
   command = add_command(
     commands,
     "prepare",
@@ -43,7 +43,7 @@ def _prepare(options, _):
   print(f"Prepared {folder}")
 
 
-def add_train(commands):
+def add_train(commands: Commands) -> None:
   command = add_command(
     commands,
     "train",
@@ -114,7 +114,7 @@ def _train(options, overrides):
   print(f"Saved {training.main(options.config, overrides, options.workdir)}")
 
 
-def add_compile(commands):
+def add_compile(commands: Commands) -> None:
   command = add_command(
     commands,
     "compile",

@@ -119,7 +119,8 @@ class ViTBlock(nn.Module):
     """
     if self.relative is None or grid is None:
       return None
-    old, kind = (tuple(2 * side - 1 for side in self.relative[0]), self.relative[1])
+    (height, width), kind = self.relative
+    old = (2 * height - 1, 2 * width - 1)
     count = old[0] * old[1]
     shape = (count + 3, self.num_heads)
     table = self.param("relative_position", _token_init, shape, self.ops.param_dtype)

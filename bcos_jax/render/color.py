@@ -102,7 +102,7 @@ def _rgba(inputs: jax.Array, weights: jax.Array, *, smooth: int, percentile: flo
   return jnp.clip(jnp.concatenate([rgb, alpha[..., None]], axis=-1), 0.0, 1.0)
 
 
-def rgba(ex, smooth: int = 15, percentile: float = 99.5) -> jax.Array:
+def rgba(ex: Any, smooth: int = 15, percentile: float = 99.5) -> jax.Array:
   """The coloured explanation of every image of `ex`; see `rgba_from` for recipe and options.
 
   Args:

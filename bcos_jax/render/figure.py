@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import os
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ _TITLES = ("picture", "what the network sees in it", "contributions")
 
 
 def figure(
-  ex,
+  ex: Any,
   index: int | tuple[int, int],
   labels: Sequence[str] | None = None,
   path: str | os.PathLike | None = None,
@@ -56,7 +56,7 @@ def figure(
 
 
 def figures(
-  ex,
+  ex: Any,
   indices: Sequence[int | tuple[int, int]],
   labels: Sequence[str] | None = None,
   path: str | os.PathLike | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import os
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ _ROWS = ("what the network sees", "contributions")
 
 
 def prompts(
-  ex,
+  ex: Any,
   index: int,
   texts: Sequence[str],
   path: str | os.PathLike | None = None,

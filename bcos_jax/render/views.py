@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +63,7 @@ def options_for(ops: Ops, side: int) -> Options:
   return Options(smooth=smooth, probability=ops.probability)
 
 
-def options_of(bundle) -> Options:
+def options_of(bundle: Any) -> Options:
   """Returns how to draw explanations by the network of a bundle, from its config too."""
   tuned = kinds.fine_tuned(bundle.config)
   options = options_for(bundle.model.ops, bundle.preprocess.size[0])
@@ -118,7 +119,7 @@ class View:
 
 
 def view(
-  ex,
+  ex: Any,
   index: int | tuple[int, int],
   labels: Sequence[str] | None = None,
   options: Options | None = None,
@@ -171,7 +172,7 @@ def view(
   )
 
 
-def place(ex, index: int | tuple[int, int]) -> tuple[int, ...]:
+def place(ex: Any, index: int | tuple[int, int]) -> tuple[int, ...]:
   """The place of one explanation in `ex.contributions`: (image,) or (image, target)."""
   leading = ex.contributions.shape[:-2]
   where = tuple(map(int, index)) if isinstance(index, tuple) else (int(index),)
@@ -190,7 +191,13 @@ def cutoff(contributions: np.ndarray, account: kinds.Account, options: Options) 
   return own / account.strength if account.strength else own
 
 
-def colored(picture, inputs, weights, options: Options, strength: float = 1.0) -> np.ndarray:
+def colored(
+  picture: np.ndarray,
+  inputs: np.ndarray,
+  weights: np.ndarray,
+  options: Options,
+  strength: float = 1.0,
+) -> np.ndarray:
   """The coloured explanation, opaque: transparency would show the page, dark for some readers.
 
   Args:
@@ -206,7 +213,7 @@ def colored(picture, inputs, weights, options: Options, strength: float = 1.0) -
   return alpha * rgba[..., :3] + (1 - alpha) * np.float32(level)
 
 
-def ground(picture) -> float:
+def ground(picture: np.ndarray) -> float:
   """Returns the grey level in [0, 1] behind what the network sees in a picture [H, W, colors].
 
   White (1), as published, unless most of the picture is much darker than its lightest parts: white

@@ -6,11 +6,12 @@ it was, and studies of the same data set share what they have in common.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import pathlib
 import re
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -288,7 +289,7 @@ def standard_error(game: metrics.GridPointingResult) -> float:
   return float(means.std(ddof=1) / len(means) ** 0.5) if len(means) > 1 else float("nan")
 
 
-def bias_share(model: nn.Module, variables, pictures: StudyPictures) -> float:
+def bias_share(model: nn.Module, variables: Mapping[str, Any], pictures: StudyPictures) -> float:
   """See `Measures`; of the labelled classes."""
   ex = bcos_jax.explain(model, variables, pictures.images, pictures.labels, batch_size=50)
   constants = sum(
