@@ -207,7 +207,9 @@ def colored(
     options: How to draw.
     strength: Factor of the opacity, see `kinds.Account`.
   """
-  rgba = np.asarray(color.rgba_from(inputs, weights, options.smooth, options.percentile))
+  rgba = np.asarray(
+    color.rgba_from(jnp.asarray(inputs), jnp.asarray(weights), options.smooth, options.percentile)
+  )
   alpha = np.float32(strength) * rgba[..., 3:]
   level = ground(picture) if options.background is None else options.background
   return alpha * rgba[..., :3] + (1 - alpha) * np.float32(level)
