@@ -26,7 +26,7 @@ from .vision_transformer_variants import TEST_VARIANTS, VARIANTS
 
 Array = jax.Array
 
-POOLS = ("cls", "mean", "max", "mean_max", "cls_mean", "map", "none")
+POOLS = ("cls", "cls_distilled", "mean", "max", "mean_max", "cls_mean", "map", "none")
 POSITIONS = ("learned", "rotary", "relative")
 
 
@@ -51,8 +51,7 @@ class VisionTransformer(ImageModel):
     layer_scale: Initial multiplier of each channel of a branch; None for no LayerScale.
     class_token: Whether there is a class token.
     distillation_token: Whether there is a distillation token (DeiT).
-    distillation_head: Whether it has a separate head; the logits are averaged, or the
-      two tokens where there are no classes.
+    distillation_head: Whether it has a separate head, whose logits are averaged with the other's.
     registers: Number of register tokens.
     positions: 'learned', a table that is added; 'rotary', turned queries and keys; or 'relative',
       a table in each block of what pairs of tokens add to attention logits (BEiT), which is part of
@@ -65,7 +64,8 @@ class VisionTransformer(ImageModel):
     final_norm: A norm after the blocks.
     norm_after_pool: Whether this norm comes after the pooling instead (timm's `fc_norm`); it
       then normalises the pooled features, so a B-cosified head always reads these.
-    pool: 'cls', the class token; 'mean' of the patches; 'max', each channel's largest value, the
+    pool: 'cls', the class token; 'cls_distilled', the mean of class and distillation token (timm's
+      DeiT without heads); 'mean' of the patches; 'max', each channel's largest value, the
       choice of the patch being a dynamic weight; 'mean_max', the mean of both; 'cls_mean', class
       token and mean side by side; 'map', attention of a learned probe to the
       patches; or 'none', for networks without classes: the features of each patch, see
@@ -138,7 +138,7 @@ class VisionTransformer(ImageModel):
       plain,
       class_tokens=self.class_token + self.distillation_token,
       registers=self.registers,
-      heads=1 + self.distillation_head,
+      heads=1 + (self.distillation_head or self.pool == "cls_distilled"),
       mean={"mean": 1.0, "max": 1.0, "mean_max": 1.0, "cls_mean": 0.5}.get(self.pool, 0.0),
       probe=self.pool == "map",
     )
@@ -184,7 +184,7 @@ class VisionTransformer(ImageModel):
       x = jnp.concatenate([x[:, 0], global_avg_pool(patches)], axis=-1)
     elif self.distillation_head and self.num_classes:
       x = jnp.concatenate([x[:, 0], x[:, 1]], axis=-1)
-    elif self.distillation_head:
+    elif self.pool == "cls_distilled":
       x = (x[:, 0] + x[:, 1]) / 2
     else:
       x = x[:, 0]
@@ -218,11 +218,13 @@ class VisionTransformer(ImageModel):
       if value not in known:
         raise unknown_name(kind, value, known)
     token, head = self.distillation_token, self.distillation_head
-    if token > self.class_token or head > (token and self.pool == "cls"):
+    both = self.pool == "cls_distilled"
+    if token > self.class_token or head > (token and self.pool == "cls") or both > token:
       raise InputError(
         f"class_token is {self.class_token}, distillation_token {token}, distillation_head {head} "
         f"and pool {self.pool!r}.",
-        "Distillation (DeiT) goes with a class token, its head with both tokens and pool='cls'.",
+        "Distillation (DeiT) goes with a class token, its head with both tokens and pool='cls'; "
+        "pool='cls_distilled' with both tokens and no head of distillation.",
       )
     if self.pool == "none" and self.num_classes:
       raise InputError(

@@ -17,6 +17,8 @@ def _pool(value: str, config: Config) -> Fields:
   distilled = config["variant"]["distillation_head"]
   if distilled and value != "token":
     raise unknown_name("global_pool of a distilled network", value, ["token"])
+  if distilled and config.get("num_classes") == 0:  # no heads to average: timm averages the tokens
+    return {"pool": "cls_distilled", "distillation_head": False}
   chosen = config.get("fc_norm")
   return {
     "pool": _POOLS[value],
