@@ -19,12 +19,15 @@ def add_models(commands: Commands) -> None:
     "bcos-jax models vit",
   )
   command.add_argument("pattern", nargs="?", default="", help="part of a name")
+  command.add_argument(
+    "--parameters", action="store_true", help="count the parameters, which takes a while"
+  )
 
 
 def _models(options, _):
   from . import catalogue
 
-  catalogue.show(options.pattern)
+  catalogue.show(options.pattern, parameters=options.parameters)
 
 
 def add_convert(commands: Commands) -> None:

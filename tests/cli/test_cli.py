@@ -133,18 +133,33 @@ def test_a_damaged_bundle(bundle, picture, tmp_path, capsys):
 
 
 def test_models_lists_sizes_and_names_the_nearest(capsys):
-  assert cli.main(["models", "resnet20"]) == 0
+  assert cli.main(["models", "resnet20", "--parameters"]) == 0
   printed = capsys.readouterr().out
   model = bcos_jax.create("resnet20", ops=StandardOps())
   count = num_parameters(model)
   assert f"{count / 1e6:.3f} M" in printed
   failing(capsys, "models", "resnet_tiny")  # networks for tests are not listed
-  assert cli.main(["models", "resnet18"]) == 0
-  row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("resnet18"))
-  for part in ("224", "11.690 M", "68.7", "71.5", "bcos_v2, bcosification, huggingface, timm"):
+  assert cli.main(["models", "resnet18", "--parameters"]) == 0
+  printed = capsys.readouterr().out
+  assert "bcos_v2, bcosification, huggingface, timm" in printed
+  row = next(line for line in printed.splitlines() if line.startswith("  resnet18 "))
+  for part in ("224", "11.690 M", "68.7", "71.5"):
     assert part in row
   _, fix = failing(capsys, "models", "resnett50")
   assert "resnet50" in fix
+
+
+def test_models_answer_at_once_and_fit_a_terminal(capsys, monkeypatch):
+  def traces(model):
+    raise AssertionError(f"{model} was traced")
+
+  monkeypatch.setattr("bcos_jax.cli.catalogue.num_parameters", traces)
+  assert cli.main(["models"]) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert max(map(len, lines)) <= 80
+  listed = {line.split()[0] for line in lines if line.startswith("  ")}
+  assert set(bcos_jax.names()) <= listed
+  assert all(paper in "\n".join(lines) for paper in ("2306.10898", "2411.00715"))
 
 
 def test_train_prints_its_config_and_refuses_misspellings(tmp_path, capsys):
