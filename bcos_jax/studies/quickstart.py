@@ -169,10 +169,10 @@ def quickstart(
   findings = _findings(
     trained, explanation, pointing, at_start, equivalence, length.finetune, began
   )
-  for name in trained:
-    _add_examples(workdir / name, images, labels)
   _draw(workdir, findings, conventional, tuned, explanation, labels)
   _write(workdir, findings, trained)
+  for name in trained:
+    _add_examples(workdir / name, images, labels)
   _conclude(findings, workdir, say)
   return findings
 

@@ -234,7 +234,7 @@ def test_the_linear_schedule_is_that_of_transformers():
   "overrides, message",
   [
     (("model.num_classes=3",), "3 classes.* 2"),
-    (("model.vocab_size=500",), "ids.*500"),
+    (("model.vocab_size=5",), "ids.* 5"),
     (("data.text=review",), "has no 'review'"),
     (("data.label=stars",), "has no 'stars'"),
     (("data.max_length=8", "data.truncate=false"), "tokens.* 8"),
