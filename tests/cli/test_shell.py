@@ -93,7 +93,7 @@ def test_a_pipe_that_nobody_reads_is_no_failure():
 
 
 def test_another_broken_pipe_is_a_failure(capfd, monkeypatch):
-  def breaks(*arguments):
+  def breaks(*arguments, **options):
     raise BrokenPipeError("a worker has ended")
 
   monkeypatch.setattr("bcos_jax.cli.catalogue.show", breaks)
