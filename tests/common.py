@@ -48,6 +48,20 @@ _TOKENS = (
   "relative_position",
 )
 
+TINY_RUN = (
+  "--config.model.name=resnet_tiny",
+  "--config.model.stages=(1,)",
+  "--config.model.width=4",
+  "--config.data.image_size=8",
+  "--config.data.batch_size=16",
+  "--config.data.test_split=test[:16]",
+  "--config.init=",
+  "--config.optimizer.warmup_steps=2",
+  "--config.mesh.data=1",
+  "--config.log_every=1",
+)
+"""Overrides of a run of the digits that takes seconds."""
+
 
 def rel(value: Any, expected: Any) -> float:
   """Returns the error relative to the norm of what is expected."""

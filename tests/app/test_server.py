@@ -440,7 +440,6 @@ BERT = pathlib.Path(__file__).parents[1] / "fixtures" / "old" / "bundles" / "ber
 
 @pytest.fixture(scope="module")
 def reader():
-  pytest.importorskip("transformers")
   return networks.load_networks([BERT])[0]
 
 
@@ -474,7 +473,7 @@ def test_example_texts(tmp_path):
 
 
 def test_programs_explain_texts(reader):
-  pytest.importorskip("dash")
+  pytest.importorskip("dash", reason="the page's framework is installed by `make test-app` only")
   from bcos_jax.app.text_page import make_text_page, text_card
 
   page = make_text_page(reader, [("one", "good film")])

@@ -237,7 +237,6 @@ def test_a_deeply_nested_header(tmp_path):
   ],
 )
 def test_sizes_that_no_file_holds(tmp_path, changed, said):
-  pytest.importorskip("transformers")
   about = {"model_type": "bert", "architectures": ["BertModel"], "hidden_size": 32, **changed}
   (tmp_path / "config.json").write_text(json.dumps({"intermediate_size": 64, **about}))
   write_safetensors(tmp_path / "model.safetensors", {"a": np.zeros(3, np.float32)})

@@ -23,20 +23,9 @@ from bcos_jax.train import config as configs
 from bcos_jax.train.data import Examples, open_dataset, pipeline, sources
 from bcos_jax.train.monitor import writer
 
-from ..common import stop_at
+from ..common import TINY_RUN, stop_at
 
-RECIPE = (
-  "--config.model.name=resnet_tiny",
-  "--config.model.stages=(1,)",
-  "--config.model.width=4",
-  "--config.data.image_size=8",
-  "--config.data.batch_size=16",
-  "--config.data.test_split=test[:16]",
-  "--config.init=",
-  "--config.optimizer.warmup_steps=2",
-  "--config.mesh.data=1",
-  "--config.log_every=1",
-)
+RECIPE = TINY_RUN
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -14,19 +14,9 @@ from bcos_jax.train.data import open_dataset, sources
 from bcos_jax.train.monitor import watch
 from bcos_jax.train.monitor import writer as logs
 
-RECIPE = (
-  "--config.model.name=resnet_tiny",
-  "--config.model.stages=(1,)",
-  "--config.model.width=4",
-  "--config.data.image_size=8",
-  "--config.data.batch_size=16",
-  "--config.data.test_split=test[:16]",
-  "--config.init=",
-  "--config.optimizer.warmup_steps=2",
-  "--config.mesh.data=1",
-  "--config.log_every=1",
-  "--config.steps=12",
-)
+from ..common import TINY_RUN
+
+RECIPE = (*TINY_RUN, "--config.steps=12")
 
 
 @pytest.fixture(scope="module", autouse=True)
