@@ -1,6 +1,6 @@
 """Which networks of torchvision, timm and transformers convert, tried one by one.
 
-    python benchmarks/coverage.py --output=coverage.md
+    python benchmarks/coverage.py --output=build/coverage.md
     python benchmarks/coverage.py --only=timm --all --seconds=300
 
 Every network is made with random weights, saved as users do (`torch.save` of the state dict, timm's
@@ -203,7 +203,7 @@ def main() -> None:
   parser.add_argument("--only", choices=LIBRARIES, help="one library")
   parser.add_argument("--match", default="", help="regular expression on library/family/network")
   parser.add_argument("--seconds", type=int, default=120, help="longest time for one network")
-  parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("coverage.md"))
+  parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("build/coverage.md"))
   given = parser.parse_args()
   warnings.filterwarnings("ignore")
   rows = []
@@ -214,6 +214,7 @@ def main() -> None:
           rows.append(tried(trial, given.seconds))
           row = rows[-1]
           print(f"{row.library}/{row.family}/{row.network}: {row.outcome} {row.detail}", flush=True)
+  given.output.parent.mkdir(parents=True, exist_ok=True)
   given.output.write_text(f"{summary(rows)}\n{details(rows)}", encoding="utf-8")
   listed = [dataclasses.asdict(row) for row in rows]
   given.output.with_suffix(".json").write_text(json.dumps(listed, indent=1) + "\n")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from flax import linen as nn
 
 from bcos_jax import models
@@ -17,6 +20,8 @@ from .tables.rules import Rule
 from .tables.templates import parse
 
 _DEEPEST = 6
+UNPROVEN = "nothing proves the architecture"
+"""How the note begins that networks of other functions have the same keys and shapes."""
 
 
 def shared_prefixes(state: Tensors) -> list[str]:
@@ -44,31 +49,87 @@ def unprefixed(state: Tensors, candidates: list[Keys]) -> Tensors:
   return max(options, key=lambda option: option[:2])[2]
 
 
-def detect(checkpoint: Checkpoint, layout: str | None) -> tuple[Tensors, str, str]:
-  """Finds the one architecture whose keys and shapes are those of the checkpoint."""
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """What the keys and shapes of a checkpoint fit.
+
+  Attributes:
+    state: The keys as the table names them.
+    architecture: Name of a variant.
+    layout: How the keys are named.
+    note: What to say of the choice.
+  """
+
+  state: Tensors
+  architecture: str
+  layout: str
+  note: str
+
+
+def detect(checkpoint: Checkpoint, layout: str | None) -> Found:
+  """Finds the one architecture whose keys and shapes are those of the checkpoint.
+
+  Raises:
+    InputError: None fits, or several of different functions of which none is the plain one.
+  """
   found: dict[nn.Module, tuple[Tensors, str, str]] = {}
   for architecture in models.architectures():
     candidates = [keys for keys in tables_of(architecture) if layout in (None, keys.layout)]
     state = unprefixed(checkpoint.tensors, candidates)
     for keys in candidates:
-      if explained(state, keys) == len(state) and (fitting := _variants(state, keys, architecture)):
-        # Variants that differ in their names only are one.
-        for name, model in fitting.items():
-          found.setdefault(model, (state, name, keys.layout))
-        break  # further tables with these keys say nothing new
-  names = [name for _, name, _ in found.values()]
-  if len(names) == 1:
-    return next(iter(found.values()))
-  if names:
+      if explained(state, keys) == len(state):
+        for name, model in _variants(state, keys, architecture).items():
+          found.setdefault(_function(model), (state, name, keys.layout))
+  if not found:
     raise InputError(
-      f"The keys and shapes fit {len(names)} architectures: {', '.join(names)}.",
+      f"The keys and shapes of {checkpoint.origin!r} fit no architecture "
+      f"({len(checkpoint.tensors)} keys, such as {next(iter(checkpoint.tensors))!r}).",
+      "Pass the intended one as --architecture, to see what does not fit.",
+    )
+  chosen = next(iter(found)) if len(found) == 1 else _plain(tuple(found))
+  names = [name for _, name, _ in found.values()]
+  if chosen is None:
+    raise InputError(
+      f"The keys and shapes fit {len(names)} architectures of different functions: "
+      f"{', '.join(names)}.",
       "Choose one with --architecture.",
     )
-  raise InputError(
-    f"The keys and shapes of {checkpoint.origin!r} fit no architecture "
-    f"({len(checkpoint.tensors)} keys, such as {next(iter(checkpoint.tensors))!r}).",
-    "Pass the intended one as --architecture, to see what does not fit.",
-  )
+  state, name, layout = found[chosen]
+  note = f"architecture {name!r}, found by its keys and shapes"
+  if others := [repr(other) for other in names if other != name]:
+    note = (
+      f"{UNPROVEN}; check with --verify: {name!r} is the plain one of those with these keys and "
+      f"shapes, {', '.join(others)} (--architecture chooses)"
+    )
+  return Found(state, name, layout, note)
+
+
+def _function(model: nn.Module) -> nn.Module:
+  """Returns a network without what changes its training only: equal ones compute the same."""
+  fields = models.fields_of(type(model))
+  plain: dict[str, Any] = {"drop_path": 0.0} if "drop_path" in fields else {}
+  if isinstance(getattr(model, "layer_scale", None), float):
+    plain["layer_scale"] = 1.0  # initial value
+  return model.clone(**plain)
+
+
+def _plain(networks: tuple[nn.Module, ...]) -> nn.Module | None:
+  """Returns the one that is meant where nothing says otherwise; None if there is none.
+
+  All others differ from it only in fields whose defaults its architecture declares so.
+  """
+  kinds = {type(model) for model in networks}
+  if len(kinds) > 1:
+    return None
+  found = models.architecture_of(networks[0])
+  defaults = models.fields_of(found.module)
+  differing = {
+    field for field in defaults if len({getattr(model, field) for model in networks}) > 1
+  }
+  if not differing <= set(found.assumed):
+    return None
+  plain = [m for m in networks if all(getattr(m, f) == defaults[f] for f in differing)]
+  return plain[0] if len(plain) == 1 else None
 
 
 def _variants(state: Tensors, keys: Keys, found: Architecture) -> dict[str, nn.Module]:

@@ -158,6 +158,7 @@ def from_pretrained(
   default_preprocess: bool = False,
   image_size: int | str | tuple[int, int] | None = None,
   prefix: str | None = None,
+  labels: bool = True,
   allow_nonfinite: bool = False,
 ) -> Bundle:
   """Reads a network from a checkpoint file, a folder or the Hugging Face hub.
@@ -176,6 +177,7 @@ def from_pretrained(
     image_size: Side of the images in pixels, or height and width; None takes it from the
       configuration, or from the table of positions where that is the one of a square.
     prefix: Taken off the keys; those without it are left out. None finds one that all share.
+    labels: Whether classes get names: the source's own, or those of ImageNet-1k.
     allow_nonfinite: Takes weights that are NaN or infinite.
 
   Returns:
@@ -195,6 +197,7 @@ def from_pretrained(
     default_preprocess=default_preprocess,
     image_size=image_size,
     prefix=prefix,
+    labels=labels,
   )
   return made.bundle(allow_nonfinite=allow_nonfinite)
 
@@ -211,6 +214,7 @@ def plan(
   default_preprocess: bool = False,
   image_size: int | str | tuple[int, int] | None = None,
   prefix: str | None = None,
+  labels: bool = True,
 ) -> ConversionPlan:
   """Finds out what a checkpoint is and what each key becomes; arguments as `from_pretrained`.
 
@@ -220,15 +224,18 @@ def plan(
   if dtype is not None and dtype not in DTYPES:
     raise unknown_name("dtype", dtype, DTYPES)
   check_classes(num_classes)
-  checkpoint = open_checkpoint(source, ema=ema, download=download, prefix=prefix)
+  checkpoint = open_checkpoint(
+    source, ema=ema, download=download, prefix=prefix, named=architecture is not None
+  )
   architecture, said = stated.settled(checkpoint, architecture)
   described = describe(checkpoint, architecture, default_preprocess=default_preprocess)
   layout = layout or described.layout
   state, notes = checkpoint.tensors, [*checkpoint.notes, *said]
   name = architecture or described.architecture
   if name is None:
-    state, name, layout = detect(checkpoint, layout)
-    notes.append(f"architecture {name!r}, found by its keys and shapes")
+    found = detect(checkpoint, layout)
+    state, name, layout = found.state, found.architecture, found.layout
+    notes.append(found.note)
   else:
     described = _sized(described, name, image_size)
     fields = _fields(name, described)
@@ -248,7 +255,7 @@ def plan(
     keys, model = fit(state, name, keys.layout, fields={**fields, **told})
   described, about = _read_as(described, keys, model, checkpoint, default_preprocess)
   notes += about
-  described, about = _named(described, keys, model, checkpoint)
+  described, about = _named(described, keys, model, checkpoint, labels)
   notes += about
   model = model.clone(ops=_ops(model.ops, described, dtype))
   model, state, dropped, reinitialised = headed(state, keys, model, described, num_classes)
@@ -270,18 +277,24 @@ def _sized(described: Described, name: str, image_size: Any) -> Described:
 
 
 def _named(
-  described: Described, keys: Keys, model: nn.Module, checkpoint: Checkpoint
+  described: Described, keys: Keys, model: nn.Module, checkpoint: Checkpoint, labels: bool
 ) -> tuple[Described, list[str]]:
-  """Gives the classes of ImageNet-1k their names, and says so; the source has named none."""
+  """Gives the classes of ImageNet-1k their names, and says so, where the source has named none."""
+  if not labels:
+    return dataclasses.replace(described, labels=()), []
   if described.labels or model.num_classes != imagenet.COUNT or model.reads != "images":
     return described, []
   stated = checkpoint.config is not None
   if keys.layout not in imagenet.LAYOUTS or (stated and not described.of_imagenet):
     return described, []
-  note = "the classes get the names of ImageNet-1k: " + (
-    "the tag of the weights says so"
-    if described.of_imagenet
-    else f"all published networks of 1000 classes of the layout {keys.layout!r} have them"
+  note = (
+    "the classes get the names of ImageNet-1k: "
+    + (
+      "the tag of the weights says so"
+      if described.of_imagenet
+      else f"all published networks of 1000 classes of the layout {keys.layout!r} have them"
+    )
+    + " (--no_labels leaves them out)"
   )
   return dataclasses.replace(described, labels=imagenet.names()), [note]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
 import os
@@ -19,7 +19,17 @@ from .pickles import Placeholder, read_pickle
 Tensors = Mapping[str, LazyTensor]
 _INDEX = ".index.json"
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar")
-_AVERAGED = ("state_dict_ema", "model_ema", "ema")
+_AVERAGED = (
+  *("state_dict_ema", "model_ema", "ema", "ema_state_dict", "model_ema_state_dict"),
+  *("ema_model", "averaged_model"),
+)
+# As a training network or a Lightning callback names them beside the last weights.
+_AVERAGED_PREFIXES = tuple(
+  f"{name}.{module}"
+  for name in ("ema", "model_ema", "ema_model", "module_ema", "averaged_model")
+  for module in ("module.", "")
+)
+_COUNTERS = ("n_averaged", "num_updates", "decay")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
@@ -49,7 +59,12 @@ class Checkpoint:
 
 
 def open_checkpoint(
-  source: str | os.PathLike, *, ema: bool = False, download: bool = False, prefix: str | None = None
+  source: str | os.PathLike,
+  *,
+  ema: bool = False,
+  download: bool = False,
+  prefix: str | None = None,
+  named: bool = False,
 ) -> Checkpoint:
   """Opens a checkpoint; no tensor is read.
 
@@ -60,18 +75,19 @@ def open_checkpoint(
     download: Lets a hub id be fetched.
     prefix: Taken off the keys; those without it are left out, and so listed. An entry of a
       training checkpoint may come first: `teacher.backbone.`.
+    named: Whether the user names the architecture: a folder then needs no configuration.
 
   Raises:
     InputError: The source is missing or damaged, or of no known kind.
   """
   path = pathlib.Path(source)
   if path.is_dir():
-    return _cut(_of_folder(path, str(source), ema, download), prefix)
+    return _cut(_of_folder(path, str(source), ema, download, named), prefix)
   if path.is_file():
     return _cut(_of_path(path, str(source), ema, prefix), prefix)
   if hub.is_meant(str(source)):
     folder = hub.snapshot(str(source), download=download)
-    return _cut(_of_folder(folder, str(source), ema, download), prefix)
+    return _cut(_of_folder(folder, str(source), ema, download, named), prefix)
   raise hub.no_path(str(source))
 
 
@@ -117,19 +133,24 @@ def _cut(checkpoint: Checkpoint, prefix: str | None) -> Checkpoint:
   )
 
 
-def _of_folder(folder: pathlib.Path, origin: str, ema: bool, download: bool = False) -> Checkpoint:
+def _of_folder(
+  folder: pathlib.Path, origin: str, ema: bool, download: bool, named: bool
+) -> Checkpoint:
   if (folder / adapters.CONFIG).is_file():
-    return _adapted(folder, origin, ema, download)
-  return _of_plain_folder(folder, origin, ema)
+    return _adapted(folder, origin, ema, download, named)
+  return _of_plain_folder(folder, origin, ema, named)
 
 
-def _of_plain_folder(folder: pathlib.Path, origin: str, ema: bool) -> Checkpoint:
+def _of_plain_folder(folder: pathlib.Path, origin: str, ema: bool, named: bool) -> Checkpoint:
   weights = next((folder / name for name in hub.WEIGHTS if (folder / name).is_file()), None)
   config = next((folder / name for name in hub.CONFIGS if (folder / name).is_file()), None)
+  if config is None and named and (weights or _only_weights(folder)):
+    alone = _of_path(weights or _only_weights(folder), origin, ema, None)
+    return dataclasses.replace(alone, notes=(_UNDESCRIBED, *alone.notes))
   if config is None:
     raise InputError(
       f"{origin!r} has no config.json that describes the network.",
-      "Add it, or pass the weights file itself with --architecture.",
+      "Add it, or name the network by --architecture.",
     )
   if weights is None:
     raise InputError(
@@ -152,24 +173,44 @@ def _of_plain_folder(folder: pathlib.Path, origin: str, ema: bool) -> Checkpoint
   return _unwrapped(checkpoint, ema)
 
 
-def _adapted(folder: pathlib.Path, origin: str, ema: bool, download: bool) -> Checkpoint:
+_UNDESCRIBED = "the folder has no config.json: sizes, labels and pictures are the architecture's"
+
+
+def _only_weights(folder: pathlib.Path) -> pathlib.Path:
+  """Returns the one file of weights in a folder of no known names.
+
+  Raises:
+    InputError: There is none, or several.
+  """
+  held = [path for path in sorted(folder.iterdir()) if path.suffix in (*_PICKLES, ".safetensors")]
+  if len(held) == 1:
+    return held[0]
+  named = ", ".join(path.name for path in held[:8]) or "no file of weights"
+  raise InputError(
+    f"{str(folder)!r} has no config.json, and holds {named}.", "Pass the file of weights itself."
+  )
+
+
+def _adapted(
+  folder: pathlib.Path, origin: str, ema: bool, download: bool, named: bool
+) -> Checkpoint:
   """Opens an adapter of PEFT on its base network, which lies beside it or is named by it."""
   about = read_json(folder / adapters.CONFIG)
   if not (folder / adapters.WEIGHTS).is_file():
     raise InputError(f"{origin!r} has no {adapters.WEIGHTS}.", "Copy or download it again.")
   updates = read_safetensors(folder / adapters.WEIGHTS)
-  named = about.get("base_model_name_or_path")
+  base_name = about.get("base_model_name_or_path")
   beside = any((folder / name).is_file() for name in hub.WEIGHTS)
-  paths = [folder] if beside else [pathlib.Path(str(named)), folder / str(named)]
+  paths = [folder] if beside else [pathlib.Path(str(base_name)), folder / str(base_name)]
   base = next((path for path in paths if path.is_dir()), None)
-  if base is None and hub.is_id(str(named)):
-    base = hub.snapshot(str(named), download=download)
+  if base is None and hub.is_id(str(base_name)):
+    base = hub.snapshot(str(base_name), download=download)
   if base is None:
     raise InputError(
-      f"{origin!r} is an adapter of {named!r}, which is not there.",
+      f"{origin!r} is an adapter of {base_name!r}, which is not there.",
       "Put the base network's config.json and weights beside it.",
     )
-  network = _of_plain_folder(base, str(named) if not beside else origin, ema)
+  network = _of_plain_folder(base, str(base_name) if not beside else origin, ema, named)
   tensors, count = adapters.merged(network.tensors, updates, about)
   note = f"an adapter of {len(updates)} tensors is merged into {count} of {network.origin!r}"
   return dataclasses.replace(network, origin=origin, tensors=tensors, notes=(*network.notes, note))
@@ -254,6 +295,7 @@ def _state_dict(
   """Finds the state dict in what a PyTorch file holds."""
   notes = _inert(value)
   if not _is_state(value) and isinstance(value, dict):
+    value = {**value, **{name: _inner(value.get(name)) for name in _AVERAGED if name in value}}
     averaged = [name for name in _AVERAGED if _is_state(value.get(name))]
     wrappers = [name for name in _WRAPPERS if _is_state(value.get(name))]
     # A Lightning file holds the averaged weights inside its state dict, under a prefix.
@@ -273,6 +315,8 @@ def _state_dict(
         else f"Save the state dict itself, or under one of {', '.join(_WRAPPERS)}.",
       )
     notes = (*notes, f"weights from the entry {chosen[0]!r}")
+    if averaged and chosen[0] not in averaged:
+      notes = (*notes, f"averaged weights are in the entry {averaged[0]!r}, taken with --ema")
     value = value[chosen[0]]
   if not isinstance(value, dict):
     raise InputError(
@@ -296,10 +340,20 @@ def _inert(value: Any) -> tuple[str, ...]:
   return (f"{', '.join(inert)}: {Placeholder.kind}, read as plain values",) if inert else ()
 
 
+def _inner(value: Any) -> Any:
+  """Returns the state dict that an average keeps beside its settings; else what it was given."""
+  states = [v for v in value.values() if _is_state(v)] if isinstance(value, dict) else []
+  return states[0] if len(states) == 1 and not _is_state(value) else value
+
+
 def _is_state(value: Any) -> bool:
   return isinstance(value, dict) and any(
     isinstance(key, str) and isinstance(tensor, LazyTensor) for key, tensor in value.items()
   )
+
+
+def _took_average(notes: Sequence[str]) -> bool:
+  return any(f"weights from the entry {name!r}" in notes for name in _AVERAGED)
 
 
 def _unwrapped(checkpoint: Checkpoint, ema: bool) -> Checkpoint:
@@ -317,19 +371,26 @@ def _unwrapped(checkpoint: Checkpoint, ema: bool) -> Checkpoint:
       tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
       notes.append(f"without the prefix {prefix!r}")
 
-  averaged = any(key.startswith("ema.module.") for key in tensors)
-  if averaged and any(not key.startswith("ema.") for key in tensors):
-    drop(lambda key: key == "ema.n_averaged", "counts updates of the average")
+  prefix = next((p for p in _AVERAGED_PREFIXES if any(k.startswith(p) for k in tensors)), None)
+  whole = prefix is None or all(key.startswith(prefix) for key in tensors)
+  # torch's AveragedModel: nothing but the average, and how many networks it is of.
+  counted = "n_averaged" in tensors
+  if prefix is not None and not whole:
+    counters = tuple(f"{prefix.partition('.')[0]}.{name}" for name in _COUNTERS)
+    drop(lambda key: key in counters, "counts updates of the average")
     if ema:
-      drop(lambda key: not key.startswith("ema.module."), "the averaged weights were requested")
+      drop(lambda key: not key.startswith(prefix), "the averaged weights were requested")
     else:
-      drop(lambda key: key.startswith("ema.module."), "averaged weights, taken with --ema")
-  elif ema and not any(f"the entry {name!r}" in note for name in _AVERAGED for note in notes):
+      drop(lambda key: key.startswith(prefix), "averaged weights, taken with --ema")
+  elif counted:
+    drop(lambda key: key == "n_averaged", "counts updates of the average")
+    notes.append("the weights are an average, of torch's AveragedModel")
+  elif ema and prefix is None and not _took_average(notes):
     raise InputError(
       f"{checkpoint.origin!r} holds no averaged weights.", "Convert it without --ema."
     )
   if any(key.startswith("model.") for key in tensors):
     drop(lambda key: key.startswith("clip_model."), "the teacher of a distillation")
-  for prefix in ("ema.module.", "module.", "_orig_mod.", "module."):
-    strip(prefix)
+  for wrapper in (*_AVERAGED_PREFIXES, "module.", "_orig_mod.", "module."):
+    strip(wrapper)
   return dataclasses.replace(checkpoint, tensors=tensors, dropped=dropped, notes=tuple(notes))

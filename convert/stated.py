@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import re
 from typing import Any
 
 from bcos_jax import models
 from bcos_jax.errors import InputError
 
+from . import detect
 from .readers import timm
 from .sources import Checkpoint
 
-UNPROVEN = "nothing in the file proves"
-"""How the note begins that the user alone says which network it is."""
+_UNPROVEN = "nothing in the file proves"
 _NICKNAMES = re.compile("^(mae|dino|moco|ibot)_")
 
 
@@ -51,9 +51,14 @@ def settled(checkpoint: Checkpoint, given: str | None) -> tuple[str | None, list
   return given, []
 
 
+def is_unproven(notes: Sequence[str]) -> bool:
+  """Whether the notes say that not the source, but the user or a guess names the network."""
+  return any(note.startswith((_UNPROVEN, detect.UNPROVEN)) for note in notes)
+
+
 def _unproven(given: str) -> str:
   return (
-    f"{UNPROVEN} that it is a {given!r}: networks of another function can have the "
+    f"{_UNPROVEN} that it is a {given!r}: networks of another function can have the "
     "same keys and shapes (an anti-aliased ResNet those of a ResNet). --verify compares with the "
     "original library's network of this name, not with the one that was trained"
   )

@@ -54,6 +54,7 @@ def add_convert(commands: Commands) -> None:
   command.add_argument(
     "--prefix", help="taken off the keys, such as backbone.; keys without it are left out"
   )
+  command.add_argument("--no_labels", action="store_true", help="leave the classes without names")
   command.add_argument(
     "--to", default="bundle", help="bundle, orbax, or a layout such as huggingface"
   )

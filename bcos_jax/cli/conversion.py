@@ -36,6 +36,7 @@ class ConversionChoices:
     verify: Compares with the PyTorch original before writing.
     verify_images: Pictures to compare on besides the fixed random ones.
     every_key: One line per tensor in the table.
+    no_labels: Leaves the classes without names.
   """
 
   architecture: str | None = None
@@ -47,6 +48,7 @@ class ConversionChoices:
   default_preprocess: bool = False
   image_size: str | None = None
   prefix: str | None = None
+  no_labels: bool = False
   allow_nonfinite: bool = False
   to: str = targets.BUNDLE
   dry_run: bool = False
@@ -90,6 +92,7 @@ def convert(
     default_preprocess=choices.default_preprocess,
     image_size=choices.image_size,
     prefix=choices.prefix,
+    labels=not choices.no_labels,
   )
   for line in report.lines(made, every_key=choices.every_key):
     say(line)
@@ -179,7 +182,7 @@ def _verify(made: ConversionPlan, bundle: bundles.Bundle, pictures: Sequence, sa
 
 def _verified(made: ConversionPlan) -> str:
   """What a comparison shows: of which network, only if the source itself says which one it is."""
-  if not any(note.startswith(stated.UNPROVEN) for note in made.notes):
+  if not stated.is_unproven(made.notes):
     return "verified against"
   name = models.describe(made.model)[0]
   return f"as a {name!r}, which the file does not say it is, equal to"

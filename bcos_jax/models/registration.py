@@ -51,6 +51,8 @@ class Architecture:
     keys: The key tables of its sources (`convert.Keys`): a sequence, a function that returns one,
       or 'module:NAME', which is imported on first use.
     readers: Model type of Hugging Face -> `convert.ConfigReader`, given in the same ways.
+    assumed: Fields whose defaults are meant where keys and shapes leave them open, and nothing
+      states the architecture.
   """
 
   module: Any  # type[nn.Module]; which traits it has beside is asked for
@@ -58,6 +60,7 @@ class Architecture:
   test_variants: Mapping[str, Fields] = dataclasses.field(default_factory=dict)
   keys: Declared = ()
   readers: Declared = dataclasses.field(default_factory=dict)
+  assumed: tuple[str, ...] = ()
 
   @property
   def named(self) -> dict[str, Fields]:

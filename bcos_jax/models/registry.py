@@ -34,6 +34,7 @@ def register(
   test_variants: Mapping[str, Fields] | None = None,
   keys: Declared = (),
   readers: Declared = (),
+  assumed: tuple[str, ...] = (),
 ) -> Architecture:
   """Makes an architecture known: to `create`, conversion, explanations, attributions, training.
 
@@ -45,6 +46,7 @@ def register(
     test_variants: Likewise, small networks for tests, which `names` leaves out.
     keys: See `Architecture`.
     readers: See `Architecture`.
+    assumed: See `Architecture`.
 
   Returns:
     The architecture.
@@ -54,7 +56,9 @@ def register(
       one message. What only a network shows, such as an input map that it does not have, is
       checked when the first one is created; the key tables, when the first one is converted.
   """
-  made = Architecture(module, dict(variants), dict(test_variants or {}), keys, readers or {})
+  made = Architecture(
+    module, dict(variants), dict(test_variants or {}), keys, readers or {}, assumed
+  )
   replaced = [cls for cls in _ARCHITECTURES if same_place(cls, module)]
   others = [a for cls, a in _ARCHITECTURES.items() if cls not in replaced]
   refuse(module, [*lacking_traits(module), *misnamed(made, variants, test_variants or {}, others)])

@@ -268,4 +268,5 @@ register(
   test_variants=TEST_VARIANTS,
   keys="bcos_jax.convert.architectures.resnet:KEYS",
   readers="bcos_jax.convert.architectures.resnet:READERS",
+  assumed=("downsampling",),
 )

@@ -86,6 +86,7 @@ def describe(
     if (tower := _text_tower(config, architecture)) is not None:
       reader, whole, given = tower
       return Described(architecture, reader.read(whole, given), "huggingface")
+    _check_same(config, architecture)
     return Described(
       architecture, labels=labels, num_labels=count, reading=reading, named="model_type" in config
     )
@@ -93,6 +94,37 @@ def describe(
   fields = reader.read(whole, config)
   layout = "aloe" if str(config["model_type"]).startswith("aloe") else "huggingface"
   return Described(reader.architecture, fields, layout, labels, count, reading)
+
+
+_UNREAD = (
+  *("num_classes", "norm_eps", "image_size", "position_resize", "layer_scale", "drop_path"),
+  *("pool", "pooler", "projection", "final_norm", "norm_after_pool", "distillation_head", "task"),
+  *("context_length", "vocab_size"),
+)
+"""Fields that a given architecture may have otherwise: the keys, or rounding, settle them."""
+
+
+def _check_same(config: Config, architecture: str) -> None:
+  """Raises InputError where a configuration that is understood is one of another function."""
+  try:
+    reader, whole = _reader(config)
+    fields = reader.read(whole, config)
+  except InputError:
+    return  # not understood, which is why the user names the architecture
+  theirs, ours = (models.architecture(name) for name in (reader.architecture, architecture))
+  stated, given = {**theirs.full(reader.architecture), **fields}, ours.full(architecture)
+  differing = [
+    f"{field} {stated[field]!r} for {given[field]!r}"
+    for field in given
+    if theirs is ours and field not in _UNREAD and stated[field] != given[field]
+  ]
+  if theirs is not ours:
+    differing = [f"a {theirs.module.__name__} for a {ours.module.__name__}"]
+  if differing:
+    raise InputError(
+      f"config.json contradicts the architecture {architecture!r}: {'; '.join(differing)}.",
+      "Omit --architecture, or pass the weights file itself if config.json is wrong.",
+    )
 
 
 def _text_tower(config: Config, architecture: str) -> tuple[ConfigReader, Config, Config] | None:

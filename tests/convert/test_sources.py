@@ -1,14 +1,18 @@
 """Sources as people have them: prefixes, settings in pickles, adapters, quantised files."""
 
+import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 
 import bcos_jax
-from bcos_jax import StandardOps, convert
+from bcos_jax import StandardOps, convert, models
+from bcos_jax.convert import detect, porting, state_dict, stated
 from bcos_jax.convert.files import vocabulary
 from bcos_jax.convert.plan import plan
+from bcos_jax.convert.sources import Checkpoint
 from bcos_jax.errors import InputError
 from bcos_jax.io.bundles import make_bundle
 from bcos_jax.io.tensor_files import write_safetensors
@@ -280,3 +284,145 @@ def test_every_id_needs_a_row_and_more_rows_are_fine(name, content):
     vocabulary.check({name: content}, rows)
   with pytest.raises(InputError, match="has 11 ids, the network 10"):
     vocabulary.check({name: content}, 10)
+
+
+# Files that say no name, and such that say another.
+
+
+def bare(path, name, layout):
+  """A state dict alone, of a network of 3 classes and random weights: (path, bundle)."""
+  model = bcos_jax.create(name, ops=StandardOps(), num_classes=3)
+  bundle = make_bundle(model, filled(model))
+  write_safetensors(path, convert.to_state_dict(bundle, layout))
+  return path, bundle
+
+
+def only(monkeypatch, *names):
+  """Leaves the architectures of these names: detection tries every variant of all."""
+  found = models.architecture(names[0])
+  kept = dataclasses.replace(found, variants={name: found.variants[name] for name in names})
+  monkeypatch.setattr(models, "architectures", lambda: (kept,))
+
+
+def test_the_plain_one_of_several_is_taken_and_said(tmp_path, monkeypatch):
+  """An anti-aliased ResNet has the keys and shapes of a ResNet."""
+  path, _ = bare(tmp_path / "net.safetensors", "resnetblur18", "timm")
+  only(monkeypatch, "resnetblur18", "resnet18", "resnet34", "resnet50_long")
+  made = plan(path)
+  note = "nothing proves the architecture; check with --verify: 'resnet18' is the plain one"
+  assert any(line.startswith(note) and "'resnetblur18'" in line for line in made.notes)
+  assert stated.is_unproven(made.notes)
+  assert made.model.variant == "resnet18" and made.model.downsampling == "stride"
+
+
+@pytest.mark.parametrize(
+  "names, layout",
+  [
+    (("vit_base_patch32_clip_quickgelu_224", "vit_base_patch32_clip_224"), "timm"),
+    (("dinov2_vits14", "vit_small_patch14_dinov2"), "timm"),
+    (("swinv2_tiny_window16_256", "swinv2_tiny_window8_256"), "timm"),
+  ],
+)
+def test_several_of_different_functions_are_listed(tmp_path, monkeypatch, names, layout):
+  tensors: Any = lazy_state(names[0], layout)
+  only(monkeypatch, *names)
+  with pytest.raises(InputError) as error:
+    detect.detect(Checkpoint("net", tensors), None)
+  assert all(name in error.value.cause for name in names)
+  assert "--architecture" in error.value.fix
+
+
+def lazy_state(name, layout):
+  """The keys and shapes of a network, without its numbers."""
+  model = bcos_jax.create(name, ops=StandardOps())
+  leaves = {
+    path: np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in porting.wanted(model).items()
+  }
+  tables = state_dict.keys_of(model, layout)
+  keys = max(tables, key=lambda keys: state_dict._written(keys, leaves))
+  return porting.export(leaves, keys.table, {})
+
+
+def test_a_given_architecture_that_the_configuration_contradicts(tmp_path):
+  (tmp_path / "net").mkdir()
+  write_safetensors(tmp_path / "net" / "model.safetensors", state())
+  config = {"model_type": "clip_vision_model", "hidden_act": "gelu", "projection_dim": 512}
+  (tmp_path / "net" / "config.json").write_text(json.dumps(config))
+  with pytest.raises(InputError, match=r"contradicts .*activation 'gelu' for 'quick_gelu'"):
+    plan(tmp_path / "net", "clip_vit_base_patch32")
+  with pytest.raises(InputError, match=r"contradicts .*a VisionTransformer for a ResNet"):
+    plan(tmp_path / "net", "resnet_tiny")
+
+
+# Folders without a configuration, averages, labels.
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "anything.safetensors"])
+def test_a_folder_without_configuration_needs_a_name(tmp_path, name):
+  (tmp_path / "net").mkdir()
+  write_safetensors(tmp_path / "net" / name, state())
+  with pytest.raises(InputError, match=r"no config\.json.*--architecture"):
+    plan(tmp_path / "net")
+  made = plan(tmp_path / "net", "resnet_tiny")
+  assert same(made.bundle())
+  assert any("no config.json" in note for note in made.notes)
+  assert any("how pictures are read" in note for note in made.notes)
+  write_safetensors(tmp_path / "net" / "another.safetensors", state())
+  if name.startswith("any"):
+    with pytest.raises(InputError, match=r"another\.safetensors, anything\.safetensors"):
+      plan(tmp_path / "net", "resnet_tiny")
+
+
+@pytest.mark.parametrize("entry", ["state_dict_ema", "model_ema", "ema", "ema inside"])
+def test_averages_in_entries(tmp_path, entry):
+  averaged = state()
+  last = {key: tensor * 0 for key, tensor in averaged.items()}
+  arrays = {**last, **{f"ema.{key}": tensor for key, tensor in averaged.items()}}
+  saved = torch_files.state(arrays)
+  mean = {k.removeprefix("ema."): value for k, value in saved.items() if k.startswith("ema.")}
+  held = {"module": mean, "updates": 5} if entry == "ema inside" else mean
+  name = entry.partition(" ")[0]
+  value = {"state_dict": {key: saved[key] for key in last}, name: held}
+  torch_files.save(tmp_path / "net.pth", value, arrays)
+  made = plan(tmp_path / "net.pth", "resnet_tiny", ema=True)
+  assert same(made.bundle()) and f"weights from the entry {name!r}" in made.notes
+  made = plan(tmp_path / "net.pth", "resnet_tiny")
+  assert not same(made.bundle()) and "weights from the entry 'state_dict'" in made.notes
+  assert f"averaged weights are in the entry {name!r}, taken with --ema" in made.notes
+
+
+@pytest.mark.parametrize("prefix", ["ema.module.", "model_ema.module.", "ema_model.", "ema."])
+def test_averages_beside_the_last_weights(tmp_path, prefix):
+  averaged = state()
+  both = {key: tensor * 0 for key, tensor in averaged.items()}
+  both |= {prefix + key: tensor for key, tensor in averaged.items()}
+  both[prefix.partition(".")[0] + ".n_averaged"] = np.zeros((), np.int64)
+  write_safetensors(tmp_path / "net.safetensors", both)
+  assert same(plan(tmp_path / "net.safetensors", "resnet_tiny", ema=True).bundle())
+  made = plan(tmp_path / "net.safetensors", "resnet_tiny")
+  assert not same(made.bundle())
+  skipped = {row.sources[0]: row.skipped for row in made.rows if row.skipped}
+  assert skipped[f"{prefix}conv1.weight"] == "averaged weights, taken with --ema"
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_an_average_alone(tmp_path, ema):
+  tensors = state("module.") | {"n_averaged": np.zeros((), np.int64)}
+  write_safetensors(tmp_path / "net.safetensors", tensors)
+  made = plan(tmp_path / "net.safetensors", "resnet_tiny", ema=ema)
+  assert same(made.bundle())
+  assert any("AveragedModel" in note for note in made.notes)
+  write_safetensors(tmp_path / "plain.safetensors", state())
+  if ema:
+    with pytest.raises(InputError, match="holds no averaged weights"):
+      plan(tmp_path / "plain.safetensors", "resnet_tiny", ema=True)
+
+
+def test_labels_are_declined(tmp_path):
+  model = tiny("resnet_tiny", StandardOps(), num_classes=1000)
+  tensors = convert.to_state_dict(make_bundle(model, filled(model)), "torchvision")
+  write_safetensors(tmp_path / "net.safetensors", tensors)
+  made = plan(tmp_path / "net.safetensors", "resnet_tiny")
+  assert made.bundle().labels[0] == "tench" and any("--no_labels" in n for n in made.notes)
+  made = plan(tmp_path / "net.safetensors", "resnet_tiny", labels=False)
+  assert made.bundle().labels == () and not any("ImageNet" in note for note in made.notes)
