@@ -14,32 +14,38 @@ def add_prepare(commands: Commands) -> None:
     commands,
     "prepare",
     _prepare,
-    "turn the official archives of a data set into array_record, without TensorFlow",
-    "bcos-jax prepare imagenet2012 --archives=downloads --data_dir=data",
+    "turn the official files of a data set into array_record, without TensorFlow",
+    "bcos-jax prepare imagenet2012 --source=downloads --data_dir=data",
   )
-  command.add_argument("dataset", choices=["imagenet2012"], help="name of the data set")
+  command.add_argument("dataset", choices=_PREPARED, help="name of the data set")
   command.add_argument(
+    "--source",
     "--archives",
     type=pathlib.Path,
     required=True,
-    help="folder with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar",
+    help="folder with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar; of the others, a folder "
+    "with train-images-idx3-ubyte.gz and so on, or a Debian package (dataset-fashion-mnist)",
   )
   command.add_argument("--data_dir", default="", help="folder of the data sets")
-  command.add_argument("--splits", default="train,validation", help="which archives to read")
+  command.add_argument("--splits", default="", help="which splits to prepare; default: all")
   command.add_argument(
-    "--any_size", action="store_true", help="accept archives with only some of the pictures"
+    "--any_size", action="store_true", help="accept files with only some of the pictures"
   )
+
+
+_PREPARED = ("imagenet2012", "mnist", "fashion_mnist", "kmnist")
 
 
 def _prepare(options, _):
-  from ..train.data import imagenet
+  from ..train.data.archives import imagenet, mnist
 
-  folder = imagenet.prepare(
-    options.archives,
-    data_dir=options.data_dir,
-    splits=options.splits.split(","),
-    complete=not options.any_size,
-  )
+  settings = {"data_dir": options.data_dir, "complete": not options.any_size}
+  if options.splits:
+    settings["splits"] = options.splits.split(",")
+  if options.dataset == "imagenet2012":
+    folder = imagenet.prepare(options.source, **settings)
+  else:
+    folder = mnist.prepare(options.dataset, options.source, **settings)
   print(f"Prepared {folder}")
 
 

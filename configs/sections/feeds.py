@@ -122,7 +122,14 @@ class PictureData:
 class Augment:
   """Variations of training pictures."""
 
-  crop: str = key("none", "none, shift (by an eighth of the side) or random_resized", names=CROPS)
+  crop: str = key("none", "none, shift or random_resized", names=CROPS)
+  shift: float = key(
+    0.125,
+    "largest shift each way, as a share of the side, rounded down to pixels",
+    least=0,
+    most=1,
+    when=chosen("data.augment.crop", "shift"),
+  )
   scale: tuple = key((0.08, 1.0), "share of the picture's area in a random crop", when=CROPPED)
   flip: float = key(0.0, "probability of a horizontal flip", least=0, most=1)
   policy: str = key("none", " or ".join(POLICIES), names=POLICIES, when=CROPPED)

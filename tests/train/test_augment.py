@@ -39,6 +39,20 @@ def batches(examples, count, **fields):
     return [next(iterator) for _ in range(count)]
 
 
+def test_shifts_reach_as_far_as_the_recipe_says():
+  config = load_config(
+    "digits", ["--config.data.augment.shift=0.08", "--config.data.augment.flip=0.0"]
+  )
+  made = augment.from_config(config.data.augment, Preprocess((28, 28), 0, colors=1))
+  dot = np.zeros((28, 28, 1), np.float32)
+  dot[14, 14] = 1
+  rng = np.random.default_rng(0)
+  places = np.array([np.argwhere(made(dot, rng)[..., 0])[0] - 14 for _ in range(300)])
+  np.testing.assert_array_equal(places.min(axis=0), [-2, -2])
+  np.testing.assert_array_equal(places.max(axis=0), [2, 2])
+  assert len({tuple(place) for place in places.tolist()}) == 25
+
+
 def test_random_resized_crop_stays_in_range_and_varies():
   made = augment.RandomResizedCrop(
     Preprocess((16, 24), 0), policy=policies.RandAugment(), erase=0.5

@@ -12,7 +12,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from bcos_jax import InputError, cli
-from bcos_jax.train.data import imagenet, sources
+from bcos_jax.train.data import sources
+from bcos_jax.train.data.archives import imagenet, writing
 
 SYNSETS = ("n01440764", "n01739381", "n02105855", "n13044778")
 CMYK, PNG = "n01739381_1309.JPEG", "n02105855_2933.JPEG"
@@ -174,6 +175,6 @@ def test_archives_that_cannot_be_used(tmp_path, archives, train, capsys):
 
 def test_a_full_disk(tmp_path, archives, monkeypatch):
   usage = type("Usage", (), {"free": 100})
-  monkeypatch.setattr(imagenet.shutil, "disk_usage", lambda _: usage)
+  monkeypatch.setattr(writing.shutil, "disk_usage", lambda _: usage)
   with pytest.raises(InputError, match="too full"):
     imagenet.prepare(archives, data_dir=str(tmp_path), complete=False)

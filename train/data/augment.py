@@ -168,7 +168,7 @@ def _random_sides(
 def from_config(config: Any, preprocess: Preprocess) -> Augmentation:
   """Returns the augmentation that the section `data.augment` of a recipe describes."""
   if config.crop != "random_resized":
-    return Shift(preprocess, 0.125 if config.crop == "shift" else 0.0, config.flip)
+    return Shift(preprocess, config.shift if config.crop == "shift" else 0.0, config.flip)
   policy = {
     "none": None,
     "rand_augment": RandAugment(config.policy_operations, config.policy_magnitude),

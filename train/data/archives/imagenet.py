@@ -11,31 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 import contextlib
-import errno
 import io
 import os
 import pathlib
 import re
-import shutil
 import sys
 import tarfile
-import tempfile
 from typing import Any, ClassVar
 
 from PIL import Image
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import constants, registered
+from tensorflow_datasets.core import registered
 from tensorflow_datasets.datasets.imagenet2012 import imagenet2012_dataset_builder as official
 import tqdm
 
 from bcos_jax.errors import InputError, unknown_name
 
-from .sources import DATA_DIR_VARIABLE, quiet
+from . import writing
 
 ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
 BYTES = {"train": 147_897_477_120, "validation": 6_744_924_160}
 PICTURES = {"train": 1_281_167, "validation": 50_000}
-_DISK_SHARE = 2.1  # TFDS sorts the examples on disk before it writes them.
 _VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 _BLOCK = 512  # of a tar file, which ends with two empty ones
 
@@ -118,31 +114,22 @@ def prepare(
     if split not in ARCHIVES:
       raise unknown_name("split of 'imagenet2012'", split, ARCHIVES)
     _check_archive(archives / ARCHIVES[split], BYTES[split] if complete else None)
-  data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE, "")
-  root = pathlib.Path(data_dir or constants.DATA_DIR).expanduser()
-  final = root / Imagenet2012.name / str(Imagenet2012.VERSION)
-  if final.is_dir():
-    _check_there(final, splits)
-    return final
-  try:
-    final.parent.mkdir(parents=True, exist_ok=True)
-    _check_space(root, sum((archives / ARCHIVES[split]).stat().st_size for split in splits))
-    with tempfile.TemporaryDirectory(prefix=".imagenet2012-", dir=root) as folder:
-      builder = Imagenet2012(
-        archives=archives, complete=complete, data_dir=folder, file_format="array_record"
-      )
-      builder.splits = splits
-      with _bar(builder, progress), quiet():
-        builder.download_and_prepare()
-      os.rename(builder.data_path, final)
-  except OSError as error:
-    if error.errno == errno.ENOSPC:
-      raise _too_full(root, "nothing is left") from error
-    raise InputError(
-      f"Cannot write ImageNet to {str(root)!r}: {error}.",
-      f"Give --data_dir or ${DATA_DIR_VARIABLE} a folder that can be written.",
-    ) from error
-  return final
+
+  def make(folder: str) -> Imagenet2012:
+    builder = Imagenet2012(
+      archives=archives, complete=complete, data_dir=folder, file_format="array_record"
+    )
+    builder.splits = splits
+    return builder
+
+  return writing.write(
+    Imagenet2012,
+    make,
+    data_dir=data_dir,
+    splits=splits,
+    size=sum((archives / ARCHIVES[split]).stat().st_size for split in splits),
+    around=lambda builder: _bar(builder, progress),
+  )
 
 
 def as_rgb_jpeg(image: bytes) -> bytes:
@@ -214,29 +201,6 @@ def _check_archive(path: pathlib.Path, size: int | None) -> None:
 def _broken(path: pathlib.Path, what: str) -> InputError:
   return InputError(
     f"{str(path)!r} is truncated or a different archive: it has {what}.", "Download it again."
-  )
-
-
-def _check_there(folder: pathlib.Path, splits: Sequence[str]) -> None:
-  there = tfds.builder_from_directory(folder).info.splits
-  missing = [split for split in splits if split not in there]
-  if missing:
-    raise InputError(
-      f"{str(folder)!r} was prepared without {', '.join(missing)}.",
-      "Remove that folder, or choose another --data_dir.",
-    )
-
-
-def _check_space(root: pathlib.Path, size: int) -> None:
-  free = shutil.disk_usage(root).free
-  if free < _DISK_SHARE * size:
-    raise _too_full(root, f"{free / 1e9:,.0f} GB are free, {_DISK_SHARE * size / 1e9:,.0f} needed")
-
-
-def _too_full(root: pathlib.Path, what: str) -> InputError:
-  return InputError(
-    f"The disk of {str(root)!r} is too full: {what}.",
-    "Choose --data_dir on a larger disk; half of the space is freed at the end.",
   )
 
 
