@@ -74,11 +74,11 @@ def detect(checkpoint: Checkpoint, layout: str | None) -> Found:
   """
   found: dict[nn.Module, tuple[Tensors, str, str]] = {}
   for architecture in models.architectures():
-    candidates = [keys for keys in tables_of(architecture) if layout in (None, keys.layout)]
-    state = unprefixed(checkpoint.tensors, candidates)
-    for keys in candidates:
+    candidates = _candidates(architecture, layout)
+    state = unprefixed(checkpoint.tensors, [keys for keys, _ in candidates])
+    for keys, names in candidates:
       if explained(state, keys) == len(state):
-        for name, model in _variants(state, keys, architecture).items():
+        for name, model in _variants(state, keys, architecture, names).items():
           found.setdefault(_function(model), (state, name, keys.layout))
   if not found:
     raise InputError(
@@ -102,6 +102,20 @@ def detect(checkpoint: Checkpoint, layout: str | None) -> Found:
       f"shapes, {', '.join(others)} (--architecture chooses)"
     )
   return Found(state, name, layout, note)
+
+
+def _candidates(found: Architecture, layout: str | None) -> list[tuple[Keys, tuple[str, ...]]]:
+  """Returns the tables to try, each with the names of the variants that it may be of."""
+  candidates: list[tuple[Keys, tuple[str, ...]]] = []
+  for keys in tables_of(found):
+    if layout not in (None, keys.layout):
+      continue
+    if keys.per is None:
+      candidates.append((keys, tuple(found.variants)))
+      continue
+    networks = {name: models.create(name, ops=keys.ops) for name in found.variants}
+    candidates += [(keys.of(m), (name,)) for name, m in networks.items() if keys.fits(m)]
+  return candidates
 
 
 def _function(model: nn.Module) -> nn.Module:
@@ -132,10 +146,12 @@ def _plain(networks: tuple[nn.Module, ...]) -> nn.Module | None:
   return plain[0] if len(plain) == 1 else None
 
 
-def _variants(state: Tensors, keys: Keys, found: Architecture) -> dict[str, nn.Module]:
-  """Returns the variants of an architecture that the keys fill."""
+def _variants(
+  state: Tensors, keys: Keys, found: Architecture, names: tuple[str, ...]
+) -> dict[str, nn.Module]:
+  """Returns those of an architecture's variants that the keys fill."""
   fields = num_classes(state, keys.table, found.module.head)
-  named = {name: models.create(name, ops=keys.ops, **fields) for name in found.variants}
+  named = {name: models.create(name, ops=keys.ops, **fields) for name in names}
   named = {name: m.clone(ops=colored(state, keys.table, m)) for name, m in named.items()}
   return {
     name: model for name, model in named.items() if keys.fits(model) and fits(state, keys, model)

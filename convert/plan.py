@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import dataclasses
 import os
 import re
@@ -28,7 +27,7 @@ from .state_dict import fit, keys_of, provenance_of
 from .tables.keys import Keys
 from .tables.rules import Rule
 from .tables.templates import parse, render
-from .tensors import Progress, initial_leaves, prepared
+from .tensors import Progress, dtype_notes, initial_leaves, prepared
 
 DTYPES = ("float32", "bfloat16", "float16", "source")
 
@@ -231,8 +230,7 @@ def plan(
   described = describe(checkpoint, architecture, default_preprocess=default_preprocess)
   layout = layout or described.layout
   state, notes = checkpoint.tensors, [*checkpoint.notes, *said]
-  name = architecture or described.architecture
-  if name is None:
+  if (name := architecture or described.architecture) is None:
     found = detect(checkpoint, layout)
     state, name, layout = found.state, found.architecture, found.layout
     notes.append(found.note)
@@ -243,8 +241,7 @@ def plan(
     like = models.create(name, ops=StandardOps(), **fields)
     state = unprefixed(state, keys_of(like, layout))
   longest, short = next(iter(checkpoint.tensors)), next(iter(state))
-  if longest != short:
-    notes.append(f"without the prefix {longest.removesuffix(short)!r}")
+  notes += [f"without the prefix {longest.removesuffix(short)!r}"] * (longest != short)
   fields = fields_for_classes(
     models.architecture(name).module, _fields(name, described), num_classes
   )
@@ -260,7 +257,7 @@ def plan(
   model = model.clone(ops=_ops(model.ops, described, dtype))
   model, state, dropped, reinitialised = headed(state, keys, model, described, num_classes)
   rows = _rows(checkpoint, state, keys, model, dropped, reinitialised)
-  notes += _dtype_notes(state, model, dtype)
+  notes += dtype_notes(state, dtype)
   return ConversionPlan(
     checkpoint, state, keys, model, described, rows, tuple(notes), keep_dtypes=dtype == "source"
   )
@@ -392,11 +389,3 @@ def _reason(key: str, keys: Keys) -> tuple[str, str]:
     e for e in keys.table if not isinstance(e, Rule) and parse(e.source, key) is not None
   )
   return entry.reason, entry.source
-
-
-def _dtype_notes(state: Tensors, model: nn.Module, dtype: str | None) -> Iterator[str]:
-  kinds = {str(tensor.dtype) for tensor in state.values() if "float" in str(tensor.dtype)}
-  others = sorted(kinds - {dtype or "float32"})
-  if others and dtype != "source":
-    counts = ", ".join(f"{sum(str(t.dtype) == d for t in state.values())} {d}" for d in others)
-    yield f"{counts} tensors become {dtype or 'float32'} (--dtype source keeps them)"

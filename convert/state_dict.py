@@ -169,7 +169,9 @@ def keys_of(model: nn.Module, layout: str | None) -> list[Keys]:
   layouts = {keys.layout for keys in candidates}
   if layout is not None and layout not in layouts:
     raise unknown_name(f"layout of a {cls.__name__}", layout, layouts)
-  fitting = [keys for keys in candidates if layout in (None, keys.layout) and keys.fits(model)]
+  fitting = [
+    keys.of(model) for keys in candidates if layout in (None, keys.layout) and keys.fits(model)
+  ]
   if not fitting:
     raise InputError(
       f"No table of keys fits a {cls.__name__} with the fields of this one.",

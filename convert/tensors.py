@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from flax import linen as nn
@@ -52,3 +52,12 @@ def initial_leaves(model: nn.Module, paths: set[str], seed: int) -> dict[str, np
   """Returns initial values of some leaves; what the others need is not computed."""
   leaves = initial(model, paths, jax.random.key(seed))
   return {path: np.asarray(leaf) for path, leaf in leaves.items()}
+
+
+def dtype_notes(state: Mapping[str, LazyTensor], dtype: str | None) -> Iterator[str]:
+  """Says which tensors change their dtype."""
+  kinds = {str(tensor.dtype) for tensor in state.values() if "float" in str(tensor.dtype)}
+  others = sorted(kinds - {dtype or "float32"})
+  if others and dtype != "source":
+    counts = ", ".join(f"{sum(str(t.dtype) == d for t in state.values())} {d}" for d in others)
+    yield f"{counts} tensors become {dtype or 'float32'} (--dtype source keeps them)"

@@ -33,14 +33,24 @@ class Keys:
     form: Which of several forms of this layout it is. Bundles remember it, so that converting
       back writes the keys that were read.
     fits: Which networks of the architecture have these keys, where keys depend on its fields.
+    per: The rules and the pairs of modules of one network, where numbers in the keys depend on its
+      fields; `of` puts them in place of `table` and `modules`.
   """
 
   layout: str
   ops: Ops
-  table: Table
+  table: Table = ()
   modules: tuple[tuple[str, str], ...] = ()
   form: str = ""
   fits: Callable[[Any], bool] = lambda model: True
+  per: Callable[[Any], tuple[Table, tuple[tuple[str, str], ...]]] | None = None
+
+  def of(self, model: nn.Module) -> Keys:
+    """Returns the keys of one network."""
+    if self.per is None:
+      return self
+    table, modules = self.per(model)
+    return dataclasses.replace(self, table=table, modules=modules, per=None)
 
 
 _SOUND: dict[type[nn.Module], tuple[Keys, ...]] = {}
@@ -74,8 +84,8 @@ def unsound(architecture: Architecture) -> list[str]:
     return [f"{keys} is not a convert.Keys" for keys in wrong]
   problems = []
   for name in architecture.checked_variants:
-    fitting = [keys for keys in tables if keys.fits(models.create(name, ops=keys.ops))]
-    found = [(keys, _unwritten(models.create(name, ops=keys.ops), keys)) for keys in fitting]
+    networks = [(keys, models.create(name, ops=keys.ops)) for keys in tables]
+    found = [(keys, _unwritten(m, keys.of(m))) for keys, m in networks if keys.fits(m)]
     if found and all(problems for _, problems in found):
       keys, least = min(found, key=lambda pair: len(pair[1]))
       problems += [f"{keys.layout!r}, {name}: {problem}" for problem in least]

@@ -361,7 +361,8 @@ def test_tables_name_every_leaf_once():
       model = _shallow(bcos_jax.create(name, ops=keys.ops, **classes))
       if not keys.fits(model):
         continue
-      targets = [t for e in keys.table if isinstance(e, convert.Rule) for t in e.targets]
+      table = keys.of(model).table
+      targets = [t for e in table if isinstance(e, convert.Rule) for t in e.targets]
       counts = [
         sum(templates.parse(t, path) is not None for t in targets) for path in shapes(model)
       ]
