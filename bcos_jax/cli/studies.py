@@ -17,14 +17,19 @@ def add_study(commands: Commands) -> None:
   )
   command.add_argument(
     "study",
-    help="equivalence, speedup, b-sweep, options, methods, sanity, robustness, alignment, clip or "
-    "texts",
+    help="equivalence, speedup, b-sweep, options, methods, sanity, robustness, alignment, clip, "
+    "closed-form or texts",
   )
   command.add_argument(
-    "--dataset", default="", help="shape_scenes (default) or digits; for the study texts: reviews"
+    "--dataset",
+    default="",
+    help="shape_scenes (default), digits or fashion_mnist (see `bcos-jax prepare`); for the study "
+    "texts: reviews",
   )
   command.add_argument(
-    "--network", default="", help="architecture, see `bcos-jax models`; default: that of the recipe"
+    "--network",
+    default="",
+    help="architecture, see `bcos-jax models`, or vit of fashion_mnist; default: the recipe's",
   )
   command.add_argument(
     "--workdir",

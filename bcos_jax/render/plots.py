@@ -37,6 +37,7 @@ class Panel:
     y: Label of the vertical axis.
     percent: Whether y is a share, to be shown in percent.
     levels: Name to a constant to draw across, e.g. the score of a random baseline.
+    factors: Whether x grows by factors, with a tick at every x; 0 is left of the least factor.
   """
 
   curves: Mapping[str, tuple[Any, ...]]
@@ -45,6 +46,7 @@ class Panel:
   y: str = ""
   percent: bool = False
   levels: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  factors: bool = False
 
 
 def curves(panels: Sequence[Panel], title: str = "") -> Figure:
@@ -164,6 +166,13 @@ def _draw_curves(ax: Axes, panel: Panel, styles: Mapping[str, dict[str, Any]]) -
     if band:
       half = np.asarray(band[0], float)
       ax.fill_between(x, y - half, y + half, color=style["color"], alpha=0.15, lw=0)
+  if panel.factors:
+    ticks = sorted({float(x) for curve in panel.curves.values() for x in curve[0]})
+    ax.set_xscale(
+      "symlog", linthresh=min((tick for tick in ticks if tick > 0), default=1.0), linscale=0.5
+    )
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+    ax.set_xticks([], minor=True)
   _draw_levels(ax, panel.levels, vertical=False)
   ax.set_xlabel(panel.x, fontsize=10, color=canvas.INK)
   ax.set_ylabel(panel.y, fontsize=10, color=canvas.INK)

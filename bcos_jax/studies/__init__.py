@@ -1,7 +1,7 @@
 """Studies of B-cosification with small networks, which run offline in minutes.
 
   bcos-jax study equivalence | speedup | b-sweep | options | methods | sanity | robustness |
-    alignment | clip | texts
+    alignment | clip | closed-form | texts
 
 Each trains what it needs, measures it, and leaves a table, plots and a report. Every sentence of
 an answer is written from the numbers of its table.
@@ -21,6 +21,7 @@ from . import (
   alignment,
   b_sweep,
   clip,
+  closed_form,
   equivalence,
   methods,
   options,
@@ -43,6 +44,7 @@ STUDIES: dict[str, Callable[..., Findings]] = {
   "robustness": robustness.study,
   "alignment": alignment.study,
   "clip": clip.study,
+  "closed-form": closed_form.study,
   "texts": text.study,
 }
 """Every study by name."""
@@ -67,9 +69,11 @@ def run(
     name: One of `STUDIES`.
     workdir: Folder of networks and findings, which other studies share; a study that was stopped
       goes on where it was.
-    dataset: "digits" or "shape_scenes"; of `texts` "reviews". "" for shape_scenes or reviews.
-    network: Architecture, see `bcos_jax.names()`; "" for that of the data set's recipe (of
-      `equivalence`: one small network of every kind).
+    dataset: "digits", "shape_scenes" or, once it is prepared, "fashion_mnist"; of `texts`
+      "reviews". "" for shape_scenes or reviews.
+    network: Architecture, see `bcos_jax.names()`, or a variant of the recipe such as "vit" of
+      fashion_mnist; "" for that of the data set's recipe (of `equivalence`: one small network of
+      every kind).
     seed: Of everything.
     short: A fraction of the steps and pictures; shows that everything runs, the numbers mean
       little.

@@ -44,6 +44,8 @@ class Setting:
     num_grids: Most grids.
     smooth: Odd averaging window of the pointing games: the published 15 pixels, of 224, scaled.
     num_images: Pictures to measure on where not all of the test set is.
+    validation: Training pictures that a study holds out to choose settings.
+    networks: Variants of the recipe that are other networks: steps of their pretraining.
   """
 
   pretrain: int
@@ -53,12 +55,24 @@ class Setting:
   num_grids: int
   smooth: int
   num_images: int = 200
+  validation: int = 300
+  networks: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 SETTINGS = {
   "digits": Setting(pretrain=300, finetune=120, eval_every=10, grid=2, num_grids=30, smooth=3),
   "shape_scenes": Setting(
     pretrain=600, finetune=300, eval_every=25, grid=3, num_grids=25, smooth=5
+  ),
+  "fashion_mnist": Setting(
+    pretrain=1200,
+    finetune=300,
+    eval_every=100,
+    grid=2,
+    num_grids=100,
+    smooth=3,
+    validation=5000,
+    networks={"vit": 3000},
   ),
 }
 
@@ -121,7 +135,8 @@ class Lab:
   Attributes:
     workdir: Folder of the networks.
     dataset: One of `SETTINGS`.
-    network: Architecture; "" for that of the data set's recipe.
+    network: Architecture, or a variant of the data set's recipe that is another network; "" for
+      that of the recipe.
     seed: Of all trainings.
     short: A fraction of the steps and pictures; shows that everything runs.
     progress: Whether to show progress bars.
@@ -139,12 +154,14 @@ class Lab:
   def __post_init__(self):
     if self.dataset not in SETTINGS:
       raise unknown_name("data set of studies", self.dataset, SETTINGS)
-    if self.network:
+    if self.network and self.network not in SETTINGS[self.dataset].networks:
       models.architecture(self.network)  # refuses an unknown name
 
   @property
   def setting(self) -> Setting:
     setting = SETTINGS[self.dataset]
+    pretrain = setting.networks.get(self.network, setting.pretrain)
+    setting = dataclasses.replace(setting, pretrain=pretrain)
     return _shortened(setting) if self.short else setting
 
   def conventional(self) -> TrainResult:
@@ -209,14 +226,21 @@ class Lab:
     """The B-cos network that is trained from random weights."""
     return self.trained("scratch", f"{self.dataset}:scratch", self.setting.finetune)
 
-  def trained(self, name: str, recipe: str, steps: int, *overrides: str) -> TrainResult:
-    """Trains a recipe such as "digits:scratch" in the folder `name`, or takes it from there."""
+  def trained(
+    self, name: str, recipe: str, steps: int, *overrides: str, init: start.Network | None = None
+  ) -> TrainResult:
+    """Trains a recipe such as "digits:scratch" in the folder `name`, or takes it from there.
+
+    `init` is a network to start from, in place of the recipe's.
+    """
     self.say(f"Training {name}: {steps} steps")
     config = self._config(recipe, steps, *overrides)
-    return train(config, workdir=self.workdir / name, progress=self.progress)
+    return train(config, workdir=self.workdir / name, init=init, progress=self.progress)
 
   def _config(self, recipe: str, steps: int, *overrides: str) -> ConfigDict:
-    if self.network:
+    if self.network in self.setting.networks:
+      recipe = f"{recipe},{self.network}"
+    elif self.network:
       overrides = (f"--config.model.name={self.network}", *overrides)
     return load_config(
       recipe,
@@ -247,9 +271,7 @@ class Lab:
     """Returns float32 logits [N, C] of all test pictures."""
     return metrics.logits_of(result.model, jax.device_get(result.variables), self.pictures.images)
 
-  def play(
-    self, result: TrainResult, attribute: Callable, logits: np.ndarray, **settings
-  ) -> metrics.GridPointingResult:
+  def play(self, attribute: Callable, logits: np.ndarray, **settings) -> metrics.GridPointingResult:
     """Plays the grid pointing game with the data set's settings."""
     setting = self.setting
     options = {
@@ -269,7 +291,7 @@ class Lab:
     explainer = metrics.attribute_with(result.model, variables)
     some = self.pictures.some(self.setting.num_images)
     try:
-      game = self.play(result, explainer, self.logits(result))
+      game = self.play(explainer, self.logits(result))
       pointing, error = game.mean, standard_error(game)
     except bcos_jax.InputError as few:
       self.say(f"  no grid pointing game: {few.cause}")

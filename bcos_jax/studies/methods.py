@@ -41,7 +41,7 @@ def study(lab: Lab) -> Findings:
   logits = {id(r): lab.logits(r) for r in (tuned, before)}
   scored = {}
   for name, (result, explainer) in explainers.items():
-    scored[name] = _score(lab, result, explainer, logits[id(result)])
+    scored[name] = _score(lab, explainer, logits[id(result)])
     lab.say(f"  {name:<28} grid pointing {scored[name].pointing.mean:.3f}")
   setting = lab.setting
   return Findings(
@@ -103,9 +103,9 @@ def _most_grids(lab: Lab) -> int:
   return min(_MOST_GRIDS, lab.setting.num_grids)
 
 
-def _score(lab: Lab, result: TrainResult, explainer: Callable, logits: np.ndarray) -> _Scored:
+def _score(lab: Lab, explainer: Callable, logits: np.ndarray) -> _Scored:
   some = lab.pictures.some(lab.setting.num_images)
-  pointing = lab.play(result, explainer, logits, num_grids=_most_grids(lab))
+  pointing = lab.play(explainer, logits, num_grids=_most_grids(lab))
   rows = some.images, some.labels
   maps = in_batches(lambda batch: explainer(*batch), rows, 50, precision=None)
   energy = None

@@ -34,6 +34,15 @@ def test_curves_of_one_name_are_alike_and_named_once():
   assert {"left", "right", "known", "Both"} <= set(texts(figure))
 
 
+def test_lengths_that_grow_by_factors_have_a_tick_each():
+  curves = {"a": ([0, 10, 100], [0.1, 0.5, 0.8]), "b": ([30], [0.7])}
+  (ax,) = render.curves([render.Panel(curves=curves, factors=True)]).axes
+  assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "10", "30", "100"]
+  left, ten, thirty, hundred = ax.transData.transform([(x, 0) for x in (0, 10, 30, 100)])[:, 0]
+  assert left < ten < thirty < hundred
+  assert 0.3 < (thirty - ten) / (hundred - ten) < 0.6  # log 3 of log 10
+
+
 def test_bars_are_in_order_with_their_numbers():
   figure = render.bars(
     {"small": 0.25, "large": 0.75}, errors={"large": 0.1}, marked=["large"], levels={"blind": 0.11}
