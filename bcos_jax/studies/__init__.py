@@ -71,9 +71,8 @@ def run(
       goes on where it was.
     dataset: "digits", "shape_scenes" or, once it is prepared, "fashion_mnist"; of `texts`
       "reviews". "" for shape_scenes or reviews.
-    network: Architecture, see `bcos_jax.names()`, or a variant of the recipe such as "vit" of
-      fashion_mnist; "" for that of the data set's recipe (of `equivalence`: one small network of
-      every kind).
+    network: Architecture, see `bcos_jax.names()`, or "vit" of fashion_mnist; "" for that of the
+      data set's recipe (of `equivalence`: one small network of every kind).
     seed: Of everything.
     short: A fraction of the steps and pictures; shows that everything runs, the numbers mean
       little.
