@@ -77,6 +77,7 @@ def write(bundle: Bundle, destination: str | os.PathLike, to: str = BUNDLE) -> p
       provenance=bundle.config["provenance"],
       extras=bundle.extras,
       tokenizer=bundle.tokenizer,
+      examples=bundle.examples,
     )
   with _staged(path) as staged:
     if to == ORBAX:

@@ -122,6 +122,7 @@ def command_parser() -> argparse.ArgumentParser:
     checkpoints.add_models,
     checkpoints.add_convert,
     checkpoints.add_bcosify,
+    checkpoints.add_push,
     training.add_prepare,
     training.add_train,
     training.add_compile,

@@ -1,4 +1,4 @@
-"""The commands `models`, `convert` and `bcosify`."""
+"""The commands `models`, `convert`, `bcosify` and `push`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import pathlib
 
 from ..errors import InputError
-from .command import Commands, add_command
+from .command import NETWORK, Commands, add_command, add_download
 
 
 def add_models(commands: Commands) -> None:
@@ -61,7 +61,7 @@ def add_convert(commands: Commands) -> None:
   command.add_argument(
     "--ema", action="store_true", help="convert the averaged (EMA) weights of a training run"
   )
-  command.add_argument("--download", action="store_true", help="download from the Hugging Face hub")
+  add_download(command)
   command.add_argument("--dry-run", action="store_true", help="print the table and stop")
   command.add_argument("--verify", action="store_true", help="compare with PyTorch before writing")
   command.add_argument(
@@ -97,7 +97,7 @@ def add_bcosify(commands: Commands) -> None:
     "turn a conventional network into a B-cos network that starts from its weights",
     "bcos-jax bcosify bundles/resnet50 bundles/bcos_resnet50",
   )
-  command.add_argument("source", type=pathlib.Path, help="bundle of a conventional network")
+  command.add_argument("source", help=f"{NETWORK}, a conventional one")
   command.add_argument("destination", type=pathlib.Path, help="folder of the new bundle")
   command.add_argument(
     "--ops",
@@ -109,13 +109,20 @@ def add_bcosify(commands: Commands) -> None:
   command.add_argument(
     "--keep_mean", action="store_true", help="do not fold the running means of norms into biases"
   )
+  add_download(command)
 
 
 def _bcosify(options, _):
   from . import conversion
 
   fields = dict(_field(text) for text in options.ops)
-  conversion.bcosify(options.source, options.destination, fields, fold_mean=not options.keep_mean)
+  conversion.bcosify(
+    options.source,
+    options.destination,
+    fields,
+    fold_mean=not options.keep_mean,
+    download=options.download,
+  )
 
 
 def _field(text: str) -> tuple[str, object]:
@@ -129,3 +136,69 @@ def _field(text: str) -> tuple[str, object]:
     return name, ast.literal_eval(value)
   except (ValueError, SyntaxError):
     return name, value
+
+
+def add_push(commands: Commands) -> None:
+  command = add_command(
+    commands,
+    "push",
+    _push,
+    "upload a network with a model card to the Hugging Face hub",
+    "HF_TOKEN=... bcos-jax push runs/mine/bundle me/bcos-flowers --private",
+  )
+  command.add_argument("bundle", help=NETWORK)
+  command.add_argument("repository", help="owner/name, or owner/name@branch; made if not there")
+  command.add_argument("--private", action="store_true", help="make a private repository")
+  command.add_argument(
+    "--overwrite", action="store_true", help="replace the files of a repository that holds some"
+  )
+  command.add_argument(
+    "--examples",
+    nargs="+",
+    metavar="FILE",
+    help="pictures, or a file with a text per line, to explain in the card; default: those that "
+    "came with the network, if any",
+  )
+  command.add_argument("--license", default="", help="as the hub names it, such as apache-2.0")
+  command.add_argument("--base_model", default="", help="hub id of what it was made from")
+  command.add_argument(
+    "--dataset", action="append", default=[], help="hub id of its training data; may be repeated"
+  )
+  command.add_argument(
+    "--save",
+    type=pathlib.Path,
+    metavar="DIR",
+    help="write what would be uploaded to a new folder, and send nothing",
+  )
+  add_download(command)
+
+
+def _push(options, _):
+  from ..io import upload
+  from ..models import is_language_model
+  from ..network import load
+  from .explain_text import read_lines
+
+  if options.save is None:  # before the network is read
+    upload.destination(
+      options.repository, private=options.private or None, overwrite=options.overwrite
+    )
+  network = load(options.bundle, download=options.download)
+  examples = options.examples
+  if examples and is_language_model(network.model):
+    examples = [text for path in examples for text in read_lines(path)]
+  about = {
+    "examples": examples,
+    "license": options.license,
+    "base_model": options.base_model,
+    "datasets": options.dataset,
+    "overwrite": options.overwrite,
+  }
+  if options.save is not None:
+    folder = network.save_pretrained(options.save, repository=options.repository, **about)
+    print(f"written: {folder}; nothing is sent. The card: {folder / 'README.md'}")
+    return
+  print(
+    f"pushed: {network.push_to_hub(options.repository, private=options.private or None, **about)}"
+  )
+  print(f"open it: bcos_jax.load({options.repository.removeprefix('hf:')!r}, download=True)")

@@ -132,6 +132,17 @@ def add_command(
   return command
 
 
+NETWORK = "bundle, checkpoint file or folder, or hub id owner/name, of a network"
+"""What a command says of an argument that `bcos_jax.load` opens."""
+
+
+def add_download(command: argparse.ArgumentParser) -> None:
+  """Adds the flag that lets hub ids be fetched."""
+  command.add_argument(
+    "--download", action="store_true", help="download a hub id that is not in the cache"
+  )
+
+
 def import_modules(names: Sequence[str]) -> None:
   """Imports modules by name; those in the working directory are found as well.
 

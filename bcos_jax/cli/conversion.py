@@ -20,6 +20,7 @@ from ..convert.plan import ConversionPlan, plan
 from ..errors import InputError
 from ..inputs import of_pictures
 from ..io import bundles
+from ..network import located
 from ..variables import num_parameters
 
 Say = Callable[[str], object]
@@ -79,8 +80,9 @@ def convert(
       result departs from the original.
   """
   target = targets.check(destination, choices.to)
-  if bundles.is_bundle(pathlib.Path(source)):
-    return _back(source, target, choices, say)
+  path = located(source, download=choices.download)
+  if bundles.has_bundle_config(path):
+    return _back(path, str(source), target, choices, say)
   made = plan(
     source,
     choices.architecture,
@@ -119,10 +121,10 @@ def convert(
 
 
 def _back(
-  source: str | os.PathLike, target: pathlib.Path, choices: ConversionChoices, say: Say
+  path: pathlib.Path, source: str, target: pathlib.Path, choices: ConversionChoices, say: Say
 ) -> pathlib.Path | None:
-  """Writes a bundle in another layout."""
-  if choices.to == targets.BUNDLE:
+  """Writes a bundle in another layout; of one of the hub, also a bundle here."""
+  if choices.to == targets.BUNDLE and pathlib.Path(source).exists():
     raise InputError(
       f"{str(source)!r} is a bundle already.",
       "Give --to, such as --to=huggingface; bcos-jax bcosify makes a B-cos network of it.",
@@ -130,7 +132,8 @@ def _back(
   ignored = [
     f"--{field.name}={getattr(choices, field.name)}"
     for field in dataclasses.fields(ConversionChoices)
-    if field.name not in ("to", "dry_run") and getattr(choices, field.name) != field.default
+    if field.name not in ("to", "dry_run", "download")
+    and getattr(choices, field.name) != field.default
   ]
   if ignored:
     raise InputError(
@@ -138,9 +141,9 @@ def _back(
       "is.",
       "Omit it. A bundle gets a new head by fine-tuning: bcos-jax train --config=finetune.",
     )
-  bundle = bcos_jax.load(source)
+  bundle = bcos_jax.load(path)
   say(
-    f"{bundle.config['architecture']} of {str(source)!r}: "
+    f"{bundle.config['architecture']} of {source!r}: "
     f"{num_parameters(bundle.model):,} parameters to the layout {choices.to!r}"
   )
   if choices.dry_run:
@@ -257,15 +260,17 @@ def bcosify(
   fields: dict[str, object],
   *,
   fold_mean: bool = True,
+  download: bool = False,
   say: Say = print,
 ) -> pathlib.Path:
   """Writes the B-cosified network of a bundle.
 
   Args:
-    source: A bundle of a conventional network.
+    source: A conventional network, whatever `bcos_jax.load` opens.
     destination: Folder of the new bundle.
     fields: Fields of the family: `family` and others, as for `ops.from_dict`.
     fold_mean: As for `bcos_jax.bcosify`.
+    download: Lets a hub id be fetched.
     say: Function that prints one line of output.
 
   Returns:
@@ -277,7 +282,7 @@ def bcosify(
   """
   folder = bundles.check_replaceable(destination)
   family: Any = ops.from_dict({"family": "bcos", **fields})
-  bundle = bcos_jax.load(source)
+  bundle = bcos_jax.load(source, download=download)
   model, variables = bcos_jax.bcosify(
     bundle.model, bundle.variables, ops=family, fold_mean=fold_mean
   )
@@ -288,6 +293,7 @@ def bcosify(
     preprocess=bundle.preprocess,
     labels=bundle.labels,
     tokenizer=bundle.tokenizer,
+    examples=bundle.examples,
     provenance={
       "source": "bcosification",
       "bcosified": {"from": bundle.config["provenance"], "fold_mean": fold_mean},

@@ -39,7 +39,7 @@ def explain_prompts(
   pictures: Sequence[str | os.PathLike],
   texts: Sequence[str],
   *,
-  text_bundle: str | os.PathLike,
+  text_tower: Network,
   tokenizer: str | os.PathLike,
   output: str | os.PathLike = "explanations",
   unpooled: bool = False,
@@ -54,7 +54,7 @@ def explain_prompts(
     image: The image tower.
     pictures: Files of any common kind and size, folders, patterns and lists.
     texts: What to look for.
-    text_bundle: Folder of the saved text tower.
+    text_tower: The text tower.
     tokenizer: Folder of its tokenizer.
     output: Folder for the results.
     unpooled: Compares texts with every position of a CLIP ResNet, without its pooling.
@@ -71,7 +71,7 @@ def explain_prompts(
       that cannot be written.
   """
   output, names, stems = prepared(image, pictures, output)
-  towers = _towers(image, text_bundle, tokenizer, unpooled, power)
+  towers = _towers(image, text_tower, tokenizer, unpooled, power)
   network = towers.image
   images = np.stack([of_pictures(network.preprocess)(name, frame) for name in names])
   ex = explain_text(
@@ -104,10 +104,10 @@ def _ranked(
   return [f"  {similarities[k]:+.4f}  {shares[k]:7.2%}  {texts[k]}" for k in order]
 
 
-def _towers(image, text_bundle, tokenizer, unpooled: bool, power: float) -> Towers:
+def _towers(image, text_tower, tokenizer, unpooled: bool, power: float) -> Towers:
   if unpooled:
     image = _without_pooling(image)
-  text = TextTower.load(text_bundle, tokenizer)
+  text = TextTower.load(text_tower, tokenizer)
   return Towers.of(image, text, similarity=Similarity(power))
 
 

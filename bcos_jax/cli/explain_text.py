@@ -15,7 +15,7 @@ from ..explain.text_reader import TextReader
 from ..explain.texts import Contrast, TextExplanation
 from ..io import bundles
 from ..network import Network
-from ..text.words import Word
+from ..text.words import strongest
 
 
 def is_language_bundle(bundle: str | os.PathLike) -> bool:
@@ -93,7 +93,7 @@ def explain_sentences(
   cutoff = None if own_scales else render.common_cutoff(heats)
   for i, heat in enumerate(heats):
     say(render.text_terminal(heat, cutoff) if colored else f"{ex.heading(i)}\n  {texts[i]}")
-    say(_strongest(ex.words(i)))
+    say(f"  {strongest(ex.words(i))}")
     if not colored:
       say(f"  {heat.kind}")
   named = {} if foil is None or target is None else {"target_name": target}
@@ -106,12 +106,3 @@ def _say_truncated(ex: TextExplanation, say: Callable[[str], None]) -> None:
   dropped = ex.text_batch.dropped
   if cut := int((dropped > 0).sum()):
     say(f"{cut} of {len(dropped)} texts were truncated, by {int(dropped.sum())} tokens in all")
-
-
-def _strongest(words: Sequence[Word]) -> str:
-  """Returns a line of the words that contribute most, for or against."""
-  strongest = sorted(words, key=lambda word: -abs(word.contribution))[:5]
-  return "  " + ", ".join(
-    f"{word.text}{' (unknown)' if word.unknown else ''} {word.contribution:+.3f}"
-    for word in strongest
-  )

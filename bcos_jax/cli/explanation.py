@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 
 from ..errors import InputError
-from .command import Commands, add_command
+from .command import NETWORK, Commands, add_command, add_download
 
 
 def add_explain(commands: Commands) -> None:
@@ -19,9 +19,7 @@ def add_explain(commands: Commands) -> None:
     "--tokenizer tokenizers/clip; or for a language model: bcos-jax explain bundles/reviews "
     '--text "not funny at all"',
   )
-  command.add_argument(
-    "bundle", help="bundle, checkpoint file or folder, or hub id owner/name, of a network"
-  )
+  command.add_argument("bundle", help=NETWORK)
   command.add_argument(
     "pictures",
     nargs="*",
@@ -42,9 +40,7 @@ def add_explain(commands: Commands) -> None:
   command.add_argument(
     "--frame", type=int, default=0, help="frame of animations, or page of a file, counted from 0"
   )
-  command.add_argument(
-    "--download", action="store_true", help="download a hub id that is not in the cache"
-  )
+  add_download(command)
   command.add_argument(
     "--text",
     help="for image towers: texts to compare with, comma-separated; for language models: the text "
@@ -58,7 +54,9 @@ def add_explain(commands: Commands) -> None:
   command.add_argument(
     "--own_scales", action="store_true", help="color each text on its own scale, not all on one"
   )
-  command.add_argument("--text_tower", type=pathlib.Path, help="bundle of the text tower")
+  command.add_argument(
+    "--text_tower", help="the text tower: a bundle, or any other network as above"
+  )
   command.add_argument("--tokenizer", type=pathlib.Path, help="folder of its tokenizer")
   command.add_argument(
     "--unpooled",
@@ -97,7 +95,7 @@ def _explain(options, _):
       network,
       options.pictures,
       [text.strip() for text in options.text.split(",")],
-      text_bundle=options.text_tower,
+      text_tower=load(options.text_tower, download=options.download),
       tokenizer=options.tokenizer,
       unpooled=options.unpooled,
       power=1.0 if options.power is None else options.power,

@@ -130,7 +130,7 @@ def checked_output(
     InputError: It cannot, or one would; or the folder is a bundle.
   """
   folder = pathlib.Path(folder)
-  if bundles.is_bundle(folder):
+  if bundles.has_bundle_config(folder):
     raise InputError(f"The output {str(folder)!r} is a bundle.", "Choose another folder.")
   new = {os.path.normcase((folder / name).resolve()) for name in written}
   for path in inputs:

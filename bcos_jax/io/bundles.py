@@ -6,7 +6,8 @@ family, input encoding, preprocessing, labels, and where it came from. Nothing i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import json
 import os
@@ -17,7 +18,6 @@ from typing import Any
 
 from flax import linen as nn
 from flax import traverse_util
-import jax
 import numpy as np
 
 from .. import models, ops
@@ -26,12 +26,13 @@ from ..inputs import Preprocess
 from ..variables import abstract_variables, differences
 from .default_reading import default_preprocess
 from .files import check_new
-from .tensor_files import FileTensor, read_safetensors, write_safetensors
+from .placement import Placement, placed
+from .tensor_files import read_safetensors, write_safetensors
 
 FORMAT = 1
 _KEYS = {*"format architecture fields ops preprocess provenance labels module".split()}
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
-_TOKENIZER, EXAMPLES = "tokenizer", "examples"  # folders, where there are any
+TOKENIZER, EXAMPLES = "tokenizer", "examples"  # folders, where there are any
 _SHOWN = 5  # problems in a message; a wrong network has hundreds
 
 
@@ -49,6 +50,7 @@ class Bundle:
     extras: Tensors of the source checkpoint that the network has no use for, by source key; kept
       so that converting back gives the very same file.
     tokenizer: Files of the tokenizer of a language model, by name; empty where there is none.
+    examples: Files of pictures or texts to try the network on, or ().
   """
 
   model: nn.Module
@@ -58,6 +60,7 @@ class Bundle:
   config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   tokenizer: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+  examples: tuple[pathlib.Path, ...] = ()
 
 
 def make_bundle(
@@ -127,6 +130,7 @@ def save(
   provenance: Mapping[str, Any] | None = None,
   extras: Mapping[str, np.ndarray] | None = None,
   tokenizer: Mapping[str, bytes] | None = None,
+  examples: Iterable[str | os.PathLike] = (),
 ) -> pathlib.Path:
   """Writes a bundle: the folder is complete or it is not there.
 
@@ -140,6 +144,7 @@ def save(
     provenance: Plain values that record the origin of the network.
     extras: See `Bundle`.
     tokenizer: See `Bundle`.
+    examples: See `Bundle`; they are copied.
 
   Returns:
     The folder.
@@ -159,22 +164,34 @@ def save(
   folder = check_replaceable(folder)
   leaves: dict[Any, Any] = traverse_util.flatten_dict(bundle.variables, sep="/")
   leaves |= {f"extras/{key}": leaf for key, leaf in bundle.extras.items()}
+  with replacing(folder) as staged:
+    write_safetensors(staged / _WEIGHTS, leaves)
+    config = {**bundle.config, "labels": list(bundle.labels)}
+    (staged / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_files(staged / TOKENIZER, bundle.tokenizer)
+    write_files(staged / EXAMPLES, {p.name: p.read_bytes() for p in map(pathlib.Path, examples)})
+  return folder
+
+
+@contextlib.contextmanager
+def replacing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields an empty folder that takes the place of another at the end, unless something fails.
+
+  Raises:
+    InputError: The folder cannot be written.
+  """
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
       staged = pathlib.Path(temporary) / "bundle"
       staged.mkdir()
-      write_safetensors(staged / _WEIGHTS, leaves)
-      config = {**bundle.config, "labels": list(bundle.labels)}
-      (staged / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-      write_files(staged / _TOKENIZER, bundle.tokenizer)
+      yield staged
       _replace(folder, staged, pathlib.Path(temporary) / "replaced")
   except OSError as error:
     raise InputError(
       f"Cannot write {str(folder)!r}: {error.strerror or error}.",
       "Choose a writable folder on a disk with free space.",
     ) from error
-  return folder
 
 
 def write_files(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
@@ -199,7 +216,7 @@ def check_replaceable(folder: str | os.PathLike) -> pathlib.Path:
 def is_bundle(folder: pathlib.Path) -> bool:
   """Whether a folder holds a bundle and nothing else, so that no other files are overwritten."""
   found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-  if found - {_TOKENIZER, EXAMPLES} != {_WEIGHTS, _CONFIG}:
+  if found - {TOKENIZER, EXAMPLES} != {_WEIGHTS, _CONFIG}:
     return False
   return has_bundle_config(folder)
 
@@ -225,13 +242,6 @@ def _replace(folder: pathlib.Path, staged: pathlib.Path, aside: pathlib.Path):
     if aside.exists():
       aside.rename(folder)
     raise
-
-
-Placement = (
-  jax.sharding.Sharding
-  | Mapping[str, Any]
-  | Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
-)
 
 
 def load(folder: str | os.PathLike, *, sharding: Placement | None = None) -> Bundle:
@@ -296,7 +306,8 @@ def without_weights(folder: str | os.PathLike) -> Bundle:
     preprocess=preprocess,
     labels=labels,
     config=config,
-    tokenizer=_read_files(folder / _TOKENIZER),
+    tokenizer={path.name: path.read_bytes() for path in _files(folder / TOKENIZER)},
+    examples=tuple(_files(folder / EXAMPLES)),
   )
 
 
@@ -310,40 +321,8 @@ def _check_registered(folder: pathlib.Path, config: Mapping[str, Any]):
     )
 
 
-def _read_files(folder: pathlib.Path) -> dict[str, bytes]:
-  if not folder.is_dir():
-    return {}
-  return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def placed(variables: Mapping[str, Any], sharding: Placement | None) -> dict[str, Any]:
-  """Returns the tensors of a file, or arrays, where they belong; see `load`."""
-  leaves: dict[Any, Any] = traverse_util.flatten_dict(variables, sep="/")
-  leaves = {path: _placed(path, leaf, sharding) for path, leaf in leaves.items()}
-  return traverse_util.unflatten_dict(leaves, sep="/")
-
-
-def _placed(path: str, tensor: Any, sharding: Placement | None) -> np.ndarray | jax.Array:
-  if sharding is None:
-    return tensor.read() if isinstance(tensor, FileTensor) else tensor
-  place: Any = sharding
-  if isinstance(sharding, Mapping):
-    for part in path.split("/"):
-      place = place.get(part) if isinstance(place, Mapping) else None
-  elif not isinstance(sharding, jax.sharding.Sharding):
-    place = sharding(path, tensor.shape)
-  if not isinstance(place, jax.sharding.Sharding):
-    raise InputError(
-      f"The sharding of {path!r} is {place!r}, expected a jax.sharding.Sharding.",
-      "Give one sharding, a tree of them like the variables, or a function (path, shape).",
-    )
-  try:
-    return jax.make_array_from_callback(tensor.shape, place, lambda index: tensor[index])
-  except ValueError as error:
-    raise InputError(
-      f"{path!r} {list(tensor.shape)} cannot be placed as {place}: {error}",
-      "Give a function (path, shape) -> sharding that fits each shape.",
-    ) from error
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+  return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
 
 
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:

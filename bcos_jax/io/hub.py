@@ -8,6 +8,7 @@ import pathlib
 import re
 
 from ..errors import InputError, requires
+from . import bundles
 
 _ID = re.compile(r"(hf:)?[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _PREFIX = "hf:"
@@ -43,6 +44,12 @@ def is_id(name: str) -> bool:
   return _ID.fullmatch(name) is not None
 
 
+def parted(name: str) -> tuple[str, str | None]:
+  """Returns `owner/name` and the revision of a hub id; None for the main branch."""
+  repository, _, revision = name.removeprefix(_PREFIX).partition("@")
+  return repository, revision or None
+
+
 def is_meant(name: str) -> bool:
   """Whether what is not there as a path is a hub id: it has the form of one, and of no path.
 
@@ -76,33 +83,47 @@ def snapshot(name: str, *, download: bool = False) -> pathlib.Path:
 
   Args:
     name: `owner/name`, or `owner/name@revision`.
-    download: Fetches the configuration and the weights, unless HF_HUB_OFFLINE is set. Otherwise
-      nothing is fetched.
+    download: Fetches the configuration, what belongs to it, and last the weights, all of one
+      commit, unless HF_HUB_OFFLINE is set. Otherwise nothing is fetched.
 
   Raises:
     InputError: The repository or one of its files is not in the cache, or cannot be fetched.
   """
-  repository, _, revision = name.removeprefix(_PREFIX).partition("@")
+  repository, revision = parted(name)
   requires("text", "Networks of the hub")
   get = _fetched if download else _cached
-  folder = None
-  for config in CONFIGS:
-    if (path := get(repository, config, revision or None)) is not None:
-      folder = path.parent
-      get(repository, PREPROCESSOR, revision or None)
-      if b'"vocab_size"' in path.read_bytes():
-        for file in TOKENIZER:
-          get(repository, file, revision or None)
-      break
-  if folder is None:
+  found = (get(repository, config, revision) for config in CONFIGS)
+  config = next((path for path in found if path is not None), None)
+  if config is None:
     raise _missing(name, " or ".join(CONFIGS), download)
+  folder, commit = config.parent, config.parent.name
+  if bundles.has_bundle_config(folder):
+    # The weights come last: where they are, the rest is.
+    if download and _cached(repository, WEIGHTS[0], commit) is None:
+      for file in _of_bundle(repository, commit):
+        get(repository, file, commit)
+  else:
+    get(repository, PREPROCESSOR, commit)
+    for file in TOKENIZER if b'"vocab_size"' in config.read_bytes() else ():
+      get(repository, file, commit)
   for weights in WEIGHTS:
-    if (path := get(repository, weights, revision or None)) is not None:
+    if (path := get(repository, weights, commit)) is not None:
       for shard in _shards(path):
-        if get(repository, shard, revision or None) is None:
+        if get(repository, shard, commit) is None:
           raise _missing(name, shard, download)
       return folder
   raise _missing(name, " or ".join(WEIGHTS), download)
+
+
+def _of_bundle(repository: str, commit: str) -> list[str]:
+  """Returns the files of a bundle's folders."""
+  import huggingface_hub
+
+  try:
+    files = huggingface_hub.HfApi().list_repo_files(repository, revision=commit)
+  except Exception as error:  # connections fail in many ways
+    raise _unreachable(f"the files of {repository!r}", error) from error
+  return [name for name in files if name.partition("/")[0] in (bundles.TOKENIZER, bundles.EXAMPLES)]
 
 
 def _shards(path: pathlib.Path) -> Iterable[str]:
@@ -130,10 +151,14 @@ def _fetched(repository: str, file: str, revision: str | None) -> pathlib.Path |
   except (errors.EntryNotFoundError, errors.LocalEntryNotFoundError):
     return _cached(repository, file, revision)
   except Exception as error:  # connections fail in many ways
-    raise InputError(
-      f"Cannot fetch {file!r} of {repository!r}: {' '.join(str(error).split())[:300]}",
-      "Check the id, the connection, and whether the repository asks you to log in.",
-    ) from error
+    raise _unreachable(f"{file!r} of {repository!r}", error) from error
+
+
+def _unreachable(what: str, error: Exception) -> InputError:
+  return InputError(
+    f"Cannot fetch {what}: {' '.join(str(error).split())[:300]}",
+    "Check the id, the connection, and whether the repository asks you to log in.",
+  )
 
 
 def _missing(name: str, file: str, download: bool) -> InputError:

@@ -10,4 +10,6 @@ net.predict("cat.jpg", top=5)
 
 from .network import Network as Network
 from .network import RankedClass as RankedClass
+from .opening import holds_bundle as holds_bundle
 from .opening import load as load
+from .opening import located as located

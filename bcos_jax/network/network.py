@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 import dataclasses
 import functools
+import os
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +22,7 @@ from ..explain.texts import TextExplanation
 from ..inputs import of_pictures
 from ..io import bundles
 from ..models import is_language_model
+from . import card, sharing
 from .inputs import Picture, gathered, read
 from .labels import classes_of, named_classes
 
@@ -179,6 +182,81 @@ class Network(bundles.Bundle):
       best = np.argsort(-row, kind="stable")[:top].tolist()
       found.append([RankedClass(name_of(i), float(own[i]), i) for i in best])
     return found[0] if single else found
+
+  def save_pretrained(
+    self,
+    folder: str | os.PathLike,
+    *,
+    repository: str = "",
+    examples: Any = None,
+    license: str = "",
+    base_model: str = "",
+    datasets: Sequence[str] = (),
+    overwrite: bool = False,
+  ) -> pathlib.Path:
+    """Writes the network as a folder for others: a bundle with a model card.
+
+    The card, README.md, is written from what the bundle records and from explanations that are
+    computed now; what is not known is left out. Absolute paths in the record are cut to their last
+    part.
+
+    Args:
+      folder: Where to; new, or a bundle.
+      repository: Hub id that it is meant for, which the card then opens it by.
+      examples: Pictures or texts to explain in the card, as for `explain`; None takes the examples
+        that came with the network, if there are any.
+      license: As the hub names it, such as "apache-2.0".
+      base_model: Hub id of the network that it was made from, where the bundle does not know it.
+      datasets: Hub ids of what it was trained on.
+      overwrite: Replaces what was written there before.
+
+    Returns:
+      The folder; `bcos_jax.load` reads it.
+
+    Raises:
+      InputError: It cannot be written or holds something else; examples that cannot be read.
+    """
+    stated = card.Stated(license=license, base_model=base_model, datasets=tuple(datasets))
+    return sharing.save(
+      self, folder, name=repository, examples=examples, stated=stated, overwrite=overwrite
+    )
+
+  def push_to_hub(
+    self,
+    repository: str,
+    *,
+    private: bool | None = None,
+    examples: Any = None,
+    license: str = "",
+    base_model: str = "",
+    datasets: Sequence[str] = (),
+    overwrite: bool = False,
+  ) -> str:
+    """Uploads what `save_pretrained` writes to the Hugging Face hub, by one commit.
+
+    The token is that of HF_TOKEN or of `hf auth login`.
+
+    Args:
+      repository: `owner/name`, or `owner/name@branch`; made if it is not there.
+      private: Whether a new repository is private; None leaves it to the owner's settings.
+      examples: See `save_pretrained`, as for the following.
+      license: Its license.
+      base_model: What it was made from.
+      datasets: What it was trained on.
+      overwrite: Replaces the files of a branch that holds some; its history keeps the old ones.
+
+    Returns:
+      The address of the commit.
+
+    Raises:
+      InputError: A malformed id, no token, HF_HUB_OFFLINE, a repository that holds files already
+        or is public where a private one is asked for; or the hub refuses.
+      RunError: The hub cannot be reached, or the connection fails; the branch is as it was.
+    """
+    stated = card.Stated(license=license, base_model=base_model, datasets=tuple(datasets))
+    return sharing.push(
+      self, repository, private=private, examples=examples, stated=stated, overwrite=overwrite
+    )
 
   def pictures(self, inputs: Any) -> list[Picture]:
     """Returns the pictures that inputs name, unread.

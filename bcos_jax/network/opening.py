@@ -8,6 +8,7 @@ import pathlib
 
 from ..errors import InputError
 from ..io import bundles, hub
+from ..io.placement import Placement, placed
 from ..io.tensor_files import read_safetensors
 from .network import Network
 
@@ -16,7 +17,7 @@ def load(
   source: str | os.PathLike,
   *,
   download: bool = False,
-  sharding: bundles.Placement | None = None,
+  sharding: Placement | None = None,
   architecture: str | None = None,
   layout: str | None = None,
 ) -> Network:
@@ -37,7 +38,7 @@ def load(
   Raises:
     InputError: The source is missing or damaged, or of no known kind; see `convert`.
   """
-  path = pathlib.Path(source).expanduser()
+  path = located(source, download=download)
   if holds_bundle(path):
     for name, value in (("architecture", architecture), ("layout", layout)):
       if value is not None:
@@ -46,10 +47,28 @@ def load(
           f"Leave out {name}.",
         )
     return Network.of(bundles.load(path, sharding=sharding))
-  bundle = _converted(path, str(source), download, architecture, layout)
+  bundle = _converted(path, str(source), architecture, layout)
   if sharding is not None:
-    bundle = dataclasses.replace(bundle, variables=bundles.placed(bundle.variables, sharding))
+    bundle = dataclasses.replace(bundle, variables=placed(bundle.variables, sharding))
   return Network.of(bundle)
+
+
+def located(source: str | os.PathLike, *, download: bool = False) -> pathlib.Path:
+  """Returns the file or folder that a source names; of a hub id, its folder in the cache.
+
+  Args:
+    source: As for `load`.
+    download: As for `load`.
+
+  Raises:
+    InputError: There is none.
+  """
+  path = pathlib.Path(source).expanduser()
+  if path.exists():
+    return path
+  if not hub.is_meant(str(source)):
+    raise hub.no_path(str(source))
+  return hub.snapshot(str(source), download=download)
 
 
 def holds_bundle(path: pathlib.Path) -> bool:
@@ -70,21 +89,12 @@ def _has_leaves(weights: pathlib.Path) -> bool:
 
 
 def _converted(
-  path: pathlib.Path,
-  source: str,
-  download: bool,
-  architecture: str | None,
-  layout: str | None,
+  path: pathlib.Path, source: str, architecture: str | None, layout: str | None
 ) -> bundles.Bundle:
   from .. import convert
 
-  if not path.exists():
-    if not hub.is_meant(source):
-      raise hub.no_path(source)
-    path = hub.snapshot(source, download=download)
-    if bundles.has_bundle_config(path):
-      return bundles.load(path)
-    return convert.from_pretrained(source, architecture, layout=layout)
+  if not pathlib.Path(source).expanduser().exists():
+    return convert.from_pretrained(source, architecture, layout=layout)  # in the cache by now
   if path.is_file() and architecture is None and (path.parent / "config.json").is_file():
     # A file beside its configuration, as the hub has it, is read like its folder.
     if path.name in hub.WEIGHTS:

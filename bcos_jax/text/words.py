@@ -130,3 +130,11 @@ def _joined(owners: Sequence[int], special: np.ndarray) -> list[int]:
     free = owner < 0 and not alone and found
     found.append(found[-1] if free else owner)
   return found
+
+
+def strongest(words: Sequence[Word], most: int = 5) -> str:
+  """Returns the words of a text that contribute most, for or against, as a line."""
+  chosen = sorted(words, key=lambda word: -abs(word.contribution))[:most]
+  return ", ".join(
+    f"{word.text}{' (unknown)' if word.unknown else ''} {word.contribution:+.3f}" for word in chosen
+  )
