@@ -134,7 +134,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return method(self, body, known, **found.groupdict())
     self._error(404, "", f"the stand-in has no {path}")
 
-  do_GET = do_HEAD = do_POST = do_PUT = _handle  # noqa: N815
+  do_GET = do_HEAD = do_POST = do_PUT = _handle
 
   def _repository(self, name: str, known: bool) -> Repository | None:
     found = self.server.repositories.get(name)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import os
 import pathlib
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..io.bundles import EXAMPLES
 from .pictures import Limits, read_bytes
 
 if TYPE_CHECKING:
@@ -19,20 +19,20 @@ _TEXTS = (".txt",)
 
 
 def examples(
-  folder: str | os.PathLike | None, bundle: str | os.PathLike, limits: Limits
+  folder: str | os.PathLike | None, own: Sequence[pathlib.Path], limits: Limits
 ) -> tuple[tuple[str, Image.Image], ...]:
   """Returns (name, picture) of the first pictures of a folder, by name.
 
   Args:
-    folder: Of picture files; None takes those in the bundle, if there are any; "" takes none.
-    bundle: Folder of the network.
+    folder: Of picture files; None takes those of the network, if there are any; "" takes none.
+    own: Files that came with the network.
     limits: Of pictures; they hold for examples, too.
 
   Raises:
     InputError: There is no such folder, it has no pictures, or one cannot be read.
   """
   found = []
-  for path in _files(folder, bundle, _PICTURES, "pictures"):
+  for path in _files(folder, own, _PICTURES, "pictures"):
     try:
       found.append((path.stem, read_bytes(path.read_bytes(), limits)))
     except InputError as error:
@@ -41,40 +41,37 @@ def examples(
 
 
 def text_examples(
-  folder: str | os.PathLike | None, bundle: str | os.PathLike, most: int
+  folder: str | os.PathLike | None, own: Sequence[pathlib.Path], most: int
 ) -> tuple[tuple[str, str], ...]:
   """Returns (name, text) of the first text files of a folder; arguments as for `examples`.
 
   Args:
     folder: Of text files in UTF-8.
-    bundle: Folder of the network.
+    own: Files that came with the network.
     most: Most characters of a text.
   """
   found = []
-  for path in _files(folder, bundle, _TEXTS, "texts (.txt)"):
+  for path in _files(folder, own, _TEXTS, "texts (.txt)"):
     text = path.read_text(encoding="utf-8", errors="replace").strip()
     if text and len(text) <= most:
       found.append((path.stem, text))
   return tuple(found)
 
 
-def _files(folder, bundle, suffixes: tuple[str, ...], kind: str) -> list[pathlib.Path]:
+def _files(folder, own, suffixes: tuple[str, ...], kind: str) -> list[pathlib.Path]:
   if folder == "":
     return []
-  given = folder is not None
-  place = pathlib.Path(folder) if folder is not None else pathlib.Path(bundle) / EXAMPLES
-  if not place.is_dir():
-    if given:
+  if folder is not None:
+    place = pathlib.Path(folder)
+    if not place.is_dir():
       raise InputError(
         f"--examples={str(place)!r} is not a folder.", f"Give a folder of {kind}, or omit it."
       )
-    return []
-  found = sorted(
-    path for path in place.iterdir() if path.suffix.lower() in suffixes and path.is_file()
-  )
-  if given and not found:
+    own = sorted(path for path in place.iterdir() if path.is_file())
+  found = [path for path in own if path.suffix.lower() in suffixes]
+  if folder is not None and not found:
     raise InputError(
-      f"The folder --examples={str(place)!r} has no {kind}.",
+      f"The folder --examples={str(folder)!r} has no {kind}.",
       f"Put {kind} there, or leave --examples out.",
     )
   return found[:MOST]

@@ -16,6 +16,7 @@ from ..explain.images import Explanation, explain
 from ..inputs import Preprocess, of_pictures
 from ..io import bundles
 from ..models import is_language_model
+from ..network import load
 from .texts import TextNetwork, text_network
 
 
@@ -74,20 +75,22 @@ class ServedNetwork:
 
 
 def load_networks(
-  folders: Sequence[str | os.PathLike],
+  sources: Sequence[str | os.PathLike], *, download: bool = False
 ) -> tuple[ServedNetwork, ...] | tuple[TextNetwork]:
-  """Loads one or two bundles of networks of images, or one of a language model.
+  """Loads one or two networks of images, or a language model.
+
+  Args:
+    sources: Whatever `bcos_jax.load` opens.
+    download: Lets hub ids be fetched.
 
   Raises:
-    InputError: A folder that is not a bundle, or a network that does not classify images or texts.
+    InputError: A source that cannot be opened, or a network that does not classify images or texts.
   """
-  paths = [pathlib.Path(folder) for folder in folders]
+  paths = [pathlib.Path(source) for source in sources]
   if not 1 <= len(paths) <= 2:
-    raise InputError(
-      f"Got {len(paths)} networks, expected one or two.", "Pass one or two bundle folders."
-    )
+    raise InputError(f"Got {len(paths)} networks, expected one or two.", "Pass one or two of them.")
   names = _names(paths)
-  loaded = [bundles.load(path) for path in paths]
+  loaded = [load(source, download=download) for source in sources]
   texts = [bool(is_language_model(bundle.model)) for bundle in loaded]
   if any(texts) and len(paths) > 1:
     raise InputError(

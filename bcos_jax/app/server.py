@@ -54,13 +54,16 @@ class Settings:
 def serve(
   bundles: Sequence[str | os.PathLike],
   settings: Settings | None = None,
+  *,
+  download: bool = False,
   say: Callable[[str], None] = print,
 ) -> None:
-  """Serves the page for one or two saved networks, until it is interrupted.
+  """Serves the page for one or two networks, until it is interrupted.
 
   Args:
-    bundles: Folders of saved networks.
+    bundles: The networks, whatever `bcos_jax.load` opens.
     settings: See `Settings`.
+    download: Lets hub ids be fetched.
     say: Function that prints one line of output.
 
   Raises:
@@ -74,8 +77,8 @@ def serve(
         f"warning: listening on {settings.host!r}: anyone who reaches this host can use the page, "
         "which has no password and no encryption. Leave out --host to keep it to yourself."
       )
-    networks = networks_.load_networks(bundles)
-    make = _maker(networks, bundles[0], settings)  # before the wait: it may refuse the examples
+    networks = networks_.load_networks(bundles, download=download)
+    make = _maker(networks, settings)  # before the wait: it may refuse the examples
     say("Compiling, once per network ...")
     for network in networks:
       warm_up(network)
@@ -110,16 +113,16 @@ def is_loopback(host: str) -> bool:
     return False
 
 
-def _maker(networks, folder: str | os.PathLike, settings: Settings) -> Callable[[], dash.Dash]:
+def _maker(networks, settings: Settings) -> Callable[[], dash.Dash]:
   """Returns what makes the page of these networks, its examples read already."""
   if isinstance(networks[0], TextNetwork):
     from .text_page import make_text_page
 
-    texts = text_examples(settings.examples, folder, MOST_CHARACTERS)
+    texts = text_examples(settings.examples, networks[0].examples, MOST_CHARACTERS)
     return lambda: make_text_page(networks[0], texts)
   from .page import make_page
 
-  pictures = examples(settings.examples, folder, settings.limits)
+  pictures = examples(settings.examples, networks[0].bundle.examples, settings.limits)
   return lambda: make_page(networks, settings.limits, pictures)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from typing import Any
 
 import jax
@@ -26,11 +27,13 @@ class TextNetwork:
     name: As the page calls it.
     reader: The network with its tokenizer; its variables are on the device.
     architecture: Its name in the bundle.
+    examples: Files that came with the network.
   """
 
   name: str
   reader: TextReader
   architecture: str
+  examples: tuple[pathlib.Path, ...] = ()
 
   @property
   def labels(self) -> tuple[str, ...]:
@@ -71,7 +74,7 @@ def text_network(bundle: bundles.Bundle, name: str) -> TextNetwork:
     )
   # Explanations are requested repeatedly: the weights are copied to the device once.
   reader = dataclasses.replace(reader, variables=jax.device_put(reader.variables))
-  return TextNetwork(name, reader, reader.config["architecture"])
+  return TextNetwork(name, reader, reader.config["architecture"], bundle.examples)
 
 
 def checked_text(text: Any) -> str:

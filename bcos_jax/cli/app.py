@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from .command import Commands, add_command, number, whole
+from .command import NETWORK, Commands, add_command, add_download, number, whole
 
 
 def add_app(commands: Commands) -> None:
@@ -20,9 +20,9 @@ def add_app(commands: Commands) -> None:
     "bundles",
     nargs="+",
     metavar="bundle",
-    type=pathlib.Path,
-    help="folder of a saved network; two to compare them",
+    help=f"{NETWORK}; two to compare them",
   )
+  add_download(command)
   command.add_argument("--host", default="127.0.0.1", help="address to listen on")
   command.add_argument(
     "--port", type=whole(0, 65535), default=7860, help="port to listen on; 0: any free port"
@@ -56,4 +56,6 @@ def _app(options, _):
   limits = app.Limits(options.max_upload_mb, options.max_megapixels)
   examples = "" if options.no_examples else options.examples
   settings = app.Settings(options.host, options.port, limits, examples)
-  app.serve(options.bundles, settings, say=lambda line: print(line, flush=True))
+  app.serve(
+    options.bundles, settings, download=options.download, say=lambda line: print(line, flush=True)
+  )

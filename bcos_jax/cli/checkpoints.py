@@ -7,7 +7,7 @@ import dataclasses
 import pathlib
 
 from ..errors import InputError
-from .command import NETWORK, Commands, add_command, add_download
+from .command import NETWORK, Commands, add_command, add_download, add_network
 
 
 def add_models(commands: Commands) -> None:
@@ -146,7 +146,7 @@ def add_push(commands: Commands) -> None:
     "upload a network with a model card to the Hugging Face hub",
     "HF_TOKEN=... bcos-jax push runs/mine/bundle me/bcos-flowers --private",
   )
-  command.add_argument("bundle", help=NETWORK)
+  add_network(command)
   command.add_argument("repository", help="owner/name, or owner/name@branch; made if not there")
   command.add_argument("--private", action="store_true", help="make a private repository")
   command.add_argument(
@@ -170,7 +170,6 @@ def add_push(commands: Commands) -> None:
     metavar="DIR",
     help="write what would be uploaded to a new folder, and send nothing",
   )
-  add_download(command)
 
 
 def _push(options, _):

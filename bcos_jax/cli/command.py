@@ -136,6 +136,12 @@ NETWORK = "bundle, checkpoint file or folder, or hub id owner/name, of a network
 """What a command says of an argument that `bcos_jax.load` opens."""
 
 
+def add_network(command: argparse.ArgumentParser) -> None:
+  """Adds the network that a command is about, and the flag that lets it be fetched."""
+  command.add_argument("bundle", help=NETWORK)
+  add_download(command)
+
+
 def add_download(command: argparse.ArgumentParser) -> None:
   """Adds the flag that lets hub ids be fetched."""
   command.add_argument(

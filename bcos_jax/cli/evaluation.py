@@ -6,7 +6,7 @@ import pathlib
 import sys
 
 from ..errors import InputError
-from .command import Commands, add_command, number
+from .command import Commands, add_command, add_network, number
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -18,7 +18,7 @@ def add_evaluate(commands: Commands) -> None:
     "bcos-jax evaluate runs/quickstart/bcosified --dataset=digits "
     "--metrics=accuracy,grid_pointing,deletion,completeness --grid=2",
   )
-  command.add_argument("bundle", type=pathlib.Path, help="folder of a saved network")
+  add_network(command)
   command.add_argument(
     "--dataset",
     required=True,
@@ -113,10 +113,11 @@ def _add_text_options(group):
 
 
 def _evaluate(options, _):
-  from .explain_text import is_language_bundle
+  from ..models import is_language_model
+  from ..network import load
 
-  texts = is_language_bundle(options.bundle)
   _check_evaluation(options)
+  network = load(options.bundle, download=options.download)
   if options.report:
     from ..io import files
 
@@ -125,14 +126,14 @@ def _evaluate(options, _):
     from ..explain import saving
 
     saving.checked_output(options.output, (), ())
-  (_evaluate_texts if texts else _evaluate_pictures)(options)
+  texts = is_language_model(network.model)
+  (_evaluate_texts if texts else _evaluate_pictures)(options, network)
 
 
-def _evaluate_pictures(options):
+def _evaluate_pictures(options, bundle):
   import jax
 
   from ..inputs import of_pictures
-  from ..io import bundles
   from ..train.data import measured, pipeline
   from ..train.evaluation import evaluate, image_metrics, report, tables, text_metrics
   from ..train.evaluation.choices import refuse
@@ -150,7 +151,6 @@ def _evaluate_pictures(options):
     block=options.block,
     fill=options.fill,
   )
-  bundle = bundles.load(options.bundle)
   read = of_pictures(bundle.preprocess)
   image_metrics.check_sizes(choices, read.size)
   trained = measured.trained_on(bundle.config)
@@ -208,7 +208,7 @@ def _refuse_flags_of_texts(options):
       )
 
 
-def _evaluate_texts(options):
+def _evaluate_texts(options, bundle):
   from ..explain.text_reader import TextReader
   from ..train.data.text import splits
   from ..train.evaluation import image_metrics, text_metrics
@@ -227,7 +227,7 @@ def _evaluate_texts(options):
     published=options.published,
     oracle=not options.no_oracle,
   )
-  reader = TextReader.load(options.bundle, truncate=options.truncate)
+  reader = TextReader.load(bundle, truncate=options.truncate)
   dataset = splits.open_text_split(
     options.dataset,
     options.split,
@@ -283,7 +283,7 @@ def add_probe(commands: Commands) -> None:
     "bcos-jax probe runs/quickstart/bcosified --dataset=digits --features=runs/features "
     "--output=runs/probed",
   )
-  command.add_argument("bundle", type=pathlib.Path, help="folder of a saved network")
+  add_network(command)
   command.add_argument(
     "--dataset",
     required=True,
@@ -308,7 +308,7 @@ def add_probe(commands: Commands) -> None:
     "--metric", default="euclidean", help="distance of the neighbours: euclidean or cosine"
   )
   command.add_argument(
-    "--teacher", type=pathlib.Path, help="bundle of a teacher whose k-NN predictions are compared"
+    "--teacher", help="another network, as above, whose k-NN predictions are compared"
   )
   command.add_argument("--seed", type=int, default=0, help="random seed")
   command.add_argument(
@@ -393,7 +393,7 @@ def _probe(options, _):
       name: getattr(options, name)
       for name in (
         *("dataset", "train_split", "test_split", "data_dir", "damaged"),
-        *("workers", "knn", "metric", "teacher", "output", "labels", "results"),
+        *("workers", "knn", "metric", "teacher", "output", "labels", "results", "download"),
       )
     },
   )

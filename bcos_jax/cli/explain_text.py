@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-import json
 import os
 import pathlib
 import sys
 
-from .. import models, render
+from .. import render
 from ..errors import InputError
 from ..explain import saving
 from ..explain.text_reader import TextReader
 from ..explain.texts import Contrast, TextExplanation
-from ..io import bundles
 from ..network import Network
 from ..text.words import strongest
-
-
-def is_language_bundle(bundle: str | os.PathLike) -> bool:
-  """Whether a folder holds the bundle of a language model."""
-  folder = pathlib.Path(bundle)
-  if not bundles.is_bundle(folder):
-    return False
-  config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-  name = config["architecture"]
-  if name not in (*models.names(), *models.test_variants()):
-    return False
-  return getattr(models.architecture(name).module, "takes_embeddings", False)
 
 
 def read_lines(path: str | os.PathLike) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 
 from ..errors import InputError
-from .command import NETWORK, Commands, add_command, add_download
+from .command import Commands, add_command, add_network
 
 
 def add_explain(commands: Commands) -> None:
@@ -19,7 +19,7 @@ def add_explain(commands: Commands) -> None:
     "--tokenizer tokenizers/clip; or for a language model: bcos-jax explain bundles/reviews "
     '--text "not funny at all"',
   )
-  command.add_argument("bundle", help=NETWORK)
+  add_network(command)
   command.add_argument(
     "pictures",
     nargs="*",
@@ -40,7 +40,6 @@ def add_explain(commands: Commands) -> None:
   command.add_argument(
     "--frame", type=int, default=0, help="frame of animations, or page of a file, counted from 0"
   )
-  add_download(command)
   command.add_argument(
     "--text",
     help="for image towers: texts to compare with, comma-separated; for language models: the text "

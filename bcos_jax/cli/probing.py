@@ -38,10 +38,11 @@ class ProbingChoices:
     options: Of the probe.
     knn: Number of neighbours; 0 for none.
     metric: Of the neighbours.
-    teacher: Folder of another network, whose neighbours' predictions are compared, or None.
+    teacher: Another network, whose neighbours' predictions are compared, or None.
     output: Folder of the joined network's bundle, or None.
     labels: Table of labels of a folder of pictures, "" for a folder per class.
     results: Folder for what was measured, as JSON and CSV, or None.
+    download: Lets hub ids be fetched.
   """
 
   dataset: str
@@ -55,25 +56,26 @@ class ProbingChoices:
   options: probe.ProbeOptions = dataclasses.field(default_factory=probe.ProbeOptions)
   knn: int = 20
   metric: str = "euclidean"
-  teacher: pathlib.Path | None = None
+  teacher: str | os.PathLike | None = None
   output: pathlib.Path | None = None
   labels: str = ""
   results: pathlib.Path | None = None
+  download: bool = False
 
 
 def run(bundle: str | os.PathLike, choices: ProbingChoices, say: Say = print) -> probe.Probe:
   """Probes a bundle and prints the results.
 
   Args:
-    bundle: Folder of a network.
-    choices: See `Choices`.
+    bundle: A network, whatever `bcos_jax.load` opens.
+    choices: See `ProbingChoices`.
     say: Function that prints one line of output.
 
   Raises:
     InputError: See `features.extract`, `probe.fit`, `knn.classify` and `heads.join`; whatever
       can be told from the arguments is told before any work.
   """
-  network = bcos_jax.load(bundle)
+  network = bcos_jax.load(bundle, download=choices.download)
   options = choices.options.resolved(network.model)
   if choices.results:
     saving.checked_output(choices.results, (), ())
@@ -84,7 +86,9 @@ def run(bundle: str | os.PathLike, choices: ProbingChoices, say: Say = print) ->
     )[0]
     for split in (choices.train_split, choices.test_split)
   ]
-  teacher = bcos_jax.load(choices.teacher) if choices.teacher else None
+  teacher = None
+  if choices.teacher:
+    teacher = bcos_jax.load(choices.teacher, download=choices.download)
   _check(choices, options, network, teacher, splits)
   train, test = _features(network, splits, choices, choices.folder)
   for part in (train, test):

@@ -248,12 +248,13 @@ def test_networks_are_told_apart_by_name(folders):
 
 
 def test_examples_are_those_of_a_folder_or_of_the_bundle(folders, tmp_path):
-  assert examples.examples(None, folders["bcos"], Limits()) == ()
+  assert examples.examples(None, bcos_jax.load(folders["bcos"]).examples, Limits()) == ()
   own = tmp_path / "bundle"
   shutil.copytree(folders["bcos"], own)
   (own / "examples").mkdir()
   picture().save(own / "examples" / "china.png")
   assert bcos_jax.io.bundles.is_bundle(own) and bcos_jax.load(own).labels == LABELS
+  own = bcos_jax.load(own).examples
   assert [name for name, _ in examples.examples(None, own, Limits())] == ["china"]
   assert examples.examples("", own, Limits()) == ()
   folder = tmp_path / "mine"
@@ -468,8 +469,8 @@ def test_two_networks_of_texts_are_not_compared(folders):
 def test_example_texts(tmp_path):
   (tmp_path / "one.txt").write_text("good film\n")
   (tmp_path / "p.png").write_text("")
-  assert examples.text_examples(tmp_path, BERT, 100) == (("one", "good film"),)
-  assert examples.text_examples(None, BERT, 100) == ()
+  assert examples.text_examples(tmp_path, (), 100) == (("one", "good film"),)
+  assert examples.text_examples(None, (), 100) == ()
 
 
 def test_programs_explain_texts(reader):

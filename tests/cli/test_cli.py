@@ -243,9 +243,9 @@ def test_evaluate_measures_explanations(bundle, tmp_path, capsys):
       assert numbers["mean"] < 1e-4 < numbers["random"]
 
 
-def test_evaluate_refuses_metrics_that_cannot_be(bundle, tmp_path, capsys):
+def test_evaluate_refuses_metrics_that_cannot_be(bundle, capsys):
   arguments = ["evaluate", bundle, "--dataset=digits"]
-  cause, fix = failing(capsys, "evaluate", tmp_path, "--dataset=digits", "--metrics=deletions")
+  cause, fix = failing(capsys, *arguments, "--metrics=deletions")
   assert "deletions" in cause and "'deletion'" in fix
   cause, fix = failing(capsys, *arguments, "--metrics=energy_pointing")
   assert "digits:test has no masks" in cause and "shape_scenes" in fix
