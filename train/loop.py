@@ -18,6 +18,7 @@ import numpy as np
 from bcos_jax.errors import InputError, RunError
 from bcos_jax.inputs import Preprocess
 from bcos_jax.io.bundles import check_writable
+from bcos_jax.io.files import check_new
 
 from . import checkpoint, hosts, sharding, start
 from .config import settle
@@ -98,8 +99,10 @@ def train(
   config = settle(config)
   if not os.fspath(workdir):
     raise InputError("workdir='' is empty, expected a folder.", "Set it to a folder for the run.")
-  workdir = check_writable(workdir)
+  # A recipe that cannot be set up leaves no empty folder.
+  workdir = check_writable(workdir) if os.path.exists(workdir) else check_new(workdir)
   run = set_up(config, init)
+  workdir = check_writable(workdir)
   with (
     _saying_what_broke(workdir),
     checkpoint.Checkpoints(

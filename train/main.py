@@ -10,7 +10,7 @@ import jax
 
 import bcos_jax
 
-from . import finetune, hosts, loop
+from . import finetune, hosts, loop, start
 from .config import load_config
 from .data import measured
 
@@ -53,6 +53,8 @@ def main(
         "overrides": list(overrides),
         "metrics": result.metrics,
         **({"data": kept} if (kept := measured.described(config.data)) else {}),
+        **({"dataset": config.data.name} if config.data.get("name") else {}),
+        **({"init": start.provenance_of(config.init)} if config.init else {}),
       },
     )
     assert result.objective is not None, "it comes from a run"

@@ -67,14 +67,20 @@ def is_meant(name: str) -> bool:
 
 def no_path(name: str) -> InputError:
   """Returns the error for a path that is not there and is not meant as a hub id."""
+  own = pathlib.PurePath(name).parts[:1] in [(folder,) for folder in _OWN_FOLDERS]
+  made = f"bcos-jax convert SOURCE {name}"
+  if name.endswith("/bundle"):  # where a training puts it
+    made = f"bcos-jax train --config=RECIPE --workdir={name.removesuffix('/bundle')}"
   if not is_id(name):
     return InputError(
       f"There is no file or folder {name!r}.",
-      "Give a bundle, a checkpoint file, a folder, or a hub id owner/name.",
+      f"Make it with: {made}; or give another network."
+      if own
+      else "Give a bundle, a checkpoint file, a folder, or a hub id owner/name.",
     )
   return InputError(
     f"There is no file or folder {name!r}; it is read as a path, not as a repository of the hub.",
-    f"Make it first (bcos-jax convert SOURCE {name}), or write hf:{name} for the repository.",
+    f"Make it with: {made}; or write hf:{name} for the repository.",
   )
 
 

@@ -5,6 +5,7 @@ from .bundles import fetch as fetch
 from .bundles import finetuned as finetuned
 from .bundles import new_head as new_head
 from .bundles import open_bundle as open_bundle
+from .bundles import provenance_of as provenance_of
 from .bundles import without_head as without_head
 from .effects import check_effects as check_effects
 from .network import describe as describe

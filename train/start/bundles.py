@@ -15,6 +15,7 @@ import bcos_jax
 from bcos_jax import ops
 from bcos_jax.errors import InputError
 from bcos_jax.io import bundles, hub
+from bcos_jax.network import located
 from bcos_jax.variables import abstract_variables, exactly, graft, surplus
 
 Network = tuple[nn.Module, Any]
@@ -27,6 +28,20 @@ def open_bundle(init: str) -> bundles.Bundle:
     InputError: It cannot be read. Nothing is fetched: a hub id must be in the cache.
   """
   return bcos_jax.load(init)
+
+
+def provenance_of(init: str) -> dict[str, Any]:
+  """Returns what is known of the origin of the network that `config.init` names.
+
+  A run that continues from its checkpoint needs it no more, so that it may be gone.
+  """
+  try:
+    path = located(init)
+  except InputError:
+    return {"origin": init}
+  if not bundles.has_bundle_config(path):
+    return {"origin": init}
+  return dict(bundles.without_weights(path).config["provenance"])
 
 
 def fetch(sources: Iterable[str]) -> None:

@@ -125,7 +125,7 @@ def _given(name: str) -> Any:
 def _bundle_of_tokenizer(init: str) -> bundles.Bundle:
   """Opens a bundle for its tokenizer; its weights are not read again if they need not be."""
   folder = pathlib.Path(init)
-  return bundles.without_weights(folder) if bundles.is_bundle(folder) else open_bundle(init)
+  return bundles.without_weights(folder) if bundles.has_bundle_config(folder) else open_bundle(init)
 
 
 def _check_kind(config: ConfigDict, model: nn.Module) -> None:
