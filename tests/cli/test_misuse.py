@@ -25,12 +25,14 @@ WORK = (
   "bcos_jax.app.server.warm_up",
   "bcos_jax.save",
   "bcos_jax.convert.targets.write",
+  "bcos_jax.network.sharing._write",
 )
 COMMANDS = {
   "quickstart": ("--short", "--workdir=w"),
   "models": ("resnet18",),
   "convert": ("plain", "new", "--to=timm"),
   "bcosify": ("plain", "new"),
+  "push": ("net", "me/net", "--save=new"),
   "prepare": ("imagenet2012", "--archives=folder"),
   "train": ("--config=digits:scratch", "--workdir=w"),
   "compile": ("--config=digits:scratch", "--topology=v5e:4x4"),
