@@ -177,3 +177,20 @@ def test_without_pytorch_verification_says_so(file, tmp_path, capsys, monkeypatc
   )
   assert run("convert", file, tmp_path / "a", f"--architecture={NAME}", "--verify") == 0
   assert "not verified against PyTorch: PyTorch is not installed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  ("init", "way"),
+  [
+    ("bundles/resnet50_v1", "bcos-jax convert SOURCE bundles/resnet50_v1"),
+    ("runs/mine/bundle", "bcos-jax train --config=RECIPE --workdir=runs/mine"),
+  ],
+)
+@pytest.mark.parametrize("flag", [(), ("--download",)])
+def test_a_missing_init_says_what_makes_it(init, way, flag, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  recipe = ("--config=digits:bcosify", f"--config.init={init}", "--workdir=w/run")
+  assert run("train", *recipe, *flag) == 2
+  cause, fix = capsys.readouterr().err.strip().splitlines()
+  assert f"There is no file or folder {init!r}" in cause and f"Make it with: {way}" in fix
+  assert list(tmp_path.iterdir()) == []

@@ -127,15 +127,6 @@ def test_probe_on_a_folder(trained, pictures, tmp_path, capsys):
   assert (tmp_path / "results" / "rates.csv").read_text().startswith("rate,")
 
 
-@pytest.mark.parametrize("more", [[], ["--download"]])
-def test_a_recipe_whose_bundle_is_not_made_yet_says_so(more, tmp_path, capsys, monkeypatch):
-  monkeypatch.chdir(tmp_path)
-  run("train", "--config=bcosify_cnn:resnet50_v1", "--workdir=w", *more, code=2)
-  cause, fix = capsys.readouterr().err.strip().splitlines()
-  assert "no file or folder 'bundles/resnet50_v1'" in cause
-  assert "bcos-jax convert SOURCE bundles/resnet50_v1" in fix
-
-
 def test_download_without_a_repository_is_refused(trained, tmp_path, capsys):
   given = [
     "--config=finetune",

@@ -616,7 +616,7 @@ def test_mistakes_before_any_work(tmp_path):
   ):
     with pytest.raises(InputError, match=message):
       train(tmp_path / "run", "--config.mesh.data=8", change)
-  assert not (tmp_path / "run" / "checkpoints").exists()
+  assert not (tmp_path / "run").exists()
 
 
 # ----------------------------------------------------------------------- metrics
