@@ -34,12 +34,14 @@ class Start:
     recipe: Variant of the data set's recipe: "bcosify" or "scratch".
     network: Model and variables; None for random ones.
     lengths: Of its runs, in steps.
+    rates: Learning rates that are tried.
   """
 
   name: str
   recipe: str
   network: tuple[Any, Any] | None
   lengths: tuple[int, ...] = LENGTHS
+  rates: tuple[float, ...] = RATES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ def race(lab: Lab, start: Start) -> list[Entrant]:
   entrants = []
   if start.network is not None:
     entrants.append(measured(lab, start.name, *start.network))
-  rates: Iterable[float] = RATES[1:3] if lab.short else RATES
+  rates: Iterable[float] = start.rates[:2] if lab.short else start.rates
   for steps in start.lengths:
     if steps == max(start.lengths) and len(start.lengths) > 1:
       rates = sorted(best_first(entrants, entrants[-1].steps)[:SHORTLIST])

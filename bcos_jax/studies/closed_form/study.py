@@ -27,8 +27,7 @@ def study(lab: Lab) -> Findings:
   conventional = lab.conventional()
   given = conventional.model, jax.device_get(conventional.variables)
   teacher = races.measured(lab, TEACHER, *given)
-  lengths = tuple(steps for steps in races.LENGTHS if steps <= (10 if lab.short else 300))
-  lengths = (5, *lengths) if lab.short else lengths
+  lengths = (5, 10) if lab.short else races.LENGTHS
   starts = (
     Start(
       name=PUBLISHED,
@@ -36,7 +35,9 @@ def study(lab: Lab) -> Findings:
       network=bcos_jax.bcosify(*given, ops=BcosOps(b=2.0)),
       lengths=lengths,
     ),
-    Start(name=SCRATCH, recipe="scratch", network=None, lengths=lengths[-1:]),
+    Start(
+      name=SCRATCH, recipe="scratch", network=None, lengths=lengths[-1:], rates=races.RATES[2:]
+    ),
   )
   entrants = [teacher, *(entrant for start in starts for entrant in races.race(lab, start))]
   chosen = [entrant for entrant in entrants if entrant.chosen]
@@ -47,7 +48,8 @@ def study(lab: Lab) -> Findings:
     "is a run of its own, with its cosine schedule and its learning rate: the best of "
     f"{', '.join(f'{rate:g}' for rate in races.RATES)} on {lab.setting.validation} training "
     f"pictures that are held out (of the longest, the best {races.SHORTLIST} of the length "
-    "before). The same network from random weights is trained for the longest length. Test "
+    "before). The same network from random weights is trained for the longest length, at the "
+    f"best of {' and '.join(f'{rate:g}' for rate in races.RATES[2:])}. Test "
     "accuracy and grid pointing are of the chosen runs alone. Grid pointing game: "
     f"{lab.setting.grid}x{lab.setting.grid}, at most {lab.setting.num_grids} grids of the pictures "
     "that a network classifies rightly, the most confident first; maps are the contributions of "
