@@ -58,6 +58,37 @@ def check_memory(what: str, needed: float, fix: str, capacity: float | None = No
     )
 
 
+def check_picture_batch(
+  count: int,
+  size: tuple[int, int],
+  channels: int,
+  fix: str,
+  *,
+  kind: str = "",
+  capacity: float | None = None,
+) -> None:
+  """Checks that a batch of pictures, plain and encoded, is not larger than memory.
+
+  Args:
+    count: Pictures of the batch.
+    size: Their height and width, in pixels.
+    channels: Numbers of a pixel: its colours and their encoding.
+    fix: What to change.
+    kind: What they are for, in words, such as "training ".
+    capacity: As for `check_memory`.
+
+  Raises:
+    InputError: With both sizes.
+  """
+  height, width = size
+  check_memory(
+    f"A batch of {count:,} {kind}pictures of {width:,} x {height:,} pixels",
+    4.0 * count * height * width * channels,
+    fix,
+    capacity,
+  )
+
+
 def filled(
   count: int, size: int | None, progress: Progress = iter, *, exact: bool = False
 ) -> Iterator[tuple[np.ndarray, int]]:

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from bcos_jax.errors import InputError, unknown_name
 
 from . import feeds, objectives, plan, sharding, start
-from .config import as_steps
+from .config import TEXT_OBJECTIVES, as_steps
 from .monitor.writer import peak_flops
 
 IMAGENET_TRAIN = 1_281_167
@@ -121,6 +121,7 @@ def compile_recipe(config: ConfigDict, topology: str, examples: int = IMAGENET_T
     InputError: Unknown topology, libtpu is missing, or a recipe that cannot be used.
     MemoryError: The compiler found that the step does not fit; names the largest buffers.
   """
+  check_memory_of(config, topology)
   mesh = sharding.make_mesh(config.mesh, devices(topology))
   lowered, layout = _lowered(config, mesh, examples)
   begin = time.perf_counter()
@@ -178,6 +179,20 @@ def check_topology(topology: str) -> None:
       f"{MOST_CHIPS}, such as {example}.",
       f"For example: --topology={kind}:{example}.",
     )
+
+
+def check_memory_of(config: ConfigDict, topology: str) -> None:
+  """Checks that the chips of a topology can hold a batch of a recipe, before it is compiled.
+
+  Raises:
+    InputError: They cannot, with both sizes.
+  """
+  kind, _, shape = topology.partition(":")
+  chips = math.prod(int(side) for side in shape.split("x"))
+  if config.objective.name not in TEXT_OBJECTIVES:
+    feeds.check_pictures(config, CHIPS[kind].memory * chips)
+  model, _ = start.network(config, weights=False)
+  feeds.check_batches(config, model, CHIPS[kind].memory * chips)
 
 
 def devices(topology: str) -> Sequence[Any]:

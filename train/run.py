@@ -13,7 +13,6 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from bcos_jax import ops
 from bcos_jax.batches import check_memory
 from bcos_jax.errors import InputError
 
@@ -163,23 +162,7 @@ def _check(config: ConfigDict, mesh: Mesh) -> None:
       f"Use a multiple of {divisor}, fewer devices, or another --config.accumulate.",
     )
   if config.objective.name not in TEXT_OBJECTIVES:
-    _check_batches(config)
-
-
-def _check_batches(config: ConfigDict) -> None:
-  """Refuses batches of pictures that cannot be held: plain in this process, encoded on devices."""
-  data, encoding = config.data, ops.from_dict(config.ops.to_dict()).encoding
-  sides = (data.train_size or data.image_size, *data.train_sizes, config.model.get("image_size"))
-  for kind, batch, side in (
-    ("training", "batch_size", max(side for side in sides if isinstance(side, int))),
-    ("evaluation", "eval_batch_size", data.image_size),
-  ):
-    count = getattr(data, batch)
-    check_memory(
-      f"A batch of {count:,} {kind} pictures of {side:,} x {side:,} pixels",
-      4 * count * side**2 * (encoding.colors + encoding.channels) / jax.process_count(),
-      f"Set a smaller --config.data.{batch} or --config.data.image_size.",
-    )
+    feeds.check_pictures(config)
 
 
 def _check_state(layout: TrainState, mesh: Mesh) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 
 from ..errors import InputError
-from .command import Commands, add_command, add_network, number
+from .command import Commands, add_command, add_network, bar, number, whole
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -166,14 +165,15 @@ def _evaluate_pictures(options, bundle):
   skip = trained.get("data.damaged") == "skip"
   examples = pipeline.Examples(dataset, read, skip_damaged=skip)
   accuracy, found = None, {}
+  size = pipeline.batch_of(examples, bundle.model, options.batch_size)
   with jax.default_matmul_precision("highest"):
     if "accuracy" in names:
       result = evaluate.evaluate(
         bundle.model,
         bundle.variables,
         examples,
-        batch_size=options.batch_size,
-        progress=_progress,
+        batch_size=size,
+        progress=bar("evaluating", -(-len(examples) // size)),
       )
       accuracy = result["accuracy"]
       print(f"accuracy {accuracy:.2%} on {result['count']:.0f} {what}", flush=True)
@@ -183,17 +183,11 @@ def _evaluate_pictures(options, bundle):
       _print(metric.replace("_", " "), found[metric])
   if options.output:
     measures = {"accuracy": accuracy, **{name: one.summary() for name, one in found.items()}}
-    paths = tables.write(options.output, bundle, examples, measures, options.batch_size)
+    paths = tables.write(options.output, bundle, examples, measures, size)
     print("\n".join(f"written: {path}" for path in paths))
   if options.report:
-    report.write(options.report, bundle, examples, accuracy, found, batch_size=options.batch_size)
+    report.write(options.report, bundle, examples, accuracy, found, batch_size=size)
     print(f"report: {options.report}")
-
-
-def _progress(batches):
-  import tqdm
-
-  return tqdm.tqdm(batches, desc="evaluating", unit=" batches", disable=not sys.stderr.isatty())
 
 
 def _refuse_flags_of_texts(options):
@@ -334,7 +328,9 @@ def _add_head_options(command):
   command.add_argument(
     "--rates", default="0.01,0.003,0.001", help="learning rates of the sweep, comma-separated"
   )
-  command.add_argument("--epochs", type=int, default=50, help="passes over the training set")
+  command.add_argument(
+    "--epochs", type=whole(1, 10**6), default=50, help="passes over the training set"
+  )
   command.add_argument(
     "--probe_batch",
     type=int,

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import os
 import pathlib
-import sys
-
-import tqdm
 
 from .. import render
 from ..explain import saving
 from ..network import Network
+from .command import bar
 
 _LISTED = 20
 """Pictures whose classes are printed; those of more are in the table."""
@@ -46,13 +44,12 @@ def explain_pictures(
   """
   found = network.pictures(pictures)
   listed = len(found) <= _LISTED
-  several = not listed and sys.stderr.isatty()
   batches = network.explanations(
     pictures,
     target,
     batch_size=batch_size,
     frame=frame,
-    progress=lambda rows: tqdm.tqdm(rows, desc="explaining", disable=not several),
+    progress=bar("explaining", shown=not listed),
   )
   names = [picture.name for picture in found]
   with saving.SavedPictures(output, names, network=network.name) as saved:

@@ -9,6 +9,8 @@ import os
 import pathlib
 from typing import Any
 
+import numpy as np
+
 import bcos_jax
 
 from ..errors import InputError
@@ -18,6 +20,7 @@ from ..io import bundles, files
 from ..train.data import Dataset, measured, pipeline
 from ..train.probes import features, heads, knn, probe
 from ..train.probes.features import Features
+from .command import bar
 
 Say = Callable[[str], None]
 
@@ -131,6 +134,9 @@ def _check(
     raise InputError(
       "A teacher is compared by nearest neighbours, but knn=0.", "For example, set --knn=20."
     )
+  labels = splits[0].labels
+  if labels is not None and not splits[0].multi_label:
+    probe.check_held_out(np.bincount(labels), splits[0].name, options)
   if choices.folder:
     files.check_new(choices.folder)
   if choices.output:
@@ -155,6 +161,7 @@ def _features(
       folder=folder,
       batch_size=choices.image_batch,
       workers=choices.workers,
+      progress=bar(f"features of {split.name}", -(-len(split) // choices.image_batch)),
     )
     for split in splits
   ]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import render
-from ..batches import Progress, check_batch_size, filled
+from ..batches import Progress, check_batch_size, check_picture_batch, filled
 from ..errors import InputError
 from ..explain.images import Explanation, explain
 from ..explain.text_reader import TextReader
@@ -120,6 +120,9 @@ class Network(bundles.Bundle):
       self._check_classes()
       target = classes_of(target, self.labels, self.model.num_classes, len(pictures))
     size = min(check_batch_size(batch_size) or len(pictures), len(pictures))
+    side, encoding = of_pictures(self.preprocess).size, self.model.ops.encoding
+    channels = encoding.colors + encoding.channels
+    check_picture_batch(size, side, channels, "Choose a smaller batch size.")
     return self._explained(pictures, target, size, frame, progress)
 
   def _explained(

@@ -16,6 +16,9 @@ from bcos_jax.cli.command import Parser, number, whole
 from bcos_jax.errors import InputError
 from bcos_jax.io import files
 from bcos_jax.train import pod
+from bcos_jax.train.data import shapes
+
+from ..common import filled
 
 WORK = (
   "bcos_jax.train.loop.set_up",
@@ -277,3 +280,53 @@ def test_values_of_recipes(field, said, tmp_path, monkeypatch, capsys):
   assert cli.main(["train", "--config=digits:scratch", "--workdir=w", f"--config.{field}"]) == 2
   cause, fix = capsys.readouterr().err.splitlines()
   assert said in cause and fix.startswith("  fix: ")
+
+
+def test_batches_that_no_memory_holds(home, monkeypatch, capsys):
+  """Those of a pass are no larger than the data; what is left says its size."""
+  monkeypatch.chdir(home)
+  monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+  shapes.write("shapes", count=4, side=16)
+  classes = 4
+  model = bcos_jax.create("resnet_tiny", ops=BcosOps(), image_size=16, num_classes=classes)
+  bcos_jax.save("four", model, filled(model))
+  many = "--batch_size=999999999"
+  assert cli.main(["evaluate", "four", "--dataset=shapes", many, "--output=measured"]) == 0
+  assert cli.main(["explain", "four", "shapes", many, "--output=explained"]) == 0
+  rest = ["--epochs=1", "--knn=2", "--rates=0.01", "--held_out=0.5"]
+  assert cli.main(["probe", "four", "--dataset=shapes", many, *rest]) == 0
+  capsys.readouterr()
+  monkeypatch.setattr("bcos_jax.batches.memory", lambda: 2**12)
+  for arguments in (
+    ["evaluate", "four", "--dataset=shapes"],
+    ["probe", "four", "--dataset=shapes", *rest],
+    ["explain", "four", "shapes", "--output=refused"],
+  ):
+    assert cli.main([*arguments, many]) == 2
+    assert "pictures of 16 x 16 pixels needs at least" in capsys.readouterr().err
+  monkeypatch.setattr("bcos_jax.batches.memory", lambda: 2**24)
+  given = ["--head=bcos_mlp", "--hidden=1000000", *rest]
+  assert cli.main(["probe", "four", "--dataset=shapes", *given]) == 2
+  assert "of a head with 20,000,000 numbers needs at least" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  "recipe, said",
+  [
+    ("digits:scratch", "1,000,000,000 training pictures of 24 x 24 pixels"),
+    ("pretrain_lm:runlocal", "1,000,000,000 training texts of up to 128 tokens"),
+  ],
+)
+def test_batches_that_no_slice_holds(recipe, said, tmp_path, monkeypatch, capsys):
+  """Before libtpu is asked; training on this machine refuses them as well."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+  monkeypatch.setattr(pod, "devices", None)
+  for command, memory in (
+    (["compile", "--topology=v5e:2x4"], "there are 128.0 GiB"),
+    (["train", "--workdir=w"], "there are"),
+  ):
+    given = [f"--config={recipe}", "--config.data.batch_size=1000000000"]
+    assert cli.main([*command, *given]) == 2
+    cause, _ = [line for line in capsys.readouterr().err.splitlines() if line[:2] in ("er", "  ")]
+    assert said in cause and memory in cause

@@ -17,6 +17,7 @@ import grain
 import numpy as np
 from PIL import Image
 
+from bcos_jax.batches import check_picture_batch
 from bcos_jax.errors import InputError, RunError
 from bcos_jax.inputs import Preprocess
 
@@ -315,6 +316,26 @@ def eval_batches(
 
   ds = grain.MapDataset.range(-(-count // batch_size) * batch_size).map(load)
   return read(_share(ds, batch_size, process_index, process_count), workers)
+
+
+def batch_of(examples: Examples, model: Any, batch_size: int, multiple: int = 1) -> int:
+  """Returns the size of batches of one pass: no larger than all examples take.
+
+  Args:
+    examples: What the pass is over.
+    model: The network that sees them.
+    batch_size: What is asked for.
+    multiple: The size is rounded up to one of it, so that devices can share a batch.
+
+  Raises:
+    InputError: Such a batch is larger than memory.
+  """
+  size = max(min(batch_size, len(examples)), 1)
+  size = -(-size // multiple) * multiple
+  channels = model.ops.encoding.colors + model.ops.encoding.channels
+  fix = "Choose a smaller batch size."
+  check_picture_batch(size, examples.preprocess.size, channels, fix)
+  return size
 
 
 def to_arrays(examples: Examples) -> tuple[np.ndarray, np.ndarray]:

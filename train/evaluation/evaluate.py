@@ -37,7 +37,8 @@ def evaluate(
     variables: Its variables.
     examples: Decoded examples, see `pipeline.Examples`.
     loss: A key of `losses.LOSSES`.
-    batch_size: Images at a time on all devices together; rounded up to a multiple of them.
+    batch_size: Images at a time on all devices together; rounded up to a multiple of them, and no
+      more than there are.
     workers: Decoding processes; 0 decodes in threads.
     mesh: Defaults to all devices.
     progress: Wraps the loop over batches, such as `tqdm.tqdm`.
@@ -58,7 +59,7 @@ def evaluate(
   variables = sharding.replicate(variables, mesh)
   batches = pipeline.eval_batches(
     examples,
-    batch_size=sharding.rounded_up(batch_size, mesh),
+    batch_size=pipeline.batch_of(examples, model, batch_size, sharding.batch_divisor(mesh)),
     workers=workers,
     process_index=jax.process_index(),
     process_count=jax.process_count(),

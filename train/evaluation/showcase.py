@@ -78,7 +78,7 @@ def predict(
     return activation(logits)
 
   batches = pipeline.eval_batches(
-    examples, batch_size=min(batch_size, len(examples)), workers=workers
+    examples, batch_size=pipeline.batch_of(examples, model, batch_size), workers=workers
   )
   parts = []
   with contextlib.closing(iter(batches)) as iterator:

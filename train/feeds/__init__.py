@@ -10,9 +10,10 @@ from ..config import TEXT_OBJECTIVES
 from .feed import Feed as Feed
 from .feed import Spec as Spec
 from .images import PictureFeed as PictureFeed
+from .images import check_pictures as check_pictures
 from .images import picture_batch
 from .text import TextFeed as TextFeed
-from .text import text_batch
+from .text import check_texts, text_batch
 
 
 def open_feed(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Feed:
@@ -29,6 +30,23 @@ def open_feed(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Feed:
   return (TextFeed if config.objective.name in TEXT_OBJECTIVES else PictureFeed)(
     config, model, mesh
   )
+
+
+def check_batches(config: ConfigDict, model: nn.Module, capacity: float | None = None) -> None:
+  """Refuses batches that cannot be held.
+
+  Args:
+    config: The recipe.
+    model: The network to train.
+    capacity: Bytes of all devices together; None for machines like this one.
+
+  Raises:
+    InputError: With the size of the batch and that of the memory.
+  """
+  if config.objective.name in TEXT_OBJECTIVES:
+    check_texts(config, model, capacity)
+  else:
+    check_pictures(config, capacity)
 
 
 def batch_spec(config: ConfigDict, model: nn.Module) -> Spec:

@@ -13,6 +13,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 import numpy as np
 
+from bcos_jax import ops
+from bcos_jax.batches import check_picture_batch, memory
 from bcos_jax.errors import InputError
 from bcos_jax.inputs import Preprocess
 
@@ -108,6 +110,25 @@ class PictureFeed(Feed):
   def explanations(self, model, *, every, count, folder, writer) -> Hook:
     return watch.explanations(
       model, self._test_set, self.labels, every=every, count=count, folder=folder, writer=writer
+    )
+
+
+def check_pictures(config: ConfigDict, capacity: float | None = None) -> None:
+  """Refuses batches that cannot be held: plain in the processes, encoded on the devices.
+
+  Needs no network, whose pictures may be too large for it to be made. See `feeds.check_batches`.
+  """
+  capacity = memory() * jax.process_count() if capacity is None else capacity
+  data, encoding = config.data, ops.from_dict(config.ops.to_dict()).encoding
+  channels = encoding.colors + encoding.channels
+  sides = (data.train_size or data.image_size, *data.train_sizes, config.model.get("image_size"))
+  for kind, batch, side in (
+    ("training ", "batch_size", max(side for side in sides if isinstance(side, int))),
+    ("evaluation ", "eval_batch_size", data.image_size),
+  ):
+    fix = f"Set a smaller --config.data.{batch} or --config.data.image_size."
+    check_picture_batch(
+      getattr(data, batch), (side, side), channels, fix, kind=kind, capacity=capacity
     )
 
 

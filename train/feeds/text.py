@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 import numpy as np
 
+from bcos_jax.batches import check_memory, memory
 from bcos_jax.errors import InputError
 from bcos_jax.text.tokenizer import saved_files
 from bcos_jax.text.tokens import special_ids
@@ -38,6 +40,7 @@ class TextFeed(Feed):
 
   def __init__(self, config: ConfigDict, model: nn.Module, mesh: Mesh):
     super().__init__(config, model, mesh)
+    check_texts(config, model)
     self._kind = config.objective.name
     self._tokenizer = tokenizer_for(config, model)
     train_set, test_set = open_text_splits(config.data, labelled=self._kind == "text")
@@ -103,6 +106,24 @@ class TextFeed(Feed):
       vocabulary=min(len(self._tokenizer), model.vocab_size),
       share=self.config.data.hidden_share,
     )
+
+
+def check_texts(config: ConfigDict, model: nn.Module, capacity: float | None = None) -> None:
+  """Refuses batches that cannot be held; see `feeds.check_batches`."""
+  capacity = memory() * jax.process_count() if capacity is None else capacity
+  each = _bytes(text_batch(config, model)) / config.data.batch_size
+  for kind, batch in (("training", "batch_size"), ("evaluation", "eval_batch_size")):
+    count = getattr(config.data, batch)
+    check_memory(
+      f"A batch of {count:,} {kind} texts of up to {_length(config, model):,} tokens",
+      each * count,
+      f"Set a smaller --config.data.{batch} or --config.data.max_length.",
+      capacity,
+    )
+
+
+def _bytes(batch: Spec) -> int:
+  return sum(math.prod(shape) * jnp.dtype(dtype).itemsize for shape, dtype in batch.values())
 
 
 def text_batch(config: ConfigDict, model: nn.Module) -> Spec:

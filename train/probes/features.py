@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
 import dataclasses
 import hashlib
@@ -130,6 +130,7 @@ def extract(
   batch_size: int = 256,
   workers: int = 0,
   mesh: Mesh | None = None,
+  progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Features:
   """Returns the features of every example of a data set, each exactly once, in order.
 
@@ -146,9 +147,11 @@ def extract(
       reused if it is of the same network, data set, preprocessing and compute dtype; pictures are
       not compared, only their number and, where known, labels. None keeps them in memory only.
       With several processes it must be a folder that all of them see.
-    batch_size: Images at a time on all devices together; rounded up to a multiple of them.
+    batch_size: Images at a time on all devices together; rounded up to a multiple of them, and no
+      more than there are.
     workers: Decoding processes; 0 decodes in threads.
     mesh: Defaults to all devices.
+    progress: Wraps the loop over batches, such as `tqdm.tqdm`.
 
   Raises:
     InputError: Pictures have several labels; the network has no features; a feature is not
@@ -166,7 +169,7 @@ def extract(
     place = pathlib.Path(folder) / parse.quote(examples.dataset.name, safe=" :,=+[]")
     if place.exists():
       return Features(label_names=names, about=about, **feature_files.read(place, about))
-  rows = _rows(*headless(model, variables), examples, batch_size, workers, mesh)
+  rows = _rows(*headless(model, variables), examples, batch_size, workers, mesh, progress)
   if place is None:
     arrays = map(np.concatenate, zip(*rows, strict=True))
     arrays = dict(zip(feature_files.ARRAYS, arrays, strict=True))
@@ -243,10 +246,11 @@ def _rows(
   batch_size: int,
   workers: int,
   mesh: Mesh,
+  progress: Callable[[Iterable[Any]], Iterable[Any]],
 ) -> Iterator[Rows]:
   """Yields the readable examples of batch after batch, the same in every process."""
   divisor, count = sharding.batch_divisor(mesh), jax.process_count()
-  size = -(-batch_size // divisor) * divisor
+  size = pipeline.batch_of(examples, model, batch_size, divisor)
   batches = pipeline.eval_batches(
     examples,
     batch_size=size,
@@ -263,7 +267,7 @@ def _rows(
       return result
 
   with contextlib.closing(iter(batches)) as iterator, jax.default_matmul_precision("highest"):
-    for i, batch in enumerate(iterator):
+    for i, batch in enumerate(progress(iterator)):
       del batch["damaged"]
       batch["examples"] = np.arange(i * size + jax.process_index(), (i + 1) * size, count)
       batch = sharding.put_batch(batch, mesh)

@@ -239,16 +239,29 @@ def split(train: Features, options: ProbeOptions) -> tuple[np.ndarray, np.ndarra
   rows = np.arange(len(train))
   if options.select == "test":
     return rows, None
+  counts = np.bincount(train.labels, minlength=len(train.label_names))
+  check_held_out(counts, train.name, options)
   order = np.random.default_rng([options.seed, 0]).permutation(rows)
   order = order[np.argsort(train.labels[order], kind="stable")]
-  counts = np.bincount(train.labels, minlength=len(train.label_names))
   within = rows - np.repeat(np.cumsum(counts) - counts, counts)  # Place among its class.
-  share = np.minimum(np.round(counts * options.held_out), counts - 1)
-  held = np.sort(order[within < np.repeat(share, counts)])
-  if not len(held):
+  held = np.sort(order[within < np.repeat(_held(counts, options), counts)])
+  return np.setdiff1d(rows, held), held
+
+
+def check_held_out(counts: np.ndarray, name: str, options: ProbeOptions) -> None:
+  """Checks that of so many examples of each class, int [C], some are held out to choose on.
+
+  Raises:
+    InputError: None would be.
+  """
+  if options.select != "test" and not _held(counts, options).any():
     raise InputError(
-      f"A share of {options.held_out} of the {len(train)} examples of {train.name} holds none out "
+      f"A share of {options.held_out} of the {counts.sum()} examples of {name} holds none out "
       "in any class.",
       "Give a larger held_out, or select='test', which makes the test accuracy an optimistic one.",
     )
-  return np.setdiff1d(rows, held), held
+
+
+def _held(counts: np.ndarray, options: ProbeOptions) -> np.ndarray:
+  """Returns how many examples of each class are held out."""
+  return np.clip(np.round(counts * options.held_out), 0, np.maximum(counts - 1, 0))

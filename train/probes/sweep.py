@@ -14,6 +14,8 @@ from jax.sharding import Mesh
 import numpy as np
 import optax
 
+from bcos_jax.batches import check_memory
+
 from .. import optimizer, sharding
 from ..objectives.losses import Loss
 from ..state import new_key
@@ -132,6 +134,7 @@ def run(
   sums = jax.jit(jax.vmap(functools.partial(_sums, head, loss), in_axes=(0, None)))
   width = fitted.features.values.shape[1]
   begin = jax.jit(_begin, static_argnums=(0, 1, 3, 4))
+  _check_memory(jax.eval_shape(functools.partial(head.init, width=width), new_key(seed)), rates)
   begun = begin(head.init, start, new_key(seed), width, len(rates))
   peaks, params, state, best = sharding.replicate((np.asarray(rates, np.float32), *begun), mesh)
   reached = np.full((3, len(rates)), -np.inf)  # Accuracy, minus the loss, epoch.
@@ -152,6 +155,16 @@ def run(
     for rate, (on, negative, epoch), accuracy in zip(
       rates, reached.T.tolist(), tested.tolist(), strict=True
     )
+  )
+
+
+def _check_memory(params: PyTree, rates: Sequence[float]) -> None:
+  """Refuses heads whose parameters, best parameters and Adam's two moments cannot be held."""
+  count = len(rates) * sum(leaf.size for leaf in jax.tree.leaves(params))
+  check_memory(
+    f"A sweep over {len(rates)} rates of a head with {count // len(rates):,} numbers",
+    4.0 * count * 4,
+    "Choose fewer hidden units, or fewer rates.",
   )
 
 
