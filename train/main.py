@@ -7,8 +7,11 @@ import os
 import pathlib
 
 import jax
+from ml_collections import ConfigDict
 
 import bcos_jax
+from bcos_jax.errors import InputError
+from bcos_jax.io import bundles
 
 from . import finetune, hosts, loop, start
 from .config import load_config
@@ -34,6 +37,7 @@ def main(
     KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint.
   """
   config, init = load_config(spec, overrides), None
+  _check_workdir(pathlib.Path(workdir), config)
   if config.finetune:
     config, init = finetune.resolve(config)
   result = loop.train(config, workdir=workdir, init=init, progress=progress)
@@ -63,3 +67,21 @@ def main(
       finetune.conclude(result, config, pathlib.Path(workdir))
   hosts.wait_for_all("the bundle")
   return folder
+
+
+def _check_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
+  """Refuses to write a run among what it reads."""
+  if bundles.has_bundle_config(workdir):
+    raise InputError(
+      f"The workdir {str(workdir)!r} is a bundle, expected a folder for a run.",
+      "Choose another folder, such as runs/first.",
+    )
+  for what, path, written in (
+    ("the folder of the pictures", config.data.get("folder"), workdir),
+    ("the network that it starts from", config.init, workdir / "bundle"),
+  ):
+    if path and written.resolve() == pathlib.Path(path).expanduser().resolve():
+      raise InputError(
+        f"A run in {str(workdir)!r} would write into {what}, {path!r}.",
+        "Choose another folder, such as runs/first.",
+      )

@@ -9,6 +9,7 @@ import pathlib
 import sys
 from typing import Any
 
+from flax import linen as nn
 import numpy as np
 import tqdm
 
@@ -21,6 +22,7 @@ from ..errors import InputError
 from ..inputs import of_pictures
 from ..io import bundles
 from ..network import located
+from ..ops import idle
 from ..variables import num_parameters
 
 Say = Callable[[str], object]
@@ -280,12 +282,13 @@ def bcosify(
     InputError: A network that cannot be B-cosified, unknown fields, or a place that cannot be
       written.
   """
-  folder = bundles.check_replaceable(destination)
+  folder = _check_bcosified(source, destination)
   family: Any = ops.from_dict({"family": "bcos", **fields})
   bundle = bcos_jax.load(source, download=download)
   model, variables = bcos_jax.bcosify(
     bundle.model, bundle.variables, ops=family, fold_mean=fold_mean
   )
+  _check_effects(model, fields)
   written = bcos_jax.save(
     folder,
     model,
@@ -309,3 +312,24 @@ def bcosify(
   )
   say(f"written: {written}")
   return written
+
+
+def _check_bcosified(source: str | os.PathLike, destination: str | os.PathLike) -> pathlib.Path:
+  """Returns the folder to write, if that is no input."""
+  folder = bundles.check_replaceable(destination)
+  if folder.exists() and pathlib.Path(source).exists() and folder.samefile(source):
+    raise InputError(
+      f"The destination {str(folder)!r} is the source, which would be replaced.",
+      "Choose another folder.",
+    )
+  return folder
+
+
+def _check_effects(model: nn.Module, fields: dict[str, object]) -> None:
+  """Refuses given fields of the family that change nothing in this network."""
+  for name, needed in idle.needed_by_idle(model).items():
+    if name in fields:
+      raise InputError(
+        f"--ops {name}={fields[name]} does nothing: a {type(model).__name__} has no {needed}.",
+        f"Omit {name}.",
+      )

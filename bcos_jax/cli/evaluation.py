@@ -120,11 +120,13 @@ def _evaluate(options, _):
   if options.report:
     from ..io import files
 
-    files.check_folder(options.report)
+    files.check_page(options.report)
   if options.output:
     from ..explain import saving
+    from ..train.evaluation import tables
 
-    saving.checked_output(options.output, (), ())
+    given = [path for path in (options.dataset, options.labels) if path]
+    saving.checked_output(options.output, given, tables.WRITTEN)
   texts = is_language_model(network.model)
   (_evaluate_texts if texts else _evaluate_pictures)(options, network)
 
@@ -140,15 +142,11 @@ def _evaluate_pictures(options, bundle):
   refuse(options, text_metrics.TextChoices, "texts", "pictures")
   _refuse_flags_of_texts(options)
   names = dict.fromkeys(options.metrics.split(",") + ["grid_pointing"] * (options.grid > 0))
+  kept = ("num_images", "batch_size", "num_grids", "smooth", "block", "fill")
   choices = image_metrics.MetricChoices(
     names=tuple(names),
-    num_images=options.num_images,
-    batch_size=options.batch_size,
     grid=options.grid or 3,
-    num_grids=options.num_grids,
-    smooth=options.smooth,
-    block=options.block,
-    fill=options.fill,
+    **{name: getattr(options, name) for name in kept},
   )
   read = of_pictures(bundle.preprocess)
   image_metrics.check_sizes(choices, read.size)
@@ -176,9 +174,7 @@ def _evaluate_pictures(options, bundle):
         progress=bar("evaluating", -(-len(examples) // size)),
       )
       accuracy = result["accuracy"]
-      print(f"accuracy {accuracy:.2%} on {result['count']:.0f} {what}", flush=True)
-      if dataset.multi_label:
-        print(f"mean average precision {result['mean_average_precision']:.3f}", flush=True)
+      _print_accuracy(result, what)
     for metric, found[metric] in image_metrics.measure(bundle, examples, choices):
       _print(metric.replace("_", " "), found[metric])
   if options.output:
@@ -188,6 +184,12 @@ def _evaluate_pictures(options, bundle):
   if options.report:
     report.write(options.report, bundle, examples, accuracy, found, batch_size=size)
     print(f"report: {options.report}")
+
+
+def _print_accuracy(result, what):
+  print(f"accuracy {result['accuracy']:.2%} on {result['count']:.0f} {what}", flush=True)
+  if "mean_average_precision" in result:
+    print(f"mean average precision {result['mean_average_precision']:.3f}", flush=True)
 
 
 def _refuse_flags_of_texts(options):

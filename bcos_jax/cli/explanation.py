@@ -68,11 +68,14 @@ def add_explain(commands: Commands) -> None:
 
 
 def _explain(options, _):
+  from ..explain import saving
   from ..models import is_language_model
   from ..network import load
   from .explain_images import explain_pictures
 
   network = load(options.bundle, download=options.download)
+  given = [*options.pictures, *([options.text_file] if options.text_file else [])]
+  saving.checked_output(options.output, given, saving.WRITTEN)  # lists and texts are files as well
   if is_language_model(network.model):
     _explain_sentences(network, options)
     return

@@ -22,6 +22,7 @@ from ..train.probes import features, heads, knn, probe
 from ..train.probes.features import Features
 from .command import bar
 
+_WRITTEN = ("probe.json", "rates.csv")
 Say = Callable[[str], None]
 
 
@@ -81,7 +82,8 @@ def run(bundle: str | os.PathLike, choices: ProbingChoices, say: Say = print) ->
   network = bcos_jax.load(bundle, download=choices.download)
   options = choices.options.resolved(network.model)
   if choices.results:
-    saving.checked_output(choices.results, (), ())
+    given = [choices.labels] if choices.labels else []
+    saving.checked_output(choices.results, given, _WRITTEN)
   trained = measured.trained_on(network.config)
   splits = [
     measured.open_measured(

@@ -32,6 +32,9 @@ from . import display
 MOST_IN_REPORT = 100
 """Explanations in a report; those of further pictures have figures of their own."""
 _TABLE, _REPORT = "explanations.csv", "report.html"
+_LINES, _ARRAYS = "explanations.jsonl", "explanations.npz"
+WRITTEN = (RESULTS, _TABLE, _REPORT, _LINES, _ARRAYS)
+"""Files of explanations of several pictures or texts; those of pictures have others beside them."""
 
 
 class SavedPictures:
@@ -127,11 +130,13 @@ def checked_output(
   """Returns a folder that can be written, none of whose new files replaces an input.
 
   Raises:
-    InputError: It cannot, or one would; or the folder is a bundle.
+    InputError: It cannot, or one would; or the folder is a bundle, or in one.
   """
   folder = pathlib.Path(folder)
-  if bundles.has_bundle_config(folder):
-    raise InputError(f"The output {str(folder)!r} is a bundle.", "Choose another folder.")
+  if any(map(bundles.has_bundle_config, (folder, folder.absolute().parent))):
+    raise InputError(
+      f"The output {str(folder)!r} is a bundle, or in one.", "Choose another folder."
+    )
   new = {os.path.normcase((folder / name).resolve()) for name in written}
   for path in inputs:
     if os.path.normcase(pathlib.Path(path).resolve()) in new:
@@ -237,7 +242,7 @@ def texts(
   explained = ex.explained or ("the output",) * len(ex)
   influential = words_by_class(words, explained) if len(ex) > 1 else None
   what = "a text" if len(ex) == 1 else f"{len(ex)} texts"
-  paths = [folder / name for name in (_REPORT, "explanations.jsonl", _TABLE, "explanations.npz")]
+  paths = [folder / name for name in (_REPORT, _LINES, _TABLE, _ARRAYS)]
   title = f"Explanation of {what}"
   render.text_report(paths[0], title, heats, influential=influential, own_scales=own_scales)
   lines = [json.dumps({**_numbers(ex, i, words[i]), **fields}) for i in range(len(ex))]

@@ -82,6 +82,21 @@ def check_folder(path: str | os.PathLike) -> pathlib.Path:
   return path
 
 
+def check_page(path: str | os.PathLike) -> pathlib.Path:
+  """Returns `path` if an HTML page can be written there, which replaces nothing but such a page.
+
+  Raises:
+    InputError: Another kind of file, or see `check_folder`.
+  """
+  path = check_new(path)
+  if not path.is_dir() and path.suffix.lower() not in (".html", ".htm"):
+    raise InputError(
+      f"The report {str(path)!r} is an HTML page, expected a name that ends in .html.",
+      f"For example: {str(path.with_name(f'{path.stem}.html'))!r}.",
+    )
+  return check_folder(path)
+
+
 def write(path: pathlib.Path, content: bytes) -> None:
   """Writes a file so that readers, and a crash, see the old one or the whole new one."""
   handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

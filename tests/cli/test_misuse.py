@@ -330,3 +330,64 @@ def test_batches_that_no_slice_holds(recipe, said, tmp_path, monkeypatch, capsys
     assert cli.main([*command, *given]) == 2
     cause, _ = [line for line in capsys.readouterr().err.splitlines() if line[:2] in ("er", "  ")]
     assert said in cause and memory in cause
+
+
+def test_no_output_overwrites_an_input(home, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+  for name in ("net", "plain"):
+    shutil.copytree(home / name, name)
+  shapes.write("shapes", count=4, side=16)
+  model = bcos_jax.create("resnet_tiny", ops=BcosOps(), image_size=16, num_classes=4)
+  bcos_jax.save("four", model, filled(model))
+  table = "file,label\n" + "".join(
+    f"{file.relative_to('shapes')},{file.parent.name}\n"
+    for file in sorted(pathlib.Path("shapes").rglob("*.png"))
+  )
+  for name in ("explanations.csv", "predictions.csv", "rates.csv"):
+    pathlib.Path("shapes", name).write_text(table, encoding="utf-8")
+  tables = ("explanations.csv", "predictions.csv", "rates.csv")
+  inputs = [*pathlib.Path().rglob("*.png"), *(pathlib.Path("shapes") / name for name in tables)]
+  inputs += [pathlib.Path(net) / "config.json" for net in ("net", "plain", "four")]
+  before = {path: path.read_bytes() for path in inputs}
+  measure = ("evaluate", "four", "--dataset=shapes")
+  probe = ("probe", "four", "--dataset=shapes", "--knn=1", "--select=test")
+  new = ("train", "--config=digits:scratch")
+  tune = ("train", "--config=finetune:runlocal", "--config.init=four")
+  for said, *arguments in (
+    ("overwrite the input", "explain", "net", "shapes/explanations.csv", "--output=shapes"),
+    ("is a bundle", "explain", "net", "shapes", "--output=net"),
+    ("is a bundle", "explain", "net", "shapes", "--output=net/examples"),
+    ("ends in .html", *measure, "--report=four/config.json"),
+    ("ends in .html", *measure, f"--report={inputs[0]}"),
+    ("is a folder", *measure, "--report=shapes"),
+    ("is a bundle", *measure, "--output=four"),
+    ("overwrite the input", *measure, "--labels=shapes/predictions.csv", "--output=shapes"),
+    ("is a bundle", *probe, "--results=net"),
+    ("overwrite the input", *probe, "--labels=shapes/rates.csv", "--results=shapes"),
+    ("not a bundle", *probe, "--output=shapes"),
+    ("is the source", "bcosify", "plain", "plain"),
+    ("is a bundle", *new, "--workdir=net"),
+    ("starts from", *new, "--workdir=.", "--config.init=bundle"),
+    ("of the pictures", *tune, "--config.data.folder=shapes", "--workdir=shapes/"),
+  ):
+    if "--config.init=bundle" in arguments:
+      shutil.copytree("four", "bundle")
+    assert cli.main(arguments) == 2, arguments
+    assert said in capsys.readouterr().err, arguments
+  assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize(
+  "name, option", [("resnet_tiny", "b_per_layer=(1.5,2.0)"), ("vitc_tiny", "pool=max")]
+)
+def test_options_of_the_family_that_do_nothing(name, option, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+  model = bcos_jax.create(name, ops=StandardOps())
+  bcos_jax.save("plain", model, filled(model))
+  assert cli.main(["bcosify", "plain", "new", "--ops", option]) == 2
+  assert "does nothing: a" in capsys.readouterr().err and not pathlib.Path("new").exists()
+  given = ["--config.model.name=" + name, "--config.ops." + option, "--workdir=w"]
+  assert cli.main(["train", "--config=digits:scratch", *given]) == 2
+  assert "does nothing: the network has no" in capsys.readouterr().err

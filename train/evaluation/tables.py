@@ -16,6 +16,8 @@ from bcos_jax.io.bundles import Bundle
 from ..data import pipeline
 from . import showcase
 
+WRITTEN = ("evaluation.json", "predictions.csv", "predictions.npz")
+
 
 def write(
   folder: pathlib.Path,
@@ -57,7 +59,7 @@ def write(
       }
     )
   about = {"network": bundle.config["architecture"], "data": examples.dataset.name}
-  paths = [folder / name for name in ("evaluation.json", "predictions.csv", "predictions.npz")]
+  paths = [folder / name for name in WRITTEN]
   written = {**about, "count": len(rows), "measures": dict(measures)}
   files.write(paths[0], (json.dumps(written, indent=1, default=float) + "\n").encode())
   files.write(paths[1], table(rows))

@@ -161,6 +161,7 @@ def fit(
   check_pair(train, test)
   mesh = sharding.make_mesh({"data": -1, "fsdp": 1}) if mesh is None else mesh
   head = _head(model, train, options)
+  sweep.check_size(head, train.values.shape[1], options.rates)
   fitted, held = split(train, options)
   tested = sweep.FeaturePart(test, np.arange(len(test)))
   selection = tested if held is None else sweep.FeaturePart(train, held)

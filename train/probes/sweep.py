@@ -134,7 +134,6 @@ def run(
   sums = jax.jit(jax.vmap(functools.partial(_sums, head, loss), in_axes=(0, None)))
   width = fitted.features.values.shape[1]
   begin = jax.jit(_begin, static_argnums=(0, 1, 3, 4))
-  _check_memory(jax.eval_shape(functools.partial(head.init, width=width), new_key(seed)), rates)
   begun = begin(head.init, start, new_key(seed), width, len(rates))
   peaks, params, state, best = sharding.replicate((np.asarray(rates, np.float32), *begun), mesh)
   reached = np.full((3, len(rates)), -np.inf)  # Accuracy, minus the loss, epoch.
@@ -158,8 +157,13 @@ def run(
   )
 
 
-def _check_memory(params: PyTree, rates: Sequence[float]) -> None:
-  """Refuses heads whose parameters, best parameters and Adam's two moments cannot be held."""
+def check_size(head: Head, width: int, rates: Sequence[float]) -> None:
+  """Checks that heads of features [N, width], their best and Adam's two moments can be held.
+
+  Raises:
+    InputError: They cannot, with their size.
+  """
+  params = jax.eval_shape(functools.partial(head.init, width=width), new_key(0))
   count = len(rates) * sum(leaf.size for leaf in jax.tree.leaves(params))
   check_memory(
     f"A sweep over {len(rates)} rates of a head with {count // len(rates):,} numbers",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from bcos_jax.errors import InputError
+from bcos_jax.ops.idle import needed_by_idle
 
 from ..optimizer import path_name
 
@@ -44,38 +44,12 @@ def check_effects(config: ConfigDict, model: nn.Module, params: Any) -> None:
       )
   if config.finetune or model.ops.conventional:
     return  # A fine-tuning writes the bundle's ops into the recipe: the user did not set them.
-  default, asked = type(model.ops)(), None
-  for name, request in _SERVES.items():
-    if name in config.ops and getattr(model.ops, name) != getattr(default, name):
-      asked = _requests(model) if asked is None else asked
-      if request not in asked:
-        raise InputError(
-          f"ops.{name}={config.ops[name]!r} does nothing: the network has no"
-          f" {request.replace('_', ' ')}.",
-          f"Leave out --config.ops.{name}.",
-        )
+  for name, needed in needed_by_idle(model).items():
+    if name in config.ops:
+      raise InputError(
+        f"ops.{name}={config.ops[name]!r} does nothing: the network has no {needed}.",
+        f"Leave out --config.ops.{name}.",
+      )
 
 
 _KEEPS = {"bias": "use_bias", "b": "learn_b"}
-# Options of BcosOps that serve one request only.
-_SERVES = {"norm": "batch_norm", "norm_groups": "batch_norm", "pool": "spatial_pool"}
-
-
-def _requests(model: nn.Module) -> set[str]:
-  """Returns which of the requests in `_SERVES` an architecture makes of its ops."""
-  asked: set[str] = set()
-  family = type(model.ops)
-
-  class Listening(family):
-    def batch_norm(self, **fields):
-      asked.add("batch_norm")
-      return family.batch_norm(self, **fields)
-
-    def spatial_pool(self, *args, **fields):
-      asked.add("spatial_pool")
-      return family.spatial_pool(self, *args, **fields)
-
-  fields = {f.name: getattr(model.ops, f.name) for f in dataclasses.fields(model.ops)}
-  network = model.clone(ops=Listening(**fields))
-  jax.eval_shape(network.init, jax.random.key(0), model.input_spec)
-  return asked
