@@ -140,6 +140,10 @@ class ConversionPlan:
     about: dict[str, Any] = {**provenance_of(self.keys), "origin": self.checkpoint.origin}
     if self.checkpoint.config is not None:
       about["source_config"] = self.checkpoint.config
+    if self.checkpoint.preprocessor is not None:
+      about["source_preprocessor"] = self.checkpoint.preprocessor
+    if self.checkpoint.repository:
+      about["repository"] = self.checkpoint.repository
     if self.new_head:
       about["new_head"] = True
     return about

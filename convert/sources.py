@@ -45,6 +45,7 @@ class Checkpoint:
     config: The configuration beside the weights, as its file states it.
     preprocessor: The preprocessing beside the weights, as its file states it.
     folder: The local folder of a Hugging Face repository; None for a single file.
+    repository: Hub id and commit, `owner/name@commit`, of what comes from the hub, else "".
     stated: Name of the architecture that a training checkpoint states; '' if it states none.
   """
 
@@ -56,6 +57,7 @@ class Checkpoint:
   preprocessor: Mapping[str, Any] | None = None
   folder: pathlib.Path | None = None
   stated: str = ""
+  repository: str = ""
 
 
 def open_checkpoint(
@@ -87,7 +89,8 @@ def open_checkpoint(
     return _cut(_of_path(path, str(source), ema, prefix), prefix)
   if hub.is_meant(str(source)):
     folder = hub.snapshot(str(source), download=download)
-    return _cut(_of_folder(folder, str(source), ema, download, named), prefix)
+    found = _cut(_of_folder(folder, str(source), ema, download, named), prefix)
+    return dataclasses.replace(found, repository=f"{hub.parted(str(source))[0]}@{folder.name}")
   raise hub.no_path(str(source))
 
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 import contextlib
 import json
 import os
 import pathlib
 import tempfile
-from typing import Any
 
 import jax
 
-from bcos_jax import models
 from bcos_jax.errors import InputError, unknown_name
-from bcos_jax.io import bundles
+from bcos_jax.io import bundles, hub
 from bcos_jax.io.bundles import Bundle
 from bcos_jax.io.files import check_name, check_new
 from bcos_jax.io.tensor_files import write_safetensors
 
+from .readers import writing
 from .state_dict import to_state_dict
 from .tables.keys import all_layouts
 
@@ -96,29 +95,16 @@ def _write_layout(bundle: Bundle, staged: pathlib.Path, to: str, as_file: bool):
     return
   staged.mkdir()
   write_safetensors(staged / _WEIGHTS, state, about)
-  config = bundle.config["provenance"].get("source_config")
-  if to == bundle.config["provenance"].get("source") and config is not None:
-    names = dict(enumerate(bundle.labels))
-    labels = {"id2label": names, "label2id": {n: i for i, n in names.items()}} if names else {}
-    named = _architecture(bundle, config)
-    _write_json(staged / _CONFIG, {**config, **named, **labels})
-    bundles.write_files(staged, bundle.tokenizer)
-
-
-def _architecture(bundle: Bundle, config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the class that reads a text classifier whose source was another network."""
-  model, names = bundle.model, config.get("architectures") or [""]
-  if not models.is_language_model(model) or model.predicts_tokens:
-    return {}
-  if not model.num_classes or names[0].endswith("ForSequenceClassification"):
-    return {}
-  family = names[0].removesuffix("Model").partition("For")[0]
-  labels = bundle.labels or [f"LABEL_{i}" for i in range(model.num_classes)]
-  return {
-    "architectures": [f"{family}ForSequenceClassification"],
-    "id2label": dict(enumerate(labels)),
-    "label2id": {label: i for i, label in enumerate(labels)},
-  }
+  about = bundle.config["provenance"]
+  config = writing.config_of(bundle) if to == writing.LAYOUT else None
+  if config is None and to == about.get("source") and about.get("source_config") is not None:
+    config = {**about["source_config"], **writing.classes_of(bundle, about["source_config"])}
+  if config is None:
+    return
+  _write_json(staged / _CONFIG, config)
+  if (preprocessor := writing.preprocessor_of(bundle)) is not None and to == writing.LAYOUT:
+    _write_json(staged / hub.PREPROCESSOR, preprocessor)
+  bundles.write_files(staged, bundle.tokenizer)
 
 
 def _write_orbax(bundle: Bundle, staged: pathlib.Path):

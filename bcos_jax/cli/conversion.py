@@ -18,6 +18,7 @@ import bcos_jax
 from .. import models, ops
 from ..convert import original, report, stated, targets, verify
 from ..convert.plan import ConversionPlan, plan
+from ..convert.readers import writing
 from ..errors import InputError
 from ..inputs import of_pictures
 from ..io import bundles
@@ -153,6 +154,8 @@ def _back(
     return None
   written = targets.write(bundle, target, choices.to)
   say(f"written: {written}")
+  if choices.to == writing.LAYOUT and written.is_dir() and not (written / "config.json").exists():
+    say("without config.json: transformers has no network like this one; safetensors reads it")
   return written
 
 

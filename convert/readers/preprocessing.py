@@ -44,7 +44,8 @@ _PROCESSORS: dict[str, Config] = {
   "ConvNext": {**_PLAIN, "size": {"shortest_edge": 384}, "resample": 3, "crop_pct": 224 / 256},
 }
 """Kind of image processor -> what it does unless its file says otherwise."""
-_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+"""Numbers of PIL -> names."""
 _HARMLESS = {
   "do_convert_rgb": "pictures are always read as RGB",
   "image_processor_type": "chooses the defaults",
@@ -99,8 +100,8 @@ def of_transformers(config: Config) -> Reading:
   problems += [f"{key} is False" for key in ("do_resize", "do_rescale") if not settings[key]]
   if abs(settings["rescale_factor"] - 1 / 255) > 1e-9:
     problems.append(f"rescale_factor is {settings['rescale_factor']!r}, supported is 1/255")
-  if settings["resample"] not in _FILTERS:
-    problems.append(f"resample is {settings['resample']!r}, supported are {list(_FILTERS)}")
+  if settings["resample"] not in FILTERS:
+    problems.append(f"resample is {settings['resample']!r}, supported are {list(FILTERS)}")
   if problems:
     raise not_understood(name, problems)
   try:
@@ -110,7 +111,7 @@ def of_transformers(config: Config) -> Reading:
     raise not_understood(name, [f"{type(error).__name__}: {error}"]) from error
   if not settings["do_normalize"]:
     mean, std = (0.0,) * 3, (1.0,) * 3
-  filter_name = _FILTERS[settings["resample"]]
+  filter_name = FILTERS[settings["resample"]]
   return Reading(Preprocess(size, resize, filter_name, center="floor"), mean, std)
 
 

@@ -46,7 +46,9 @@ def cache(tmp_path, monkeypatch):
 def test_a_cached_repository_converts_offline(cache):
   snapshot, expected = cache
   bundle = convert.from_pretrained("somebody/resnet", default_preprocess=True)
-  assert bundle.config["provenance"]["origin"] == "somebody/resnet"
+  about = bundle.config["provenance"]
+  assert about["origin"] == "somebody/resnet"
+  assert about["repository"] == f"somebody/resnet@{snapshot.name}"
   assert bundle.labels == tuple(CONFIG["id2label"].values())
   leaves = flat(expected.variables)
   assert all(np.array_equal(leaf, leaves[path]) for path, leaf in flat(bundle.variables).items())

@@ -22,7 +22,7 @@ from bcos_jax.io import bundles, upload
 from bcos_jax.network import card, sharing
 from bcos_jax.render import kinds
 
-from .. import hub_server
+from .. import hub_server, tokenizers
 from ..common import ROOT, SIDE, filled, photos, tiny
 
 LABELS = ("ant", "bee", "cat", "dog", "elk")
@@ -155,6 +155,32 @@ def test_cards_are_honest_about_the_kind(ops, provenance, said, measured, pictur
     assert words in text, words
   assert kinds.EXACT not in text and ("is biases" in text) == (bool(pictures) and bool(measured))
   assert ("b-cos" in header(text)["tags"]) != ops.conventional
+
+
+def test_the_card_of_a_network_of_texts(tmp_path):
+  files = tokenizers.wordpieces(tmp_path / "tokenizer")
+  model = bcos_jax.create("bert_tiny", ops=BcosOps.lm(b=1.5), num_classes=3)
+  tokenizer = {path.name: path.read_bytes() for path in files.iterdir()}
+  (tmp_path / "review.txt").write_text("The film was not funny.\n")
+  folder = bcos_jax.save(
+    tmp_path / "net",
+    model,
+    filled(model),
+    labels=("bad", "fine", "good"),
+    tokenizer=tokenizer,
+    examples=[tmp_path / "review.txt"],
+  )
+  out = bcos_jax.load(folder).save_pretrained(tmp_path / "out", repository="me/reviews")
+  text = (out / "README.md").read_text()
+  assert header(text)["pipeline_tag"] == "text-classification"
+  assert 'bcos-jax explain me/reviews --text "so funny" --download' in text
+  assert "> The film was not funny." in text and re.search(r"funny [+-]\d\.\d{3}", text)
+  assert "largest completeness error, of 1 explanations" in text
+  assert not (out / "explanations.png").exists()
+  names = {path.name for path in out.iterdir()}
+  assert names == {"README.md", "config.json", "model.safetensors", "tokenizer", "examples"}
+  again = bcos_jax.load(out)
+  assert again.tokenizer == tokenizer and again.predict("so funny", top=1)[0].label
 
 
 def test_given_pictures_are_explained_and_not_published(bundle, tmp_path):
