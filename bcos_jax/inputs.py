@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .errors import InputError, check_fields, unknown_name
+from .picture_files import opened_picture, peculiarities, upright
 
 if TYPE_CHECKING:
   from PIL import Image
@@ -28,6 +29,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _PAIRINGS = ("none", "negated", "complement")
 _FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 _CENTERS = ("round", "floor")
+_MOST_PIXELS = 2 * 89_478_485  # as PIL has it for pictures in files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,11 +201,12 @@ class Preprocess:
     from PIL import Image
 
     if isinstance(picture, Image.Image):
-      opened, done = picture, _peculiarities(picture)
+      opened, done = picture, peculiarities(picture)
     else:
       opened, done = opened_picture(picture, frame)
     seen = upright(opened, self.colors)
     done.append(self.geometry(seen.size[::-1]))
+    self._check_scaled(seen.size, picture)
     resample = Image.Resampling[self.interpolation.upper()]
     height, width = self.size
     if self.resize:
@@ -255,6 +258,16 @@ class Preprocess:
       said.append(f"cropped to the middle {wanted}, {share:.0%} of it")
     return ", ".join(said)
 
+  def _check_scaled(self, size: tuple[int, int], picture: Any) -> None:
+    """Refuses a strip whose shorter side would be scaled up to more pixels than can be held."""
+    width, height = self._scaled(size) if self.resize else (1, 1)
+    if width * height > _MOST_PIXELS:
+      raise InputError(
+        f"{_named(picture)} of {_side(size[::-1])} pixels would be scaled to "
+        f"{_side((height, width))}.",
+        "Cut it to the part that is to be seen.",
+      )
+
   def _box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Returns left, top, right and bottom of the crop; `size` is (width, height)."""
     scaled, (height, width) = self._scaled(size), self.size
@@ -285,114 +298,8 @@ def of_pictures(preprocess: Preprocess | None) -> Preprocess:
   return preprocess
 
 
-def read_picture(path: str | os.PathLike, frame: int = 0) -> Image.Image:
-  """Opens a picture of any common kind as upright 8-bit RGB.
-
-  Grey, palette, CMYK and 16-bit pictures are converted, EXIF rotation is applied, and
-  transparent parts are shown on white.
-
-  Args:
-    path: The file.
-    frame: Which frame or page, counted from 0.
-
-  Raises:
-    InputError: The file is missing, truncated or not a picture, or has no such frame.
-  """
-  return opened_picture(path, frame)[0]
-
-
-def opened_picture(path: str | os.PathLike, frame: int = 0) -> tuple[Image.Image, list[str]]:
-  """Returns a picture as upright RGB, and what is peculiar about its file.
-
-  Raises:
-    InputError: As for `read_picture`.
-  """
-  from PIL import Image
-
-  try:
-    with Image.open(path) as picture:
-      count = getattr(picture, "n_frames", 1)
-      if not 0 <= frame < count:
-        raise _no_frame(path, frame, count)
-      if count > 1:
-        picture.seek(frame)
-      picture.load()
-      return upright(picture), _peculiarities(picture)
-  except FileNotFoundError:
-    raise InputError(f"No picture at {os.fspath(path)!r}.", "Check the path.") from None
-  except InputError as error:
-    cause = error.cause if os.fspath(path) in error.cause else f"{os.fspath(path)!r}: {error.cause}"
-    raise InputError(cause, error.fix) from error
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-    raise InputError(
-      f"Cannot read {os.fspath(path)!r} as a picture: {error}.",
-      "Give a complete PNG, JPEG, WebP, GIF, BMP or TIFF file.",
-    ) from error
-
-
-def _no_frame(path: str | os.PathLike, frame: int, count: int) -> InputError:
-  has = "one frame" if count == 1 else f"{count} frames"
-  return InputError(
-    f"{os.fspath(path)!r} has {has}, and frame {frame} is asked for.",
-    "Leave out the frame." if count == 1 else f"Frames count from 0 to {count - 1}.",
-  )
-
-
-def _peculiarities(picture: Image.Image) -> list[str]:
-  """Says what of a picture is not shown, or not as the file has it."""
-  said, count = [], getattr(picture, "n_frames", 1)
-  if count > 1:
-    said.append(f"frame {picture.tell()} of {count}, counted from 0")
-  if picture.getexif().get(0x0112, 1) in range(2, 9):
-    said.append("turned as its EXIF says")
-  if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
-    said.append("transparent parts on white")
-  if picture.mode == "CMYK":
-    said.append("from CMYK")
-  if picture.mode.startswith("I") or picture.mode == "F":
-    said.append(f"values of 0 to {_peak(picture):g} as black to white")
-  return said
-
-
-def upright(picture: Image.Image, colors: int = 3) -> Image.Image:
-  """Returns a PIL picture of any mode as upright 8-bit RGB (or grey, if `colors` is 1).
-
-  EXIF rotation is applied, and transparent parts are shown on white.
-
-  Raises:
-    InputError: Numbers whose range does not say what is white.
-  """
-  from PIL import Image, ImageOps
-
-  picture = ImageOps.exif_transpose(picture)
-  if picture.mode.startswith("I") or picture.mode == "F":
-    deep = np.asarray(picture, np.float64)
-    picture = Image.fromarray(np.uint8(np.clip(deep / _peak(picture), 0, 1) * 255 + 0.5))
-  if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
-    picture = picture.convert("RGBA")
-    white = Image.new("RGBA", picture.size, "white")
-    picture = Image.alpha_composite(white, picture)
-  return picture.convert("RGB" if colors == 3 else "L")
-
-
-def _peak(picture: Image.Image) -> float:
-  """Returns the value that is white in a picture of numbers, of the modes I, I;16 and F.
-
-  PIL opens 16-bit grey as I;16 or as I, and 8-bit scientific data as F.
-  """
-  if picture.mode.startswith("I;16"):
-    return 65535.0
-  deep = np.asarray(picture, np.float64)
-  low, high = float(deep.min()), float(deep.max())
-  whole = bool(np.isfinite([low, high]).all()) and bool((deep == np.round(deep)).all())
-  if picture.mode == "F" and 0 <= low and high <= 1:
-    return 1.0
-  if whole and 0 <= low and high <= 65535:
-    return 255.0 if high <= 255 else 65535.0
-  raise InputError(
-    f"The numbers of the picture span {low:.4g} to {high:.4g}, which does not say what is white.",
-    "Save it with values in [0, 1], or as 8-bit or 16-bit whole numbers.",
-  )
+def _named(picture: Any) -> str:
+  return repr(os.fspath(picture)) if isinstance(picture, str | os.PathLike) else "A picture"
 
 
 def _side(size: Sequence[int]) -> str:

@@ -15,6 +15,7 @@ from .common import ROOT
 # rooms on lower floors. Its room is its folder in `bcos_jax`, or its file in the root.
 FLOORS = (
   ("errors", "cache"),
+  ("picture_files",),
   ("functional", "inputs", "batches", "variables"),
   ("layers",),
   ("ops",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
+import logging
 import os
 import pathlib
 import re
@@ -252,25 +253,39 @@ def _naming_the_batch(run: Run, checkpoints: checkpoint.Checkpoints) -> Iterator
     ) from error
 
 
+_UNWRITABLE = re.compile(
+  "No space left on device|(Disk )?quota exceeded|File too large|Read-only file system", re.I
+)
+
+
 @contextlib.contextmanager
 def _saying_what_broke(workdir: pathlib.Path) -> Iterator[None]:
   """Turns the errors of a full disk and of dead workers, of many types, into RunError."""
+  logger = logging.getLogger("absl")
+  logger.addFilter(_is_news)
   try:
     yield
   except Exception as error:
-    said = " ".join(str(error).split())[:300]
-    if re.search("No space left|quota exceeded|File too large|Read-only file system", said):
+    said = " ".join(str(error).split())
+    if why := _UNWRITABLE.search(said):
       raise RunError(
-        f"{str(workdir)!r} cannot be written to: {said}.",
+        f"{str(workdir)!r} cannot be written to: {why[0].lower()}.",
         "Free space there, then run the same command to continue from the last checkpoint.",
       ) from error
     if "Worker process was terminated" in said:
       raise RunError(
-        f"A process that reads pictures has died: {said}",
+        f"A process that reads pictures has died: {said[:300]}",
         "Most likely memory ran out: set fewer --config.data.workers, then run the same command to "
         "continue from the last checkpoint.",
       ) from error
     raise
+  finally:
+    logger.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  """Whether a record is none of the tracebacks that Orbax writes before it raises."""
+  return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
 def _best(

@@ -12,7 +12,8 @@ import warnings
 import numpy as np
 
 from ..errors import InputError
-from ..inputs import Preprocess, upright
+from ..inputs import Preprocess
+from ..picture_files import upright
 
 if TYPE_CHECKING:
   from PIL import Image

@@ -24,6 +24,7 @@ _UNUSABLE = (
   *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
   *(errno.EACCES, errno.EPERM, errno.EROFS),
 )  # what a path has that cannot be used
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _STOPPED, _NO_READER = 130, 141  # as shells have it: 128 and the number of SIGINT, SIGPIPE
 
 
@@ -75,6 +76,10 @@ def _failed(error: Exception) -> int:
       "check the path, and who may read and write there.",
     )
     return 2
+  if isinstance(error, OSError) and error.errno in _FULL:
+    place = f" {str(error.filename)[:200]!r}" if error.filename else " the output"
+    _say(f"error: Cannot write{place}: {error.strerror}.", "free space, and run the command again.")
+    return 1
   cause = " ".join(str(error).split()) or "no message"
   _say(
     f"error: {type(error).__name__}: {cause}", "run again with --debug to see where it happened."

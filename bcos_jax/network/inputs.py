@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import InputError
 from ..inputs import Preprocess
 from ..io.pictures import LISTS, expanded
+from ..picture_files import check_picture
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,6 +35,11 @@ class Picture:
       path = pathlib.Path(inputs).expanduser()
       return path.is_file() and path.suffix.lower() not in LISTS
     return np.ndim(inputs) < 4 if _is_array(inputs) else not isinstance(inputs, list | tuple)
+
+  def check(self, frame: int = 0) -> None:
+    """Checks that a file is a picture with such a frame, by its header; see `check_picture`."""
+    if isinstance(self.content, str | os.PathLike):
+      check_picture(self.content, frame)
 
 
 def gathered(inputs: Any) -> list[Picture]:

@@ -116,6 +116,8 @@ class Network(bundles.Bundle):
     Arguments and errors as for `explain`; what can be told from the arguments is told at once.
     """
     pictures = self.pictures(inputs)
+    for picture in pictures:
+      picture.check(frame)
     if not callable(target):
       self._check_classes()
       target = classes_of(target, self.labels, self.model.num_classes, len(pictures))

@@ -64,6 +64,8 @@ def located(source: str | os.PathLike, *, download: bool = False) -> pathlib.Pat
     InputError: There is none.
   """
   path = pathlib.Path(source).expanduser()
+  if path.is_file() and bundles.has_bundle_config(path.parent):
+    path = path.parent  # a file of a bundle
   if path.exists():
     return path
   if not hub.is_meant(str(source)):

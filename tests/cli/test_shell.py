@@ -50,7 +50,7 @@ def bash_script():
   [
     (["qui"], "quickstart"),
     (["train", "--print"], "--print_config"),
-    (["prepare", ""], "imagenet2012"),
+    (["prepare", "imag"], "imagenet2012"),
     (["evaluate", "x", "--fill", ""], "mean zero"),
     (["evaluate", "x", "--fill", "="], "mean zero"),
     (["evaluate", "x", "--fill", "=", "z"], "zero"),
@@ -90,6 +90,24 @@ def test_a_pipe_that_nobody_reads_is_no_failure():
   )
   os.close(write)
   assert (process.returncode, process.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_said_in_a_line():
+  with open("/dev/full", "w") as full:
+    process = subprocess.run(
+      [sys.executable, "-m", "bcos_jax", "models"],
+      env=ENVIRONMENT,
+      stdout=full,
+      stderr=subprocess.PIPE,
+      text=True,
+      check=False,
+    )
+  assert process.returncode == 1
+  assert process.stderr.splitlines()[:2] == [
+    "error: Cannot write the output: No space left on device.",
+    "  fix: free space, and run the command again.",
+  ]
 
 
 def test_another_broken_pipe_is_a_failure(capfd, monkeypatch):

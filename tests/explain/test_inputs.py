@@ -1,6 +1,8 @@
 """Pictures of every kind, preprocessing as published, and the encodings of the families."""
 
 import io
+import struct
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,8 @@ import pytest
 
 from bcos_jax import Encoding, Preprocess
 from bcos_jax.errors import InputError
-from bcos_jax.inputs import IMAGENET_MEAN, IMAGENET_STD, read_picture
+from bcos_jax.inputs import IMAGENET_MEAN, IMAGENET_STD
+from bcos_jax.picture_files import read_picture
 
 from ..common import photos, rel, suggestion
 
@@ -141,6 +144,29 @@ def test_sixteen_bit_gray(tmp_path):
     # 65535 is white, and so on: value / 257 to the nearest level.
     assert np.array_equal(read[..., 0], np.uint8(deep / 257.0 + 0.5))
     assert np.array_equal(read[..., 0], read[..., 2])
+
+
+def test_sixteen_bit_gray_with_a_transparent_value(tmp_path):
+  deep = np.random.RandomState(3).randint(0, 65536, (HEIGHT, WIDTH)).astype(np.uint16)
+  deep[0, :3] = 500
+  path = tmp_path / "clear.png"
+  Image.fromarray(deep).save(path)
+  data = path.read_bytes()
+  end = data.index(b"IDAT") - 4  # the chunk that names the value comes before the pixels
+  chunk = b"tRNS" + struct.pack(">H", 500)
+  chunk = struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk))
+  path.write_bytes(data[:end] + chunk + data[end:])
+  expected = np.where(deep == 500, 255, np.uint8(deep / 257.0 + 0.5))
+  image, said = Preprocess((HEIGHT, WIDTH), 0).read(path)
+  assert "transparent parts on white" in said
+  np.testing.assert_array_equal(image[..., 0] * 255, expected)
+
+
+def test_strips_are_not_blown_up(tmp_path):
+  Image.new("L", (30_000, 1)).save(tmp_path / "strip.png")
+  with pytest.raises(InputError, match=r"strip\.png' of 30000 x 1 .* scaled to 7680000 x 256"):
+    Preprocess()(tmp_path / "strip.png")
+  assert Preprocess((8, 8), 0)(tmp_path / "strip.png").shape == (8, 8, 3)
 
 
 def test_dark_sixteen_bit_gray_stays_dark(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -118,6 +119,18 @@ def test_an_input_is_never_overwritten(net, photos, monkeypatch):
 def test_a_bundle_is_no_place_for_explanations(net, bundle, photos):
   with pytest.raises(InputError, match="is a bundle"):
     net.explain(photos / "b.png").save(bundle)
+
+
+def test_a_file_of_a_bundle_is_its_bundle(net, bundle):
+  for name in ("model.safetensors", "config.json"):
+    assert bcos_jax.load(bundle / name).model == net.model
+
+
+def test_a_damaged_picture_is_found_before_any_work(net, photos, tmp_path):
+  shutil.copytree(photos, tmp_path / "more")
+  (tmp_path / "more" / "zz.png").write_bytes(b"no picture")
+  with pytest.raises(InputError, match=r"zz\.png"):
+    net.explanations(tmp_path / "more")
 
 
 def test_classes_by_name(net, photos):

@@ -1,5 +1,6 @@
 """Faults during a run, and the files that remain."""
 
+import logging
 import multiprocessing
 import os
 import pathlib
@@ -276,6 +277,22 @@ def test_a_full_disk_stops_the_run_and_it_goes_on_when_there_is_room(tmp_path, p
   whole = train(tmp_path / "whole", *pictures)
   for a, b in zip(arrays(result), arrays(whole), strict=True):
     np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+  "why", ["No space left on device", "Disk quota exceeded", "Read-only file system"]
+)
+def test_a_full_disk_is_told_by_the_last_words_of_long_errors(why, tmp_path, capfd):
+  """Such as those of Orbax, which name the file several times before; it logs them as well."""
+  with (
+    pytest.raises(RunError, match=f"cannot be written to: {why.lower()}"),
+    loop._saying_what_broke(tmp_path),
+  ):
+    logging.getLogger("absl").handle(
+      logging.makeLogRecord({"levelno": logging.ERROR, "pathname": "orbax/x.py", "msg": "trace"})
+    )
+    raise ValueError(f"RESOURCE_EXHAUSTED: writing {'/a/long/path' * 50}: {why} [os_error=28]")
+  assert "trace" not in capfd.readouterr().err
 
 
 # ------------------------------------------------------------------------ kill -9

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from bcos_jax.inputs import Preprocess, upright
+from bcos_jax.inputs import Preprocess
+from bcos_jax.picture_files import upright
 
 from .policies import RandAugment, trivial_augment_wide
 
