@@ -7,7 +7,7 @@ PYTEST_ARGS ?= -n auto --maxprocesses 4
 # Python compiles the modules that it imports; pip would compile all, which takes minutes.
 INSTALL = -m pip install --quiet --no-compile
 
-.PHONY: quickstart install-test test test-slow install-torch test-torch test-app test-wheel lint \
+.PHONY: quickstart install-test test test-slow install-torch test-torch test-app test-wheel test-docs lint \
 	install-docs docs clean
 
 quickstart: $(VENV)/.installed
@@ -16,11 +16,11 @@ quickstart: $(VENV)/.installed
 install-test: $(VENV)/.installed-test
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest -m "not torch and not app and not slow" $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -m "not torch and not app and not slow and not docs" $(PYTEST_ARGS)
 
 # What a change rarely breaks and takes long to see: large golden networks, several processes.
 test-slow: $(VENV)/.installed-test $(TORCH_VENV)/.installed
-	$(VENV)/bin/python -m pytest -m "slow and not torch and not app" $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -m "slow and not torch and not app and not docs" $(PYTEST_ARGS)
 	$(TORCH_VENV)/bin/python -m pytest -m "slow and torch" $(PYTEST_ARGS)
 
 install-torch: $(TORCH_VENV)/.installed
@@ -31,6 +31,11 @@ test-torch: $(TORCH_VENV)/.installed
 # The page in a real browser: needs chromium (Debian: apt-get install chromium).
 test-app: $(APP_VENV)/.installed
 	$(APP_VENV)/bin/python -m pytest tests/app
+
+# Every command and block of code of the pages, as printed, and the notebooks; half of it takes
+# minutes of training: PYTEST_ARGS='-m "docs and not slow"' leaves that out.
+test-docs: $(VENV)/.installed-test-docs
+	$(VENV)/bin/python -m pytest -m docs $(PYTEST_ARGS) tests/docs
 
 # The wheel without extras, in a separate environment and outside the checkout.
 test-wheel: $(VENV)/bin/python
@@ -62,6 +67,10 @@ $(VENV)/.installed: setup.py pyproject.toml | $(VENV)/bin/python
 $(VENV)/.installed-test: setup.py pyproject.toml | $(VENV)/bin/python
 	$(VENV)/bin/python $(INSTALL) -e ".[test]"
 	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-test-docs: $(VENV)/.installed-test
+	$(VENV)/bin/python $(INSTALL) "scikit-image>=0.25"
+	touch $@
 
 # Types are checked with all extras, so that those of their packages are known.
 $(VENV)/.installed-lint: setup.py pyproject.toml | $(VENV)/bin/python

@@ -5,7 +5,7 @@
 
 writes `photographs/crops`, for training: what is on each photograph, and the ground around it as a
 class of its own, so that colours of the ground are no evidence for anything else; and
-`photographs/whole`, the photographs as they are, to explain.
+`photographs/whole`, the middle square of each photograph, to explain.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import argparse
 import pathlib
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 SIDE = 160  # pixels of a crop
 GROUND = "ground"
@@ -82,7 +82,7 @@ def main() -> None:
       name = with_ground[i % len(with_ground)] if of == GROUND else of
       crop(pictures[name], BOXES[name], of, chance).save(folder / f"{i:03}.png")
   for name, picture in pictures.items():
-    picture.save(whole / f"{name}.png")
+    ImageOps.fit(picture, (320, 320)).save(whole / f"{name}.png")
   print(f"Wrote {options.folder}")
 
 

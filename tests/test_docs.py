@@ -1,11 +1,13 @@
-"""The documentation: its commands parse, its names exist, its example works."""
+"""The documentation: its links lead somewhere, its names exist, its examples work.
+
+That every command runs is tested in `docs`.
+"""
 
 import ast
 import collections
 import importlib.util
 import pathlib
 import re
-import shlex
 import sys
 import types
 
@@ -13,42 +15,18 @@ import numpy as np
 import pytest
 
 import bcos_jax
-from bcos_jax import BcosOps, cli, models, ops
-from bcos_jax.convert import targets
+from bcos_jax import BcosOps, models, ops
 from bcos_jax.convert.readers import config_readers
 from bcos_jax.convert.tables.keys import tables_of
 from bcos_jax.models.registration import TRAITS
 
 from .common import ROOT
+from .docs import pages
+from .docs.checks import EXAMPLES
+from .docs.pages import PAGES
 
-PAGES = {page.name: page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 ARCHITECTURES = PAGES["architectures.md"].read_text(encoding="utf-8")
-EXAMPLE = {"plain", "plain_wide"}  # the names that docs/architectures.md adds
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
-
-
-def _commands():
-  for name, page in PAGES.items():
-    for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
-      for line in block.replace("\\\n", " ").splitlines():
-        if line.removeprefix("$ ").startswith("bcos-jax "):
-          yield pytest.param(shlex.split(line.removeprefix("$ "), comments=True)[1:], id=name)
-
-
-def test_pages_show_commands():
-  assert {parameter.id for parameter in _commands()} >= {"README.md", "converting.md"}
-
-
-@pytest.mark.parametrize("arguments", list(_commands()))
-def test_commands_parse(arguments):
-  options, rest = cli.command_parser().parse_known_args(arguments)
-  assert options.takes_overrides or not rest, rest
-  given = vars(options)
-  if given.get("architecture"):
-    assert given["architecture"] in {*models.names(), *EXAMPLE}
-  layouts = set(targets.names()) - {targets.BUNDLE, targets.ORBAX}
-  assert given.get("layout") in {None, *layouts}
-  assert given.get("to") in {None, *targets.names()}
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -58,13 +36,15 @@ def test_links_lead_somewhere(name):
     assert (page.parent / target).exists(), target
 
 
-def _python_blocks():
-  for name, page in PAGES.items():
-    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
-      yield pytest.param(block, id=name)
+_PYTHON = [
+  pytest.param(block.text, id=str(block))
+  for page in PAGES
+  for block in pages.blocks(page)
+  if block.language == pages.PYTHON
+]
 
 
-@pytest.mark.parametrize("block", list(_python_blocks()))
+@pytest.mark.parametrize("block", _PYTHON)
 def test_imported_names_exist(block):
   """Names of this package, and attributes of its modules; other packages may not be installed."""
   known = {"bcos_jax": bcos_jax}
@@ -89,7 +69,7 @@ def test_named_files_and_tests_exist(name):
   for path in re.findall(
     r"`((?:bcos_jax|convert|train|tests|configs|benchmarks)/[\w/]+\.py)`", text
   ):
-    assert (ROOT / path).exists() or pathlib.Path(path).stem in EXAMPLE, path
+    assert (ROOT / path).exists() or pathlib.Path(path).stem in EXAMPLES, path
   code = collections.defaultdict(str)  # files in several folders may share a name
   for path in ROOT.glob("tests/**/test_*.py"):
     code[path.name] += path.read_text(encoding="utf-8")
@@ -139,7 +119,7 @@ def test_the_example_of_an_architecture_runs(tmp_path, monkeypatch, own_architec
   monkeypatch.delitem(sys.modules, "plain", raising=False)
   made = {}
   exec(compile(use, "docs/architectures.md", "exec"), made)
-  assert {*bcos_jax.names()} >= EXAMPLE
+  assert {*bcos_jax.names()} >= EXAMPLES
   assert made["explanation"].completeness_error.max() <= 1e-5
   assert made["heat"].shape == (2, 16, 16) and np.isfinite(made["heat"]).all()
   assert bcos_jax.load(tmp_path / "bundles" / "bcos_plain").model == made["bcos_model"]

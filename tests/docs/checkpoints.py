@@ -175,7 +175,7 @@ CLIP = {
   "text_config": {
     **_BLOCKS,
     "vocab_size": 50,
-    "max_position_embeddings": 12,
+    "max_position_embeddings": 77,
     "bos_token_id": 48,
     "eos_token_id": 49,
   },

@@ -16,8 +16,10 @@ from PIL import Image
 
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps
+from bcos_jax.io.bundles import make_bundle
 from bcos_jax.io.tensor_files import write_safetensors
 from bcos_jax.models.published import ZOO
+from bcos_jax.train.data.text import reviews, vocabularies
 
 from .. import tokenizers
 from ..common import filled, photos
@@ -27,6 +29,11 @@ HUB = "hub-cache"  # folder of huggingface_hub's cache
 Space = dict[str, Any]
 
 _MAKERS: dict[str, Callable[[pathlib.Path, Space], None]] = {}
+
+
+def names() -> set[str]:
+  """Returns what can be made."""
+  return set(_MAKERS)
 
 
 def make(name: str, place: pathlib.Path, space: Space) -> None:
@@ -47,8 +54,9 @@ def _file(name: str):
   def register(maker):
     def write(place, space):
       path = place / name
-      path.parent.mkdir(parents=True, exist_ok=True)
-      maker(path)
+      if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        maker(path)
 
     _MAKERS[name] = write
     return maker
@@ -66,11 +74,11 @@ def _hub(name: str):
   return register
 
 
-def _value(name: str):
-  """Registers what returns a value, called with the values that are there."""
+def _values(name: str):
+  """Registers what returns values by their names; it is called with the working directory."""
 
   def register(maker):
-    _MAKERS[name] = lambda place, space: space.update({name: maker(space)})
+    _MAKERS[name] = lambda place, space: space.update(maker(place))
     return maker
 
   return register
@@ -84,7 +92,7 @@ def _picture(path: pathlib.Path, size: tuple[int, int] = (131, 90), seed: int = 
   Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(path)
 
 
-for _name in ("a.png", "b.png", "photo.jpg", "cat.jpg"):
+for _name in ("a.png", "photo.jpg", "cat.jpg", "photos/a.jpg"):
   _file(_name)(_picture)
 
 
@@ -112,14 +120,23 @@ def _photos(path):
       _picture(path / label / f"{k}.png", seed=4 * i + k)
 
 
-@_value("images")
-def _images(space):
-  return photos(2, side=64)
+@_values("images")
+def _images(place):
+  return {"images": photos(2, side=64)}
+
+
+@_values("masks")
+def _masks(place):
+  masks = np.zeros((4, 32, 32), bool)
+  masks[:, 4:20, 6:18] = True
+  return {"masks": masks}
 
 
 # Networks.
 
 _LABELS = ("cat", "coffee", "flower")
+_STUDIED = ("runs/studies/networks/reviews-seed0/bcosified.bundle",)
+_VERBS = ("hated", "loved", "despised", "enjoyed", "disliked", "admired")
 
 
 @_file("runs/mine/bundle")
@@ -129,34 +146,102 @@ def _mine(path):
 
 
 @_file("runs/quickstart/bcosified")
-def _quickstart(path):
-  for name, family in (("bcosified", BcosOps()), ("conventional", StandardOps())):
-    model = bcos_jax.create("resnet_tiny", ops=family, num_classes=10, image_size=32)
-    labels = [str(i) for i in range(10)]
-    bcos_jax.save(path.with_name(name), model, filled(model), labels=labels)
+@_file("runs/shapes/bcosified/bundle")
+def _bcosified(path):
+  _digits(path, BcosOps())
 
 
-@_file("bundles/reviews")
-def _reviews(path):
-  _text_network(path)
+@_file("runs/shapes/conventional/bundle")
+def _conventional(path):
+  _digits(path, StandardOps())
 
 
-@_file("runs/reviews/bundle")
-def _reviews_run(path):
-  _text_network(path)
+def _digits(path: pathlib.Path, family: bcos_jax.ops.Ops) -> None:
+  model = bcos_jax.create("resnet_tiny", ops=family, num_classes=10, image_size=32)
+  bcos_jax.save(path, model, filled(model), labels=[str(i) for i in range(10)])
 
 
-def _text_network(path: pathlib.Path) -> None:
-  """A network of texts that reads the studies' reviews."""
-  from bcos_jax.train.data.text import reviews, vocabularies
-
-  del reviews, vocabularies
-  raise NotImplementedError
+@_values("student")
+def _student(place):
+  model = bcos_jax.create("dinov3_test", ops=BcosOps(b=1.5), image_size=64)
+  return {"student": make_bundle(model, filled(model))}
 
 
-@_value("state_dict")
-def _state_dict(space):
-  return checkpoints.state("resnet50", "torchvision")
+@_values("probe")
+def _probe(place):
+  width = bcos_jax.create("dinov3_test", ops=BcosOps()).width
+  return {"probe": np.random.RandomState(0).standard_normal(width).astype(np.float32)}
+
+
+@_values("a network of pictures")
+def _pictures_network(place):
+  model = bcos_jax.create("resnet_tiny", ops=BcosOps(), num_classes=3, image_size=32)
+  values = {"model": model, "variables": filled(model), "images": photos(4, side=32)}
+  return values | {"targets": np.array([0, 1, 2, 0])}
+
+
+@_values("state_dict")
+def _state_dict(place):
+  return {"state_dict": checkpoints.state("resnet50", "torchvision")}
+
+
+# Networks of texts.
+
+for _name in ("bundles/reviews", "runs/reviews/bundle", "runs/sst2/bundle", *_STUDIED):
+
+  @_file(_name)
+  def _reviews(path):
+    """Reads the words of the studies' reviews."""
+    vocabularies.save_words(path.parent / "words", reviews.vocabulary())
+    family = BcosOps.lm(b=1.5)
+    _text_network(path, path.parent / "words", "bert_tiny", family, num_classes=2)
+
+
+def _text_network(path, words, name: str, family, **fields: Any) -> None:
+  tokenizer = {file.name: file.read_bytes() for file in words.iterdir()}
+  size = len(json.loads(tokenizer["tokenizer.json"])["model"]["vocab"])
+  fields = {"vocab_size": size, "context_length": 128, **fields}
+  model = bcos_jax.create(name, ops=family, **fields)
+  labels = reviews.LABELS if model.num_classes else ()
+  bcos_jax.save(path, model, filled(model), tokenizer=tokenizer, labels=labels)
+
+
+@_values("decoder")
+def _decoder(place):
+  words = tokenizers.letters(place / "letters")
+  _text_network(place / "decoder", words, "gpt2_tiny", BcosOps.lm_decoder(), num_classes=0)
+  return {"decoder": bcos_jax.TextReader.load(place / "decoder")}
+
+
+@_values("texts")
+def _texts(place):
+  return {"texts": ["the plot was never dull .", "i hated the music ."]}
+
+
+@_values("a network of texts")
+def _text_values(place):
+  model = bcos_jax.create("bert_tiny", ops=BcosOps.lm(b=1.5))
+  ids = np.random.RandomState(0).randint(5, 60, (2, 9)).astype(np.int32)
+  return {"model": model, "variables": filled(model), "ids": ids, "mask": np.ones_like(ids)} | {
+    "target": np.array([0, 1])
+  }
+
+
+@_file("reviews.txt")
+def _review_lines(path):
+  path.write_text("the plot was never dull .\ni hated the music .\n", encoding="utf-8")
+
+
+@_file("sst2")
+def _sst2(path):
+  path.mkdir()
+  rows = ["sentence,label", *(f"i {word} the plot .,{i % 2}" for i, word in enumerate(_VERBS))]
+  (path / "dev.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+@_file("tokenizers/clip")
+def _clip_words(path):
+  tokenizers.clip(path)
 
 
 # Checkpoints: repositories.
@@ -263,3 +348,61 @@ for _name in ("resnet18-f37072fd.pth", "resnet18.pth"):
 _torch("densenet121-a639ec97.pth", "densenet121", "torchvision")
 _torch("RN50.pt", "clip_resnet50", "openai_clip")
 _torch("ViT-B-32.pt", "clip_vit_base_patch32", "openai_clip")
+
+
+_torch("resnet50.pth", "resnet50", "bcos_v2", BcosOps.v2())
+_torch("bcosified.ckpt", "resnet50", "bcosification", BcosOps(), **_LIGHTNING)
+
+
+@_file("model.safetensors")
+def _safetensors(path):
+  write_safetensors(path, checkpoints.state("resnet50", "torchvision"))
+
+
+@_file("last.ckpt")
+def _averaged(path):
+  """As Lightning writes, with the moving average of the weights beside them."""
+  tensors = checkpoints.state("resnet18", "torchvision")
+  both = {f"model.{key}": tensor for key, tensor in tensors.items()}
+  both |= {f"ema.module.{key}": tensor for key, tensor in tensors.items()}
+  checkpoints.torch_file(path, both, entry="state_dict", epoch=89)
+
+
+@_file("sharded")
+def _sharded(path):
+  """A ViT-B/16 in the names of transformers, cut in two, with its index."""
+  sizes = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+  config = {**checkpoints.VIT, **sizes, "intermediate_size": 3072}
+  config |= {"image_size": 224, "patch_size": 16, "id2label": {str(i): str(i) for i in range(1000)}}
+  tensors = checkpoints.repository(path, config)
+  (path / "model.safetensors").unlink()
+  where = {}
+  for i, keys in enumerate(np.array_split(sorted(tensors), 2)):
+    file = f"model-0000{i + 1}-of-00002.safetensors"
+    write_safetensors(path / file, {str(key): tensors[str(key)] for key in keys})
+    where |= {str(key): file for key in keys}
+  index = {"metadata": {}, "weight_map": where}
+  (path / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+@_file("my-adapter")
+def _adapter(path):
+  """A LoRA adapter of one map, which names the folder of its base network."""
+  path.mkdir()
+  base = path.with_name("vit-base")
+  tensors = checkpoints.repository(base, checkpoints.timm("vit_base_patch16_224", img_size=224))
+  rank, name = 2, "blocks.0.attn.qkv"
+  outputs, inputs = tensors[f"{name}.weight"].shape
+  adapted = {
+    f"base_model.model.{name}.lora_A.weight": np.ones((rank, inputs), np.float32),
+    f"base_model.model.{name}.lora_B.weight": np.ones((outputs, rank), np.float32),
+  }
+  write_safetensors(path / "adapter_model.safetensors", adapted)
+  about = {"peft_type": "LORA", "r": rank, "lora_alpha": 4, "base_model_name_or_path": str(base)}
+  (path / "adapter_config.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+@_file("plain.pth")
+def _plain(path):
+  """Of the network that docs/architectures.md adds, once it is imported."""
+  checkpoints.torch_file(path, checkpoints.state("plain", "mine"))

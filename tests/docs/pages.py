@@ -89,7 +89,7 @@ def blocks(page: str) -> list[Block]:
 
 def _block(page: str, match: re.Match[str]) -> Block:
   comments, language, text = match.groups()
-  said = {kind: rest for kind, rest in _COMMENT.findall(comments)}
+  said = dict(_COMMENT.findall(comments))
   extra, _, reason = said.get("run with", "").partition(": ")
   assert bool(extra) == bool(reason), (page, comments, "says no reason")
   return Block(

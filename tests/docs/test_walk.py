@@ -4,7 +4,7 @@ import pytest
 
 from . import pages, walk
 
-SLOW = {"README.md"}  # minutes of training
+SLOW = {"README.md", "metrics.md", "photographs.md", "probes.md", "zero_shot.md"}  # they train
 
 
 @pytest.mark.docs

@@ -103,7 +103,9 @@ class Walk:
       timeout=_LONGEST,
       check=False,
     )
-    said = f"{command.text}\nexit code {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+    said = (
+      f"{command.text}\nexit code {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+    )
     if command.printed.startswith("error: "):  # refused, as the page shows
       assert done.returncode == 2 and command.printed.strip() in done.stderr, said
     else:

@@ -1,6 +1,5 @@
-"""The lines of the README's "one line", for any source; and notebooks, executed cell by cell."""
+"""The lines of the README's "one line", for any source."""
 
-import ast
 import json
 import pathlib
 
@@ -36,18 +35,3 @@ def check(source: pathlib.Path, target: str, place: pathlib.Path) -> bcos_jax.Ne
   assert len(best) == 2 and best[0].number == int(np.argmax(ex.logits[0]))
   assert best[0].label == net.labels[best[0].number]
   return net
-
-
-def executed(notebook: pathlib.Path) -> list[object]:
-  """Executes the code of a notebook in this process; returns what each cell would display."""
-  space: dict[str, object] = {}
-  shown = []
-  for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
-    if cell["cell_type"] != "code":
-      continue
-    tree = ast.parse("".join(cell["source"]))
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, str(notebook), "exec"), space)
-    if last is not None:
-      shown.append(eval(compile(ast.Expression(last.value), str(notebook), "eval"), space))
-  return shown

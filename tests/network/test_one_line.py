@@ -11,6 +11,7 @@ from bcos_jax import BcosOps, InputError
 
 from .. import tokenizers
 from ..common import ROOT, filled
+from ..docs import notebooks
 from . import one_line
 
 NOTEBOOK = ROOT / "docs" / "notebooks" / "one_line.ipynb"
@@ -69,7 +70,7 @@ def test_the_notebook_displays_what_it_says(tmp_path, monkeypatch):
   pictures_network(tmp_path / "runs" / "mine" / "bundle")
   text_network(tmp_path / "runs" / "reviews" / "bundle")
   one_line.pictures(tmp_path / "photos")
-  shown = one_line.executed(NOTEBOOK)
+  _, shown = notebooks.execute(NOTEBOOK)
   pictures = [value for value in shown if isinstance(value, bcos_jax.Explanation)]
   texts = [value for value in shown if isinstance(value, bcos_jax.TextExplanation)]
   assert len(pictures) == 2 and all(value._repr_png_() for value in pictures)
