@@ -263,10 +263,12 @@ def max_out(y: Array, units: int) -> Array:
 
 GATES = {
   "relu": lambda x: (x > 0).astype(x.dtype),
+  "relu6": lambda x: jnp.where(x > 6, 6 / jnp.maximum(x, 6), x > 0).astype(x.dtype),
   "gelu": lambda x: 0.5 * (1.0 + lax.erf(x * math.sqrt(0.5))),
   "gelu_tanh": lambda x: 0.5 * (1.0 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
   "quick_gelu": lambda x: jax.nn.sigmoid(1.702 * x),
   "silu": jax.nn.sigmoid,
+  "hard_swish": lambda x: jnp.clip(x + 3, 0, 6) / 6,
   "tanh": lambda x: jnp.where(x == 0, 1.0, jnp.tanh(x) / jnp.where(x == 0, 1.0, x)).astype(x.dtype),
   "identity": None,
 }

@@ -6,6 +6,10 @@ from .base import TokenLayout as TokenLayout
 from .base import is_language_model as is_language_model
 from .clip_resnet import ClipResNet as ClipResNet
 from .convnext import ConvNeXt as ConvNeXt
+from .convolutional.alex_net import AlexNet as AlexNet
+from .convolutional.mobile_net import MobileNet as MobileNet
+from .convolutional.reg_net import RegNet as RegNet
+from .convolutional.squeeze_net import SqueezeNet as SqueezeNet
 from .densenet import DenseNet as DenseNet
 from .registration import Architecture as Architecture
 from .registration import fields_of as fields_of

@@ -19,7 +19,7 @@ from ..errors import InputError, unknown_name
 from ..layers import avg_pool, blur_pool, covering_avg_pool, drop_path, drop_rates, global_pool
 from ..ops import Ops
 from .base import ImageModel
-from .blocks.channels import CHANNEL_ATTENTIONS, EfficientAttention, SqueezeExcite
+from .blocks.channels import CHANNEL_ATTENTIONS, EfficientAttention, SqueezeExcite, squeezed
 from .registry import register
 from .resnet_variants import TEST_VARIANTS, VARIANTS
 
@@ -108,7 +108,7 @@ def _downsampled(kind: Kind, x: Array, strides: int) -> Array:
 
 def _weighed(ops: Ops, kind: Kind, x: Array) -> Array:
   if kind.channel_attention == "squeeze_excite":
-    return SqueezeExcite(ops, kind.squeeze_ratio, name="se")(x)
+    return SqueezeExcite(ops, squeezed(x.shape[-1], kind.squeeze_ratio), name="se")(x)
   return EfficientAttention(ops, name="se")(x) if kind.channel_attention == "efficient" else x
 
 

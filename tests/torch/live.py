@@ -84,7 +84,7 @@ def _keys(bundle: Bundle):
   source, layout = provenance["source"], provenance.get("layout", "")
   family = type(bundle.model.ops)
   return next(
-    keys
+    keys.of(bundle.model)
     for keys in tables_of(models.architecture_of(bundle.model))
     if (keys.layout, keys.form) == (source, layout)
     and type(keys.ops) is family

@@ -8,10 +8,13 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from ... import functional as F
+from ...errors import unknown_name
 from ...ops import Ops
 
 Array = jax.Array
 
+SQUEEZE_GATES = {"sigmoid": jax.nn.sigmoid, "hard_sigmoid": jax.nn.hard_sigmoid}
 CHANNEL_ATTENTIONS = ("none", "squeeze_excite", "efficient")
 
 
@@ -24,21 +27,27 @@ class SqueezeExcite(nn.Module):
 
   Attributes:
     ops: The layer family.
-    ratio: Channels between the two maps, as a share of all; rounded up to a multiple of 8.
+    hidden: Channels between the two maps.
+    activation: Between them, a name of `functional.GATES`.
+    gate: Behind them, a name of `SQUEEZE_GATES`.
 
   Parameters: `fc1` [C, hidden], `fc2` [hidden, C].
   """
 
   ops: Ops
-  ratio: float = 1 / 16
+  hidden: int
+  activation: str = "relu"
+  gate: str = "sigmoid"
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Maps [N, H, W, C] to the same shape."""
     channels = x.shape[-1]
     means = jnp.mean(x, axis=(1, 2), keepdims=True)
-    y = jax.nn.relu(self.ops.linear(squeezed(channels, self.ratio), name="fc1")(means))
-    return self.ops.weigh(x, jax.nn.sigmoid(self.ops.linear(channels, name="fc2")(y)))
+    if self.gate not in SQUEEZE_GATES:
+      raise unknown_name("gate", self.gate, SQUEEZE_GATES)
+    y = F.gated(self.ops.linear(self.hidden, name="fc1")(means), self.activation)
+    return self.ops.weigh(x, SQUEEZE_GATES[self.gate](self.ops.linear(channels, name="fc2")(y)))
 
 
 class EfficientAttention(nn.Module):
@@ -66,5 +75,5 @@ class EfficientAttention(nn.Module):
 
 
 def squeezed(channels: int, ratio: float) -> int:
-  """Returns the channels between the maps of a `SqueezeExcite`."""
+  """Returns a share of the channels, at least 8 and a multiple of 8, for a `SqueezeExcite`."""
   return max(8, int(channels * ratio + 4) // 8 * 8)

@@ -1,0 +1,1 @@
+"""Convolutional networks for small devices and of searched designs, and the first deep ones."""
