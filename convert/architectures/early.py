@@ -13,11 +13,12 @@ from ..tables.rules import Table
 
 Pairs = tuple[tuple[str, str], ...]
 
-_PLACES = (0, 3, 6, 8, 10)  # of AlexNet's convolutions in the sequence that also has ReLU and pools
-
 
 def _alex_net(model: Any) -> tuple[Table, Pairs]:
-  pairs = tuple((f"features.{place}", f"conv{i}") for i, place in enumerate(_PLACES, 1))
+  pairs, place = [], 0
+  for i, (*_, pooled) in enumerate(model.convs, 1):
+    pairs.append((f"features.{place}", f"conv{i}"))
+    place += 2 + pooled  # the sequence has ReLUs and pools too
   rules: Rules = [rule for source, ours in pairs for rule in biased(source, ours, CONV)]
   table = (
     *rules,
@@ -25,7 +26,7 @@ def _alex_net(model: Any) -> tuple[Table, Pairs]:
     *biased("classifier.4", "fc2", DENSE_AS_CONV),
     *biased("classifier.6", "head", DENSE),
   )
-  return table, pairs
+  return table, tuple(pairs)
 
 
 def _squeeze_net(model: Any) -> tuple[Table, Pairs]:

@@ -1,4 +1,4 @@
-"""Key tables and configurations of GPT-2 and Llama: Hugging Face."""
+"""Key tables and configurations of GPT-2, Llama, Mistral and Qwen2: Hugging Face."""
 
 from __future__ import annotations
 
@@ -69,13 +69,16 @@ _LLAMA_MAPS = {
 }
 
 
-def _llama(biased: tuple[bool, bool], tied: bool) -> Table:
-  """Llama; biases of attention and of the feed-forward branch are options of its configuration."""
+Biased = tuple[bool, bool, bool]
+
+
+def _llama(biased: Biased, tied: bool) -> Table:
+  """Llama; `biased`: queries, keys and values, the projection behind them, and the MLP."""
   layer = "model.layers.{i}"
   maps = []
   for source, target in _LLAMA_MAPS.items():
     maps.append(Rule(f"{layer}.{source}.weight", f"params/{_BLOCK}/{target}/kernel", DENSE))
-    if biased[target.startswith("mlp")]:
+    if biased[2 if target.startswith("mlp") else target.endswith("out")]:
       maps.append(Rule(f"{layer}.{source}.bias", f"params/{_BLOCK}/{target}/bias"))
   return (
     Rule("model.embed_tokens.weight", _TABLE),
@@ -102,10 +105,10 @@ def _gpt2_keys(prefix: str, tied: bool) -> Keys:
   return Keys("huggingface", StandardOps(), _gpt2(prefix, tied), modules, form, fits)
 
 
-def _llama_keys(biased: tuple[bool, bool], tied: bool) -> Keys:
+def _llama_keys(biased: Biased, tied: bool) -> Keys:
   def fits(model: TextDecoder) -> bool:
     rotary = model.norm == "rms" and model.positions == "rotary" and model.gated_mlp
-    own = (model.attention_bias, model.mlp_bias)
+    own = (model.attention_bias, model.attention_out_bias, model.mlp_bias)
     return rotary and own == biased and model.tied == tied
 
   layer = "model.layers.{i}"
@@ -123,9 +126,8 @@ KEYS = (
   _gpt2_keys("transformer.", True),
   _gpt2_keys("", True),
   _gpt2_keys("transformer.", False),
-  *(
-    _llama_keys((attention, mlp), tied) for attention in _BOOLS for mlp in _BOOLS for tied in _BOOLS
-  ),
+  *(_llama_keys((a, a, mlp), tied) for a in _BOOLS for mlp in _BOOLS for tied in _BOOLS),
+  *(_llama_keys((True, False, False), tied) for tied in _BOOLS),
 )
 
 
@@ -180,6 +182,47 @@ _GPT2_SUMMARY = dict.fromkeys(
   "of another head",
 )
 _CAUSAL: dict[str, Setting] = {"pad_token_id": _pad, "tie_word_embeddings": "tied"}
+
+
+def _window(value: int | None, config: Config) -> Mapping[str, Any]:
+  """A window of attention changes nothing in texts that are no longer than it."""
+  length = config["max_position_embeddings"]
+  return {"context_length": length if value is None else min(value, length)}
+
+
+_LLAMA_LIKE: dict[str, Setting] = {
+  **_CAUSAL,
+  "vocab_size": "vocab_size",
+  "max_position_embeddings": "context_length",
+  "hidden_size": "width",
+  "num_hidden_layers": "depth",
+  "num_attention_heads": "num_heads",
+  "num_key_value_heads": "kv_heads",
+  "head_dim": lambda value, config: {"head_dim": value or 0},
+  "intermediate_size": "mlp_dim",
+  "hidden_act": activation,
+  "rms_norm_eps": "norm_eps",
+  "rope_parameters": _rope,
+  "attention_dropout": "attention_dropout",
+}
+_LLAMA_IGNORED = {
+  **GENERATION,
+  "pretraining_tp": "order of rounding",
+  "rope_theta": "read with rope_parameters, into which transformers puts it",
+  "rope_scaling": "read with rope_parameters, into which transformers puts it",
+}
+_QWEN2_BIASES = {"attention_bias": True, "attention_out_bias": False, "mlp_bias": False}
+
+
+def _layer_types(value: list[str] | None, config: Config) -> Mapping[str, Any]:
+  if other := sorted(set(value or ()) - {"full_attention"}):
+    raise InputError(
+      f"layer_types has {other[0]!r}, supported is 'full_attention'.",
+      "Convert a network without windows of attention.",
+    )
+  return {}
+
+
 READERS: dict[str, ConfigReader] = {
   "gpt2": ConfigReader(
     "gpt2",
@@ -213,28 +256,35 @@ READERS: dict[str, ConfigReader] = {
   "llama": ConfigReader(
     "llama_3_2_1b",
     fields={
-      **_CAUSAL,
-      "vocab_size": "vocab_size",
-      "max_position_embeddings": "context_length",
-      "hidden_size": "width",
-      "num_hidden_layers": "depth",
-      "num_attention_heads": "num_heads",
-      "num_key_value_heads": "kv_heads",
-      "head_dim": "head_dim",
-      "intermediate_size": "mlp_dim",
-      "hidden_act": activation,
-      "rms_norm_eps": "norm_eps",
-      "rope_parameters": _rope,
+      **_LLAMA_LIKE,
       "attention_bias": _biases,
       "mlp_bias": "mlp_bias",
-      "attention_dropout": "attention_dropout",
       "architectures": by_class({"LlamaForCausalLM": {}, None: {}}),
     },
+    ignored=_LLAMA_IGNORED,
+  ),
+  "mistral": ConfigReader(
+    "llama_3_2_1b",
+    fields={
+      **_LLAMA_LIKE,
+      "sliding_window": _window,
+      "architectures": by_class({"MistralForCausalLM": {}, None: {}}),
+    },
+    ignored=_LLAMA_IGNORED,
+  ),
+  "qwen2": ConfigReader(
+    "llama_3_2_1b",
+    fields={
+      **_LLAMA_LIKE,
+      "model_type": lambda value, config: _QWEN2_BIASES,
+      "layer_types": _layer_types,
+      "architectures": by_class({"Qwen2ForCausalLM": {}, None: {}}),
+    },
+    only={"use_sliding_window": (False,)},
     ignored={
-      **GENERATION,
-      "pretraining_tp": "order of rounding",
-      "rope_theta": "read with rope_parameters, into which transformers puts it",
-      "rope_scaling": "read with rope_parameters, into which transformers puts it",
+      **_LLAMA_IGNORED,
+      "sliding_window": "read with use_sliding_window",
+      "max_window_layers": "read with use_sliding_window",
     },
   ),
 }

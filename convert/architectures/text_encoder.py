@@ -333,7 +333,7 @@ _ROBERTA = ConfigReader(
     "hidden_act": _transform,
     "max_position_embeddings": _context,
     "pad_token_id": "pad_token",
-    "architectures": _by_class("Roberta", "XLMRoberta"),
+    "architectures": _by_class("Roberta", "XLMRoberta", "Camembert"),
   },
   only=_ONLY,
   ignored=_IGNORED,
@@ -347,6 +347,7 @@ READERS: dict[str, ConfigReader] = {
   ),
   "roberta": _ROBERTA,
   "xlm-roberta": _ROBERTA,
+  "camembert": _ROBERTA,
   "distilbert": ConfigReader(
     "distilbert_base",
     fields={

@@ -184,10 +184,12 @@ def test_max_out_takes_neighbours():
 
 GATED = {
   "relu": lambda x: max(x, 0.0),
+  "relu6": lambda x: min(max(x, 0.0), 6.0),
   "gelu": lambda x: 0.5 * x * (1 + math.erf(x / math.sqrt(2))),
   "gelu_tanh": lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
   "quick_gelu": lambda x: x / (1 + math.exp(-1.702 * x)),
   "silu": lambda x: x / (1 + math.exp(-x)),
+  "hard_swish": lambda x: x * min(max(x + 3, 0.0), 6.0) / 6,
   "tanh": math.tanh,
   "identity": lambda x: x,
 }
@@ -197,6 +199,7 @@ GATED = {
 def test_gated_activations(kind):
   assert GATED.keys() == F.GATES.keys()
   x = np.linspace(-4, 4, 41)  # contains 0
+  x = 2.03 * x if kind in ("relu6", "hard_swish") else x  # past their corners, and not on them
   expected = [GATED[kind](v) for v in x]
   ones = jnp.ones(len(x))
   out, gradient = pulled_back(lambda x: F.gated(x, kind), jnp.float32(x), ones)

@@ -58,6 +58,10 @@ HUGGING_FACE = {
   "vit_model": ("ViTModel", "ViTConfig", {**MLP, "pooler_output_size": 24}),
   "deit": ("DeiTForImageClassification", "DeiTConfig", {**MLP, "qkv_bias": False}),
   "deit_teacher": ("DeiTForImageClassificationWithTeacher", "DeiTConfig", MLP),
+  "vit_msn": ("ViTMSNForImageClassification", "ViTMSNConfig", MLP),
+  "ijepa": ("IJepaForImageClassification", "IJepaConfig", MLP),
+  "metaclip_2": ("MetaClip2Model", "MetaClip2Config", {**TOWERS, "projection_dim": 24}),
+  "metaclip_2_classifier": ("MetaClip2ForImageClassification", "MetaClip2Config", TOWERS),
   "beit": (
     "BeitForImageClassification",
     "BeitConfig",
@@ -118,9 +122,11 @@ def _hugging_face(name, folder):
 def _ready(network):
   """Makes the network take any image size, as its own code provides for."""
   kind, forward = type(network).__name__, network.forward
-  if kind in ("SiglipModel", "CLIPModel"):
+  if kind in ("SiglipModel", "CLIPModel", "MetaClip2Model"):
     forward = network.get_image_features
-  if kind.startswith(("ViT", "DeiT", "Siglip", "CLIP")) and not kind.startswith("Siglip2"):
+  if kind.startswith(
+    ("ViT", "DeiT", "Siglip", "CLIP", "MetaClip2", "IJepa")
+  ) and not kind.startswith("Siglip2"):
     forward = functools.partial(forward, interpolate_pos_encoding=True)
   if kind.startswith("Siglip2"):
     forward = functools.partial(_naflex, forward)
@@ -155,7 +161,8 @@ def _assert_written_back(bundle, state):
 @pytest.mark.parametrize("name", HUGGING_FACE)
 def test_hugging_face(name, tmp_path):
   network, state, bundle = _hugging_face(name, tmp_path)
-  layout = "clip" if name == "clip_vision" else name
+  # MetaCLIP 2 has CLIP's keys.
+  layout = "clip" if name == "clip_vision" else name.replace("metaclip_2", "clip")
   assert bundle.config["provenance"] == {"source": "huggingface", "layout": layout}
   # Of relative positions at other sizes, transformers resizes twice.
   sizes = ((SIDE, SIDE),) if bundle.model.positions == "relative" else ((SIDE, SIDE), OTHER)

@@ -11,17 +11,24 @@ from ..registry import register
 
 Array = jax.Array
 
-# Side of the window, stride, padding, and whether a pooling follows.
-_CONVS = ((11, 4, 2, True), (5, 1, 2, True), (3, 1, 1, False), (3, 1, 1, False), (3, 1, 1, True))
+Conv = tuple[int, int, int, int, bool]
+_CONVS: tuple[Conv, ...] = (
+  (64, 11, 4, 2, True),
+  (192, 5, 1, 2, True),
+  (384, 3, 1, 1, False),
+  (256, 3, 1, 1, False),
+  (256, 3, 1, 1, True),
+)
 
 
 class AlexNet(ImageModel):
-  """Five convolutions, three of them pooled, and three dense maps.
+  """Convolutions, some of them pooled, and three dense maps.
 
   Attributes:
     ops: The layer family.
     num_classes: Number of logits; 0 for the features after the second dense map instead.
-    widths: Channels of the five convolutions.
+    convs: Of each convolution the channels, the side of the window, the stride, the padding, and
+      whether a pooling of 3x3 at stride 2 follows.
     hidden: Channels of the dense maps.
     window: Side of the window of positions that the first dense map reads.
     image_size: Side of the images of the published evaluation, in pixels; others work as well.
@@ -29,7 +36,7 @@ class AlexNet(ImageModel):
 
   ops: Ops
   num_classes: int = 1000
-  widths: tuple[int, ...] = (64, 192, 384, 256, 256)
+  convs: tuple[Conv, ...] = _CONVS
   hidden: int = 4096
   window: int = 6
   image_size: int | tuple[int, int] = 224
@@ -37,7 +44,11 @@ class AlexNet(ImageModel):
   input_map = "conv1"
   head = "head"
   norm_eps = 1e-5
-  grad_cam_layer = "conv5"
+
+  @property
+  def grad_cam_layer(self) -> str:
+    """The last convolution."""
+    return f"conv{len(self.convs)}"
 
   @nn.compact
   def __call__(self, x: Array, train: bool = False) -> Array:
@@ -47,8 +58,7 @@ class AlexNet(ImageModel):
     """
     ops = self.ops
     ops.check_encoded(x)
-    for i, (width, layer) in enumerate(zip(self.widths, _CONVS, strict=True), 1):
-      size, strides, padding, pooled = layer
+    for i, (width, size, strides, padding, pooled) in enumerate(self.convs, 1):
       conv = ops.conv(width, size, strides, padding=padding, use_bias=True, name=f"conv{i}")
       x = ops.act(conv(x), "relu")
       x = ops.spatial_pool(x, 3, 2, 0) if pooled else x
@@ -64,9 +74,10 @@ register(
   {"alexnet": {}},
   test_variants={
     "alexnet_tiny": {
-      "widths": (8, 12, 12, 8, 8),
+      "convs": ((8, 5, 2, 2, True), (12, 3, 1, 1, False), (8, 3, 1, 1, True)),
       "hidden": 16,
-      "image_size": 64,
+      "window": 2,
+      "image_size": 32,
       "num_classes": 10,
     }
   },

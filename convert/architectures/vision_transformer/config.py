@@ -84,6 +84,13 @@ _DEIT = _vit(
     "DeiTForImageClassificationWithTeacher": _DISTILLED,
   },
 )
+_MSN = _vit(
+  "vit_base_patch16_224", {None: BARE, "ViTMSNModel": BARE, "ViTMSNForImageClassification": {}}
+)
+_IJEPA = _vit(
+  "vit_base_patch16_224",
+  {"IJepaForImageClassification": {"class_token": False, "pool": "mean"}},
+)
 
 
 def _dinov2_hidden(value: float, config: Config) -> Fields:
@@ -216,37 +223,41 @@ def _projected(config: Config) -> Fields:
   return {"num_classes": 0, "projection": config["projection_dim"]}
 
 
-_CLIP_VISION = ConfigReader(
-  "clip_vit_base_patch32",
-  fields={
-    **_BLOCKS,
-    "intermediate_size": "mlp_dim",
-    "architectures": by_class(
-      {
-        None: {"num_classes": 0, "projection": 0},
-        "CLIPVisionModel": {"num_classes": 0, "projection": 0},
-        "CLIPVisionModelWithProjection": _projected,
-      }
-    ),
-  },
-  only=_COLORS,
-  ignored={"projection_dim": "read with the class of the network", **GENERATION},
-)
-_CLIP = ConfigReader(
-  "clip_vit_base_patch32",
-  fields={
-    "vision_config": _nested("clip_vision_model"),
-    "architectures": by_class(
-      {
-        None: _projected,
-        "CLIPModel": _projected,
-        "CLIPVisionModelWithProjection": _projected,
-        "CLIPForImageClassification": {"pool": "mean", "final_norm": False, "projection": 0},
-      }
-    ),
-  },
-  ignored={"projection_dim": "read with the class of the network", **_TWO_TOWERS},
-)
+def _clip_vision(name: str) -> ConfigReader:
+  return ConfigReader(
+    "clip_vit_base_patch32",
+    fields={
+      **_BLOCKS,
+      "intermediate_size": "mlp_dim",
+      "architectures": by_class(
+        {
+          None: {"num_classes": 0, "projection": 0},
+          f"{name}VisionModel": {"num_classes": 0, "projection": 0},
+          f"{name}VisionModelWithProjection": _projected,
+        }
+      ),
+    },
+    only=_COLORS,
+    ignored={"projection_dim": "read with the class of the network", **GENERATION},
+  )
+
+
+def _clip(name: str, model_type: str) -> ConfigReader:
+  return ConfigReader(
+    "clip_vit_base_patch32",
+    fields={
+      "vision_config": _nested(model_type),
+      "architectures": by_class(
+        {
+          None: _projected,
+          f"{name}Model": _projected,
+          f"{name}VisionModelWithProjection": _projected,
+          f"{name}ForImageClassification": {"pool": "mean", "final_norm": False, "projection": 0},
+        }
+      ),
+    },
+    ignored={"projection_dim": "read with the class of the network", **_TWO_TOWERS},
+  )
 
 
 def _beit(name: str) -> ConfigReader:
@@ -284,6 +295,8 @@ def _beit(name: str) -> ConfigReader:
 
 HF_READERS: dict[str, ConfigReader] = {
   "vit": _VIT,
+  "vit_msn": _MSN,
+  "ijepa": _IJEPA,
   "beit": _beit("Beit"),
   "data2vec-vision": _beit("Data2VecVision"),
   "deit": _DEIT,
@@ -298,7 +311,9 @@ HF_READERS: dict[str, ConfigReader] = {
     "siglip2_base_patch16_naflex", "Siglip2", num_patches=_naflex_side
   ),
   "siglip2": _siglip("siglip2_base_patch16_naflex", "Siglip2", "siglip2_vision_model"),
-  "clip_vision_model": _CLIP_VISION,
-  "clip": _CLIP,
+  "clip_vision_model": _clip_vision("CLIP"),
+  "clip": _clip("CLIP", "clip_vision_model"),
+  "metaclip_2_vision_model": _clip_vision("MetaClip2"),
+  "metaclip_2": _clip("MetaClip2", "metaclip_2_vision_model"),
 }
 """Model type -> reader."""

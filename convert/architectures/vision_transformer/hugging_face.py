@@ -37,8 +37,10 @@ def _tokens(prefix: str) -> Entries:
   ]
 
 
-def _hf_vit(prefix: str, heads: tuple[tuple[str, str], ...] = ()) -> Table:
-  layer = f"{prefix}encoder.layer.{{i}}"
+def _hf_vit(
+  prefix: str, heads: tuple[tuple[str, str], ...] = (), blocks: str | None = None
+) -> Table:
+  layer = f"{prefix if blocks is None else blocks}encoder.layer.{{i}}"
   rules = [
     *_tokens(prefix),
     *linear(f"{prefix}embeddings.patch_embeddings.projection", PATCH_MAP, PATCHES),
@@ -199,10 +201,16 @@ def _hf(form: str, table: Table, modules: tuple[tuple[str, str], ...]) -> Keys:
 
 def hugging_face_keys() -> tuple[Keys, ...]:
   entries = []
-  for name, heads in (("vit", _CLASSIFIER), ("deit", _CLASSIFIER), ("deit_teacher", _TEACHER)):
+  for name, heads in (
+    *(("vit", _CLASSIFIER), ("deit", _CLASSIFIER), ("deit_teacher", _TEACHER)),
+    ("ijepa", _CLASSIFIER),
+  ):
     prefix = f"{name.partition('_')[0]}."
     modules = _modules(_EMBEDDINGS, _LAYERNORM, block="layers.{i}", prefix=prefix)
     entries.append(_hf(name, _hf_vit(prefix, heads), modules))
+  # transformers 5 writes the blocks of MSN's classifiers without the prefix of all else.
+  modules = _modules(_EMBEDDINGS, _LAYERNORM, block="layers.{i}", prefix="vit.")
+  entries.append(_hf("vit_msn", _hf_vit("vit.", _CLASSIFIER, blocks=""), modules))
   for name in ("beit", "data2vec_vision", ""):
     prefix = f"{name}." if name else ""
     block = "encoder.layer.{i}" if name == "data2vec_vision" else "layers.{i}"
