@@ -48,7 +48,9 @@ def test_b_1_computes_the_same_function(name):
   assert isinstance(twin.ops, BcosOps) and twin.ops.b == 1
   logits, expected = applied(twin)(twins_variables, IMAGES), applied(model)(variables, IMAGES)
   # The images differ, and so do the logits: the comparison is not one of constants.
-  assert np.std(np.asarray(expected), axis=0).min() > 1e-3
+  # SqueezeNet's pass a ReLU, which leaves nothing of some.
+  varied = np.std(np.asarray(expected), axis=0)[(np.asarray(expected) != 0).any(axis=0)]
+  assert len(varied) >= 3 and varied.min() > 1e-3
   assert rel(logits, expected) <= 1e-5
 
 

@@ -190,7 +190,7 @@ class MobileNet(ImageModel):
     if not self.stages or not all(self.stages):
       raise InputError("A stage has no blocks.", "Give one block at least to each stage.")
     for block in (block for stage in self.stages for block in stage):
-      if len(block) != len(Block.__args__) or block[0] not in KINDS:
+      if len(block) != 7 or block[0] not in KINDS:
         raise InputError(
           f"The block {block!r} is of no known kind.",
           f"Give kind ({', '.join(KINDS)}), window, stride, hidden channels, channels, squeezed "
