@@ -209,16 +209,12 @@ class BcosConv(_BcosLinear):
         f"kernel_size is {self.kernel_size!r}, expected one number per spatial axis.",
         f"Give kernel_size=({self.kernel_size}, {self.kernel_size}) for images.",
       )
-    rank = len(self.kernel_size)
-    self._check_input(x, rank, groups)
-    window = tuple(self.kernel_size)
-    strides, dilation = (_per_axis(v, rank) for v in (self.strides, self.kernel_dilation))
-    pads = explicit_pads(self.padding, x.shape[1:-1], window, strides, dilation)
+    self._check_input(x, len(self.kernel_size), groups)
+    linear = convolution(self, x.shape[1:-1])
     kernel, weight_norm = self._kernel(
-      (*window, x.shape[-1] // groups, self.features * self.max_out)
+      (*linear.window, x.shape[-1] // groups, self.features * self.max_out)
     )
     x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-    linear = Convolution(window, strides, pads, dilation, groups, self.padding_mode)
     return self._gain(self._transform(linear, x, kernel, weight_norm), kernel)
 
   def _check_input(self, x: Array, rank: int, groups: int):
@@ -239,6 +235,16 @@ class BcosConv(_BcosLinear):
         f"feature_group_count={groups}.",
         "Choose a divisor of both.",
       )
+
+
+def convolution(layer: BcosConv, spatial: Sequence[int]) -> Convolution:
+  """Returns the linear map of a layer for inputs of some extent along each spatial axis."""
+  rank, window = len(layer.kernel_size), tuple(layer.kernel_size)
+  strides, dilation = (_per_axis(v, rank) for v in (layer.strides, layer.kernel_dilation))
+  pads = explicit_pads(layer.padding, spatial, window, strides, dilation)
+  return Convolution(
+    window, strides, pads, dilation, layer.feature_group_count, layer.padding_mode
+  )
 
 
 def explicit_pads(

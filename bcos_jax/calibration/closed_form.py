@@ -1,0 +1,284 @@
+"""B-cosification in closed form: a student's maps fitted to its teacher's, one after the other.
+
+No labels and no gradients of a loss: from pictures or texts alone, each map of the student is given
+the kernel whose response, on what the student really sees, is closest to what the teacher makes at
+that place. The maps come in the order of the network; each is fitted on the results of those
+before, so that their errors are mended instead of added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+import dataclasses
+import math
+from typing import Any
+import zlib
+
+from flax import linen as nn
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import functional as F
+from ..batches import filled
+from ..layers.linear import BcosConv, convolution
+from . import norms
+from .aims import Part, parts, rows_per_input
+from .fit import Effort, Form, Rows, errors, fit
+from .kernels import Kernel
+from .report import Fitted, Report
+from .traced import Map, Run, evaluate, trace
+
+Array = jax.Array
+Variables = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How a network is calibrated.
+
+  Attributes:
+    rows: Places at which a map is fitted, at least; `rows_per_channel` times its inputs if more.
+    rows_per_channel: See `rows`.
+    held_out: Share of the pictures or texts that choose ridges and judge fits.
+    head: What the head aims at: 'log_odds' of the teacher's probabilities, which binary
+      cross-entropy would teach and which localises; 'logits'; or 'auto', log odds where the
+      student adds a logit bias.
+    clip: Largest log odds.
+    effort: How long each kernel is improved.
+    batch_size: Pictures or texts that are evaluated at a time.
+    seed: Chooses the places.
+  """
+
+  rows: int = 20_000
+  rows_per_channel: int = 8
+  held_out: float = 0.125
+  head: str = "auto"
+  clip: float = 6.0
+  effort: Effort = Effort()
+  batch_size: int = 32
+  seed: int = 0
+
+
+def calibrate(
+  teacher: nn.Module,
+  teacher_variables: Variables,
+  student: nn.Module,
+  variables: Variables,
+  inputs: Any,
+  settings: Settings = Settings(),
+  progress: Any = iter,
+) -> tuple[Variables, Report]:
+  """Returns the student's variables in closed form, and how well each map fits."""
+  count = len(jax.tree.leaves(inputs)[0])
+  batches = [
+    jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], inputs)
+    for rows, _ in filled(count, settings.batch_size)
+  ]
+  runs = [
+    Run(trace(model, tree, batches[0], apply), _flat(tree), batches)
+    for model, tree in ((student, variables), (teacher, teacher_variables))
+  ]
+  fitter = _Fitter(*runs, getattr(student, "head", None), count, inputs, settings)
+  order = list(parts(runs[0].program, runs[1].program))
+  fitted = [fitter.fit(part) for part in progress(order)]
+  missed = [p for p in runs[0].program.maps if p not in {part.path for part in order}]
+  made = traverse_util.unflatten_dict(runs[0].variables, sep="/")
+  return made, Report(tuple(fitted), tuple(missed))
+
+
+def apply(model: nn.Module, variables: Variables, inputs: Any) -> Array:
+  """Returns a network's output for plain colours [N, H, W, C] or {'tokens', 'mask'}."""
+  if isinstance(inputs, Mapping):
+    return model.apply(variables, inputs["tokens"], mask=inputs.get("mask"))
+  return model.apply(variables, model.ops.encoding(inputs))
+
+
+def _flat(variables: Variables) -> dict[str, Any]:
+  return traverse_util.flatten_dict(variables, sep="/")
+
+
+class _Fitter:
+  """Fits one map after the other; the student's variables change in its run."""
+
+  def __init__(self, student: Run, teacher: Run, head, count, inputs, settings: Settings):
+    self.student, self.teacher, self.head = student, teacher, head
+    self.settings, self.count = settings, count
+    held = max(1, round(count * settings.held_out))
+    self.held_out = np.arange(count) >= count - held
+    mask = inputs.get("mask") if isinstance(inputs, Mapping) else None
+    self.mask = None if mask is None else np.asarray(mask) != 0
+
+  def fit(self, part: Part) -> Fitted:
+    module = self.student.program.maps[part.path]
+    kernel = Kernel(self.student.variables, part.path, module)
+    old = kernel.plain(self._silence_norms(part))
+    rows, gate = self._head_rows(part) if part.path == self.head else self._rows(part, module)
+    form = Form(kernel.b, module.guard, gate, module.use_bias)
+    new, figures = fit(rows, old, form, self.settings.effort)
+    if not part.student.norms[-1]:
+      old, new = kernel.reachable(old), kernel.reachable(new)
+    before, after = (float(errors(w, rows, form)[1].sum()) for w in (old, new))
+    kept = not after < before
+    gain = kernel.write(old if kept else new)
+    self._restore_norms(part, gain)
+    wanted = np.asarray(form.act(rows.target))[np.asarray(rows.held_out)]
+    power = float(wanted.var(axis=0).sum()) or 1.0
+    return Fitted(
+      path=part.path,
+      inputs=old.shape[1],
+      outputs=old.shape[0] * old.shape[2],
+      rows=len(rows.x),
+      gate=gate,
+      before=1 - before / power,
+      fit=1 - min(before, after) / power,
+      ridge=float(figures["ridge"]),
+      condition=float(figures["condition"]),
+      kept=kept,
+    )
+
+  def _rows(self, part: Part, module: Map) -> tuple[Rows, str]:
+    student, teacher = self.student, self.teacher
+    seen, response = (f(part.path) for f in (student.program.seen_by, student.program.response))
+    student.advance([seen, *part.student.sides])
+    teacher.advance([part.teacher.ends[-1]])
+    shape = student.program.shapes[response]
+    index = self._places(part.path, shape, module)
+    end = part.student.ends[-1]
+    chain = student.missing(end, response)
+
+    def sample(env, index):
+      x = jax.vmap(lambda x, i: _inputs(module, x[None])[i])(env[seen], index)
+      values = [
+        evaluate(chain, env | {response: jnp.full(shape, s)}, [end])[0] for s in (0.0, 1.0)
+      ]
+      base, one = (_at(value, index) for value in values)
+      return x, base, (one - base)[:, 0]
+
+    x, base, gain = self._gathered(student.per_batch(chain, sample, index, reads=[seen]))
+    target = self._wanted(part, index)
+    gate = part.student.gate
+    if part.teacher.gate and not gate:
+      target = np.asarray(F.gated(jnp.asarray(target), part.teacher.gate))
+    held = np.repeat(self.held_out, index[0].shape[1])
+    flat = [each.reshape(-1, each.shape[-1]) for each in (target, base)]
+    return Rows(_seen(module, x.reshape(-1, 1, *x.shape[2:])), *flat, gain[0], held), gate
+
+  def _wanted(self, part: Part, index: list[np.ndarray]) -> np.ndarray:
+    """Returns the teacher's values at the places; its one value per input where it pooled first."""
+    end = part.teacher.ends[-1]
+
+    def sample(env, index):
+      value = env[end]
+      if rows_per_input(value.shape) == 1:
+        index = jnp.zeros_like(index)
+      return (_at(value, index),)
+
+    return self._gathered(self.teacher.per_batch((), sample, index, reads=[end]))[0]
+
+  def _head_rows(self, part: Part) -> tuple[Rows, str]:
+    """Returns the head's inputs at all places of each input, and its targets for their mean."""
+    student, teacher = self.student, self.teacher
+    seen, response = (f(part.path) for f in (student.program.seen_by, student.program.response))
+    student.advance([seen])
+    teacher.advance([teacher.program.output])
+    shape = student.program.shapes[response]
+    end = student.program.output
+    tail = student.missing(end, response)
+
+    def sample(env):
+      x = env[seen]
+      base, one = (evaluate(tail, env | {response: jnp.full(shape, s)}, [end])[0] for s in (0.0, 1.0))
+      return x.reshape(len(x), -1, 1, x.shape[-1]), base, one - base
+
+    x, base, gain = self._gathered(student.per_batch(tail, sample, reads=[seen]))
+    (logits,) = self._gathered(
+      teacher.per_batch((), lambda env: (env[teacher.program.output],), reads=[teacher.program.output])
+    )
+    x = _seen(student.program.maps[part.path], x)
+    return Rows(x, self._aimed(logits, base), base, gain[0], self.held_out), ""
+
+  def _aimed(self, logits: np.ndarray, base: np.ndarray) -> np.ndarray:
+    head = self.settings.head
+    if head == "logits" or (head == "auto" and not base.any()):
+      return logits
+    p = jax.nn.log_softmax(logits)
+    odds = p - jnp.log1p(-jnp.exp(jnp.minimum(p, -1e-6)))
+    return np.asarray(jnp.clip(odds, -self.settings.clip, self.settings.clip))
+
+  def _gathered(self, results: list[tuple[Any, ...]]) -> list[np.ndarray]:
+    """Returns the rows of all batches without what filled up the last one."""
+    return [np.concatenate(parts)[: self.count] for parts in zip(*results, strict=True)]
+
+  def _places(self, path: str, shape: tuple[int, ...], module: Map) -> list[np.ndarray]:
+    """Returns which rows of each input are looked at, int [B, r] for each batch."""
+    inputs = math.prod(self.student.variables[f"params/{path}/kernel"].shape[:-1])
+    wanted = max(self.settings.rows, self.settings.rows_per_channel * inputs)
+    there = rows_per_input(shape)
+    each = min(there, -(-wanted // self.count))
+    rng = np.random.default_rng([self.settings.seed, zlib.crc32(path.encode())])
+    order = rng.random((self.count, there))
+    if self.mask is not None and len(shape) == 3 and there == self.mask.shape[1]:
+      order = np.where(self.mask, order, np.inf)
+    index = np.argsort(order, axis=1)[:, :each]
+    if each < there:
+      index = np.sort(index, axis=1)
+    return [index[rows] for rows, _ in filled(self.count, self.settings.batch_size)]
+
+  def _silence_norms(self, part: Part) -> Array:
+    """Makes the batch norms of a chain the identity; returns what they multiplied by."""
+    program, variables = self.student.program, self.student.variables
+    product = jnp.ones(())
+    for path in part.student.norms[-1]:
+      product = product * norms.gain(variables, path, program.norms[path])
+      norms.set_identity(variables, path, program.norms[path])
+    return product
+
+  def _restore_norms(self, part: Part, gain: Array) -> None:
+    """Gives the first batch norm of a chain the statistics of the new response.
+
+    It then multiplies by `gain` in evaluation, and about so with the statistics of a batch.
+    """
+    program = self.student.program
+    for path in part.student.norms[-1][:1]:
+      seen = program.seen_by(path)
+      self.student.advance([seen])
+
+      def moments(env: dict[int, Array], seen: int = seen) -> tuple[Array, Array]:
+        x = env[seen].reshape(-1, env[seen].shape[-1])
+        return x.mean(0), (x**2).mean(0)
+
+      found = self.student.per_batch((), moments, reads=[seen])
+      mean, square = (np.mean(each, axis=0) for each in zip(*found, strict=True))
+      norms.set_identity(self.student.variables, path, program.norms[path], mean, square, gain)
+
+
+def _inputs(module: Map, x: Array) -> Array:
+  """Returns what each response of a map sees of [1, ..., C], as rows [places, groups, inputs]."""
+  if not isinstance(module, BcosConv):
+    return x.reshape(-1, 1, x.shape[-1])
+  axes = "DHW"[3 - len(module.kernel_size) :]
+  linear = convolution(module, x.shape[1:-1])
+  patches = jax.lax.conv_general_dilated_patches(
+    x,
+    linear.window,
+    linear.strides,
+    linear.pads,
+    rhs_dilation=linear.dilation,
+    dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+  )
+  return patches.reshape(-1, linear.groups, patches.shape[-1] // linear.groups)
+
+
+def _seen(module: Map, x: np.ndarray) -> np.ndarray:
+  """Returns rows with the constant channel of a bias, if the map has one."""
+  if not module.use_bias:
+    return x
+  return np.concatenate([x, np.ones((*x.shape[:-1], 1), x.dtype)], axis=-1)
+
+
+def _at(value: Array, index: Array) -> Array:
+  """Returns rows [B, r, C] of a value [B, ..., C]."""
+  value = value.reshape(len(value), -1, value.shape[-1])
+  return jnp.take_along_axis(value, index[:, :, None], axis=1)
