@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Any
+import warnings
 
 from flax import linen as nn
 from flax import traverse_util
 import jax
 import jax.numpy as jnp
 
+from . import calibration
 from .errors import InputError
 from .ops import BcosOps, Ops
 from .variables import abstract_variables
@@ -100,9 +102,16 @@ DROPPED = {
 
 
 def bcosify(
-  model: nn.Module, variables: Variables, *, ops: Ops | None = None, fold_mean: bool = True
+  model: nn.Module,
+  variables: Variables,
+  *,
+  ops: Ops | None = None,
+  fold_mean: bool = True,
+  calibrate: Any = None,
 ) -> tuple[nn.Module, Variables]:
   """Turns a conventional network into a B-cos network that starts from the same weights.
+
+  With `calibrate`, into one that computes nearly the same: in closed form, without labels.
 
   Args:
     model: A network of a conventional family, language models included; for these the presets are
@@ -120,13 +129,16 @@ def bcosify(
       sqrt(var + eps), so that dropping the mean changes nothing while biases are kept. Norms
       without running statistics (`norm='instance'` and so on) have nothing to fold: scale and
       bias are copied, and the network computes something else until it is trained.
+    calibrate: Pictures of the network's domain, plain colours [N, H, W, C] in [0, 1], or texts,
+      {"tokens": ids [N, L], "mask": [N, L]}. The maps are then fitted to those of the original,
+      one after the other; `bcos_jax.calibration.calibrate` has more settings, and reports.
 
   Returns:
     The B-cos model and its variables. Leaves that did not change are shared, none is modified.
 
   Raises:
-    InputError: The network is not conventional, the family is or is in explanation mode, or a leaf
-      is left over or missing.
+    InputError: The network is not conventional, the family is or is in explanation mode, a leaf
+      is left over or missing, or nothing can be calibrated with what is given.
   """
   ops = BcosOps() if ops is None else ops
   _check(model, ops)
@@ -158,7 +170,13 @@ def bcosify(
       "Cannot B-cosify: " + "; ".join(problems) + ".",
       "Pass the variables of this model, and ops that keep its shapes.",
     )
-  return new, traverse_util.unflatten_dict(made, sep="/")
+  started = traverse_util.unflatten_dict(made, sep="/")
+  if calibrate is None:
+    return new, started
+  calibrated, report = calibration.calibrate(model, variables, new, started, calibrate)
+  for warning in report.warnings:
+    warnings.warn(warning, stacklevel=2)
+  return new, calibrated
 
 
 def _check(model: nn.Module, ops: Ops):

@@ -20,6 +20,7 @@ FLOORS = (
   ("layers",),
   ("ops",),
   ("models",),
+  ("calibration",),
   ("bcosify",),
   ("io",),
   ("text",),

@@ -1,0 +1,7 @@
+"""Calibration: B-cosification in closed form, without labels and without training."""
+
+from .closed_form import Calibration as Calibration
+from .closed_form import calibrate as calibrate
+from .fit import Effort as Effort
+from .report import Fitted as Fitted
+from .report import Report as Report

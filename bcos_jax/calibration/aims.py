@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import dataclasses
+
 import numpy as np
 
 from .traced import Equation, Program

@@ -8,7 +8,7 @@ before, so that their errors are mended instead of added up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import math
 from typing import Any
@@ -22,10 +22,11 @@ import numpy as np
 
 from .. import functional as F
 from ..batches import filled
+from ..errors import InputError
 from ..layers.linear import BcosConv, convolution
 from . import norms
 from .aims import Part, parts, rows_per_input
-from .fit import Effort, Form, Rows, errors, fit
+from .fit import Compared, Effort, Rows, errors, fit
 from .kernels import Kernel
 from .report import Fitted, Report
 from .traced import Map, Run, evaluate, trace
@@ -33,9 +34,15 @@ from .traced import Map, Run, evaluate, trace
 Array = jax.Array
 Variables = Mapping[str, Any]
 
+LARGEST_PATCHES = 2**27
+"""Bytes of patches that are made at a time."""
+
+FEWEST = 8
+"""Pictures or texts below which nothing is fitted."""
+
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Calibration:
   """How a network is calibrated.
 
   Attributes:
@@ -56,7 +63,7 @@ class Settings:
   held_out: float = 0.125
   head: str = "auto"
   clip: float = 6.0
-  effort: Effort = Effort()
+  effort: Effort = dataclasses.field(default_factory=Effort)
   batch_size: int = 32
   seed: int = 0
 
@@ -67,32 +74,94 @@ def calibrate(
   student: nn.Module,
   variables: Variables,
   inputs: Any,
-  settings: Settings = Settings(),
-  progress: Any = iter,
+  settings: Calibration | None = None,
+  *,
+  progress: Callable[[Sequence[Part]], Iterable[Part]] = iter,
 ) -> tuple[Variables, Report]:
-  """Returns the student's variables in closed form, and how well each map fits."""
-  count = len(jax.tree.leaves(inputs)[0])
+  """Fits the maps of a B-cosified network to those of the conventional one, without labels.
+
+  Args:
+    teacher: The conventional network.
+    teacher_variables: Its variables.
+    student: The B-cos network that `bcosify` makes of it.
+    variables: Its variables; not modified.
+    inputs: Pictures of the network's domain, plain colours [N, H, W, C] in [0, 1]; or texts,
+      {"tokens": ids [N, L], "mask": [N, L], zero where there is padding}.
+    settings: Places, effort, and what the head aims at.
+    progress: Wraps the loop over the maps, such as `tqdm.tqdm`.
+
+  Returns:
+    The student's variables in closed form, and how well each map fits on held-out inputs. A map
+    whose fit is worse than what it started from stays as it was.
+
+  Raises:
+    InputError: Inputs that the networks cannot take, too few, or not finite.
+  """
+  settings = Calibration() if settings is None else settings
+  count = check_inputs(inputs)
   batches = [
     jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], inputs)
     for rows, _ in filled(count, settings.batch_size)
   ]
-  runs = [
+  taught, learned = (
     Run(trace(model, tree, batches[0], apply), _flat(tree), batches)
-    for model, tree in ((student, variables), (teacher, teacher_variables))
+    for model, tree in ((teacher, teacher_variables), (student, variables))
+  )
+  fitter = _Fitter(learned, taught, getattr(student, "head", None), count, inputs, settings)
+  before = fitter.outputs(Run(learned.program, learned.variables, batches))
+  order = list(parts(learned.program, taught.program))
+  fitted = tuple(fitter.fit(part) for part in progress(order))
+  met = {part.path for part in order}
+  agreements = [
+    _agreement(fitter.outputs(taught), outputs) for outputs in (before, fitter.outputs(learned))
   ]
-  fitter = _Fitter(*runs, getattr(student, "head", None), count, inputs, settings)
-  order = list(parts(runs[0].program, runs[1].program))
-  fitted = [fitter.fit(part) for part in progress(order)]
-  missed = [p for p in runs[0].program.maps if p not in {part.path for part in order}]
-  made = traverse_util.unflatten_dict(runs[0].variables, sep="/")
-  return made, Report(tuple(fitted), tuple(missed))
+  report = Report(fitted, tuple(p for p in learned.program.maps if p not in met), *agreements)
+  return traverse_util.unflatten_dict(learned.variables, sep="/"), report
+
+
+def check_inputs(inputs: Any) -> int:
+  """Returns how many pictures or texts there are; InputError if they cannot be used."""
+  texts = isinstance(inputs, Mapping)
+  values = np.asarray(inputs["tokens"] if texts else inputs)
+  if values.ndim != (2 if texts else 4):
+    raise InputError(
+      f"calibrate has shape {values.shape}, expected {'[N, L]' if texts else '[N, H, W, C]'}.",
+      "Give token ids of one length." if texts else "Give pictures as one array of plain colours.",
+    )
+  if len(values) < FEWEST:
+    raise InputError(
+      f"calibrate has {len(values)} {'texts' if texts else 'pictures'}, expected at least "
+      f"{FEWEST}.",
+      "512 are a good start; they need no labels.",
+    )
+  low, high = values.min(), values.max()
+  if not (texts or (np.isfinite(values).all() and low >= -1e-3 and high <= 1.001)):
+    raise InputError(
+      f"calibrate has values from {low} to {high}, expected colours in [0, 1].",
+      "Divide 8-bit colours by 255, and do not normalise: the network does.",
+    )
+  if not texts and (values.reshape(len(values), -1).std(0) == 0).all():
+    raise InputError(
+      "calibrate has the same picture everywhere: nothing can be fitted to it.",
+      "Give different pictures of the network's domain.",
+    )
+  return len(values)
+
+
+def _agreement(teacher: np.ndarray, student: np.ndarray) -> float:
+  """Returns the share of equal predictions, or of features the mean cosine."""
+  if not (np.isfinite(student).all()):
+    return 0.0
+  return float((teacher.argmax(-1) == student.argmax(-1)).mean())
 
 
 def apply(model: nn.Module, variables: Variables, inputs: Any) -> Array:
   """Returns a network's output for plain colours [N, H, W, C] or {'tokens', 'mask'}."""
   if isinstance(inputs, Mapping):
-    return model.apply(variables, inputs["tokens"], mask=inputs.get("mask"))
-  return model.apply(variables, model.ops.encoding(inputs))
+    output = model.apply(variables, inputs["tokens"], mask=inputs.get("mask"))
+  else:
+    output = model.apply(variables, model.ops.encoding(inputs))
+  return jnp.asarray(output)
 
 
 def _flat(variables: Variables) -> dict[str, Any]:
@@ -102,7 +171,7 @@ def _flat(variables: Variables) -> dict[str, Any]:
 class _Fitter:
   """Fits one map after the other; the student's variables change in its run."""
 
-  def __init__(self, student: Run, teacher: Run, head, count, inputs, settings: Settings):
+  def __init__(self, student: Run, teacher: Run, head, count, inputs, settings: Calibration):
     self.student, self.teacher, self.head = student, teacher, head
     self.settings, self.count = settings, count
     held = max(1, round(count * settings.held_out))
@@ -115,7 +184,7 @@ class _Fitter:
     kernel = Kernel(self.student.variables, part.path, module)
     old = kernel.plain(self._silence_norms(part))
     rows, gate = self._head_rows(part) if part.path == self.head else self._rows(part, module)
-    form = Form(kernel.b, module.guard, gate, module.use_bias)
+    form = Compared(kernel.b, module.guard, gate, module.use_bias)
     new, figures = fit(rows, old, form, self.settings.effort)
     if not part.student.norms[-1]:
       old, new = kernel.reachable(old), kernel.reachable(new)
@@ -138,6 +207,13 @@ class _Fitter:
       kept=kept,
     )
 
+  def outputs(self, run: Run) -> np.ndarray:
+    """Returns what a network makes of the held-out inputs."""
+    run.advance([run.program.output])
+    output = run.program.output
+    (found,) = self._gathered(run.per_batch((), lambda env: (env[output],), reads=[output]))
+    return found[self.held_out]
+
   def _rows(self, part: Part, module: Map) -> tuple[Rows, str]:
     student, teacher = self.student, self.teacher
     seen, response = (f(part.path) for f in (student.program.seen_by, student.program.response))
@@ -149,10 +225,8 @@ class _Fitter:
     chain = student.missing(end, response)
 
     def sample(env, index):
-      x = jax.vmap(lambda x, i: _inputs(module, x[None])[i])(env[seen], index)
-      values = [
-        evaluate(chain, env | {response: jnp.full(shape, s)}, [end])[0] for s in (0.0, 1.0)
-      ]
+      x = _seen_at(module, env[seen], index)
+      values = [evaluate(chain, env | {response: jnp.full(shape, s)}, [end])[0] for s in (0.0, 1.0)]
       base, one = (_at(value, index) for value in values)
       return x, base, (one - base)[:, 0]
 
@@ -162,8 +236,9 @@ class _Fitter:
     if part.teacher.gate and not gate:
       target = np.asarray(F.gated(jnp.asarray(target), part.teacher.gate))
     held = np.repeat(self.held_out, index[0].shape[1])
-    flat = [each.reshape(-1, each.shape[-1]) for each in (target, base)]
-    return Rows(_seen(module, x.reshape(-1, 1, *x.shape[2:])), *flat, gain[0], held), gate
+    x = _seen(module, x.reshape(-1, 1, *x.shape[2:]))
+    target, base = (each.reshape(-1, each.shape[-1]) for each in (target, base))
+    return Rows(*map(jnp.asarray, (x, target, base, gain[0], held))), gate
 
   def _wanted(self, part: Part, index: list[np.ndarray]) -> np.ndarray:
     """Returns the teacher's values at the places; its one value per input where it pooled first."""
@@ -189,15 +264,17 @@ class _Fitter:
 
     def sample(env):
       x = env[seen]
-      base, one = (evaluate(tail, env | {response: jnp.full(shape, s)}, [end])[0] for s in (0.0, 1.0))
+      base, one = (
+        evaluate(tail, env | {response: jnp.full(shape, s)}, [end])[0] for s in (0.0, 1.0)
+      )
       return x.reshape(len(x), -1, 1, x.shape[-1]), base, one - base
 
     x, base, gain = self._gathered(student.per_batch(tail, sample, reads=[seen]))
-    (logits,) = self._gathered(
-      teacher.per_batch((), lambda env: (env[teacher.program.output],), reads=[teacher.program.output])
-    )
+    output = teacher.program.output
+    (logits,) = self._gathered(teacher.per_batch((), lambda env: (env[output],), reads=[output]))
     x = _seen(student.program.maps[part.path], x)
-    return Rows(x, self._aimed(logits, base), base, gain[0], self.held_out), ""
+    rows = (x, self._aimed(logits, base), base, gain[0], self.held_out)
+    return Rows(*map(jnp.asarray, rows)), ""
 
   def _aimed(self, logits: np.ndarray, base: np.ndarray) -> np.ndarray:
     head = self.settings.head
@@ -254,10 +331,20 @@ class _Fitter:
       norms.set_identity(self.student.variables, path, program.norms[path], mean, square, gain)
 
 
-def _inputs(module: Map, x: Array) -> Array:
-  """Returns what each response of a map sees of [1, ..., C], as rows [places, groups, inputs]."""
+def _seen_at(module: Map, x: Array, index: Array) -> Array:
+  """Returns what a map sees of [B, ..., C] at some places, [B, r, groups, inputs]."""
   if not isinstance(module, BcosConv):
-    return x.reshape(-1, 1, x.shape[-1])
+    return _at(x, index)[:, :, None]
+  size = 4 * math.prod(module.kernel_size) * math.prod(x.shape[1:])
+  return jax.lax.map(
+    lambda each: _inputs(module, each[0][None])[each[1]],
+    (x, index),
+    batch_size=max(1, LARGEST_PATCHES // size),
+  )
+
+
+def _inputs(module: BcosConv, x: Array) -> Array:
+  """Returns what each response of a convolution sees of [1, ..., C], [places, groups, inputs]."""
   axes = "DHW"[3 - len(module.kernel_size) :]
   linear = convolution(module, x.shape[1:-1])
   patches = jax.lax.conv_general_dilated_patches(

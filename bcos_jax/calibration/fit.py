@@ -1,7 +1,7 @@
 """Kernels of B-cos maps from wanted responses: regression, then Gauss-Newton steps.
 
-The scaled response to x of a B-cos map with kernel w, y |y|^(B-1) / ||x||^(B-1) with y = w.x, equals
-a wanted number t where
+The scaled response of a B-cos map to x, y |y|^(B-1) / ||x||^(B-1) for y = w.x with its kernel w,
+equals a wanted number t where
 
     w.x = sign(t) (|t| ||x||^(B-1))^(1/B),
 
@@ -57,13 +57,11 @@ class Rows:
   held_out: Array
 
 
-jax.tree_util.register_dataclass(
-  Rows, ["x", "target", "base", "gain", "held_out"], []
-)
+jax.tree_util.register_dataclass(Rows, ["x", "target", "base", "gain", "held_out"], [])
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
+class Compared:
   """How a map responds, and what is compared.
 
   Attributes:
@@ -103,7 +101,7 @@ class Effort:
   inner: int = 10
 
 
-def response(w: Array, x: Array, form: Form) -> Array:
+def response(w: Array, x: Array, form: Compared) -> Array:
   """Returns the mean scaled response, [R, O], of kernels [G, D, O / G] to inputs [R, P, G, D]."""
   return _scaled(_linear(w, x), form.lengths(x), form).mean(1).reshape(len(x), -1)
 
@@ -112,7 +110,7 @@ def _linear(w: Array, x: Array) -> Array:
   return jnp.einsum("rpgd,gdo->rpgo", x, w)
 
 
-def _scaled(y: Array, length: Array, form: Form) -> Array:
+def _scaled(y: Array, length: Array, form: Compared) -> Array:
   return y if form.b == 1 else y * (jnp.abs(y) / _safe(length)) ** (form.b - 1)
 
 
@@ -120,7 +118,7 @@ def _safe(length: Array) -> Array:
   return jnp.where(length == 0, 1.0, length)
 
 
-def errors(w: Array, rows: Rows, form: Form) -> tuple[Array, Array]:
+def errors(w: Array, rows: Rows, form: Compared) -> tuple[Array, Array]:
   """Returns the mean square errors of outputs, [O] each, in places that are fitted and held out."""
   square = (form.act(rows.target) - form.act(_value(w, rows, form))) ** 2
   held = rows.held_out[:, None]
@@ -131,12 +129,12 @@ def _mean(values: Array, chosen: Array) -> Array:
   return jnp.where(chosen, values, 0.0).sum(0) / jnp.maximum(chosen.sum(0), 1)
 
 
-def _value(w: Array, rows: Rows, form: Form) -> Array:
+def _value(w: Array, rows: Rows, form: Compared) -> Array:
   return rows.base + rows.gain * response(w, rows.x, form)
 
 
 @functools.partial(jax.jit, static_argnames=("form", "effort"))
-def fit(rows: Rows, old: Array, form: Form, effort: Effort) -> tuple[Array, dict[str, Array]]:
+def fit(rows: Rows, old: Array, form: Compared, effort: Effort) -> tuple[Array, dict[str, Array]]:
   """Finds the kernel whose values are closest to the targets.
 
   Args:
@@ -176,7 +174,6 @@ def fit(rows: Rows, old: Array, form: Form, effort: Effort) -> tuple[Array, dict
   w = regression(chol, rows.target)
   if form.gate in RECTIFIED:
 
-
     def again(_: int, w: Array) -> Array:
       value = _value(w, rows, form)
       one_sided = jnp.where((rows.target < 0) & (value < 0), value, rows.target)
@@ -184,7 +181,6 @@ def fit(rows: Rows, old: Array, form: Form, effort: Effort) -> tuple[Array, dict
 
     w = lax.fori_loop(0, effort.one_sided, again, w)
   if form.b > 1 or form.gate or x.shape[1] > 1:
-
 
     def step(_: int, w: Array) -> Array:
       return _gauss_newton(w, rows, form, chol, ridge * power, effort.inner)
@@ -195,7 +191,7 @@ def fit(rows: Rows, old: Array, form: Form, effort: Effort) -> tuple[Array, dict
   return w, {"ridge": ridge, "condition": condition}
 
 
-def _wanted(target: Array, rows: Rows, form: Form) -> Array:
+def _wanted(target: Array, rows: Rows, form: Compared) -> Array:
   """Returns the linear responses that make the targets, [R, P, G, O / G]."""
   r, p, g, _ = rows.x.shape
   t = ((target - rows.base) / rows.gain).reshape(r, 1, g, -1)
@@ -210,21 +206,21 @@ def _multiple(old: Array, x: Array, wanted: Array) -> Array:
   return old * ((y * wanted).sum((0, 1)) / jnp.where(square > 0, square, 1.0))[:, None, :]
 
 
-def _better(w: Array, other: Array, rows: Rows, form: Form) -> Array:
+def _better(w: Array, other: Array, rows: Rows, form: Compared) -> Array:
   """Returns, output by output, the kernel with the smaller error."""
   helps = errors(other, rows, form)[0] < errors(w, rows, form)[0]
   return jnp.where(helps.reshape(w.shape[0], 1, -1), other, w)
 
 
 def _gauss_newton(
-  w: Array, rows: Rows, form: Form, chol: Array, ridge: Array, inner: int
+  w: Array, rows: Rows, form: Compared, chol: Array, ridge: Array, inner: int
 ) -> Array:
   """Returns the kernel after a step on the gated, scaled response; no output gets worse."""
   x, (r, p, g, _) = rows.x, rows.x.shape
   value = _value(w, rows, form)
   residual, slope = _residual(rows.target, value, form)
   held = rows.held_out[:, None]
-  residual, slope = (jnp.where(held, 0.0, part) for part in (residual, slope * rows.gain))
+  residual, slope = (jnp.where(held, 0.0, each) for each in (residual, slope * rows.gain))
   y, length = _linear(w, x), _safe(form.lengths(x))
   inside = 1.0 if form.b == 1 else form.b * (jnp.abs(y) / length) ** (form.b - 1)
   jacobian = slope.reshape(r, 1, g, -1) * inside / p
@@ -251,7 +247,7 @@ def _gauss_newton(
   )[0]
 
 
-def _residual(target: Array, value: Array, form: Form) -> tuple[Array, Array]:
+def _residual(target: Array, value: Array, form: Compared) -> tuple[Array, Array]:
   """Returns what is missing and the slope of the gate. A rectifier that is wrongly off pulls."""
   if not form.gate:
     return target - value, jnp.ones_like(value)

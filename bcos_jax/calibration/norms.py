@@ -1,4 +1,4 @@
-"""Batch norms that follow calibrated maps: the identity, with the statistics of the new response."""
+"""Batch norms behind calibrated maps: the identity, with the statistics of the new response."""
 
 from __future__ import annotations
 

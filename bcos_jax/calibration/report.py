@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+LOW_AGREEMENT = 0.5
+"""Agreement with the teacher below which a warning is given."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
@@ -41,17 +44,45 @@ class Report:
   Attributes:
     maps: In the order in which they were fitted.
     left: Paths of maps that have no counterpart in the teacher's network and stayed as they were.
+    agreement_before: Share of the held-out inputs for which the network as B-cosified predicts what
+      its teacher does.
+    agreement: The same in closed form.
   """
 
   maps: tuple[Fitted, ...]
-  left: tuple[str, ...] = ()
+  left: tuple[str, ...]
+  agreement_before: float
+  agreement: float
+
+  @property
+  def warnings(self) -> tuple[str, ...]:
+    """What a user should know, a sentence each."""
+    found = []
+    if self.agreement < LOW_AGREEMENT:
+      found.append(
+        "The network in closed form predicts what its teacher does for "
+        f"{self.agreement:.0%} of the held-out inputs only. Are they of the domain that it was "
+        "trained on, and enough?"
+      )
+    narrow = [m for m in self.maps if m.rows < 2 * m.inputs]
+    if narrow:
+      worst = max(narrow, key=lambda m: m.inputs / m.rows)
+      found.append(
+        f"{len(narrow)} of {len(self.maps)} maps see more channels than half their places "
+        f"({worst.path}: {worst.inputs} channels, {worst.rows} places), and lean on the ridge: "
+        f"give about {2 * worst.inputs / worst.rows:.0f} times as many inputs."
+      )
+    kept = [m.path for m in self.maps if m.kept]
+    if kept:
+      found.append(f"Kept as they were, the new kernel being no better: {', '.join(kept)}.")
+    return tuple(found)
 
   def __str__(self) -> str:
     width = max((len(m.path) for m in self.maps), default=4)
     lines = [f"{'map':{width}}  inputs  outputs   before      fit    ridge  condition"]
     for m in self.maps:
       lines.append(
-        f"{m.path:{width}}  {m.inputs:6d}  {m.outputs:7d}  {max(m.before, -9.99):7.2f}  {m.fit:7.3f}"
-        f"  {m.ridge:7.0e}  {m.condition:9.1e}{'  kept' if m.kept else ''}"
+        f"{m.path:{width}}  {m.inputs:6d}  {m.outputs:7d}  {max(m.before, -9.99):7.2f}  "
+        f"{m.fit:7.3f}  {m.ridge:7.0e}  {m.condition:9.1e}{'  kept' if m.kept else ''}"
       )
     return "\n".join(lines)

@@ -135,7 +135,7 @@ def trace(model: nn.Module, variables: Any, inputs: Any, apply: Callable[..., Ar
     apply: (model, variables, inputs) -> the output.
   """
   marked = model.clone(ops=_marking(model.ops))
-  modules: dict[str, nn.Module] = {}
+  modules: dict[str, Any] = {}
   calls: dict[str, int] = {}
 
   def mark(call, args, kwargs, context):
@@ -175,8 +175,8 @@ def _marking_family(family: type[Ops]) -> type[Ops]:
 
 def _marking(ops: Ops) -> Ops:
   """Returns the family with each gate as one equation, and without recomputation."""
-  fields = {field.name: getattr(ops, field.name) for field in dataclasses.fields(ops)}
-  return _marking_family(type(ops))(**fields | {"recompute": False})
+  fields: Any = {field.name: getattr(ops, field.name) for field in dataclasses.fields(ops)}
+  return _marking_family(type(ops))(**{**fields, "recompute": False})
 
 
 class _Flattener:
@@ -216,7 +216,7 @@ class _Flattener:
     return [read(atom) for atom in closed.jaxpr.outvars]
 
 
-def _flattened(closed: Any, paths: tuple[str, ...], modules: dict[str, nn.Module]) -> Program:
+def _flattened(closed: Any, paths: tuple[str, ...], modules: dict[str, Any]) -> Program:
   flat = _Flattener()
   arguments = [flat.new(variable) for variable in closed.jaxpr.invars]
   (output,) = flat.enter(closed, arguments)
@@ -340,7 +340,7 @@ class Run:
     return results
 
   def _has(self, value: int) -> bool:
-    return value in self.known or value not in self.program.dependent and self._given(value)
+    return value in self.known or (value not in self.program.dependent and self._given(value))
 
   def _given(self, value: int) -> bool:
     return value in self.program.constants or value in self._leaf_values

@@ -242,9 +242,7 @@ def convolution(layer: BcosConv, spatial: Sequence[int]) -> Convolution:
   rank, window = len(layer.kernel_size), tuple(layer.kernel_size)
   strides, dilation = (_per_axis(v, rank) for v in (layer.strides, layer.kernel_dilation))
   pads = explicit_pads(layer.padding, spatial, window, strides, dilation)
-  return Convolution(
-    window, strides, pads, dilation, layer.feature_group_count, layer.padding_mode
-  )
+  return Convolution(window, strides, pads, dilation, layer.feature_group_count, layer.padding_mode)
 
 
 def explicit_pads(
