@@ -183,7 +183,7 @@ class _Fitter:
     module = self.student.program.maps[part.path]
     kernel = Kernel(self.student.variables, part.path, module)
     old = kernel.plain(self._silence_norms(part))
-    rows, gate = self._head_rows(part) if part.path == self.head else self._rows(part, module)
+    rows, gate = self._head_rows(part, module) if part.path == self.head else self._rows(part, module)
     form = Compared(kernel.b, module.guard, gate, module.use_bias)
     new, figures = fit(rows, old, form, self.settings.effort)
     if not part.student.norms[-1]:
@@ -252,7 +252,7 @@ class _Fitter:
 
     return self._gathered(self.teacher.per_batch((), sample, index, reads=[end]))[0]
 
-  def _head_rows(self, part: Part) -> tuple[Rows, str]:
+  def _head_rows(self, part: Part, module: Map) -> tuple[Rows, str]:
     """Returns the head's inputs at all places of each input, and its targets for their mean."""
     student, teacher = self.student, self.teacher
     seen, response = (f(part.path) for f in (student.program.seen_by, student.program.response))
@@ -263,7 +263,7 @@ class _Fitter:
     tail = student.missing(end, response)
 
     def sample(env):
-      x = env[seen]
+      x = F.gated(env[seen], module.gate or "identity")
       base, one = (
         evaluate(tail, env | {response: jnp.full(shape, s)}, [end])[0] for s in (0.0, 1.0)
       )
@@ -272,7 +272,7 @@ class _Fitter:
     x, base, gain = self._gathered(student.per_batch(tail, sample, reads=[seen]))
     output = teacher.program.output
     (logits,) = self._gathered(teacher.per_batch((), lambda env: (env[output],), reads=[output]))
-    x = _seen(student.program.maps[part.path], x)
+    x = _seen(module, x)
     rows = (x, self._aimed(logits, base), base, gain[0], self.held_out)
     return Rows(*map(jnp.asarray, rows)), ""
 
@@ -334,7 +334,7 @@ class _Fitter:
 def _seen_at(module: Map, x: Array, index: Array) -> Array:
   """Returns what a map sees of [B, ..., C] at some places, [B, r, groups, inputs]."""
   if not isinstance(module, BcosConv):
-    return _at(x, index)[:, :, None]
+    return F.gated(_at(x, index), module.gate or "identity")[:, :, None]
   size = 4 * math.prod(module.kernel_size) * math.prod(x.shape[1:])
   return jax.lax.map(
     lambda each: _inputs(module, each[0][None])[each[1]],
