@@ -183,7 +183,9 @@ class _Fitter:
     module = self.student.program.maps[part.path]
     kernel = Kernel(self.student.variables, part.path, module)
     old = kernel.plain(self._silence_norms(part))
-    rows, gate = self._head_rows(part, module) if part.path == self.head else self._rows(part, module)
+    rows, gate = (
+      self._head_rows(part, module) if part.path == self.head else self._rows(part, module)
+    )
     form = Compared(kernel.b, module.guard, gate, module.use_bias)
     new, figures = fit(rows, old, form, self.settings.effort)
     if not part.student.norms[-1]:
@@ -323,11 +325,11 @@ class _Fitter:
       self.student.advance([seen])
 
       def moments(env: dict[int, Array], seen: int = seen) -> tuple[Array, Array]:
-        x = env[seen].reshape(-1, env[seen].shape[-1])
-        return x.mean(0), (x**2).mean(0)
+        x = env[seen].reshape(len(env[seen]), -1, env[seen].shape[-1])
+        return x.mean(1), (x**2).mean(1)
 
-      found = self.student.per_batch((), moments, reads=[seen])
-      mean, square = (np.mean(each, axis=0) for each in zip(*found, strict=True))
+      found = self._gathered(self.student.per_batch((), moments, reads=[seen]))
+      mean, square = (each.mean(0) for each in found)
       norms.set_identity(self.student.variables, path, program.norms[path], mean, square, gain)
 
 

@@ -1,4 +1,4 @@
-"""The quickstart: B-cosification, fine-tuning and explanation of a small network.
+"""The quickstart: B-cosification, in closed form and by fine-tuning, and explanation.
 
 Real data (handwritten digits), no download, a few minutes on two CPU cores. Every number in the
 table that it prints is measured by the run.
@@ -22,7 +22,7 @@ import numpy as np
 import bcos_jax
 
 from .. import attribution, metrics, render
-from ..inputs import of_pictures
+from ..inputs import Preprocess, of_pictures
 from ..io.bundles import EXAMPLES, check_writable
 from ..ops import BcosOps
 from ..train.config import load_config
@@ -39,14 +39,16 @@ class QuickstartFindings:
   """What a quickstart measured.
 
   Attributes:
-    accuracy: On the test digits, by network: conventional, bcosified_at_start, bcosified, scratch.
+    accuracy: On the test digits, by network: conventional, bcosified_at_start, closed_form,
+      bcosified, scratch.
     equivalence: Largest difference of a logit between the conventional network and its B-cos twin
       at B=1, relative to the largest logit.
     steps: Fine-tuning steps, which are also the steps of the network from scratch.
     steps_to_scratch: First evaluated step at which the B-cosified network was at least as
       accurate as the one from scratch at its end; None if it never was.
-    pointing: Grid pointing scores: bcos, input_x_gradient (of the conventional network), random,
-      uniform.
+    pictures: Unlabelled training digits from which the network in closed form was made.
+    pointing: Grid pointing scores: bcos, closed_form, input_x_gradient (of the conventional
+      network), random, uniform.
     pointing_grids: Number of grids played.
     completeness: Worst |value - contributions - named residuals| of an explanation, relative.
     seconds: Wall time.
@@ -56,6 +58,7 @@ class QuickstartFindings:
   equivalence: float
   steps: int
   steps_to_scratch: int | None
+  pictures: int
   pointing: dict[str, float]
   pointing_grids: int
   completeness: float
@@ -78,13 +81,17 @@ class QuickstartFindings:
       ("", "measured"),
       ("accuracy, conventional network", f"{acc['conventional']:.1%}"),
       ("accuracy, its B-cos twin before fine-tuning", f"{acc['bcosified_at_start']:.1%}"),
+      (
+        f"accuracy, B-cosified in closed form: no labels, no training ({self.pictures} pictures)",
+        f"{acc['closed_form']:.1%}",
+      ),
       ("accuracy, B-cosified and fine-tuned", f"{acc['bcosified']:.1%}"),
       ("accuracy, B-cos from scratch, equal steps", f"{acc['scratch']:.1%}"),
       ("fine-tuning steps to the accuracy from scratch", reached),
       ("difference of the logits at B=1, relative", f"{self.equivalence:.1e}"),
       (
-        f"grid pointing score, B-cos explanation ({self.pointing_grids} grids)",
-        f"{points['bcos']:.3f}",
+        f"grid pointing score, in closed form / fine-tuned ({self.pointing_grids} grids)",
+        f"{points['closed_form']:.3f} / {points['bcos']:.3f}",
       ),
       ("grid pointing score, input x gradient, conventional", f"{points['input_x_gradient']:.3f}"),
       (
@@ -105,15 +112,17 @@ class Length:
     finetune: Steps of the B-cosified network and of the one from scratch.
     eval_every: Steps between evaluations.
     grids: Most grids of the pointing game.
+    pictures: Training digits, without their labels, for the closed form.
   """
 
   pretrain: int = 300
   finetune: int = 120
   eval_every: int = 10
   grids: int = 30
+  pictures: int = 512
 
 
-SHORT = Length(pretrain=120, finetune=60, eval_every=20, grids=4)
+SHORT = Length(pretrain=120, finetune=60, eval_every=20, grids=4, pictures=160)
 """Shows that everything runs; the numbers mean little."""
 
 
@@ -146,29 +155,35 @@ def quickstart(
   workdir = check_writable(workdir)
   run = _Run(workdir, length, seed, progress)
 
-  say("1/5  Training a conventional ResNet-8 on handwritten digits")
+  say("1/6  Training a conventional ResNet-8 on handwritten digits")
   conventional = run.train("conventional", length.pretrain)
   images, labels = _test_digits(conventional)
 
-  say("2/5  B-cosifying it: same weights, B=2, no biases")
+  say("2/6  B-cosifying it: same weights, B=2, no biases")
   twin = conventional.model, conventional.variables
   equivalence = _difference_at_b1(*twin, images)
   bcos = bcos_jax.bcosify(*twin, ops=BcosOps(b=2.0))
   at_start = evaluate(*bcos, _examples(conventional))["accuracy"]
 
-  say("3/5  Fine-tuning the B-cos network")
+  say("3/6  B-cosifying it in closed form: from unlabelled digits, without training")
+  closed = _in_closed_form(conventional, length.pictures)
+
+  say("4/6  Fine-tuning the B-cos network")
   tuned = run.train("bcosify", length.finetune, init=bcos)
 
-  say("4/5  Training the same B-cos network from scratch")
+  say("5/6  Training the same B-cos network from scratch")
   scratch = run.train("scratch", length.finetune)
 
-  say("5/5  Explaining")
+  say("6/6  Explaining")
   explanation: Any = bcos_jax.explain(tuned.model, tuned.variables, images, batch_size=100)
-  trained = {"conventional": conventional, "bcosified": tuned, "scratch": scratch}
-  pointing = _pointing(conventional, tuned, explanation.logits, images, labels, length.grids)
-  findings = _findings(
-    trained, explanation, pointing, at_start, equivalence, length.finetune, began
-  )
+  trained: _Networks = {
+    "conventional": conventional,
+    "closed_form": closed,
+    "bcosified": tuned,
+    "scratch": scratch,
+  }
+  pointing = _pointing(trained, explanation.logits, images, labels, length.grids)
+  findings = _findings(trained, tuned, explanation, pointing, at_start, equivalence, length, began)
   _draw(workdir, findings, conventional, tuned, explanation, labels)
   _write(workdir, findings, trained)
   for name in trained:
@@ -178,20 +193,22 @@ def quickstart(
 
 
 def _findings(
-  trained: dict[str, TrainResult],
+  trained: _Networks,
+  tuned: TrainResult,
   explanation: bcos_jax.Explanation,
   pointing: tuple[dict[str, float], int],
   at_start: float,
   equivalence: float,
-  steps: int,
+  length: Length,
   began: float,
 ) -> QuickstartFindings:
   accuracy = {name: result.metrics["accuracy"] for name, result in trained.items()}
   return QuickstartFindings(
     accuracy={**accuracy, "bcosified_at_start": at_start},
     equivalence=equivalence,
-    steps=steps,
-    steps_to_scratch=_steps_to(trained["bcosified"], accuracy["scratch"]),
+    steps=length.finetune,
+    steps_to_scratch=_steps_to(tuned, accuracy["scratch"]),
+    pictures=length.pictures,
     pointing=pointing[0],
     pointing_grids=pointing[1],
     completeness=float(np.max(explanation.completeness_error)),
@@ -199,14 +216,26 @@ def _findings(
   )
 
 
-def _write(
-  workdir: pathlib.Path, findings: QuickstartFindings, trained: dict[str, TrainResult]
-) -> None:
+def _write(workdir: pathlib.Path, findings: QuickstartFindings, trained: _Networks) -> None:
   """Writes the networks as bundles, and the findings as numbers."""
   for name, result in trained.items():
     _save(workdir / name, name, result)
   report = dataclasses.asdict(findings)
   (workdir / "findings.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Calibrated:
+  """A network that no run has trained; fields as those of a `TrainResult`."""
+
+  model: nn.Module
+  variables: Any
+  metrics: dict[str, float]
+  labels: tuple[str, ...]
+  preprocess: Preprocess | None
+
+
+_Networks = dict[str, TrainResult | _Calibrated]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,6 +276,20 @@ def _test_digits(result: TrainResult) -> tuple[np.ndarray, np.ndarray]:
   return pipeline.to_arrays(_examples(result))
 
 
+def _in_closed_form(conventional: TrainResult, count: int) -> _Calibrated:
+  """Returns the network's B-cos twin in closed form, from training digits without labels."""
+  digits = pipeline.Examples(
+    open_dataset("digits", "train"), of_pictures(conventional.preprocess), keep=True
+  )
+  images = pipeline.to_arrays(digits)[0]
+  images = images[np.random.default_rng(0).permutation(len(images))[:count]]
+  model, variables = bcos_jax.bcosify(
+    conventional.model, conventional.variables, ops=BcosOps(b=2.0), calibrate=images
+  )
+  measured = evaluate(model, variables, _examples(conventional))
+  return _Calibrated(model, variables, measured, conventional.labels, conventional.preprocess)
+
+
 def _difference_at_b1(model: nn.Module, variables: Any, images: np.ndarray) -> float:
   twin, twin_variables = bcos_jax.bcosify(model, variables, ops=BcosOps.equivalent())
   with jax.default_matmul_precision("highest"):
@@ -262,14 +305,14 @@ def _steps_to(result: TrainResult, accuracy: float) -> int | None:
 
 
 def _pointing(
-  conventional: TrainResult,
-  tuned: TrainResult,
+  trained: _Networks,
   logits: np.ndarray,
   images: np.ndarray,
   labels: np.ndarray,
   num_grids: int,
 ) -> tuple[dict[str, float], int]:
-  """Plays with both explanations on the same grids, those of the B-cos network's confidence."""
+  """Plays with all explanations on the same grids, those of the fine-tuned network's confidence."""
+  tuned, closed = trained["bcosified"], trained["closed_form"]
   played = {
     name: metrics.grid_pointing_game(
       attribute,
@@ -283,7 +326,8 @@ def _pointing(
     )
     for name, attribute in (
       ("bcos", metrics.attribute_with(tuned.model, tuned.variables)),
-      ("input_x_gradient", _input_x_gradient(conventional)),
+      ("closed_form", metrics.attribute_with(closed.model, closed.variables)),
+      ("input_x_gradient", _input_x_gradient(trained["conventional"])),
     )
   }
   scores = {name: result.mean for name, result in played.items()}
@@ -291,11 +335,11 @@ def _pointing(
   return {**scores, "random": bcos.random, "uniform": bcos.uniform}, bcos.num_grids
 
 
-def _input_x_gradient(result: TrainResult) -> Callable[..., np.ndarray]:
+def _input_x_gradient(result: TrainResult | _Calibrated) -> Callable[..., np.ndarray]:
   return attribution.attribute_with("input_x_gradient", result.model, result.variables)
 
 
-def _save(folder: pathlib.Path, name: str, result: TrainResult):
+def _save(folder: pathlib.Path, name: str, result: TrainResult | _Calibrated):
   bcos_jax.save(
     folder,
     result.model,
@@ -366,5 +410,6 @@ Saved in {workdir}:
   figure.png                        digits, explanations, contributions
   report.html                       the same and more, opens in a browser
   findings.json                     the numbers above
-  conventional, bcosified, scratch  the networks; explain a picture of yours with
+  conventional, closed_form, bcosified, scratch
+                                    the networks; explain a picture of yours with
       bcos-jax explain {workdir / "bcosified"} PICTURE""")

@@ -39,8 +39,11 @@ def test_finds_what_the_papers_find(run):
   assert found.accuracy["conventional"] > 0.9
   assert found.accuracy["bcosified"] > found.accuracy["scratch"] + 0.1
   assert found.accuracy["bcosified"] > 0.85
+  assert found.accuracy["bcosified_at_start"] < 0.3
+  assert found.accuracy["closed_form"] > found.accuracy["conventional"] - 0.1
   assert found.steps_to_scratch is not None and found.steps_to_scratch < found.steps
   assert found.pointing["bcos"] > 2 * found.pointing["uniform"]
+  assert found.pointing["closed_form"] > 2 * found.pointing["uniform"]
   assert found.pointing["bcos"] > found.pointing["input_x_gradient"]
   assert abs(found.pointing["random"] - found.pointing["uniform"]) < 0.05
 
@@ -58,7 +61,7 @@ def test_prints_every_number_and_says_where(run):
   assert str(workdir) in printed
 
 
-@pytest.mark.parametrize("name", ["conventional", "bcosified", "scratch"])
+@pytest.mark.parametrize("name", ["conventional", "closed_form", "bcosified", "scratch"])
 def test_saves_networks_that_work(run, name):
   workdir, found, _ = run
   bundle = bcos_jax.load(workdir / name)

@@ -1,0 +1,156 @@
+"""Whole networks in closed form: exact where they can be, close to the teacher elsewhere."""
+
+import dataclasses
+import re
+
+import jax
+import numpy as np
+import pytest
+
+import bcos_jax
+from bcos_jax import BcosOps, InputError, StandardOps, calibration
+from bcos_jax.calibration import closed_form, traced
+
+from ..common import TINY, filled, flat, photos, rel, tiny
+
+IMAGES = photos(24)
+FAST = calibration.Calibration(
+  rows=600, rows_per_channel=2, batch_size=12, effort=calibration.Effort(rounds=1, inner=5)
+)
+
+
+def _twin(name, ops, **settings):
+  """Returns teacher, student as B-cosified, and in closed form with its report."""
+  model = tiny(name, StandardOps())
+  variables = filled(model)
+  student, start = bcos_jax.bcosify(model, variables, ops=ops)
+  made, report = calibration.calibrate(
+    model, variables, student, start, IMAGES, dataclasses.replace(FAST, **settings)
+  )
+  return (model, variables), (student, start), made, report
+
+
+def _outputs(model, variables):
+  return np.asarray(closed_form.apply(model, variables, IMAGES))
+
+
+COMMON = ("resnet_tiny", "simple_vit_tiny", "densenet_tiny")
+
+
+@pytest.mark.parametrize(
+  "name", [pytest.param(n, marks=() if n in COMMON else pytest.mark.slow) for n in TINY]
+)
+def test_b_1_returns_the_teachers_function(name):
+  teacher, (student, _), made, _ = _twin(name, BcosOps.equivalent())
+  assert rel(_outputs(student, made), _outputs(*teacher)) <= 1e-4
+
+
+@pytest.mark.parametrize(
+  "name", [pytest.param(n, marks=() if n == "resnet_tiny" else pytest.mark.slow) for n in TINY]
+)
+def test_is_closer_to_the_teacher_than_the_published_start(name):
+  teacher, (student, start), made, report = _twin(name, BcosOps(), head="logits")
+  wanted = _outputs(*teacher)
+  begun, done = (rel(_outputs(student, v), wanted) for v in (start, made))
+  assert done < 0.9 * begun
+  for fitted in report.maps:
+    assert fitted.fit >= fitted.before
+    assert fitted.kept == (fitted.fit == fitted.before)
+  assert not report.left
+
+
+@pytest.mark.parametrize("weights", ["unit", "cosine"])
+def test_every_kind_of_weights_gives_the_same_function(weights):
+  """Unit weights leave their length to the norm; heads have none, and reach less."""
+  _, (student, _), made, plain = _twin("resnet_tiny", BcosOps())
+  _, (other, _), others, report = _twin("resnet_tiny", BcosOps(weights=weights))
+  for mine, theirs in zip(plain.maps[:-1], report.maps[:-1], strict=True):
+    assert theirs.fit == pytest.approx(mine.fit, abs=0.02)
+  if weights == "cosine":
+    assert rel(_outputs(other, others), _outputs(student, made)) < 0.05
+
+
+def test_norms_are_the_identity_with_the_statistics_of_their_batch():
+  """Otherwise the first training step, which takes the batch's, would undo the fit."""
+  _, (student, _), made, _ = _twin("resnet_tiny", BcosOps())
+  inputs = student.ops.encoding(IMAGES)
+  trained, updated = student.apply(made, inputs, train=True, mutable=["batch_stats"])
+  assert rel(np.asarray(trained), _outputs(student, made)) < 0.05
+  before, after = flat(made["batch_stats"]), flat(updated["batch_stats"])
+  assert max(rel(after[path], before[path]) for path in before) < 0.02
+
+
+def test_the_head_aims_at_log_odds_where_logits_have_a_bias():
+  teacher, (student, _), made, _ = _twin("resnet_tiny", BcosOps(), rows=2000)
+  p = np.asarray(jax.nn.softmax(_outputs(*teacher)))
+  odds = np.clip(np.log(p / (1 - p)), -6, 6)
+  logits = _outputs(student, made)
+  centred = [values - values.mean(0) for values in (logits, odds)]
+  assert abs(logits.mean() - odds.mean()) < 0.5
+  assert np.corrcoef(*[c.ravel() for c in centred])[0, 1] > 0.5
+
+
+def test_twice_the_same_bits_and_other_places_by_the_seed():
+  first, again, other = (_twin("resnet_tiny", BcosOps(), seed=s)[2] for s in (0, 0, 1))
+  assert all((a == b).all() for a, b in zip(*map(jax.tree.leaves, (first, again)), strict=True))
+  assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (first, other)), strict=True))
+
+
+def test_batches_change_nothing():
+  """Their sizes do not divide the pictures: what fills up the last one is left out."""
+  whole, parts = (_twin("resnet_tiny", BcosOps(), batch_size=size)[2] for size in (24, 7))
+  for a, b in zip(*map(jax.tree.leaves, (whole, parts)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3 * np.abs(a).max())
+
+
+def test_inputs_are_not_modified_and_leaves_keep_their_dtypes():
+  model = tiny("resnet_tiny", StandardOps())
+  variables = filled(model)
+  student, start = bcos_jax.bcosify(model, variables, ops=BcosOps())
+  copy = jax.tree.map(np.array, start)
+  made, _ = calibration.calibrate(model, variables, student, start, IMAGES, FAST)
+  assert all((a == b).all() for a, b in zip(*map(jax.tree.leaves, (start, copy)), strict=True))
+  for a, b in zip(*map(jax.tree.leaves, (made, start)), strict=True):
+    assert a.shape == b.shape and a.dtype == b.dtype
+
+
+def test_bcosify_takes_pictures_and_warns():
+  model = tiny("resnet_tiny", StandardOps())
+  variables = filled(model)
+  with pytest.warns(UserWarning, match="maps see more channels than half their places"):
+    student, made = bcos_jax.bcosify(model, variables, calibrate=IMAGES)
+  ex = bcos_jax.explain(student, made, IMAGES[:2])
+  assert ex.completeness_error.max() < 1e-5
+
+
+@pytest.mark.parametrize(
+  ("given", "message"),
+  [
+    (IMAGES[0], "expected [N, H, W, C]"),
+    (IMAGES[:3], "expected at least 8"),
+    (255 * IMAGES, "expected colours in [0, 1]"),
+    (IMAGES * np.nan, "expected colours in [0, 1]"),
+    (np.full_like(IMAGES, 0.5), "the same picture everywhere"),
+  ],
+)
+def test_refuses_what_nothing_can_be_fitted_to(given, message):
+  model = tiny("resnet_tiny", StandardOps())
+  with pytest.raises(InputError, match=re.escape(message)):
+    bcos_jax.bcosify(model, filled(model), calibrate=given)
+
+
+def test_a_run_keeps_only_what_is_needed():
+  model = tiny("resnet_tiny", StandardOps())
+  variables = filled(model)
+  batches = [IMAGES[:12], IMAGES[12:]]
+  program = traced.trace(model, variables, batches[0], closed_form.apply)
+  run = traced.Run(program, flat(variables), batches)
+  largest = 0
+  for path in program.maps:
+    run.advance([program.seen_by(path)])
+    largest = max(largest, len(run.known))
+  run.advance([program.output])
+  assert largest <= 4  # a map's input, and a shortcut or two
+  assert run.known == {program.output}
+  found = np.concatenate([batch[program.output] for batch in run.batches])
+  np.testing.assert_allclose(found, _outputs(model, variables), rtol=1e-4, atol=1e-5)
