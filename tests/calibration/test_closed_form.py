@@ -97,10 +97,14 @@ def test_twice_the_same_bits_and_other_places_by_the_seed():
 
 
 def test_batches_change_nothing():
-  """Their sizes do not divide the pictures: what fills up the last one is left out."""
-  whole, parts = (_twin("resnet_tiny", BcosOps(), batch_size=size)[2] for size in (24, 7))
-  for a, b in zip(*map(jax.tree.leaves, (whole, parts)), strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3 * np.abs(a).max())
+  """Their sizes do not divide the pictures: what fills up the last one is left out.
+
+  Sums in another order, carried on through all maps: the function is compared, to a percent.
+  """
+  (_, (student, _), whole, _), (_, _, parts, _) = (
+    _twin("resnet_tiny", BcosOps(), batch_size=size) for size in (24, 7)
+  )
+  assert rel(_outputs(student, parts), _outputs(student, whole)) < 1e-2
 
 
 def test_inputs_are_not_modified_and_leaves_keep_their_dtypes():
