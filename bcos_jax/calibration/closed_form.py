@@ -29,7 +29,7 @@ from .aims import Part, parts, rows_per_input
 from .fit import Compared, Effort, Rows, errors, fit
 from .kernels import Kernel
 from .report import Fitted, Report
-from .traced import Map, Run, evaluate, trace
+from .traced import Execution, Map, evaluate, trace
 
 Array = jax.Array
 Variables = Mapping[str, Any]
@@ -104,11 +104,11 @@ def calibrate(
     for rows, _ in filled(count, settings.batch_size)
   ]
   taught, learned = (
-    Run(trace(model, tree, batches[0], apply), _flat(tree), batches)
+    Execution(trace(model, tree, batches[0], apply), _flat(tree), batches)
     for model, tree in ((teacher, teacher_variables), (student, variables))
   )
   fitter = _Fitter(learned, taught, getattr(student, "head", None), count, inputs, settings)
-  before = fitter.outputs(Run(learned.program, learned.variables, batches))
+  before = fitter.outputs(Execution(learned.program, learned.variables, batches))
   order = list(parts(learned.program, taught.program))
   fitted = tuple(fitter.fit(part) for part in progress(order))
   met = {part.path for part in order}
@@ -171,7 +171,9 @@ def _flat(variables: Variables) -> dict[str, Any]:
 class _Fitter:
   """Fits one map after the other; the student's variables change in its run."""
 
-  def __init__(self, student: Run, teacher: Run, head, count, inputs, settings: Calibration):
+  def __init__(
+    self, student: Execution, teacher: Execution, head, count, inputs, settings: Calibration
+  ):
     self.student, self.teacher, self.head = student, teacher, head
     self.settings, self.count = settings, count
     held = max(1, round(count * settings.held_out))
@@ -209,7 +211,7 @@ class _Fitter:
       kept=kept,
     )
 
-  def outputs(self, run: Run) -> np.ndarray:
+  def outputs(self, run: Execution) -> np.ndarray:
     """Returns what a network makes of the held-out inputs."""
     run.advance([run.program.output])
     output = run.program.output

@@ -2,7 +2,7 @@
 
 The network is traced once, with marks at its maps, norms and gates. Calibration then needs to know
 what becomes of a map's response (`chain`), and what a map really sees when all maps before it have
-changed: `Run` keeps, for each batch of inputs, only the values that later equations need, so that
+changed: `Execution` keeps, for each batch of inputs, only the values that later equations need, so that
 all of a network's maps together cost one forward pass.
 """
 
@@ -261,7 +261,7 @@ def evaluate(equations: Sequence[Equation], values: dict[int, Any], wanted: Sequ
   return [env[value] for value in wanted]
 
 
-class Run:
+class Execution:
   """A program on batches of inputs, evaluated as far as it was asked for.
 
   Attributes:

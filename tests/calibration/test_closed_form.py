@@ -148,7 +148,7 @@ def test_a_run_keeps_only_what_is_needed():
   variables = filled(model)
   batches = [IMAGES[:12], IMAGES[12:]]
   program = traced.trace(model, variables, batches[0], closed_form.apply)
-  run = traced.Run(program, flat(variables), batches)
+  run = traced.Execution(program, flat(variables), batches)
   largest = 0
   for path in program.maps:
     run.advance([program.seen_by(path)])
