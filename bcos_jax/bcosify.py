@@ -147,6 +147,17 @@ def bcosify(
       ops, encoding=dataclasses.replace(model.ops.encoding, pairing=ops.encoding.pairing)
     )
   new = model.clone(ops=ops)
+  started = _edited(model, variables, new, fold_mean)
+  if calibrate is None:
+    return new, started
+  calibrated, report = calibration.calibrate(model, variables, new, started, calibrate)
+  for warning in report.warnings:
+    warnings.warn(warning, stacklevel=2)
+  return new, calibrated
+
+
+def _edited(model: nn.Module, variables: Variables, new: nn.Module, fold_mean: bool) -> Variables:
+  """Returns the variables of the B-cos network: the first edit that applies makes each leaf."""
   wanted = _flat(abstract_variables(new))
   source = _flat(variables)
   if fold_mean:
@@ -170,13 +181,7 @@ def bcosify(
       "Cannot B-cosify: " + "; ".join(problems) + ".",
       "Pass the variables of this model, and ops that keep its shapes.",
     )
-  started = traverse_util.unflatten_dict(made, sep="/")
-  if calibrate is None:
-    return new, started
-  calibrated, report = calibration.calibrate(model, variables, new, started, calibrate)
-  for warning in report.warnings:
-    warnings.warn(warning, stacklevel=2)
-  return new, calibrated
+  return traverse_util.unflatten_dict(made, sep="/")
 
 
 def _check(model: nn.Module, ops: Ops):

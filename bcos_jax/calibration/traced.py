@@ -2,8 +2,8 @@
 
 The network is traced once, with marks at its maps, norms and gates. Calibration then needs to know
 what becomes of a map's response (`chain`), and what a map really sees when all maps before it have
-changed: `Execution` keeps, for each batch of inputs, only the values that later equations need, so that
-all of a network's maps together cost one forward pass.
+changed: `Execution` keeps, for each batch of inputs, only the values that later equations need, so
+that all of a network's maps together cost one forward pass.
 """
 
 from __future__ import annotations
