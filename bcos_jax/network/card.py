@@ -64,7 +64,9 @@ def write(network: bundles.Bundle, name: str, shown: Shown | None, stated: State
   ]
   if rows := list(_origin(network.config["provenance"])):
     parts += ["## Origin", _table(rows)]
-  measures = [*_measures(network.config["provenance"]), *(_completeness(shown) if shown else ())]
+  measures = [*_measures(network.config["provenance"])]
+  if shown and not network.model.ops.conventional:  # what is post hoc adds up to nothing of its own
+    measures.append(_completeness(shown))
   if measures:
     parts += ["## Measured", _table(measures)]
   if shown:
@@ -152,7 +154,8 @@ def _use(network: bundles.Bundle, name: str) -> str:
 
 def _facts(network: bundles.Bundle) -> Iterator[tuple[str, str]]:
   model, config, reading = network.model, network.config, network.preprocess
-  yield "architecture", f"`{config['architecture']}`"
+  fields = ", ".join(f"{name}={value}" for name, value in config["fields"].items())
+  yield "architecture", f"`{config['architecture']}`" + (f" with `{fields}`" if fields else "")
   yield "parameters", f"{num_parameters(model):,}"
   if reading is not None:
     height, width = reading.size
@@ -233,11 +236,9 @@ def _measures(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
       yield f"{name.replace('_', ' ')}{of}", said
 
 
-def _completeness(shown: Shown) -> Iterator[tuple[str, str]]:
-  yield (
-    f"largest completeness error, of {shown.count} explanations",
-    f"{shown.error:.0e} of what is added up",
-  )
+def _completeness(shown: Shown) -> tuple[str, str]:
+  error = f"{shown.error:.0e} of what is added up" if shown.error else "0"
+  return f"largest completeness error, of {shown.count} explanations", error
 
 
 def _table(rows: Sequence[tuple[str, str]] | Iterator[tuple[str, str]]) -> str:

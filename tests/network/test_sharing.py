@@ -153,6 +153,7 @@ def test_cards_are_honest_about_the_kind(ops, provenance, said, measured, pictur
   text = (bcos_jax.load(folder).save_pretrained(tmp_path / "out") / "README.md").read_text()
   for words in (*said, measured if pictures else ""):
     assert words in text, words
+  assert ("completeness error" in text) == (bool(pictures) and not ops.conventional)
   assert kinds.EXACT not in text and ("is biases" in text) == (bool(pictures) and bool(measured))
   assert ("b-cos" in header(text)["tags"]) != ops.conventional
 
@@ -449,3 +450,23 @@ def test_what_would_be_sent_is_looked_at_without_the_hub(bundle, tmp_path, monke
   assert 'bcos_jax.load("me/x@v1", download=True)' in text and "# x" in text
   assert bundles.has_bundle_config(tmp_path / "x")
   assert SIDE and bcos_jax.load(tmp_path / "x").predict(picture)
+
+
+def test_folders_of_other_libraries_are_networks_of_every_command(tmp_path, monkeypatch, capsys):
+  from bcos_jax.app import networks
+  from bcos_jax.convert import targets
+
+  monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+  model = bcos_jax.create("resnet18", ops=StandardOps(), num_classes=5, image_size=32)
+  bundle = bundles.make_bundle(model, filled(model), labels=LABELS)
+  theirs = targets.write(bundle, tmp_path / "theirs", "huggingface")
+  pictures = tmp_path / "pictures"
+  for i, label in enumerate(LABELS * 2):
+    (pictures / label).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.uint8(255 * photos(1, seed=i)[0])).save(pictures / label / f"{i}.png")
+  assert cli.main(["evaluate", str(theirs), f"--dataset={pictures}"]) == 0
+  assert " on 10 " in capsys.readouterr().out
+  (served,) = networks.load_networks([theirs])
+  assert served.labels == LABELS and served.conventional and served.bundle.examples == ()
+  assert cli.main(["bcosify", str(theirs), str(tmp_path / "bcos")]) == 0
+  assert bcos_jax.load(tmp_path / "bcos").labels == LABELS
