@@ -66,7 +66,7 @@ def crop(picture: Image.Image, box: tuple[int, ...], of: str, chance: np.random.
 
 def main() -> None:
   """Parses the command line and writes the pictures."""
-  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+  parser = argparse.ArgumentParser(description="Writes crops of photographs.")
   parser.add_argument("folder", type=pathlib.Path)
   parser.add_argument("--count", type=int, default=100, help="crops of each class")
   options = parser.parse_args()

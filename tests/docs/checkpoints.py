@@ -100,7 +100,9 @@ def repository(
   write_safetensors(folder / weights, {"none": np.zeros(1, np.float32)}, {"format": "pt"})
   said = readers.describe(sources.open_checkpoint(folder), tower)
   assert said.architecture and said.layout
-  fields = ({"num_classes": said.num_labels} if said.num_labels else {}) | dict(said.fields)
+  fields: dict[str, Any] = dict(said.fields)
+  if said.num_labels:
+    fields = {"num_classes": said.num_labels} | fields
   family = BcosOps.aloe() if said.layout == "aloe" else StandardOps()
   tensors = state(said.architecture, said.layout, family, **fields)
   write_safetensors(folder / weights, tensors, {"format": "pt"})

@@ -286,14 +286,18 @@ def _clip(path):
 @_file("laion-clip")
 @_hub("laion/CLIP-ViT-B-32-laion2B-s34B-b79K")
 def _open_clip(path):
-  names = {"name": "open_clip_config.json", "weights": "open_clip_model.safetensors"}
-  checkpoints.repository(path, checkpoints.OPEN_CLIP, **names)
+  checkpoints.repository(
+    path,
+    checkpoints.OPEN_CLIP,
+    name="open_clip_config.json",
+    weights="open_clip_model.safetensors",
+  )
 
 
 @_file("my-timm")
 @_hub("timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k")
 def _timm_vit(path):
-  sizes = {"embed_dim": 48, "depth": 1, "num_heads": 3, "img_size": 64}
+  sizes: dict[str, Any] = {"embed_dim": 48, "depth": 1, "num_heads": 3, "img_size": 64}
   checkpoints.repository(path, checkpoints.timm("vit_tiny_patch16_224", **sizes))
 
 

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 Output = dict[str, Any]
+_MOST = 100_000  # bytes of a picture, before base64
 METADATA = {
   "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
   "language_info": {"name": "python"},
@@ -50,11 +51,15 @@ def execute(path: pathlib.Path) -> tuple[list[list[Output]], list[Any]]:
   outputs, values = [], []
   for cell in code(read(path)):
     tree = ast.parse("".join(cell["source"]))
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    last = tree.body[-1] if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    if last is not None:
+      tree.body.pop()
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
       exec(compile(tree, str(path), "exec"), space)
-      value = last and eval(compile(ast.Expression(last.value), str(path), "eval"), space)
+      value = None
+      if last is not None:
+        value = eval(compile(ast.Expression(last.value), str(path), "eval"), space)
     outputs.append(_outputs(printed.getvalue(), value))
     values += [value] if value is not None else []
   return outputs, values
@@ -85,11 +90,14 @@ def _shown(value: Any) -> dict[str, Any]:
 
 
 def _smaller(png: bytes) -> bytes:
-  """Returns a picture of the width of a page."""
+  """Returns a picture of the width of a page, photographs in 256 colours."""
   picture = Image.open(io.BytesIO(png)).convert("RGB")
   picture.thumbnail((1000, 1000), Image.Resampling.LANCZOS)
   file = io.BytesIO()
   picture.save(file, "PNG", optimize=True)
+  if file.tell() > _MOST:
+    file = io.BytesIO()
+    picture.quantize(256).save(file, "PNG", optimize=True)
   return file.getvalue()
 
 

@@ -119,6 +119,7 @@ class Walk:
       self.server = subprocess.Popen(
         words, cwd=self.place, env=self.environment, stdout=file, stderr=subprocess.STDOUT
       )
+    said = ""
     for _ in range(600):
       said = log.read_text()
       if "http://" in said:
