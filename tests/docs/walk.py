@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from ..common import ROOT
 from . import givens, pages
@@ -65,11 +66,13 @@ class Walk:
     place: The checkout, and working directory.
     environment: Of its commands.
     space: Names that its Python blocks have defined.
+    port: File whose lock is held while an app runs: all pages print the same port.
     server: The app that the page has started last, and that still runs.
   """
 
   place: pathlib.Path
   environment: dict[str, str]
+  port: TextIO
   space: dict[str, Any] = dataclasses.field(default_factory=dict)
   server: subprocess.Popen | None = None
 
@@ -114,6 +117,7 @@ class Walk:
   def _serve(self, words: list[str]) -> None:
     """Starts the app, waits until it says its address, and leaves it running."""
     self.stop()
+    fcntl.flock(self.port, fcntl.LOCK_EX)
     log = self.place / "build" / "app.log"
     with log.open("w") as file:
       self.server = subprocess.Popen(
@@ -134,14 +138,15 @@ class Walk:
       self.server.terminate()
       self.server.wait(30)
       self.server = None
+      fcntl.flock(self.port, fcntl.LOCK_UN)
 
 
 @contextlib.contextmanager
 def walking(place: pathlib.Path, shared: pathlib.Path):
   """Yields a walk in a new checkout, made the working directory of this process meanwhile."""
   checkout(place)
-  walk = Walk(place, environment(place, shared))
-  with contextlib.chdir(place):
+  with (shared / "port.lock").open("a") as port, contextlib.chdir(place):
+    walk = Walk(place, environment(place, shared), port)
     sys.path.insert(0, str(place))
     known = set(sys.modules)
     try:
