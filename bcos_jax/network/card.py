@@ -190,11 +190,10 @@ def _origin(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     "recipe": _recipe(about),
     "data": about.get("dataset") or _folder(about),
     "probe": _probe(about),
-    "calibrated": "in closed form, without labels" if about.get("calibrated") else None,
   }
   for name, value in known.items():
     if value:
-      yield name, value if name in ("head", "probe", "calibrated", "data") else f"`{value}`"
+      yield name, value if name in ("head", "probe", "data") else f"`{value}`"
   for how, older in _ancestors(about):
     yield how, "from the network below"
     yield from _origin(older)
