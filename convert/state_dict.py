@@ -121,18 +121,40 @@ def to_state_dict(bundle: Bundle, source: str | None = None) -> dict[str, np.nda
   if fitting:
     held = jax.device_get(dict(bundle.variables))
     leaves: dict[str, Any] = traverse_util.flatten_dict(held, sep="/")
-    return export(leaves, _of_form(fitting, leaves, form).table, bundle.extras)
-  works = sorted(
-    {
-      keys.layout
-      for keys in keys_of(bundle.model, None)
-      if type(keys.ops) is family and _same_weights(keys.ops, bundle.model.ops)
-    }
-  )
+    chosen = _of_form(fitting, leaves, form)
+    left = _left(chosen, leaves)
+    if left:
+      more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+      raise InputError(
+        f"The layout {layout!r} has no place for {left[0]!r}{more}.", _that_work(bundle, leaves)
+      )
+    return export(leaves, chosen.table, bundle.extras)
   raise InputError(
     f"The layout {layout!r} has no keys for a {family.__name__} network of this architecture.",
-    f"Layouts that work: {', '.join(works)}." if works else "None works; --to=orbax does.",
+    _that_work(bundle, {}),
   )
+
+
+def _that_work(bundle: Bundle, leaves: Mapping[str, Any]) -> str:
+  """Names the layouts that hold a network, with these leaves."""
+  works = {
+    keys.layout
+    for keys in keys_of(bundle.model, None)
+    if type(keys.ops) is type(bundle.model.ops)
+    and _same_weights(keys.ops, bundle.model.ops)
+    and not _left(keys, leaves)
+  }
+  if not works:
+    return "None works; --to=orbax does."
+  return f"Layouts that work: {', '.join(sorted(works))}."
+
+
+def _left(keys: Keys, leaves: Mapping[str, Any]) -> list[str]:
+  """Returns the leaves that no rule of a table writes."""
+  templates = [
+    template for rule in keys.table if isinstance(rule, Rule) for template in rule.targets
+  ]
+  return [path for path in leaves if all(parse(one, path) is None for one in templates)]
 
 
 def provenance_of(keys: Keys) -> dict[str, str]:
@@ -207,8 +229,7 @@ def _best(
 
 def _written(keys: Keys, leaves: Mapping[str, Any]) -> int:
   """Returns how many of the leaves a table writes."""
-  templates = [t for entry in keys.table if isinstance(entry, Rule) for t in entry.targets]
-  return sum(any(parse(template, path) is not None for template in templates) for path in leaves)
+  return len(leaves) - len(_left(keys, leaves))
 
 
 def _leaves(architecture: str, ops: Ops, fields: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -192,6 +192,23 @@ def test_other_poolings_are_explained_completely(pool):
   assert not np.allclose(plain.logits, explained.logits)
 
 
+@pytest.mark.parametrize(
+  "arguments, fields, place",
+  [
+    ({"global_pool": "avg"}, {"pool": "mean", "norm_after_pool": True}, "fc_norm"),
+    ({"global_pool": "map"}, {"pool": "map", "norm_after_pool": False}, "pool"),
+  ],
+)
+def test_a_layout_without_a_place_names_those_that_have_one(tmp_path, arguments, fields, place):
+  content = config(VIT, **SMALL, num_classes=5, img_size=[32, 32], **arguments)
+  source = folder(tmp_path / "net", content, vit(image_size=32, **fields))
+  bundle = convert.from_pretrained(source)
+  with pytest.raises(InputError, match=f"'torchvision' has no place for 'params/{place}") as error:
+    convert.to_state_dict(bundle, "torchvision")
+  assert error.value.fix == "Layouts that work: open_clip, timm."
+  assert convert.to_state_dict(bundle, "timm")
+
+
 # Files without configuration.
 
 
