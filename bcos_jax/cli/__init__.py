@@ -13,6 +13,8 @@ import errno
 import os
 import select
 import sys
+from typing import Any
+import warnings
 
 from .. import __version__
 from ..cache import keep_compiled, quiet_libtpu
@@ -36,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _failed(error)
   keep_compiled()
   quiet_libtpu()
+  warnings.formatwarning = _warned
   try:
     import_modules(options.imports)
     code = options.run(options, rest) or 0
@@ -85,6 +88,16 @@ def _failed(error: Exception) -> int:
     f"error: {type(error).__name__}: {cause}", "run again with --debug to see where it happened."
   )
   return 1
+
+
+_FORMAT = warnings.formatwarning
+
+
+def _warned(message: Any, category: Any, filename: str, lineno: int, line: Any = None) -> str:
+  """Returns a warning to a user as a line; others, to programmers, keep file and source."""
+  if category is UserWarning:
+    return f"warning: {message}\n"
+  return _FORMAT(message, category, filename, lineno, line)
 
 
 def _say(cause: str, fix: str) -> None:

@@ -21,8 +21,9 @@ def add_evaluate(commands: Commands) -> None:
   command.add_argument(
     "--dataset",
     required=True,
-    help="folder of pictures (a folder per class, or train/ and val/), or TFDS name, in "
-    "array_record; for language models also a file or folder of texts",
+    help="folder of pictures (a folder per class, or train/ and val/), table of labels (CSV) "
+    "beside its pictures, pattern in quotes, or TFDS name, in array_record; for language models "
+    "also a file or folder of texts",
   )
   command.add_argument(
     "--split",
@@ -283,8 +284,8 @@ def add_probe(commands: Commands) -> None:
   command.add_argument(
     "--dataset",
     required=True,
-    help="folder of pictures (a folder per class, or train/ and val/), or TFDS name, in "
-    "array_record",
+    help="folder of pictures (a folder per class, or train/ and val/), table of labels (CSV) "
+    "beside its pictures, pattern in quotes, or TFDS name, in array_record",
   )
   command.add_argument(
     "--labels", default="", help="table of files and labels (CSV), for a folder without classes"

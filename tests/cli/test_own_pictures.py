@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import bcos_jax
 from bcos_jax import BcosOps, InputError, cli
 from bcos_jax.train.data import folders, measured, shapes
 
-from ..common import filled
+from ..common import ROOT, filled
 
 QUICK = ("--config.steps=4", "--config.eval_every=2", "--config.mesh.data=1")
 
@@ -69,6 +72,49 @@ def test_training_without_a_record_is_found_in_its_options(trained, pictures):
   older = measured.trained_on(before)
   assert float(older["data.held_out"]) == 0.34 and older["data.folder"] == str(pictures)
   assert measured.trained_on({"provenance": {"recipe": "digits", "overrides": []}}) == {}
+
+
+def test_patterns_and_tables_name_pictures_to_measure(trained, pictures, tmp_path, capsys):
+  accuracy = {}
+  for dataset in (pictures, f"{pictures}/*", f"{pictures}/*/*.png"):
+    run("evaluate", trained / "bundle", f"--dataset={dataset}", "--split=all")
+    accuracy[str(dataset)] = capsys.readouterr().out
+  assert len(set(accuracy.values())) == 1 and "on 24 images" in accuracy[str(pictures)]
+  table = tmp_path / "flat" / "labels.csv"
+  table.parent.mkdir()
+  lines = ["file,label"]
+  for i, file in enumerate(sorted(pictures.rglob("*.png"))):
+    (table.parent / f"{i}.png").write_bytes(file.read_bytes())
+    lines.append(f"{i}.png,{file.parent.name}")
+  table.write_text("\n".join(lines), encoding="utf-8")
+  run("evaluate", trained / "bundle", f"--dataset={table}", "--split=all")
+  assert capsys.readouterr().out == accuracy[str(pictures)]
+  given = [f"--dataset={table}", "--epochs=1", "--knn=2", "--rates=0.01", "--select=test"]
+  run("probe", trained / "bundle", *given)
+  assert "k-NN, k=2" in capsys.readouterr().out
+  first = next(iter(sorted(pictures.iterdir())))
+  few, _ = measured.open_measured(f"{pictures}/*/*{sorted(first.iterdir())[0].name[-5:]}", "all")
+  assert 0 < len(few) < 24
+  for dataset, words in (
+    (f"{pictures}/*/z*", "No picture in"),
+    (f"{tmp_path}/nowhere/*", "no file or folder"),
+    ("mnist/x y", "not the name of a data set"),
+  ):
+    run("evaluate", trained / "bundle", f"--dataset={dataset}", code=2)
+    assert words in capsys.readouterr().err
+
+
+def test_warnings_are_a_line(trained, pictures, tmp_path, capfd):
+  lone = tmp_path / "lone"
+  for folder in pictures.iterdir():
+    (lone / folder.name).mkdir(parents=True)
+    for file in sorted(folder.iterdir())[: 1 if "star" in folder.name else 3]:
+      (lone / folder.name / file.name).write_bytes(file.read_bytes())
+  command = [sys.executable, "-m", "bcos_jax", "evaluate", trained / "bundle", f"--dataset={lone}"]
+  environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+  done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+  said = [line for line in done.stderr.splitlines() if "star" in line]
+  assert len(said) == 1 and said[0].startswith("warning: ") and "read_folder" not in done.stderr
 
 
 def test_some_classes_in_another_order(trained, pictures, tmp_path, capsys):

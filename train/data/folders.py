@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
+import glob
 import hashlib
 import os
 import pathlib
@@ -103,7 +104,11 @@ class Files:
 
 
 def read_folder(
-  folder: str | os.PathLike, *, labels: str | os.PathLike = "", held_out: float = 0.2
+  folder: str | os.PathLike,
+  *,
+  labels: str | os.PathLike = "",
+  held_out: float = 0.2,
+  pattern: str = "",
 ) -> Pictures:
   """Scans a folder of pictures, without opening them.
 
@@ -117,6 +122,8 @@ def read_folder(
     held_out: Share of every class that is held out where the folder has no such split itself. A
       class with two pictures or more has at least one on each side (with several labels per
       picture: as far as that is possible).
+    pattern: Takes only pictures that match, or lie in folders that do, such as "*/1*.png"; relative
+      to the folder. "" takes all.
 
   Returns:
     What it holds. Classes without pictures are left out, with a warning; so are warned about
@@ -128,6 +135,7 @@ def read_folder(
   """
   folder = checked_folder(folder, held_out)
   names, others = find_pictures(folder)
+  names = _matching(folder, names, pattern) if pattern else names
   if not names:
     raise InputError(
       f"{str(folder)!r} holds no pictures ({len(others)} other files).",
@@ -136,7 +144,7 @@ def read_folder(
   parts = _split_folders(names)
   if labels:
     named, multi_label = read_table(labels, folder)
-    names = sorted(named)
+    names = [name for name in sorted(named) if not pattern or name in names]
   else:
     named, multi_label = _labels_by_folder(folder, names, 1 if parts else 0), False
   label_names = tuple(sorted({label for several in named.values() for label in several}))
@@ -160,11 +168,25 @@ def read_folder(
   )
 
 
+def _matching(folder: pathlib.Path, names: Sequence[str], pattern: str) -> list[str]:
+  matched = {*map(pathlib.PurePath, glob.glob(pattern, root_dir=folder, recursive=True))}
+  paths = map(pathlib.PurePath, names)
+  found = [path.as_posix() for path in paths if matched & {path, *path.parents}]
+  if not found:
+    raise InputError(
+      f"No picture in {str(folder)!r} matches {pattern!r}.", "Check the pattern and its folder."
+    )
+  return found
+
+
 def checked_folder(folder: str | os.PathLike, held_out: float) -> pathlib.Path:
   """Returns a folder that exists; InputError if it does not, or for a share outside (0, 1)."""
   folder = pathlib.Path(folder).expanduser()
   if not folder.is_dir():
-    raise InputError(f"No folder {str(folder)!r}.", "Set --config.data.folder to your pictures.")
+    raise InputError(
+      f"No folder {str(folder)!r}.",
+      "Give the folder of your pictures (--config.data.folder in recipes).",
+    )
   if not 0 < held_out < 1:
     raise InputError(
       f"data.held_out={held_out}; expected a share between 0 and 1.",
@@ -251,7 +273,7 @@ def _labels_by_folder(
     raise InputError(
       f"{len(loose)} pictures in {str(folder)!r} are in no folder of a class: {_some(loose)}.",
       "Put each picture in a folder named after its class, or give a table of labels with "
-      "--config.data.labels=FILE.",
+      "--labels=FILE (in recipes --config.data.labels).",
     )
   empty = _folders(folder, depth) - {"/".join(name.split("/")[: depth + 1]) for name in names}
   if empty:
@@ -273,7 +295,7 @@ def _check_classes(folder: pathlib.Path, label_names: Sequence[str], multi_label
     raise InputError(
       f"The pictures of {str(folder)!r} have {len(label_names)} classes: {_some(label_names)}; "
       "expected at least 2.",
-      "Make one folder per class, or give a table of labels with --config.data.labels=FILE.",
+      "Make one folder per class, or give a table: --labels (in recipes --config.data.labels).",
     )
 
 

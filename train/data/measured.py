@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import dataclasses
 import difflib
+import glob
 import pathlib
 from typing import Any
 
 from bcos_jax.configs.sections import KEYS
 from bcos_jax.errors import InputError
+from bcos_jax.io.pictures import LISTS
 
 from .folders import Files, read_folder
 from .sources import BUILDERS, Dataset, open_dataset
@@ -42,9 +44,24 @@ def described(data: Any) -> dict[str, Any]:
   return {key: data.get(key) for key in _KEPT} if data.folder else {}
 
 
-def is_folder(name: str) -> bool:
-  """Whether a data set is named by its folder."""
-  return name.partition("/")[0] not in BUILDERS and pathlib.Path(name).expanduser().is_dir()
+def located(name: str) -> tuple[pathlib.Path, str, str] | None:
+  """Returns the folder, table of labels and pattern of a user's pictures; None for TFDS names.
+
+  Args:
+    name: A folder; a table of labels beside its pictures; or a pattern with * ? [ ], below its
+      folder.
+  """
+  path = pathlib.Path(name).expanduser()
+  if name.partition("/")[0] in BUILDERS:
+    return None
+  if path.is_dir():
+    return path, "", ""
+  if path.is_file() and path.suffix.lower() in LISTS:
+    return path.parent, str(path.absolute()), ""
+  if not glob.has_magic(name):
+    return None
+  plain = next(folder for folder in path.parents if not glob.has_magic(str(folder)))
+  return (plain, "", str(path.relative_to(plain))) if plain.is_dir() else None
 
 
 def open_measured(
@@ -59,7 +76,8 @@ def open_measured(
   """Opens a split of a folder of pictures or of a TFDS data set.
 
   Args:
-    name: A folder, as `read_folder` takes it, or a TFDS name.
+    name: A folder, as `read_folder` takes it, a table of labels beside its pictures, a pattern of
+      pictures in such a folder, or a TFDS name.
     split: Of a folder "train", "test" (held out) or "all"; by default what is held out, where the
       folder says so or the network was trained on pictures in a folder, else all. A TFDS split
       otherwise, by default "test".
@@ -74,7 +92,8 @@ def open_measured(
   Raises:
     InputError: See `read_folder` and `open_dataset`; or options that do nothing.
   """
-  if not is_folder(name):
+  place = located(name)
+  if place is None:
     for option, given in (("labels", labels), ("held_out", held_out)):
       if given not in ("", None):
         raise InputError(
@@ -83,14 +102,18 @@ def open_measured(
         )
     dataset = open_dataset(name, split or "test", data_dir)
     return dataset, "images"
+  folder, table, pattern = place
   trained = trained or {}
+  if table and labels:
+    raise InputError(f"{name!r} and --labels={labels} are both tables.", "Leave out --labels.")
   if split not in ("", *SPLITS):
     raise InputError(
       f"--split={split} of a folder, expected {', '.join(SPLITS)}.", "For example: --split=all."
     )
   default = float(trained.get("data.held_out", KEYS["data.held_out"].default))
   share = default if held_out is None else held_out
-  pictures = read_folder(name, labels=labels or trained.get("data.labels", ""), held_out=share)
+  table = table or labels or trained.get("data.labels", "")
+  pictures = read_folder(folder, labels=table, held_out=share, pattern=pattern)
   if pictures.split and held_out is not None:
     raise InputError(
       f"--held_out={held_out} does nothing: {name!r} is split itself.", "Leave out --held_out."

@@ -111,7 +111,7 @@ def open_builder(
   """
   data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE, "")
   base, _, variant = name.partition("/")
-  if not re.fullmatch(r"[a-zA-Z]\w*(:\d\S*)?", base):
+  if not re.fullmatch(r"[a-zA-Z]\w*(:\d\S*)?", base) or not re.fullmatch(r"[\w./:-]*", variant):
     raise InputError(
       f"There is no file or folder {name!r}, and it is not the name of a data set.",
       "Use an existing file, or a TFDS name such as imdb_reviews.",

@@ -37,7 +37,7 @@ def read_table(
     raise InputError(
       f"{len(missing)} of {len(rows)} files that {os.fspath(table)!r} names are not in"
       f" {str(folder)!r}: {', '.join(map(repr, missing[:_SHOWN]))}.",
-      "The first column holds file names relative to --config.data.folder.",
+      "The first column holds file names relative to the folder.",
     )
   labels: dict[str, tuple[str, ...]] = {}
   lines: dict[str, int] = {}
@@ -67,7 +67,7 @@ def _find(table: str | os.PathLike, folder: pathlib.Path) -> pathlib.Path:
       return path
   raise InputError(
     f"No table of labels {os.fspath(table)!r}, neither here nor in {str(folder)!r}.",
-    "Set --config.data.labels to a CSV or TSV file.",
+    "Give a CSV or TSV file as --labels (in recipes --config.data.labels).",
   )
 
 
