@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
-from . import canvas, color
+from . import canvas, color, kinds
 from .figure import draw_legend, draw_map, frame
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def comparison(
   columns: int = 7,
   percentile: float = 99.5,
   title: str = "",
+  exact: Sequence[str] = (),
 ) -> Figure:
   """Draws, for each picture, the picture and then every method's map, row after row.
 
@@ -37,6 +38,8 @@ def comparison(
     columns: Most panels in a row, at least 2; rows are about equally long.
     percentile: Of a map's absolute values, at which its colours are full.
     title: Above everything.
+    exact: Methods whose maps add up to the output with the network's constants; below the figure
+      is said which these are, and that others are post hoc.
 
   Returns:
     A `matplotlib.figure.Figure`, not attached to any window.
@@ -66,6 +69,9 @@ def comparison(
         draw_map(ax, values[i], float(color.cutoff_of(np.asarray(values[i]), percentile)))
         ax.set_title(textwrap.shorten(method, 28), fontsize=9, parse_math=False)
     draw_legend(result.add_subplot(grid[-1, :]), columns)
+    said = kinds.of_methods([name for name in maps if name in exact], len(maps))
+    said = textwrap.fill(said, 24 * columns)
+    result.supxlabel(said, fontsize=9, color=canvas.SOFT, parse_math=False)
     if title:
       result.suptitle(title, fontsize=12.5, color=canvas.INK, parse_math=False)
   if target:

@@ -129,3 +129,16 @@ def _biases(accounts: Sequence[Account]) -> str:
   one_sign = all(sum(each.constants.values()) * each.total >= 0 for each in accounts)
   whole = "the output" if one_sign else "what adds up to the output"
   return f"{span} % of {whole} is biases"
+
+
+def of_methods(exact: Sequence[str], count: int) -> str:
+  """Returns of which kind the maps of several methods are.
+
+  Args:
+    exact: Names of those that are exact.
+    count: Of all methods.
+  """
+  if not exact:
+    return "post hoc: no map adds up to the output"
+  said = EXACT.replace("exact", f"exact for {' and '.join(exact)}", 1)
+  return said if len(exact) == count else f"{said}; other maps are post hoc and need not"

@@ -168,7 +168,10 @@ def _plots(pictures: StudyPictures, maps: dict[str, np.ndarray], scores: Mapping
     "alignment-maps": (
       "Maps of the labelled class: the student before and after, and methods on the teacher",
       render.comparison(
-        pictures.images[drawn], {name: found[drawn] for name, found in maps.items()}, names
+        pictures.images[drawn],
+        {name: found[drawn] for name, found in maps.items()},
+        names,
+        exact=[STUDENT, BEGUN],
       ),
     ),
   }

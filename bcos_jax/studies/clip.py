@@ -209,6 +209,7 @@ def _plots(
         pictures.images[drawn],
         {name: found[drawn] for name, found in maps.items()},
         _prompts(tuple(pictures.names[label] for label in pictures.labels[drawn])),
+        exact=[STUDENT, BEGUN],
       ),
     ),
   }

@@ -190,6 +190,7 @@ def _maps(lab: Lab, scored: dict[str, _Scored]):
     some.images[rows.start : rows.stop],
     {("B-cos" if n == OWN else n): s.maps[rows.start : rows.stop] for n, s in scored.items()},
     [some.names[some.labels[i]] for i in rows],
+    exact=["B-cos"],
   )
 
 

@@ -76,6 +76,11 @@ def test_a_comparison_shows_every_map_on_its_own_scale():
   low, high = shown.get_clim()
   assert high == -low == pytest.approx(np.percentile(np.abs(maps["a"][1]), 99.5), rel=1e-5)
   assert "supports the class" in texts(figure)
+  assert figure._supxlabel.get_text() == "post hoc: no map adds up to the output"
+  both = render.comparison(pictures, maps, ["one", "two"], columns=3, exact=["a"])
+  said = both._supxlabel.get_text().replace("\n", " ")
+  assert said.startswith("exact for a: contributions and named constants add up")
+  assert said.endswith("other maps are post hoc and need not")
 
 
 @pytest.mark.parametrize(

@@ -134,13 +134,7 @@ def read_folder(
       are not there; a held-out class that training does not have.
   """
   folder = checked_folder(folder, held_out)
-  names, others = find_pictures(folder)
-  names = _matching(folder, names, pattern) if pattern else names
-  if not names:
-    raise InputError(
-      f"{str(folder)!r} holds no pictures ({len(others)} other files).",
-      f"Expected files such as {', '.join(sorted(SUFFIXES)[:4])}, in one folder per class.",
-    )
+  names, others = _find(folder, pattern)
   parts = _split_folders(names)
   if labels:
     named, multi_label = read_table(labels, folder)
@@ -168,15 +162,23 @@ def read_folder(
   )
 
 
-def _matching(folder: pathlib.Path, names: Sequence[str], pattern: str) -> list[str]:
+def _find(folder: pathlib.Path, pattern: str) -> tuple[list[str], list[str]]:
+  """Returns the pictures of a folder, those that match if there is a pattern, and other files."""
+  names, others = find_pictures(folder)
+  if not names:
+    raise InputError(
+      f"{str(folder)!r} holds no pictures ({len(others)} other files).",
+      f"Expected files such as {', '.join(sorted(SUFFIXES)[:4])}, in one folder per class.",
+    )
+  if not pattern:
+    return names, others
   matched = {*map(pathlib.PurePath, glob.glob(pattern, root_dir=folder, recursive=True))}
-  paths = map(pathlib.PurePath, names)
-  found = [path.as_posix() for path in paths if matched & {path, *path.parents}]
+  found = [name for name in names if matched & {(p := pathlib.PurePath(name)), *p.parents}]
   if not found:
     raise InputError(
       f"No picture in {str(folder)!r} matches {pattern!r}.", "Check the pattern and its folder."
     )
-  return found
+  return found, others
 
 
 def checked_folder(folder: str | os.PathLike, held_out: float) -> pathlib.Path:
