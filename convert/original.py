@@ -141,7 +141,11 @@ def _tower(network: Any, plan: ConversionPlan) -> Any:
 
 
 def _language_model(network: Any, plan: ConversionPlan) -> Any:
-  """Lets a network without head return its hidden states, where transformers pools them too."""
+  """Lets a network without head return its hidden states, where transformers pools them too.
+
+  Of random tokens none stands for padding, without which transformers takes one text at a time.
+  """
+  network.config.pad_token_id = -1
   if not plan.keys.form.startswith("hidden"):
     return network
   forward = network.forward

@@ -315,7 +315,7 @@ def _checked(
     raise InputError(
       f"Text {int(np.argmin(mask.any(axis=1)))} contains only padding.", "Remove empty texts."
     )
-  if not model.predicts_tokens and not mask[:, 0].all():
+  if model.reads_first and not mask[:, 0].all():
     index = int(np.argmin(mask[:, 0]))
     raise InputError(
       f"Text {index} has padding on the left: its first token, which classifiers read, is padding.",

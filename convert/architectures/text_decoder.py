@@ -9,7 +9,15 @@ from bcos_jax.errors import InputError
 from bcos_jax.models import TextDecoder
 from bcos_jax.ops import StandardOps
 
-from ..readers.hf_config import GENERATION, Config, ConfigReader, Setting, activation, by_class
+from ..readers.hf_config import (
+  GENERATION,
+  Config,
+  ConfigReader,
+  Fields,
+  Setting,
+  activation,
+  by_class,
+)
 from ..tables.axes import AS_IS, DENSE
 from ..tables.keys import Keys
 from ..tables.parts import norm, scale
@@ -25,13 +33,15 @@ def _unused(source: str, reason: str, beside: str = _TABLE) -> Skip:
   return Skip(source, reason, beside=beside, optional=True)
 
 
-def _head(tied: bool) -> Rule | Skip:
+def _head(tied: bool, classifies: bool) -> Rule | Skip:
+  if classifies:
+    return Rule("score.weight", "params/score/kernel", DENSE)
   if tied:
     return _unused("lm_head.weight", "is the table of tokens")
   return Rule("lm_head.weight", "params/vocabulary/kernel", DENSE)
 
 
-def _gpt2(prefix: str, tied: bool) -> Table:
+def _gpt2(prefix: str, tied: bool, classifies: bool) -> Table:
   """GPT-2 holds its maps as convolutions of width 1: inputs first, as we do."""
   layer = f"{prefix}h.{{i}}"
 
@@ -52,7 +62,7 @@ def _gpt2(prefix: str, tied: bool) -> Table:
     *conv("mlp.c_fc", "mlp/linear1"),
     *conv("mlp.c_proj", "mlp/linear2"),
     *norm(f"{prefix}ln_f", "norm"),
-    _head(tied),
+    _head(tied, classifies),
     _unused(f"{layer}.attn.bias", "the causal mask", _IN_BLOCK),
     _unused(f"{layer}.attn.masked_bias", "the causal mask", _IN_BLOCK),
   )
@@ -72,7 +82,7 @@ _LLAMA_MAPS = {
 Biased = tuple[bool, bool, bool]
 
 
-def _llama(biased: Biased, tied: bool) -> Table:
+def _llama(biased: Biased, tied: bool, classifies: bool) -> Table:
   """Llama; `biased`: queries, keys and values, the projection behind them, and the MLP."""
   layer = "model.layers.{i}"
   maps = []
@@ -86,14 +96,20 @@ def _llama(biased: Biased, tied: bool) -> Table:
     scale(f"{layer}.post_attention_layernorm", f"{_BLOCK}/norm2"),
     *maps,
     scale("model.norm", "norm"),
-    _head(tied),
+    _head(tied, classifies),
     _unused(f"{layer}.self_attn.rotary_emb.inv_freq", "the rotary frequencies", _IN_BLOCK),
   )
 
 
-def _gpt2_keys(prefix: str, tied: bool) -> Keys:
+def _headed(model: TextDecoder, tied: bool, classifies: bool) -> bool:
+  """Whether a network has the head of a table; classifiers have no map to the vocabulary."""
+  return bool(model.num_classes) == classifies and (classifies or model.tied == tied)
+
+
+def _gpt2_keys(prefix: str, tied: bool, classifies: bool = False) -> Keys:
   def fits(model: TextDecoder) -> bool:
-    return model.norm == "layer" and model.positions == "learned" and model.tied == tied
+    learned = model.norm == "layer" and model.positions == "learned"
+    return learned and _headed(model, tied, classifies)
 
   modules = (
     (f"{prefix}h.{{i}}.attn", f"{_BLOCK}/attn"),
@@ -101,15 +117,15 @@ def _gpt2_keys(prefix: str, tied: bool) -> Keys:
     (f"{prefix}h.{{i}}", _BLOCK),
     (f"{prefix}ln_f", "norm"),
   )
-  form = "gpt2" if prefix else "gpt2_bare"
-  return Keys("huggingface", StandardOps(), _gpt2(prefix, tied), modules, form, fits)
+  form = "gpt2_classifier" if classifies else "gpt2" if prefix else "gpt2_bare"
+  return Keys("huggingface", StandardOps(), _gpt2(prefix, tied, classifies), modules, form, fits)
 
 
-def _llama_keys(biased: Biased, tied: bool) -> Keys:
+def _llama_keys(biased: Biased, tied: bool, classifies: bool = False) -> Keys:
   def fits(model: TextDecoder) -> bool:
     rotary = model.norm == "rms" and model.positions == "rotary" and model.gated_mlp
     own = (model.attention_bias, model.attention_out_bias, model.mlp_bias)
-    return rotary and own == biased and model.tied == tied
+    return rotary and own == biased and _headed(model, tied, classifies)
 
   layer = "model.layers.{i}"
   modules = (
@@ -118,16 +134,20 @@ def _llama_keys(biased: Biased, tied: bool) -> Keys:
     (layer, _BLOCK),
     ("model.norm", "norm"),
   )
-  return Keys("huggingface", StandardOps(), _llama(biased, tied), modules, "llama", fits)
+  form = "llama_classifier" if classifies else "llama"
+  table = _llama(biased, tied, classifies)
+  return Keys("huggingface", StandardOps(), table, modules, form, fits)
 
 
 _BOOLS = (False, True)
+_BIASED = (*((a, a, mlp) for a in _BOOLS for mlp in _BOOLS), (True, False, False))
 KEYS = (
   _gpt2_keys("transformer.", True),
   _gpt2_keys("", True),
   _gpt2_keys("transformer.", False),
-  *(_llama_keys((a, a, mlp), tied) for a in _BOOLS for mlp in _BOOLS for tied in _BOOLS),
-  *(_llama_keys((True, False, False), tied) for tied in _BOOLS),
+  _gpt2_keys("transformer.", True, classifies=True),
+  *(_llama_keys(biased, tied) for biased in _BIASED for tied in _BOOLS),
+  *(_llama_keys(biased, True, classifies=True) for biased in _BIASED),
 )
 
 
@@ -181,6 +201,16 @@ _GPT2_SUMMARY = dict.fromkeys(
   ),
   "of another head",
 )
+
+
+def _by_class(family: str, *causal: str) -> Setting:
+  def classes(config: Config) -> Fields:
+    return {"num_classes": len(config["id2label"])}
+
+  known: dict[str | None, Any] = {name: {} for name in (None, *causal)}
+  return by_class({**known, f"{family}ForSequenceClassification": classes})
+
+
 _CAUSAL: dict[str, Setting] = {"pad_token_id": _pad, "tie_word_embeddings": "tied"}
 
 
@@ -239,7 +269,7 @@ READERS: dict[str, ConfigReader] = {
       "resid_pdrop": "dropout",
       "embd_pdrop": _same_dropout,
       "attn_pdrop": "attention_dropout",
-      "architectures": by_class({"GPT2LMHeadModel": {}, "GPT2Model": {}, None: {}}),
+      "architectures": _by_class("GPT2", "GPT2LMHeadModel", "GPT2Model"),
     },
     only={
       "scale_attn_weights": (True,),
@@ -259,7 +289,7 @@ READERS: dict[str, ConfigReader] = {
       **_LLAMA_LIKE,
       "attention_bias": _biases,
       "mlp_bias": "mlp_bias",
-      "architectures": by_class({"LlamaForCausalLM": {}, None: {}}),
+      "architectures": _by_class("Llama", "LlamaForCausalLM"),
     },
     ignored=_LLAMA_IGNORED,
   ),
@@ -268,7 +298,7 @@ READERS: dict[str, ConfigReader] = {
     fields={
       **_LLAMA_LIKE,
       "sliding_window": _window,
-      "architectures": by_class({"MistralForCausalLM": {}, None: {}}),
+      "architectures": _by_class("Mistral", "MistralForCausalLM"),
     },
     ignored=_LLAMA_IGNORED,
   ),
@@ -278,7 +308,7 @@ READERS: dict[str, ConfigReader] = {
       **_LLAMA_LIKE,
       "model_type": lambda value, config: _QWEN2_BIASES,
       "layer_types": _layer_types,
-      "architectures": by_class({"Qwen2ForCausalLM": {}, None: {}}),
+      "architectures": _by_class("Qwen2", "Qwen2ForCausalLM"),
     },
     only={"use_sliding_window": (False,)},
     ignored={

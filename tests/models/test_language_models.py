@@ -20,7 +20,10 @@ from bcos_jax.variables import num_parameters
 from .. import tokenizers
 from ..common import applied_to_texts, filled, flat, rel, shapes, suggestion, unflat
 
-FAMILIES = ("bert_tiny", "distilbert_tiny", "roberta_tiny", "gpt2_tiny", "llama_tiny")
+FAMILIES = (
+  *("bert_tiny", "distilbert_tiny", "roberta_tiny", "gpt2_tiny", "gpt2_tiny_classifier"),
+  "llama_tiny",
+)
 SMALL = {"depth": 1, "context_length": 24}
 
 
@@ -52,6 +55,21 @@ def test_function_preserving_bcosification_computes_the_same(name):
     twin, leaves = bcos_jax.bcosify(model, variables, ops=ops)
     assert rel(applied_to_texts(twin)(leaves, ids, mask), expected) <= 1e-6
     assert flat(leaves).keys() == flat(variables).keys()
+
+
+def test_a_causal_classifier_reads_the_last_token_of_each_text():
+  model, variables = network("gpt2_tiny_classifier")
+  ids, mask = texts()
+  run = applied_to_texts(model)
+  logits = run(variables, ids, mask)
+  alone = run(variables, ids[1:, :6], mask[1:, :6])
+  left = np.roll(ids[1:], 3, axis=1), np.roll(mask[1:], 3, axis=1)
+  assert logits.shape == (2, 3) and rel(logits[1:], alone) <= 1e-5
+  assert rel(run(variables, *left), alone) <= 1e-5
+  for padded, text_mask in ((ids, mask), left):
+    explanation = bcos_jax.explain(model, variables, padded, mask=text_mask)
+    assert explanation.completeness_error.max() <= 1e-5
+    assert (explanation.contributions[text_mask == 0] == 0).all()
 
 
 @pytest.mark.parametrize(

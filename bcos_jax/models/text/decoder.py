@@ -80,6 +80,14 @@ class DecoderLayer(nn.Module):
     return x + dropout(self, mlp(norm_of(self, "norm2")(x)), self.dropout, train)
 
 
+def last_places(tokens: Array, mask: Array | None) -> Array:
+  """Returns the place of the last token of each text that is no padding, [N]."""
+  places = jnp.arange(tokens.shape[1])[None]
+  return jnp.max(places if mask is None else places * (mask != 0), axis=1) + jnp.zeros(
+    len(tokens), places.dtype
+  )
+
+
 def norm_of(module: Any, name: str) -> nn.Module:
   """Returns a norm of the kind that a decoder, or one of its blocks, has."""
   kind = module.ops.rms_norm if module.norm == "rms" else module.ops.layer_norm
@@ -87,10 +95,11 @@ def norm_of(module: Any, name: str) -> nn.Module:
 
 
 class TextDecoder(LanguageModel):
-  """A causal language model.
+  """A causal language model, or a classifier that reads the last token of a text.
 
   Attributes:
     ops: The layer family.
+    num_classes: Number of classes; 0 for logits of the next tokens.
     vocab_size: Number of different tokens.
     context_length: Largest number of tokens of a text.
     width: Channels of a token.
@@ -117,6 +126,7 @@ class TextDecoder(LanguageModel):
   """
 
   ops: Ops
+  num_classes: int = 0
   vocab_size: int = 50257
   context_length: int = 1024
   width: int = 768
@@ -140,13 +150,15 @@ class TextDecoder(LanguageModel):
   dropout: float = 0.1
   attention_dropout: float = 0.1
 
-  head = None
-  num_classes = 0
+  @property
+  def head(self) -> str | None:
+    """The map to classes; none for a language model."""
+    return "score" if self.num_classes else None
 
   @property
   def predicts(self) -> str:
-    """Logits of the next tokens."""
-    return "next_tokens"
+    """Classes, or the next tokens."""
+    return "classes" if self.num_classes else "next_tokens"
 
   @property
   def block_paths(self) -> tuple[str, ...]:
@@ -192,6 +204,7 @@ class TextDecoder(LanguageModel):
 
     Returns:
       Logits of the next token, float32 at least: [N, L, vocab_size], or [N, vocab_size] at places.
+      With classes, their logits [N, num_classes].
     """
     self._check(
       tokens,
@@ -211,6 +224,10 @@ class TextDecoder(LanguageModel):
     x = self._embedded(tokens, mask, None, embeddings, train)
     for i in range(self.depth):
       x = self._layer(i)(x, train, bias, rotary)
+    if self.num_classes:
+      score = self.ops.dense(self.num_classes, use_bias=False, name="score")
+      x = at_places(norm_of(self, "norm")(x), last_places(tokens, mask))
+      return self.ops.readout(score, x, tokens=True)
     x = norm_of(self, "norm")(at_places(x, at))
     return logits_of_vocabulary(self, x, tied=self.tied, use_bias=False)
 
@@ -289,6 +306,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 TEST_VARIANTS: dict[str, dict[str, Any]] = {
   "gpt2_tiny": _TINY,
+  "gpt2_tiny_classifier": {**_TINY, "num_classes": 3},
   "llama_tiny": {**_LLAMA, **_TINY, "kv_heads": 2, "tied": False, "rope_scaling": ()},
 }
 

@@ -124,6 +124,11 @@ class TextEncoder(LanguageModel):
     return "classes" if self.num_classes else "features"
 
   @property
+  def reads_first(self) -> bool:
+    """See `LanguageModel`; classifiers do."""
+    return not self.predicts_tokens
+
+  @property
   def block_paths(self) -> tuple[str, ...]:
     """The encoder's blocks."""
     return tuple(f"encoder_{i}" for i in range(self.depth))

@@ -95,6 +95,8 @@ class LanguageModel(BaseNetwork):
   reads = "text"
   takes_embeddings = True
   input_map = "embeddings"
+  reads_first = False
+  """Whether its head reads the first token, which then cannot be padding."""
 
   @property
   def input_spec(self) -> jax.ShapeDtypeStruct:
