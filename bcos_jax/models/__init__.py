@@ -9,6 +9,7 @@ from .convnext import ConvNeXt as ConvNeXt
 from .convolutional.alex_net import AlexNet as AlexNet
 from .convolutional.mobile_net import MobileNet as MobileNet
 from .convolutional.reg_net import RegNet as RegNet
+from .convolutional.shuffle_net import ShuffleNet as ShuffleNet
 from .convolutional.squeeze_net import SqueezeNet as SqueezeNet
 from .densenet import DenseNet as DenseNet
 from .registration import Architecture as Architecture

@@ -1,4 +1,4 @@
-"""Key tables of AlexNet and SqueezeNet: torchvision."""
+"""Key tables of AlexNet, SqueezeNet and ShuffleNetV2: torchvision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bcos_jax.ops import StandardOps
 
 from ..tables.axes import CONV, DENSE, DENSE_AS_1X1, DENSE_AS_CONV, dense_window
 from ..tables.keys import Keys
-from ..tables.parts import Rules, biased
+from ..tables.parts import Rules, batch_norm, biased, weight
 from ..tables.rules import Table
 
 Pairs = tuple[tuple[str, str], ...]
@@ -44,5 +44,27 @@ def _squeeze_net(model: Any) -> tuple[Table, Pairs]:
   return (*rules, *biased("classifier.1", "head", DENSE_AS_1X1)), tuple(pairs)
 
 
+_SHUFFLE_BLOCK = {
+  "kept_depthwise": ("branch1.0", "branch1.1"),
+  "kept_conv": ("branch1.2", "branch1.3"),
+  "conv1": ("branch2.0", "branch2.1"),
+  "depthwise": ("branch2.3", "branch2.4"),
+  "conv2": ("branch2.5", "branch2.6"),
+}
+
+
+def _shuffle_net() -> Table:
+  rules = biased("fc", "head", DENSE)
+  layers = {"stem": ("conv1.0", "conv1.1"), "last": ("conv5.0", "conv5.1")}
+  for ours, (conv, norm) in _SHUFFLE_BLOCK.items():
+    block = "stage{i}.{j}"
+    layers[f"stage{{i}}_{{j}}/{ours}"] = (f"{block}.{conv}", f"{block}.{norm}")
+  for ours, (conv, norm) in layers.items():
+    rules += [weight(conv, ours, CONV), *batch_norm(norm, f"{ours}_bn")]
+  return tuple(rules)
+
+
+_SHUFFLE_MODULES = (("stage{i}.{j}", "stage{i}_{j}"),)
+SHUFFLE_NET = (Keys("torchvision", StandardOps(), _shuffle_net(), _SHUFFLE_MODULES),)
 ALEX_NET = (Keys("torchvision", StandardOps(), per=_alex_net),)
 SQUEEZE_NET = (Keys("torchvision", StandardOps(), per=_squeeze_net),)

@@ -1,4 +1,4 @@
-"""Networks for small devices, RegNets, AlexNet, SqueezeNet: every block, and files both ways."""
+"""Networks for small devices, RegNets, the first deep ones: every block, and files both ways."""
 
 import numpy as np
 import pytest
@@ -66,6 +66,7 @@ TORCHVISION = {
   "regnet_y_400mf": (_reg_net, _REG_NET),
   "squeezenet1_1": (lambda: _torchvision("squeezenet1_1"), {}),
   "squeezenet1_0": (lambda: _torchvision("squeezenet1_0"), {}),
+  "shufflenet_v2_x0_5": (lambda: _torchvision("shufflenet_v2_x0_5"), {}),
   "alexnet": (lambda: _torchvision("alexnet"), {}),
 }
 TIMM = (
