@@ -20,9 +20,13 @@ RESULTS = "explanations.json"
 
 
 def find_pictures(folder: pathlib.Path) -> tuple[list[str], list[str]]:
-  """Returns the sorted names, with /, of all pictures below a folder, and of other files."""
+  """Returns the sorted names, with /, of all pictures below a folder, and of other files.
+
+  Raises:
+    InputError: A folder cannot be read, whose pictures would be missing without a word.
+  """
   names, others = [], []
-  for place, folders, files in os.walk(folder, followlinks=True):
+  for place, folders, files in os.walk(folder, onerror=_unreadable, followlinks=True):
     folders[:] = sorted(name for name in folders if not name.startswith("."))
     for file in files:
       path = pathlib.Path(place, file)
@@ -31,6 +35,13 @@ def find_pictures(folder: pathlib.Path) -> tuple[list[str], list[str]]:
       kind = names if _is_picture(path) else others
       kind.append(path.relative_to(folder).as_posix())
   return sorted(names), sorted(others)
+
+
+def _unreadable(error: OSError) -> None:
+  raise InputError(
+    f"Cannot read the folder {str(error.filename)!r}: {error.strerror}.",
+    "Make it readable, or leave it out.",
+  ) from error
 
 
 def _is_picture(path: pathlib.Path) -> bool:

@@ -1,6 +1,7 @@
 """Picture folders: tables, held-out pictures, class balance, and several labels."""
 
 import contextlib
+import errno
 import io
 import itertools
 import os
@@ -342,3 +343,20 @@ def test_names_that_are_no_text(tmp_path):
   os.rename(tmp_path / "a/0.png", os.fsencode(tmp_path / "a") + b"/\xff.png")
   found = read(tmp_path)
   assert len(found.train + found.held_out) == 6
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
+  from bcos_jax.io import pictures
+
+  (tmp_path / "open").mkdir()
+  (tmp_path / "locked").mkdir()
+  scandir = os.scandir
+
+  def locked(path):  # the superuser may read everything, so permissions would not do
+    if os.fspath(path).endswith("locked"):
+      raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+    return scandir(path)
+
+  monkeypatch.setattr(os, "scandir", locked)
+  with pytest.raises(InputError, match=r"Cannot read the folder '.*locked': Permission denied"):
+    pictures.find_pictures(tmp_path)
