@@ -72,6 +72,7 @@ def test_the_chosen_rates_are_the_best_and_a_second_run_trains_nothing(tmp_path)
     tested = [row for row in runs if row["accuracy"]]
     assert len(runs) == 2 and len(tested) == 1
     assert float(tested[0]["held-out accuracy"]) == max(float(r["held-out accuracy"]) for r in runs)
+  assert [row["steps"] for row in rows if row["network"] == "in closed form"] == ["0"]
   networks = tmp_path / "networks" / kind
   # With the speed of every run, so one that is trained again is told from one that is not.
   before = {path: path.read_text("utf-8") for path in networks.glob("*/metrics.jsonl")}

@@ -1,3 +1,3 @@
-"""Short fine-tuning of a B-cosified network, at the best learning rate of each length."""
+"""B-cosification in closed form against short fine-tuning at its best learning rates."""
 
 from .study import study as study

@@ -1,15 +1,19 @@
-"""How far short fine-tuning of a B-cosified network gets: a study at the best learning rates."""
+"""B-cosification in closed form, and what few labelled steps reach: a study."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 
 import bcos_jax
 
 from ... import render
+from ...inputs import of_pictures
 from ...ops import BcosOps
+from ...train.data import open_dataset, pipeline
+from ...train.loop import TrainResult
 from ..lab import Lab
 from ..study import Findings
 from ..tables import Table
@@ -20,15 +24,18 @@ if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 PUBLISHED, SCRATCH, TEACHER = "as published", "from scratch", "conventional"
+CLOSED, PICTURES = "in closed form", 512
 
 
 def study(lab: Lab) -> Findings:
-  """Fine-tunes a B-cosified network for a few steps, and trains the same one from scratch."""
+  """Compares the closed form with few labelled steps, from published starts and from scratch."""
   conventional = lab.conventional()
   given = conventional.model, jax.device_get(conventional.variables)
   teacher = races.measured(lab, TEACHER, *given)
   lengths = (5, 10) if lab.short else races.LENGTHS
+  pictures = training_pictures(lab, conventional, 32 if lab.short else PICTURES)
   starts = (
+    Start(name=CLOSED, recipe="bcosify", network=_in_closed_form(lab, given, pictures), lengths=()),
     Start(
       name=PUBLISHED,
       recipe="bcosify",
@@ -41,9 +48,11 @@ def study(lab: Lab) -> Findings:
   )
   entrants = [teacher, *(entrant for start in starts for entrant in races.race(lab, start))]
   chosen = [entrant for entrant in entrants if entrant.chosen]
+  words = (lab.dataset, lab.network)
   return Findings(
-    title=f"Short fine-tuning, {lab.dataset}{f', {lab.network}' if lab.network else ''}",
-    question="A conventional network is B-cosified as published (B=2, no biases) and fine-tuned "
+    title=f"Closed form and short fine-tuning, {', '.join(filter(None, words))}",
+    question="A conventional network is B-cosified in closed form (B=2, no biases) from "
+    f"{len(pictures)} unlabelled training pictures, and as published. The latter is fine-tuned "
     f"for {', '.join(map(str, lengths))} steps of {races.BATCH} labelled pictures. Every length "
     "is a run of its own, with its cosine schedule and its learning rate: the best of "
     f"{', '.join(f'{rate:g}' for rate in races.RATES)} on {lab.setting.validation} training "
@@ -74,10 +83,38 @@ def study(lab: Lab) -> Findings:
   )
 
 
+def training_pictures(lab: Lab, conventional: TrainResult, count: int) -> np.ndarray:
+  """Returns training pictures [count, H, W, colors] in [0, 1], none of them held out.
+
+  Args:
+    lab: With the data set.
+    conventional: The network that reads them.
+    count: Of pictures.
+  """
+  first = lab.setting.validation
+  dataset = open_dataset(lab.dataset, f"train[{first}:{first + count}]")
+  prepare = of_pictures(conventional.preprocess)
+  return pipeline.to_arrays(pipeline.Examples(dataset, prepare))[0]
+
+
+def _in_closed_form(lab: Lab, given: tuple[Any, Any], pictures: np.ndarray) -> tuple[Any, Any]:
+  """Returns the network in closed form, which is made once."""
+  folder = lab.workdir / f"closed-form-{len(pictures)}.bundle"
+  if not folder.exists():
+    lab.say(f"B-cosifying in closed form from {len(pictures)} pictures")
+    bcos_jax.save(folder, *bcos_jax.bcosify(*given, ops=BcosOps(b=2.0), calibrate=pictures))
+  bundle = bcos_jax.load(folder)
+  return bundle.model, bundle.variables
+
+
 def _answer(teacher: Entrant, chosen: list[Entrant]) -> tuple[str, ...]:
-  begun = next(e for e in chosen if e.start == PUBLISHED)
+  begun, closed = (next(e for e in chosen if e.start == name) for name in (PUBLISHED, CLOSED))
   said = [f"Conventional: accuracy {teacher.accuracy:.1%}{_points(teacher)}."]
-  said += [f"B-cosified, before training: accuracy {begun.accuracy:.1%}{_points(begun)}."]
+  said += [
+    "B-cosified in closed form, no labels, no training: accuracy "
+    f"{closed.accuracy:.1%}{_points(closed)}.",
+    f"As published, before training: accuracy {begun.accuracy:.1%}{_points(begun)}.",
+  ]
   said += [
     f"{e.start.capitalize()}, {e.steps} steps at the rate {e.rate:g}: accuracy "
     f"{e.accuracy:.1%}{_points(e)}."
