@@ -202,14 +202,19 @@ def _text_network(path, words, name: str, family, **fields: Any) -> None:
   size = len(json.loads(tokenizer["tokenizer.json"])["model"]["vocab"])
   fields = {"vocab_size": size, "context_length": 128, **fields}
   model = bcos_jax.create(name, ops=family, **fields)
-  labels = reviews.LABELS if model.num_classes else ()
+  labels = reviews.LABELS if getattr(model, "num_classes", 0) else ()
   bcos_jax.save(path, model, filled(model), tokenizer=tokenizer, labels=labels)
 
 
 @_values("decoder")
 def _decoder(place):
   words = tokenizers.letters(place / "letters")
-  _text_network(place / "decoder", words, "gpt2_tiny", BcosOps.lm_decoder(), num_classes=0)
+  file = words / "tokenizer.json"
+  content = json.loads(file.read_text(encoding="utf-8"))
+  content["model"]["vocab"]["Ġare"] = len(content["model"]["vocab"])  # " are", a token of its own
+  content["model"]["merges"].append(["Ġ", "are"])
+  file.write_text(json.dumps(content), encoding="utf-8")
+  _text_network(place / "decoder", words, "gpt2_tiny", BcosOps.lm_decoder())
   return {"decoder": bcos_jax.TextReader.load(place / "decoder")}
 
 
