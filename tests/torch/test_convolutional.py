@@ -1,5 +1,7 @@
 """Networks for small devices, RegNets, the first deep ones: every block, and files both ways."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -117,7 +119,8 @@ def test_hugging_face_reg_net(tmp_path, kind):
   import transformers
 
   sizes = {"embedding_size": 8, "hidden_sizes": [16, 32], "depths": [1, 2], "groups_width": 8}
-  config = transformers.RegNetConfig(**sizes, layer_type=kind, num_labels=5)
+  fields: Any = {**sizes, "layer_type": kind, "num_labels": 5}
+  config = transformers.RegNetConfig(**fields)
   network = live.stirred(transformers.RegNetForImageClassification(config))
   network.save_pretrained(tmp_path)
   bundle = convert.from_pretrained(tmp_path, default_preprocess=True)
