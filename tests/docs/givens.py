@@ -203,7 +203,11 @@ def _text_network(path, words, name: str, family, **fields: Any) -> None:
   fields = {"vocab_size": size, "context_length": 128, **fields}
   model = bcos_jax.create(name, ops=family, **fields)
   labels = reviews.LABELS if getattr(model, "num_classes", 0) else ()
-  bcos_jax.save(path, model, filled(model), tokenizer=tokenizer, labels=labels)
+  variables = filled(model)
+  if labels:  # so sure of what it says that pairs of texts can be made
+    last = variables["params"][f"encoder_{model.depth - 1}"]
+    last["norm2"]["scale"] = last["norm2"]["scale"] * 30
+  bcos_jax.save(path, model, variables, tokenizer=tokenizer, labels=labels)
 
 
 @_values("decoder")

@@ -4,7 +4,14 @@ import pytest
 
 from . import pages, walk
 
-SLOW = {"README.md", "metrics.md", "photographs.md", "probes.md", "zero_shot.md"}  # they train
+SLOW = {
+  "README.md",
+  "converting.md",
+  "metrics.md",
+  "photographs.md",
+  "probes.md",
+  "zero_shot.md",
+}  # minutes
 
 
 @pytest.mark.docs
