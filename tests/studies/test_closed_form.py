@@ -1,6 +1,7 @@
 """The study of short fine-tuning: its races, networks of Fashion-MNIST, and its files."""
 
 import csv
+import itertools
 
 import pytest
 
@@ -67,15 +68,17 @@ def test_the_chosen_rates_are_the_best_and_a_second_run_trains_nothing(tmp_path)
   with open(folder / "table.csv", encoding="utf-8", newline="") as file:
     rows = list(csv.DictReader(file))
   assert [row["network"] for row in rows].count("as published") == 1 + 2 + 2
-  for name, steps in (("as published", "5"), ("as published", "10"), ("from scratch", "10")):
+  raced = ("as published", "in closed form")
+  for name, steps in (*itertools.product(raced, ("5", "10")), ("from scratch", "10")):
     runs = [row for row in rows if row["network"] == name and row["steps"] == steps]
     tested = [row for row in runs if row["accuracy"]]
     assert len(runs) == 2 and len(tested) == 1
     assert float(tested[0]["held-out accuracy"]) == max(float(r["held-out accuracy"]) for r in runs)
-  assert [row["steps"] for row in rows if row["network"] == "in closed form"] == ["0"]
+  logits = [row["steps"] for row in rows if row["network"] == "in closed form, head on logits"]
+  assert logits == ["0"]
   networks = tmp_path / "networks" / kind
   # With the speed of every run, so one that is trained again is told from one that is not.
   before = {path: path.read_text("utf-8") for path in networks.glob("*/metrics.jsonl")}
-  assert len(before) == 1 + 4 + 2
+  assert len(before) == 1 + 4 + 4 + 2
   assert run().table == found.table
   assert {path: path.read_text("utf-8") for path in networks.glob("*/metrics.jsonl")} == before
