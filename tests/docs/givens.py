@@ -167,6 +167,13 @@ def _student(place):
   return {"student": make_bundle(model, filled(model))}
 
 
+@_values("a conventional network and unlabelled pictures")
+def _conventional(place):
+  model = bcos_jax.create("resnet_tiny", ops=StandardOps(), image_size=32)
+  pictures = photos(64, side=32)
+  return {"conventional": make_bundle(model, filled(model)), "images": pictures}
+
+
 @_values("probe")
 def _probe(place):
   width = bcos_jax.create("dinov3_test", ops=BcosOps()).width

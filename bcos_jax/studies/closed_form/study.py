@@ -36,29 +36,7 @@ def study(lab: Lab) -> Findings:
   teacher = races.measured(lab, TEACHER, *given)
   lengths = (5, 10) if lab.short else races.LENGTHS
   pictures = training_pictures(lab, conventional, 32 if lab.short else PICTURES)
-  starts = (
-    Start(
-      name=LOGITS,
-      recipe="bcosify",
-      network=_in_closed_form(lab, given, pictures, "logits"),
-      lengths=(),
-    ),
-    Start(
-      name=CLOSED,
-      recipe="bcosify",
-      network=_in_closed_form(lab, given, pictures, "log_odds"),
-      lengths=lengths,
-    ),
-    Start(
-      name=PUBLISHED,
-      recipe="bcosify",
-      network=bcos_jax.bcosify(*given, ops=BcosOps(b=2.0)),
-      lengths=lengths,
-    ),
-    Start(
-      name=SCRATCH, recipe="scratch", network=None, lengths=lengths[-1:], rates=races.RATES[2:]
-    ),
-  )
+  starts = _starts(lab, given, pictures, lengths)
   entrants = [teacher, *(entrant for start in starts for entrant in races.race(lab, start))]
   chosen = [entrant for entrant in entrants if entrant.chosen]
   words = (lab.dataset, lab.network)
@@ -66,8 +44,8 @@ def study(lab: Lab) -> Findings:
     title=f"Closed form and short fine-tuning, {', '.join(filter(None, words))}",
     question="A conventional network is B-cosified in closed form (B=2, no biases) from "
     f"{len(pictures)} unlabelled training pictures, with the head on log odds and on "
-    f"logits, and as published. The first and the last are fine-tuned for "
-    f" {', '.join(map(str, lengths))} steps of {races.BATCH} labelled pictures. Every length "
+    "logits, and as published. The first and the last are fine-tuned for "
+    f"{', '.join(map(str, lengths))} steps of {races.BATCH} labelled pictures. Every length "
     "is a run of its own, with its cosine schedule and its learning rate: the best of "
     f"{', '.join(f'{rate:g}' for rate in races.RATES)} on {lab.setting.validation} training "
     f"pictures that are held out (of the longest, the best {races.SHORTLIST} of the length "
@@ -94,6 +72,35 @@ def study(lab: Lab) -> Findings:
     ),
     answer=_answer(teacher, chosen),
     plots={"closed-form": ("Accuracy and localisation by length", _plot(teacher, chosen))},
+  )
+
+
+def _starts(
+  lab: Lab, given: tuple[Any, Any], pictures: np.ndarray, lengths: tuple[int, ...]
+) -> tuple[Start, ...]:
+  """Returns what is fine-tuned, and what is only measured."""
+  return (
+    Start(
+      name=LOGITS,
+      recipe="bcosify",
+      network=_in_closed_form(lab, given, pictures, "logits"),
+      lengths=(),
+    ),
+    Start(
+      name=CLOSED,
+      recipe="bcosify",
+      network=_in_closed_form(lab, given, pictures, "log_odds"),
+      lengths=lengths,
+    ),
+    Start(
+      name=PUBLISHED,
+      recipe="bcosify",
+      network=bcos_jax.bcosify(*given, ops=BcosOps(b=2.0)),
+      lengths=lengths,
+    ),
+    Start(
+      name=SCRATCH, recipe="scratch", network=None, lengths=lengths[-1:], rates=races.RATES[2:]
+    ),
   )
 
 
