@@ -76,8 +76,12 @@ def detect(checkpoint: Checkpoint, layout: str | None) -> Found:
   for architecture in models.architectures():
     candidates = _candidates(architecture, layout)
     state = unprefixed(checkpoint.tensors, [keys for keys, _ in candidates])
+    tried: list[Keys] = []
     for keys, names in candidates:
-      if explained(state, keys) == len(state):
+      # Layouts may share a table, which says nothing new.
+      same = (keys.table is k.table and keys.ops == k.ops and keys.fits is k.fits for k in tried)
+      if not any(same) and explained(state, keys) == len(state):
+        tried.append(keys)
         for name, model in _variants(state, keys, architecture, names).items():
           found.setdefault(_function(model), (state, name, keys.layout))
   if not found:

@@ -23,7 +23,7 @@ from .tables.templates import parse, render
 Numbers = tuple[tuple[str, str], ...]
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=512)  # detection asks for many networks several times
 def wanted(model: nn.Module) -> dict[str, jax.ShapeDtypeStruct]:
   """Returns the shapes and dtypes of a model's leaves by path."""
   wanted: dict[str, Any] = traverse_util.flatten_dict(abstract_variables(model), sep="/")
