@@ -18,7 +18,7 @@ from ...errors import InputError
 from ...train.loop import TrainResult
 from ..lab import Lab, standard_error
 
-RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 LENGTHS = (10, 30, 100, 300)
 BATCH = 128
 SHORTLIST = 2
