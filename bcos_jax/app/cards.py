@@ -48,7 +48,7 @@ def card(card: Card, index: int, listed: bool) -> html.Article:
       if listed
       else None,
       html.P(card.sum, className="sum"),
-      html.P(card.kind, className="kind" if card.kind == kinds.EXACT else "kind warned"),
+      html.P(card.kind, className="kind" if kinds.is_sound(card.kind) else "kind warned"),
       html.P(card.note, className="note") if card.note else None,
     ]
   )

@@ -169,7 +169,7 @@ def text_card(found: TextAnswer) -> html.Article:
         className="scale narrow",
       ),
       html.P(sum_in_words(heat), className="sum"),
-      html.P(heat.kind, className="kind" if heat.kind == kinds.EXACT else "kind warned"),
+      html.P(heat.kind, className="kind" if kinds.is_sound(heat.kind) else "kind warned"),
       html.P("Underlined: not in the vocabulary of the network.", className="note")
       if any(heat.unknown)
       else None,

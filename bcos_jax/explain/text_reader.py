@@ -155,9 +155,9 @@ class TextReader:
       buckets=buckets,
       keep_weights=keep_weights,
     )
-    tuned = kinds.fine_tuned(self.config)
+    origin = kinds.origin_of(self.config)
     described = self._described(ex, target)
-    return dataclasses.replace(ex, batch=batch, labels=self.labels, tuned=tuned, **described)
+    return dataclasses.replace(ex, batch=batch, labels=self.labels, origin=origin, **described)
 
   def _described(self, ex: TextExplanation, target: Any) -> dict[str, Any]:
     """Returns what is explained of each text, and what is predicted, in words."""

@@ -62,7 +62,7 @@ class TextExplanation:
     explained: What was explained of each text, in words; () where it is not known.
     predicted: What was predicted for each text and how surely, in words.
     network: What the network is called in headings.
-    tuned: False if the network was B-cosified and not trained since.
+    origin: Where the network's weights come from.
   """
 
   ids: Array
@@ -83,7 +83,9 @@ class TextExplanation:
   explained: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
   predicted: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
   network: str = dataclasses.field(default="the network", metadata={"static": True})
-  tuned: bool = dataclasses.field(default=True, metadata={"static": True})
+  origin: render.Origin = dataclasses.field(
+    default=render.Origin.TRAINED, metadata={"static": True}
+  )
 
   def __len__(self) -> int:
     return len(self.ids)

@@ -119,12 +119,18 @@ def _summary(network: bundles.Bundle, shown: Shown | None) -> str:
   if model.ops.conventional:
     said = f"A conventional network, {what}."
     kind = shown.kind if shown else kinds.POST_HOC
-  elif not kinds.fine_tuned(about):
+  elif (origin := kinds.origin_of(about)) is kinds.Origin.CLOSED_FORM:
+    said = (
+      f"A B-cos network, {what}: every output is one linear map W(x) of its input. Its maps were "
+      "fitted to those of a conventional network, without labels; it was not trained since."
+    )
+    kind = shown.kind if shown else kinds.kind([], origin)
+  elif origin is kinds.Origin.COPIED:
     said = (
       f"A B-cos network, {what}, that starts from the weights of a conventional one and was not "
       "trained since: it is to be fine-tuned, and not to be used as it is."
     )
-    kind = shown.kind if shown else kinds.kind([], tuned=False)
+    kind = shown.kind if shown else kinds.kind([], origin)
   else:
     said = f"A B-cos network, {what}: every output is one linear map W(x) of its input."
     kind = shown.kind if shown else kinds.EXACT

@@ -83,11 +83,10 @@ def _shown_texts(ex: TextExplanation, source: str) -> Shown:
   for i in range(min(len(ex), _DRAWN)):
     text = " ".join(ex.text_batch.texts[i].split())
     lines += ["", f"> {text}", "", f"{ex.heading(i)}: {strongest(ex.words(i))}."]
-  tuned = ex.tuned
   return Shown(
     count=len(ex),
     error=float(np.max(ex.completeness_error)),
-    kind=kinds.kind([kinds.account(ex, (i,)) for i in range(len(ex))], tuned),
+    kind=kinds.kind([kinds.account(ex, (i,)) for i in range(len(ex))], ex.origin),
     markdown="\n".join(lines),
   )
 
@@ -107,7 +106,7 @@ def _shown_pictures(network: Network, inputs: Any, source: str) -> Shown:
   return Shown(
     count=len(accounts),
     error=error,
-    kind=kinds.kind(accounts, kinds.fine_tuned(network.config)),
+    kind=kinds.kind(accounts, kinds.origin_of(network.config)),
     markdown=f"![Explanations of pictures]({FIGURE})\n\n{said}.",
     figure=canvas.encoded(figure, "png"),
   )

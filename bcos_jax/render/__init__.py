@@ -12,6 +12,7 @@ render.report("report.html", "My network", [render.Entry(ex, 0, labels)])
 from .color import contribution_map, cutoff_of, overlay, rgba, rgba_from
 from .comparison import comparison
 from .figure import figure, figures
+from .kinds import Origin
 from .plots import Panel, bars, curves
 from .prompts import prompts
 from .report import Entry, report
@@ -23,6 +24,7 @@ from .views import Options, View, ground, options_for, options_of, view
 __all__ = [
   "Entry",
   "Options",
+  "Origin",
   "Panel",
   "TextHeat",
   "View",

@@ -118,7 +118,7 @@ def _draw_one(shown: View) -> Figure:
 
 def _name(figure: Figure, title: str, below: str, kind: str, width: int) -> None:
   """Writes the title, and what kind of explanation it is: above, unless it is as it should be."""
-  warned = kind != kinds.EXACT
+  warned = not kinds.is_sound(kind)
   lines = [title, textwrap.fill(kind, width)] if warned else [title]
   notes = [textwrap.fill(line, width) for line in ([below] if warned else [below, kind]) if line]
   if any(lines):
@@ -151,7 +151,7 @@ def _draw_rows(
   for ax, text in zip(axes[0], titles, strict=True):
     ax.set_title(textwrap.fill(text, 30), fontsize=10.5, color=INK, parse_math=False)
   draw_legend(result.add_subplot(grid[-1, :]), len(titles))
-  kind = kinds.kind([shown.account for shown, _ in rows], options.tuned)
+  kind = kinds.kind([shown.account for shown, _ in rows], options.origin)
   _name(result, title, "", kind, 28 * len(titles))
   return result
 

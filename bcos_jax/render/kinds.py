@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import enum
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,14 @@ _ROUNDING = 1e-3
 EXACT = "exact: contributions and named constants add up to the output"
 NEGLIGIBLE = "contributions are negligible"
 POST_HOC = "post hoc: not exact for this network"
-_UNTUNED = "not fine-tuned"
+
+
+class Origin(enum.Enum):
+  """Where a network's weights come from, as far as its explanations depend on it; in words."""
+
+  TRAINED = ""
+  COPIED = "not fine-tuned"
+  CLOSED_FORM = "B-cosified in closed form, not trained"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,43 +87,52 @@ def account(ex: Any, where: tuple[int, ...]) -> Account:
   )
 
 
-def fine_tuned(config: Mapping[str, Any]) -> bool:
-  """Whether a bundle's network was trained as it is: not B-cosified and left so."""
-  return "bcosified" not in config.get("provenance", {})
+def origin_of(config: Mapping[str, Any]) -> Origin:
+  """Returns where the weights of a bundle's network come from."""
+  about = config.get("provenance", {})
+  if "bcosified" not in about:
+    return Origin.TRAINED
+  return Origin.CLOSED_FORM if about.get("calibrated") else Origin.COPIED
 
 
-def kind_of(ex: Any, where: tuple[int, ...], tuned: bool | None = None) -> str:
+def kind_of(ex: Any, where: tuple[int, ...], origin: Origin | None = None) -> str:
   """Returns `kind` of one value of an explanation; see `account`.
 
   Args:
-    ex: The explanation; one of texts knows whether its network was trained.
+    ex: The explanation; one of texts knows where its network comes from.
     where: Place of the value.
-    tuned: As for `kind`; None takes what the explanation knows.
+    origin: As for `kind`; None takes what the explanation knows.
   """
-  return kind([account(ex, where)], getattr(ex, "tuned", True) if tuned is None else tuned)
+  origin = getattr(ex, "origin", Origin.TRAINED) if origin is None else origin
+  return kind([account(ex, where)], origin)
 
 
-def kind(accounts: Sequence[Account], tuned: bool = True) -> str:
+def is_sound(kind: str) -> bool:
+  """Whether a kind is as it should be, so that nothing need warn of it."""
+  return kind.startswith(EXACT)
+
+
+def kind(accounts: Sequence[Account], origin: Origin = Origin.TRAINED) -> str:
   """Returns what kind of explanation is shown, in a few words.
 
   Args:
     accounts: Of one explanation, or of several that one sentence is to cover.
-    tuned: False if the network was B-cosified and not trained since, see `fine_tuned`.
+    origin: Where the network's weights come from, see `origin_of`.
   """
   if any(each.conventional for each in accounts):
     return f"{POST_HOC}, {_biases(accounts)}"
   faint = sum(each.strength < 1 for each in accounts)
-  said = [] if tuned else [_UNTUNED]
+  said = [origin.value] if origin.value else []
   if faint:
     some = "" if faint == len(accounts) else f"of {faint} of {len(accounts)} explanations "
     said.append(f"{some}{NEGLIGIBLE}")
-    if tuned:
+    if origin is not Origin.COPIED:
       said.append("the output is its constants")
   if missing := [each for each in accounts if not each.complete]:
     worst = max(abs(each.unexplained) / max(each.mass, abs(each.value)) for each in missing)
     said.append(f"incomplete: up to {worst:.1%} is unexplained")
-  elif not said:
-    return EXACT
+  elif not faint and origin is not Origin.COPIED:
+    return "; ".join((EXACT, *said))
   elif not faint:
     said.append("exact, but no training has aligned its weights with pictures")
   return "; ".join(said)

@@ -70,7 +70,7 @@ def prompts(
   heads = [_head(ex, index, k, texts, probabilities) for k in range(len(texts))]
   with canvas.plain_style():
     result = _draw(ex.images[index], seen, maps, heads, full, columns, title)
-    kind = kinds.kind(accounts, options.tuned)
+    kind = kinds.kind(accounts, options.origin)
     width = 28 * min(columns, len(texts) + 1)
     result.supxlabel(textwrap.fill(kind, width), fontsize=9, color=SOFT, parse_math=False)
   if target:

@@ -222,7 +222,7 @@ def _article(entry: Entry, options: Options) -> str:
 
 def kind_line(kind: str) -> str:
   """Says what kind of explanation it is; in bold unless it is exact."""
-  warned = "" if kind == kinds.EXACT else " warned"
+  warned = "" if kinds.is_sound(kind) else " warned"
   return f'<p class="kind{warned}">{html.escape(kind)}</p>'
 
 

@@ -33,7 +33,7 @@ class Options:
     background: Grey level in [0, 1] behind the coloured explanation. None takes white, as
       published, and a middle grey for pictures most of which is dark: light strokes would not show
       on white. See `ground`.
-    tuned: False for a network that was B-cosified and not trained since, which pictures say.
+    origin: Where the network's weights come from, which pictures say if it was not trained.
   """
 
   smooth: int = 15
@@ -41,7 +41,7 @@ class Options:
   probability: str = "sigmoid"
   top: int = 5
   background: float | None = None
-  tuned: bool = True
+  origin: kinds.Origin = kinds.Origin.TRAINED
 
   def __post_init__(self):
     color.check_window(self.smooth)
@@ -65,9 +65,8 @@ def options_for(ops: Ops, side: int) -> Options:
 
 def options_of(bundle: Any) -> Options:
   """Returns how to draw explanations by the network of a bundle, from its config too."""
-  tuned = kinds.fine_tuned(bundle.config)
   options = options_for(bundle.model.ops, bundle.preprocess.size[0])
-  return dataclasses.replace(options, tuned=tuned)
+  return dataclasses.replace(options, origin=kinds.origin_of(bundle.config))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +167,7 @@ def view(
     terms=_terms(account),
     classes=_classes(logits, names, target, options),
     account=account,
-    kind=kinds.kind([account], options.tuned),
+    kind=kinds.kind([account], options.origin),
   )
 
 

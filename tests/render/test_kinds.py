@@ -16,6 +16,7 @@ from bcos_jax.train.evaluation import showcase
 from ..common import filled, photos, tiny
 from .test_render import LABELS, explanation, read, said
 
+TRAINED, COPIED, CLOSED = kinds.Origin
 NOT_TUNED = "not fine-tuned; contributions are negligible"
 
 
@@ -35,33 +36,41 @@ def account(total, constant, **fields):
 
 
 @pytest.mark.parametrize(
-  ("accounts", "tuned", "words"),
+  ("accounts", "origin", "words"),
   [
-    ([account(3.0, 1.0)], True, kinds.EXACT),
-    ([account(3.0, 1.0)], False, "not fine-tuned; exact"),
-    ([account(1e-9, -2.0)], False, NOT_TUNED),
-    ([account(1e-9, -2.0)], True, "contributions are negligible; the output is its constants"),
-    ([account(1e-9, 1.0), account(3.0, 1.0)], False, "of 1 of 2 explanations contributions are"),
-    ([account(3.0, 1.0, conventional=True)], True, "network, 25 % of the output is biases"),
-    ([account(3.0, -1.0, conventional=True)], True, "25 % of what adds up to the output is biases"),
+    ([account(3.0, 1.0)], TRAINED, kinds.EXACT),
+    ([account(3.0, 1.0)], COPIED, "not fine-tuned; exact"),
+    ([account(1e-9, -2.0)], COPIED, NOT_TUNED),
+    ([account(3.0, 1.0)], CLOSED, f"{kinds.EXACT}; B-cosified in closed form, not trained"),
+    ([account(1e-9, -2.0)], CLOSED, "closed form, not trained; contributions are negligible; the"),
+    ([account(3.0, 1.0, unexplained=1.0)], CLOSED, "not trained; incomplete: up to 25.0% is"),
+    ([account(1e-9, -2.0)], TRAINED, "contributions are negligible; the output is its constants"),
+    ([account(1e-9, 1.0), account(3.0, 1.0)], COPIED, "of 1 of 2 explanations contributions are"),
+    ([account(3.0, 1.0, conventional=True)], TRAINED, "network, 25 % of the output is biases"),
+    (
+      [account(3.0, -1.0, conventional=True)],
+      TRAINED,
+      "25 % of what adds up to the output is biases",
+    ),
     (
       [account(3.0, 1.0, conventional=True), account(1.0, 1.0, conventional=True)],
-      True,
+      TRAINED,
       "post hoc: not exact for this network, 25 to 50 % of the output is biases",
     ),
-    ([account(3.0, 1.0, unexplained=1.0)], True, "incomplete: up to 25.0% is unexplained"),
+    ([account(3.0, 1.0, unexplained=1.0)], TRAINED, "incomplete: up to 25.0% is unexplained"),
   ],
 )
-def test_kinds(accounts, tuned, words):
-  found = kinds.kind(accounts, tuned)
+def test_kinds(accounts, origin, words):
+  found = kinds.kind(accounts, origin)
   assert words in found and (found == kinds.EXACT) == (words == kinds.EXACT)
 
 
 def test_figures_and_reports_say_what_they_show(tmp_path):
-  tuned, untuned = render.Options(), render.Options(tuned=False)
+  tuned, untuned, closed = (render.Options(origin=origin) for origin in (TRAINED, COPIED, CLOSED))
   for ex, options, words in (
     (explanation(), tuned, kinds.EXACT),
     (explanation(), untuned, "not fine-tuned; exact"),
+    (explanation(), closed, f"{kinds.EXACT}; B-cosified in closed form, not trained"),
     (faint(), untuned, NOT_TUNED),
     (dataclasses.replace(explanation(), conventional=True), tuned, "post hoc: not exact"),
   ):
@@ -167,7 +176,7 @@ def test_an_untrained_bcosified_network_is_not_confident():
   # As in deep networks with B=2, where the activations shrink from layer to layer.
   small = jax.tree.map(lambda leaf: leaf * 1e-3, variables)
   ex = bcos_jax.explain(model, small, photos(2, 16))
-  shown = render.view(ex, 0, options=render.Options(tuned=False))
+  shown = render.view(ex, 0, options=render.Options(origin=COPIED))
   assert shown.kind == NOT_TUNED and np.ptp(shown.heat) < 0.02
 
 
