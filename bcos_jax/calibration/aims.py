@@ -142,7 +142,8 @@ def parts(student: Program, teacher: Program) -> Iterator[Part]:
         break
       for other in sorted(others, key=list(student.maps).index):
         yield from schedule(other, (*pending, path))
-    if path in teacher.maps:
+    # A tied map has no kernel of its own that could be fitted.
+    if path in teacher.maps and f"params/{path}/kernel" in student.leaves:
       theirs = chain_of(teacher, path)
       ends = min(ends, len(theirs.ends))
       yield Part(path, mine.cut(ends), theirs.cut(ends))

@@ -22,11 +22,11 @@ import numpy as np
 
 from .. import functional as F
 from ..batches import filled
-from ..errors import InputError
 from ..layers.linear import BcosConv, convolution
 from . import norms
 from .aims import Part, parts, rows_per_input
 from .fit import Compared, Effort, Rows, errors, fit
+from .inputs import check_inputs
 from .kernels import Kernel
 from .report import Fitted, Report
 from .traced import Execution, Map, evaluate, trace
@@ -36,9 +36,6 @@ Variables = Mapping[str, Any]
 
 LARGEST_PATCHES = 2**27
 """Bytes of patches that are made at a time."""
-
-FEWEST = 8
-"""Pictures or texts below which nothing is fitted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,47 +109,22 @@ def calibrate(
   order = list(parts(learned.program, taught.program))
   fitted = tuple(fitter.fit(part) for part in progress(order))
   met = {part.path for part in order}
-  agreements = [
-    _agreement(fitter.outputs(taught), outputs) for outputs in (before, fitter.outputs(learned))
-  ]
-  report = Report(fitted, tuple(p for p in learned.program.maps if p not in met), *agreements)
+  wanted, after = fitter.outputs(taught), fitter.outputs(learned)
+  features = getattr(student, "predicts", "classes") == "features"
+  agreements = [_agreement(wanted, found, features=features) for found in (before, after)]
+  left = tuple(path for path in learned.program.maps if path not in met)
+  report = Report(fitted, left, *agreements, features=features)
   return traverse_util.unflatten_dict(learned.variables, sep="/"), report
 
 
-def check_inputs(inputs: Any) -> int:
-  """Returns how many pictures or texts there are; InputError if they cannot be used."""
-  texts = isinstance(inputs, Mapping)
-  values = np.asarray(inputs["tokens"] if texts else inputs)
-  if values.ndim != (2 if texts else 4):
-    raise InputError(
-      f"calibrate has shape {values.shape}, expected {'[N, L]' if texts else '[N, H, W, C]'}.",
-      "Give token ids of one length." if texts else "Give pictures as one array of plain colours.",
-    )
-  if len(values) < FEWEST:
-    raise InputError(
-      f"calibrate has {len(values)} {'texts' if texts else 'pictures'}, expected at least "
-      f"{FEWEST}.",
-      "512 are a good start; they need no labels.",
-    )
-  low, high = values.min(), values.max()
-  if not (texts or (np.isfinite(values).all() and low >= -1e-3 and high <= 1.001)):
-    raise InputError(
-      f"calibrate has values from {low} to {high}, expected colours in [0, 1].",
-      "Divide 8-bit colours by 255, and do not normalise: the network does.",
-    )
-  if not texts and (values.reshape(len(values), -1).std(0) == 0).all():
-    raise InputError(
-      "calibrate has the same picture everywhere: nothing can be fitted to it.",
-      "Give different pictures of the network's domain.",
-    )
-  return len(values)
-
-
-def _agreement(teacher: np.ndarray, student: np.ndarray) -> float:
-  """Returns the share of equal predictions, or of features the mean cosine."""
+def _agreement(teacher: np.ndarray, student: np.ndarray, *, features: bool) -> float:
+  """Returns the share of equal predictions of outputs [n, C], or of features the mean cosine."""
   if not (np.isfinite(student).all()):
     return 0.0
-  return float((teacher.argmax(-1) == student.argmax(-1)).mean())
+  if not features:
+    return float((teacher.argmax(-1) == student.argmax(-1)).mean())
+  length = np.linalg.norm(teacher, axis=-1) * np.linalg.norm(student, axis=-1)
+  return float(((teacher * student).sum(-1) / np.maximum(length, 1e-30)).mean())
 
 
 def apply(model: nn.Module, variables: Variables, inputs: Any) -> Array:
@@ -216,7 +188,9 @@ class _Fitter:
     run.advance([run.program.output])
     output = run.program.output
     (found,) = self._gathered(run.per_batch((), lambda env: (env[output],), reads=[output]))
-    return found[self.held_out]
+    found = found[self.held_out]
+    tokens = found.ndim == 3 and self.mask is not None  # of which padding does not count
+    return found[self.mask[self.held_out]] if tokens else found
 
   def _rows(self, part: Part, module: Map) -> tuple[Rows, str]:
     student, teacher = self.student, self.teacher
@@ -239,9 +213,10 @@ class _Fitter:
     gate = part.student.gate
     if part.teacher.gate and not gate:
       target = np.asarray(F.gated(jnp.asarray(target), part.teacher.gate))
-    held = np.repeat(self.held_out, index[0].shape[1])
-    x = _seen(module, x.reshape(-1, 1, *x.shape[2:]))
-    target, base = (each.reshape(-1, each.shape[-1]) for each in (target, base))
+    held = np.broadcast_to(self.held_out[:, None], x.shape[:2])
+    read = self._read(shape, index)
+    x, target, base, held = (each[read] for each in (x, target, base, held))
+    x = _seen(module, x[:, None])
     return Rows(*map(jnp.asarray, (x, target, base, gain[0], held))), gate
 
   def _wanted(self, part: Part, index: list[np.ndarray]) -> np.ndarray:
@@ -300,12 +275,21 @@ class _Fitter:
     each = min(there, -(-wanted // self.count))
     rng = np.random.default_rng([self.settings.seed, zlib.crc32(path.encode())])
     order = rng.random((self.count, there))
-    if self.mask is not None and len(shape) == 3 and there == self.mask.shape[1]:
-      order = np.where(self.mask, order, np.inf)
-    index = np.argsort(order, axis=1)[:, :each]
-    if each < there:
-      index = np.sort(index, axis=1)
+    if self._of_tokens(shape):  # drawn alike whatever the length, and padding last
+      order = np.where(self.mask, rng.random((there, self.count)).T, np.inf)
+    index = np.sort(np.argsort(order, axis=1)[:, :each], axis=1)
     return [index[rows] for rows, _ in filled(self.count, self.settings.batch_size)]
+
+  def _of_tokens(self, shape: tuple[int, ...]) -> bool:
+    """Whether a value has a row for each token, some of which may be padding."""
+    return self.mask is not None and shape[1:-1] == self.mask.shape[1:]
+
+  def _read(self, shape: tuple[int, ...], index: list[np.ndarray]) -> np.ndarray:
+    """Returns which of the places are no padding, bool [N, r]."""
+    (places,) = self._gathered([(rows,) for rows in index])
+    if not self._of_tokens(shape):
+      return np.ones(places.shape, bool)
+    return np.take_along_axis(self.mask, places, axis=1)
 
   def _silence_norms(self, part: Part) -> Array:
     """Makes the batch norms of a chain the identity; returns what they multiplied by."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 LOW_AGREEMENT = 0.5
 """Agreement with the teacher below which a warning is given."""
@@ -43,26 +44,31 @@ class Report:
 
   Attributes:
     maps: In the order in which they were fitted.
-    left: Paths of maps that have no counterpart in the teacher's network and stayed as they were.
+    left: Paths of maps that stayed as they were: without a kernel of their own, which is tied, or
+      without a counterpart in the teacher's network.
     agreement_before: Share of the held-out inputs for which the network as B-cosified predicts what
       its teacher does.
     agreement: The same in closed form.
+    features: Whether the network has no classes, and agreements are mean cosines of its features.
   """
 
   maps: tuple[Fitted, ...]
   left: tuple[str, ...]
   agreement_before: float
   agreement: float
+  features: bool = False
 
   @property
   def warnings(self) -> tuple[str, ...]:
     """What a user should know, a sentence each."""
     found = []
     if self.agreement < LOW_AGREEMENT:
+      how = f"predicts what its teacher does for {self.agreement:.0%} of the held-out inputs only"
+      if self.features:
+        how = f"has features whose mean cosine with its teacher's is {self.agreement:.2f} only"
       found.append(
-        "The network in closed form predicts what its teacher does for "
-        f"{self.agreement:.0%} of the held-out inputs only. Are they of the domain that it was "
-        "trained on, and enough?"
+        f"The network in closed form {how}. Are the inputs of the domain that it was trained on, "
+        "and enough?"
       )
     narrow = [m for m in self.maps if m.rows < 2 * m.inputs]
     if narrow:
@@ -77,6 +83,15 @@ class Report:
       found.append(f"Kept as they were, the new kernel being no better: {', '.join(kept)}.")
     return tuple(found)
 
+  @property
+  def agreed(self) -> str:
+    """How far the network agrees with its teacher, before and after, in words."""
+    if self.features:
+      said = "mean cosine with the teacher's features"
+      return f"{said}, on held-out inputs: {self.agreement_before:.3f} -> {self.agreement:.3f}"
+    said = "agreement with the teacher on held-out inputs"
+    return f"{said}: {self.agreement_before:.1%} -> {self.agreement:.1%}"
+
   def __str__(self) -> str:
     width = max((len(m.path) for m in self.maps), default=4)
     lines = [f"{'map':{width}}  inputs  outputs   before      fit    ridge  condition"]
@@ -86,3 +101,20 @@ class Report:
         f"{m.fit:7.3f}  {m.ridge:7.0e}  {m.condition:9.1e}{'  kept' if m.kept else ''}"
       )
     return "\n".join(lines)
+
+
+def record(report: Report, settings: Any, inputs: str, count: int) -> dict[str, Any]:
+  """Returns how a network was calibrated as plain values, for the provenance of its bundle.
+
+  Args:
+    report: What came out.
+    settings: The `Calibration`.
+    inputs: What it was calibrated with, 'pictures' or 'texts'.
+    count: How many of them.
+  """
+  return {
+    "inputs": inputs,
+    "count": count,
+    "settings": dataclasses.asdict(settings),
+    **dataclasses.asdict(report),
+  }

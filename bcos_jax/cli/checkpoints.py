@@ -94,8 +94,9 @@ def add_bcosify(commands: Commands) -> None:
     commands,
     "bcosify",
     _bcosify,
-    "turn a conventional network into a B-cos network that starts from its weights",
-    "bcos-jax bcosify bundles/resnet50 bundles/bcos_resnet50",
+    "turn a conventional network into a B-cos network that starts from its weights or, with "
+    "--pictures or --texts, computes nearly the same: in closed form, without labels or training",
+    "bcos-jax bcosify bundles/resnet50 bundles/bcos_resnet50 --pictures photos",
   )
   command.add_argument("source", help=f"{NETWORK}, a conventional one")
   command.add_argument("destination", type=pathlib.Path, help="folder of the new bundle")
@@ -110,19 +111,59 @@ def add_bcosify(commands: Commands) -> None:
     "--keep_mean", action="store_true", help="do not fold the running means of norms into biases"
   )
   add_download(command)
+  group = command.add_argument_group("closed form")
+  group.add_argument(
+    "--pictures",
+    nargs="+",
+    default=(),
+    help="pictures of the network's domain, without labels: files, folders, patterns in quotes, or "
+    "lists (.txt, .csv) of files; each map is fitted to the conventional one on them",
+  )
+  group.add_argument(
+    "--texts", type=pathlib.Path, help="for language models: file of texts, one per line"
+  )
+  group.add_argument(
+    "--count", type=int, help=f"most pictures or texts that are used; default: {COUNT:,}"
+  )
+  group.add_argument("--tokenizer", type=pathlib.Path, help="folder of the texts' tokenizer")
+  group.add_argument("--truncate", action="store_true", help="truncate texts that are too long")
+  group.add_argument(
+    "--output",
+    type=pathlib.Path,
+    help="figure (.png, .pdf, .svg) or, for texts, page (.html) of explanations before and after; "
+    "default: closed_form.png or .html in the new bundle",
+  )
+
+
+COUNT = 2048
+"""Pictures or texts from which a network is calibrated, unless --count says otherwise."""
 
 
 def _bcosify(options, _):
-  from . import conversion
+  from . import bcosification
 
   fields = dict(_field(text) for text in options.ops)
-  conversion.bcosify(
+  given = None
+  if options.pictures or options.texts:
+    count = COUNT if options.count is None else options.count
+    shared = {name: getattr(options, name) for name in _CALIBRATING if name != "count"}
+    given = bcosification.Given(options.pictures, options.texts, count=count, **shared)
+  elif idle := [name for name in _CALIBRATING if getattr(options, name)]:
+    raise InputError(
+      f"--{idle[0]} is given without --pictures or --texts.",
+      f"Add --pictures or --texts, or omit --{idle[0]}.",
+    )
+  bcosification.bcosify(
     options.source,
     options.destination,
     fields,
     fold_mean=not options.keep_mean,
     download=options.download,
+    given=given,
   )
+
+
+_CALIBRATING = ("count", "tokenizer", "truncate", "output")
 
 
 def _field(text: str) -> tuple[str, object]:

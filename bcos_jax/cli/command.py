@@ -101,12 +101,14 @@ def check_values(command: argparse.ArgumentParser) -> None:
       action.type = _CHECKED.get(action.type, action.type)
 
 
-def bar(what: str, total: int | None = None, *, shown: bool = True) -> Callable[[Any], Any]:
+def bar(
+  what: str, total: int | None = None, *, shown: bool = True, unit: str = "batches"
+) -> Callable[[Any], Any]:
   """Returns what wraps a loop over batches: a progress bar, if a person looks at the terminal."""
   import tqdm
 
   hidden = not (shown and sys.stderr.isatty())
-  return lambda rows: tqdm.tqdm(rows, desc=what, total=total, unit=" batches", disable=hidden)
+  return lambda rows: tqdm.tqdm(rows, desc=what, total=total, unit=f" {unit}", disable=hidden)
 
 
 _FREE = ("text", "pattern", "target", "foil", "ops")  # any text

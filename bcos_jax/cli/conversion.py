@@ -1,4 +1,4 @@
-"""The implementation of `bcos-jax convert` and `bcos-jax bcosify`."""
+"""The implementation of `bcos-jax convert`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import dataclasses
 import os
 import pathlib
 import sys
-from typing import Any
 
-from flax import linen as nn
 import numpy as np
 import tqdm
 
 import bcos_jax
 
-from .. import models, ops
+from .. import models
 from ..convert import original, report, stated, targets, verify
 from ..convert.plan import ConversionPlan, plan
 from ..convert.readers import writing
@@ -23,7 +21,6 @@ from ..errors import InputError
 from ..inputs import of_pictures
 from ..io import bundles
 from ..network import located
-from ..ops import idle
 from ..variables import num_parameters
 
 Say = Callable[[str], object]
@@ -257,82 +254,3 @@ def _inputs(bundle: bundles.Bundle, pictures: Sequence) -> list[tuple[str, np.nd
     read = of_pictures(bundle.preprocess)
     given.append((f"{len(pictures)} given pictures", np.stack([read(p) for p in pictures])))
   return [(name, np.asarray(encode(images))) for name, images in given]
-
-
-def bcosify(
-  source: str | os.PathLike,
-  destination: str | os.PathLike,
-  fields: dict[str, object],
-  *,
-  fold_mean: bool = True,
-  download: bool = False,
-  say: Say = print,
-) -> pathlib.Path:
-  """Writes the B-cosified network of a bundle.
-
-  Args:
-    source: A conventional network, whatever `bcos_jax.load` opens.
-    destination: Folder of the new bundle.
-    fields: Fields of the family: `family` and others, as for `ops.from_dict`.
-    fold_mean: As for `bcos_jax.bcosify`.
-    download: Lets a hub id be fetched.
-    say: Function that prints one line of output.
-
-  Returns:
-    The new bundle's folder.
-
-  Raises:
-    InputError: A network that cannot be B-cosified, unknown fields, or a place that cannot be
-      written.
-  """
-  folder = _check_bcosified(source, destination)
-  family: Any = ops.from_dict({"family": "bcos", **fields})
-  bundle = bcos_jax.load(source, download=download)
-  model, variables = bcos_jax.bcosify(
-    bundle.model, bundle.variables, ops=family, fold_mean=fold_mean
-  )
-  _check_effects(model, fields)
-  written = bcos_jax.save(
-    folder,
-    model,
-    variables,
-    preprocess=bundle.preprocess,
-    labels=bundle.labels,
-    tokenizer=bundle.tokenizer,
-    examples=bundle.examples,
-    provenance={
-      "source": "bcosification",
-      "bcosified": {"from": bundle.config["provenance"], "fold_mean": fold_mean},
-    },
-  )
-  counts = [num_parameters(network) for network in (bundle.model, model)]
-  fields = {field: getattr(family, field, None) for field in ("b", "weights", "pool")}
-  chosen = [f"{field} {value}" for field, value in fields.items() if value is not None]
-  chosen.append(f"biases {'kept' if family.has_biases else 'removed'}")
-  say(
-    f"{bundle.config['architecture']}: {counts[0]:,} parameters, B-cosified {counts[1]:,}; "
-    f"{', '.join(chosen)}"
-  )
-  say(f"written: {written}")
-  return written
-
-
-def _check_bcosified(source: str | os.PathLike, destination: str | os.PathLike) -> pathlib.Path:
-  """Returns the folder to write, if that is no input."""
-  folder = bundles.check_replaceable(destination)
-  if folder.exists() and pathlib.Path(source).exists() and folder.samefile(source):
-    raise InputError(
-      f"The destination {str(folder)!r} is the source, which would be replaced.",
-      "Choose another folder.",
-    )
-  return folder
-
-
-def _check_effects(model: nn.Module, fields: dict[str, object]) -> None:
-  """Refuses given fields of the family that change nothing in this network."""
-  for name, needed in idle.needed_by_idle(model).items():
-    if name in fields:
-      raise InputError(
-        f"--ops {name}={fields[name]} does nothing: a {type(model).__name__} has no {needed}.",
-        f"Omit {name}.",
-      )

@@ -33,6 +33,7 @@ FORMAT = 1
 _KEYS = {*"format architecture fields ops preprocess provenance labels module".split()}
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 TOKENIZER, EXAMPLES = "tokenizer", "examples"  # folders, where there are any
+CLOSED_FORM = ("closed_form.png", "closed_form.html")  # explanations before and after, likewise
 _SHOWN = 5  # problems in a message; a wrong network has hundreds
 
 
@@ -216,7 +217,7 @@ def check_replaceable(folder: str | os.PathLike) -> pathlib.Path:
 def is_bundle(folder: pathlib.Path) -> bool:
   """Whether a folder holds a bundle and nothing else, so that no other files are overwritten."""
   found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-  if found - {TOKENIZER, EXAMPLES} != {_WEIGHTS, _CONFIG}:
+  if found - {TOKENIZER, EXAMPLES, *CLOSED_FORM} != {_WEIGHTS, _CONFIG}:
     return False
   return has_bundle_config(folder)
 

@@ -196,13 +196,19 @@ def _origin(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     "recipe": _recipe(about),
     "data": about.get("dataset") or _folder(about),
     "probe": _probe(about),
+    "calibrated": _calibrated(about),
   }
   for name, value in known.items():
     if value:
-      yield name, value if name in ("head", "probe", "data") else f"`{value}`"
+      yield name, value if name in ("head", "probe", "calibrated", "data") else f"`{value}`"
   for how, older in _ancestors(about):
     yield how, "from the network below"
     yield from _origin(older)
+
+
+def _calibrated(about: Mapping[str, Any]) -> str:
+  how = about.get("calibrated")
+  return f"in closed form, from {how['count']:,} {how['inputs']} without labels" if how else ""
 
 
 def _recipe(about: Mapping[str, Any]) -> str:

@@ -134,7 +134,9 @@ def test_bcosify_takes_pictures_and_warns():
     (IMAGES[:3], "expected at least 8"),
     (255 * IMAGES, "expected colours in [0, 1]"),
     (IMAGES * np.nan, "expected colours in [0, 1]"),
-    (np.full_like(IMAGES, 0.5), "the same picture everywhere"),
+    (np.full_like(IMAGES, 0.5), "all the same"),
+    (np.broadcast_to(IMAGES[:, :1, :1], IMAGES.shape), "of one colour each"),
+    ({"tokens": np.ones((9, 4), np.int32)}, "all the same"),
   ],
 )
 def test_refuses_what_nothing_can_be_fitted_to(given, message):

@@ -1,0 +1,71 @@
+"""Inputs of a calibration: pictures or texts without labels, chosen and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+
+FEWEST = 8
+"""Pictures or texts below which nothing is fitted."""
+
+
+def chosen(there: int, count: int, seed: int = 0) -> np.ndarray:
+  """Returns which of the inputs that are there are used, `count` at most, int [n].
+
+  In an order that the seed draws: the last ones are held out, and folders are sorted by class.
+  """
+  return np.random.default_rng(seed).permutation(there)[:count]
+
+
+def check_inputs(inputs: Any) -> int:
+  """Returns how many pictures or texts there are.
+
+  Args:
+    inputs: Pictures [N, H, W, C] in [0, 1], or texts {"tokens": ids [N, L], "mask": [N, L]}.
+
+  Raises:
+    InputError: They cannot be used.
+  """
+  texts = isinstance(inputs, Mapping)
+  values = np.asarray(inputs["tokens"] if texts else inputs)
+  what = "texts" if texts else "pictures"
+  if values.ndim != (2 if texts else 4):
+    raise InputError(
+      f"The {what} to calibrate with have shape {values.shape}, expected "
+      f"{'[N, L]' if texts else '[N, H, W, C]'}.",
+      "Give token ids of one length." if texts else "Give pictures as one array of plain colours.",
+    )
+  if len(values) < FEWEST:
+    raise InputError(
+      f"There are {len(values)} {what} to calibrate with, expected at least {FEWEST}.",
+      "512 are a good start; they need no labels.",
+    )
+  if not texts:
+    _check_colors(values)
+  elif (values == values[:1]).all():
+    raise InputError(
+      "The texts to calibrate with are all the same: nothing can be fitted to them.",
+      "Give different texts of the network's domain.",
+    )
+  return len(values)
+
+
+def _check_colors(images: np.ndarray) -> None:
+  low, high = images.min(), images.max()
+  if not (np.isfinite(images).all() and low >= -1e-3 and high <= 1.001):
+    raise InputError(
+      f"The pictures to calibrate with have values from {low} to {high}, expected colours in "
+      "[0, 1].",
+      "Divide 8-bit colours by 255, and do not normalise: the network does.",
+    )
+  same = (images == images[:1]).all()
+  if same or (images == images[:, :1, :1]).all():
+    how = "all the same" if same else "of one colour each"
+    raise InputError(
+      f"The pictures to calibrate with are {how}: nothing can be fitted to them.",
+      "Give different pictures of the network's domain.",
+    )
