@@ -61,7 +61,12 @@ def resolve(config: ConfigDict) -> tuple[ConfigDict, start.Network | None]:
     bundle = start.open_bundle(config.init)
     _check_asked(config, bundle, family)
     network = start.finetuned(
-      bundle, family, classes, new_key(config.seed), fold_mean=config.fold_mean
+      bundle,
+      family,
+      classes,
+      new_key(config.seed),
+      fold_mean=config.fold_mean,
+      calibrate=config.calibrate,
     )
     family = network[0].ops
     config.model = ConfigDict({"name": bundle.config["architecture"], "num_classes": classes})

@@ -110,7 +110,7 @@ def train(
       workdir / "checkpoints", best=run.plan.objective.measure, keep_every=run.config.keep_every
     ) as checkpoints,
   ):
-    state, history = begin_state(run, checkpoints, workdir)
+    state, history, calibrated = begin_state(run, checkpoints, workdir)
     begin = int(state.step)
     with (
       _writer(run, workdir, begin, progress) as writer,
@@ -120,6 +120,7 @@ def train(
       _naming_the_batch(run, checkpoints),
       _watching(run, workdir, begin, writer) as watching,
     ):
+      writer.calibration(begin, calibrated)
       records = _Records(run, writer, checkpoints, history)
       state = _advance(run, state, batches, records, stop, (*hooks, *watching))
     if run.config.best:

@@ -58,6 +58,7 @@ def main(
         "metrics": result.metrics,
         **({"data": kept} if (kept := measured.described(config.data)) else {}),
         **({"dataset": config.data.name} if config.data.get("name") else {}),
+        **({"calibrated": start.calibration_of(pathlib.Path(workdir))} if config.calibrate else {}),
         **({"init": start.provenance_of(config.init)} if config.init else {}),
       },
     )

@@ -20,7 +20,7 @@ from . import checkpoint, feeds, objectives, plan, sharding, start
 from .config import TEXT_OBJECTIVES, flatten, settled_values
 from .evaluation import evaluate
 from .objectives import OWN
-from .state import TrainState
+from .state import TrainState, new_key
 
 History = list[dict[str, float]]
 
@@ -100,6 +100,7 @@ def set_up(config: ConfigDict, init: start.Network | None) -> Run:
   _check(config, mesh)
   model, variables = start.network(config, init)
   feed = feeds.open_feed(config, model, mesh)
+  start.check_calibration(config, feed.count, feed.name)
   steps_per_epoch = max(len(feed) // config.data.batch_size, 1)
   about = checkpoint.about_run(flatten(config), start.describe(model), [])
   objective, frozen = objectives.from_config(config, model, mesh, multi_label=feed.multi_label)
@@ -116,10 +117,14 @@ def set_up(config: ConfigDict, init: start.Network | None) -> Run:
   )
 
 
-def begin_state(
-  run: Run, checkpoints: checkpoint.Checkpoints, workdir: pathlib.Path
-) -> tuple[TrainState, History]:
-  """Returns the newest undamaged state and the evaluations up to it, or a new state."""
+Begun = tuple[TrainState, History, dict[str, float]]
+
+
+def begin_state(run: Run, checkpoints: checkpoint.Checkpoints, workdir: pathlib.Path) -> Begun:
+  """Returns the newest undamaged state and the evaluations up to it, or a new state.
+
+  The third is what was measured of a new state in closed form; {} of any other.
+  """
   for step in reversed(checkpoints.steps):
     try:
       return _resume(run, checkpoints, workdir, step)
@@ -135,12 +140,18 @@ def begin_state(
           f"The run in {str(workdir)!r} has no checkpoint that can be read.",
           "Start again in another workdir, or restore a copy of the checkpoint.",
         ) from error
-  return sharding.init_sharded(run.plan.create, run.plan.layout, run.variables), []
+  variables, measured = run.variables, {}
+  if run.config.calibrate:
+    inputs = run.feed.unlabelled(run.config.calibrate)
+    variables, measured = start.calibrated(
+      run.config, new_key(run.config.seed), (run.model, variables), inputs, workdir
+    )
+  return sharding.init_sharded(run.plan.create, run.plan.layout, variables), [], measured
 
 
 def _resume(
   run: Run, checkpoints: checkpoint.Checkpoints, workdir: pathlib.Path, step: int
-) -> tuple[TrainState, History]:
+) -> Begun:
   """Returns the state of a saved step and the evaluations up to it."""
   saved = checkpoints.about(step)
   about = checkpoint.about_run(settled_values(saved["config"]), saved["network"], [])
@@ -151,7 +162,7 @@ def _resume(
       f" {run.config.steps}.",
       "Use another workdir or more steps.",
     )
-  return checkpoints.restore(step, run.plan.layout), saved["history"]
+  return checkpoints.restore(step, run.plan.layout), saved["history"], {}
 
 
 def _check(config: ConfigDict, mesh: Mesh) -> None:

@@ -188,9 +188,8 @@ class _Fitter:
     run.advance([run.program.output])
     output = run.program.output
     (found,) = self._gathered(run.per_batch((), lambda env: (env[output],), reads=[output]))
-    found = found[self.held_out]
-    tokens = found.ndim == 3 and self.mask is not None  # of which padding does not count
-    return found[self.mask[self.held_out]] if tokens else found
+    mask = self._mask_of(found.shape)
+    return found[self.held_out if mask is None else mask & self.held_out[:, None]]
 
   def _rows(self, part: Part, module: Map) -> tuple[Rows, str]:
     student, teacher = self.student, self.teacher
@@ -275,21 +274,21 @@ class _Fitter:
     each = min(there, -(-wanted // self.count))
     rng = np.random.default_rng([self.settings.seed, zlib.crc32(path.encode())])
     order = rng.random((self.count, there))
-    if self._of_tokens(shape):  # drawn alike whatever the length, and padding last
-      order = np.where(self.mask, rng.random((there, self.count)).T, np.inf)
+    if (mask := self._mask_of(shape)) is not None:
+      # Padding last, and all else in an order that does not depend on its length.
+      order = np.where(mask, rng.random((there, self.count)).T, np.inf)
     index = np.sort(np.argsort(order, axis=1)[:, :each], axis=1)
     return [index[rows] for rows, _ in filled(self.count, self.settings.batch_size)]
 
-  def _of_tokens(self, shape: tuple[int, ...]) -> bool:
-    """Whether a value has a row for each token, some of which may be padding."""
-    return self.mask is not None and shape[1:-1] == self.mask.shape[1:]
+  def _mask_of(self, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Returns which rows of a value are no padding, if it has one for each token."""
+    return self.mask if self.mask is not None and shape[1:-1] == self.mask.shape[1:] else None
 
   def _read(self, shape: tuple[int, ...], index: list[np.ndarray]) -> np.ndarray:
     """Returns which of the places are no padding, bool [N, r]."""
     (places,) = self._gathered([(rows,) for rows in index])
-    if not self._of_tokens(shape):
-      return np.ones(places.shape, bool)
-    return np.take_along_axis(self.mask, places, axis=1)
+    mask = self._mask_of(shape)
+    return np.ones(places.shape, bool) if mask is None else np.take_along_axis(mask, places, axis=1)
 
   def _silence_norms(self, part: Part) -> Array:
     """Makes the batch norms of a chain the identity; returns what they multiplied by."""

@@ -103,8 +103,8 @@ def kind_of(ex: Any, where: tuple[int, ...], origin: Origin | None = None) -> st
     where: Place of the value.
     origin: As for `kind`; None takes what the explanation knows.
   """
-  origin = getattr(ex, "origin", Origin.TRAINED) if origin is None else origin
-  return kind([account(ex, where)], origin)
+  known = origin or getattr(ex, "origin", Origin.TRAINED)
+  return kind([account(ex, where)], known)
 
 
 def is_sound(kind: str) -> bool:

@@ -51,6 +51,14 @@ class RunSection:
     "of batch norms into their biases, when `init` is B-cosified",
     when=PICTURES & STARTED & BCOS,
   )
+  calibrate: int = key(
+    0,
+    "training inputs, without labels, by which the B-cosified `init` is fitted in closed form "
+    "before the first step; 0: its weights are copied",
+    least=0,
+    most=10_000_000,
+    when=STARTED & BCOS,
+  )
   steps: int = key(0, "length of the run", duration=True)
   recompute: bool = key(False, "recompute blocks in the backward pass, to save memory")
   accumulate: int = key(

@@ -217,6 +217,13 @@ def _text_network(path, words, name: str, family, **fields: Any) -> None:
   bcos_jax.save(path, model, variables, tokenizer=tokenizer, labels=labels)
 
 
+@_file("bundles/bert")
+def _bert(path):
+  """A conventional network of texts."""
+  vocabularies.save_words(path.parent / "words", reviews.vocabulary())
+  _text_network(path, path.parent / "words", "bert_tiny", StandardOps(), num_classes=2)
+
+
 @_values("decoder")
 def _decoder(place):
   words = tokenizers.letters(place / "letters")
@@ -246,6 +253,13 @@ def _text_values(place):
 @_file("reviews.txt")
 def _review_lines(path):
   path.write_text("the plot was never dull .\ni hated the music .\n", encoding="utf-8")
+
+
+@_file("unlabelled.txt")
+def _many_lines(path):
+  words, random = sorted(reviews.vocabulary()), np.random.RandomState(0)
+  lines = (" ".join(random.choice(words, random.randint(4, 12))) for _ in range(40))
+  path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 @_file("sst2")

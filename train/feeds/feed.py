@@ -62,6 +62,25 @@ class Feed(abc.ABC):
   def eval_batches(self) -> Batches:
     """Returns this process's batches of one pass over all evaluation examples."""
 
+  @property
+  def count(self) -> int:
+    """How many pictures or texts there are to train on."""
+    return len(self)
+
+  @abc.abstractmethod
+  def unlabelled(self, count: int) -> Any:
+    """Returns some of them, drawn by the recipe's seed, alike on all processes.
+
+    Read as evaluations read them: not augmented, nothing hidden.
+
+    Args:
+      count: How many, at most `self.count`.
+
+    Returns:
+      Pictures float32 [count, H, W, C] in [0, 1]; or texts {"tokens": int32 [count, L], "mask":
+      bool [count, L]}.
+    """
+
   @abc.abstractmethod
   def examples_of(self, step: int) -> list[int]:
     """Returns the numbers of the training examples in a step's batch, of all processes."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from bcos_jax import ops
 from bcos_jax.batches import check_picture_batch, memory
+from bcos_jax.calibration import chosen
 from bcos_jax.errors import InputError
 from bcos_jax.inputs import Preprocess
 
@@ -91,6 +92,14 @@ class PictureFeed(Feed):
       workers=self.config.data.workers,
       **self._processes,
     )
+
+  def unlabelled(self, count: int) -> np.ndarray:
+    data, preprocess = self.config.data, self._test_set.preprocess
+    examples = pipeline.Examples(
+      self._train_set.dataset, preprocess, skip_damaged=data.damaged == "skip"
+    )
+    rows = chosen(len(examples), count, self.config.seed)
+    return np.stack([examples[row]["image"] for row in rows.tolist()])
 
   def examples_of(self, step: int) -> list[int]:
     return pipeline.order(self._train_set, **self._drawing, step=step - 1)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from bcos_jax.batches import check_memory, memory
+from bcos_jax.calibration import chosen
 from bcos_jax.errors import InputError
 from bcos_jax.text.tokenizer import saved_files
 from bcos_jax.text.tokens import special_ids
@@ -79,6 +80,15 @@ class TextFeed(Feed):
     return pipeline.eval_text_batches(
       self._test_set, batch_size=self.eval_batch_size, change=self._change, **self._processes
     )
+
+  @property
+  def count(self) -> int:
+    return len(self._train_set)
+
+  def unlabelled(self, count: int) -> Batch:
+    batch = self._train_set.batch(chosen(self.count, count, self.config.seed))
+    longest = min(int(batch["mask"].sum(axis=1).max()), self._length)
+    return {"tokens": batch["ids"][:, :longest], "mask": batch["mask"][:, :longest]}
 
   def examples_of(self, step: int) -> list[int]:
     size = self.config.data.batch_size

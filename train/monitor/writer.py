@@ -159,6 +159,11 @@ class MetricWriter:
     self._show({label: f"{metrics[name]:.3f}" for label, name in EVAL_SHOWN if name in metrics})
     self._window_start = time.perf_counter()  # Evaluation does not count as training time.
 
+  def calibration(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Writes how far a network in closed form agrees with its teacher, if it is one."""
+    if metrics:
+      self._write(step, {f"calibration/{name}": value for name, value in metrics.items()})
+
   def close(self) -> None:
     """Writes what is pending and closes the files."""
     try:

@@ -7,6 +7,9 @@ from .bundles import new_head as new_head
 from .bundles import open_bundle as open_bundle
 from .bundles import provenance_of as provenance_of
 from .bundles import without_head as without_head
+from .closed_form import calibrated as calibrated
+from .closed_form import calibration_of as calibration_of
+from .closed_form import check_calibration as check_calibration
 from .effects import check_effects as check_effects
 from .network import describe as describe
 from .network import network as network

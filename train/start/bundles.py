@@ -71,6 +71,7 @@ def finetuned(
   num_classes: int,
   key: jax.Array,
   fold_mean: bool = True,
+  calibrate: int = 0,
 ) -> Network:
   """Returns a bundle's network with a new head, B-cosified if it is conventional.
 
@@ -81,6 +82,7 @@ def finetuned(
     num_classes: Of the data.
     key: Of the new head.
     fold_mean: See `bcosify`.
+    calibrate: As in the recipe; only checked.
 
   Returns:
     The model and its variables.
@@ -93,6 +95,7 @@ def finetuned(
   if conventional and not family.conventional:
     return bcosified(model, variables, family, fold_mean)
   check_folding(model, variables, fold_mean)
+  check_calibrating(model, calibrate)
   if not conventional and family.conventional:
     raise InputError(
       "The bundle holds a B-cos network, the config has the ops 'standard'.",
@@ -121,6 +124,16 @@ def check_folding(model: nn.Module, variables: Any, fold_mean: bool) -> None:
     f"fold_mean=False does nothing: the {type(model).__name__} has {lacks}.",
     "Leave out --config.fold_mean.",
   )
+
+
+def check_calibrating(model: nn.Module, calibrate: int) -> None:
+  """Raises InputError where `calibrate` does nothing: for a network that is not B-cosified."""
+  if calibrate:
+    kind = "stays conventional" if model.ops.conventional else "is a B-cos network already"
+    raise InputError(
+      f"calibrate={calibrate} does nothing: the {type(model).__name__} {kind}.",
+      "Leave out --config.calibrate, or start from a conventional network with B-cos ops.",
+    )
 
 
 def check_redraw(redraw: Sequence[str], model: nn.Module, variables: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
+import jax
 from ml_collections import ConfigDict
 
 from bcos_jax import ops
@@ -13,7 +14,14 @@ from bcos_jax.models import fields_of
 
 from ..config import TAUGHT, TEXT_OBJECTIVES
 from . import pictures, texts
-from .bundles import Network, bcosified, check_folding, open_bundle
+from .bundles import (
+  Network,
+  bcosified,
+  check_calibrating,
+  check_folding,
+  new_head,
+  open_bundle,
+)
 
 
 def network(
@@ -35,9 +43,14 @@ def network(
     InputError: if config and bundle contradict each other, or a name is unknown.
   """
   if init is not None:
+    if config.calibrate and not config.finetune:
+      raise InputError(
+        f"calibrate={config.calibrate} does nothing: the network is given in memory.",
+        "Calibrate it with bcosify(..., calibrate=...).",
+      )
     return init
   family = ops.from_dict(config.ops.to_dict())
-  reading = texts if config.objective.name in TEXT_OBJECTIVES else pictures
+  reading = _reading(config)
   source = _source(config) if weights else ""
   if not source:
     return reading.new(config, family), None
@@ -47,12 +60,31 @@ def network(
       pictures.check_encoding(config, source, model, family)
     return bcosified(model, variables, family, config.fold_mean)
   check_folding(model, variables, config.fold_mean)
+  check_calibrating(model, config.calibrate)
   if model.ops != family:
     raise InputError(
       f"The bundle {source!r} has the ops {model.ops}, the config {family}.",
       "Give the config the same ops, or start from a conventional network to B-cosify it.",
     )
   return model, variables
+
+
+def teacher(config: ConfigDict, key: jax.Array) -> Network:
+  """Returns the conventional network that a recipe's network is the B-cos twin of, read again.
+
+  Args:
+    config: The recipe.
+    key: Of the new head of a fine-tuning, as it was drawn before.
+  """
+  source = _source(config)
+  bundle = open_bundle(source)
+  if config.finetune:
+    return new_head(bundle.model, bundle.variables, config.model.num_classes, key)
+  return _reading(config).adapted(config, source, bundle)
+
+
+def _reading(config: ConfigDict) -> Any:
+  return texts if config.objective.name in TEXT_OBJECTIVES else pictures
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
