@@ -1,5 +1,6 @@
 """Language models in closed form: padding is left out, and B=1 gives the teacher's function."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -32,8 +33,11 @@ def _outputs(model, variables, texts):
 
 
 def _twin(name, ops, **fields):
-  teacher = bcos_jax.create(name, ops=StandardOps(), vocab_size=40, **fields)
-  variables = filled(teacher)
+  """Returns a teacher whose biases are small, as trained ones are, and its B-cos twin."""
+  teacher = bcos_jax.create(name, ops=StandardOps(), vocab_size=40, depth=1, **fields)
+  variables = jax.tree_util.tree_map_with_path(
+    lambda path, leaf: leaf * (0.1 if path[-1].key == "bias" else 1), filled(teacher)
+  )
   return (teacher, variables), bcos_jax.bcosify(teacher, variables, ops=ops)
 
 
