@@ -160,10 +160,9 @@ class _Fitter:
     rows, gate = (
       self._head_rows(part, module) if part.path == self.head else self._rows(part, module)
     )
-    form = Compared(kernel.b, module.guard, gate, module.use_bias)
+    length = None if part.student.norms[-1] else kernel.length
+    form = Compared(kernel.b, module.guard, gate, module.use_bias, length)
     new, figures = fit(rows, old, form, self.settings.effort)
-    if not part.student.norms[-1]:
-      old, new = kernel.reachable(old), kernel.reachable(new)
     before, after = (float(errors(w, rows, form)[1].sum()) for w in (old, new))
     kept = not after < before
     gain = kernel.write(old if kept else new)

@@ -68,17 +68,31 @@ class Compared:
     b: The exponent.
     guard: The epsilons of the norm.
     gate: Kind of the gate behind the chain; '' for none.
-    bias: Whether the last input channel is the constant one of a bias, which the norm leaves out.
+    bias: Whether the last input channel is the constant one of a bias, which norms leave out.
+    length: The norm that kernels have, where nothing behind them can make up for another; None for
+      kernels of any norm.
   """
 
   b: float
   guard: F.Guard
   gate: str = ""
   bias: bool = False
+  length: float | None = None
 
   def lengths(self, x: Array) -> Array:
     """Returns the norms of inputs, [R, P, G, 1]."""
     return self.guard.norm(F.sq_norm(x[..., :-1] if self.bias else x))
+
+  def weights(self, w: Array) -> Array:
+    """Returns kernels [G, D, O / G] without their biases."""
+    return w.at[:, -1].set(0.0) if self.bias else w
+
+  def reached(self, w: Array) -> Array:
+    """Returns the kernels of the norm that they have."""
+    if self.length is None:
+      return w
+    norm = jnp.linalg.norm(self.weights(w), axis=1, keepdims=True)
+    return w * (self.length / _safe(norm))
 
   def act(self, value: Array) -> Array:
     """Returns what is compared of a value."""
@@ -103,7 +117,7 @@ class Effort:
 
 def response(w: Array, x: Array, form: Compared) -> Array:
   """Returns the mean scaled response, [R, O], of kernels [G, D, O / G] to inputs [R, P, G, D]."""
-  return _scaled(_linear(w, x), form.lengths(x), form).mean(1).reshape(len(x), -1)
+  return _scaled(_linear(form.reached(w), x), form.lengths(x), form).mean(1).reshape(len(x), -1)
 
 
 def _linear(w: Array, x: Array) -> Array:
@@ -180,7 +194,7 @@ def fit(rows: Rows, old: Array, form: Compared, effort: Effort) -> tuple[Array, 
       return _better(w, regression(chol, one_sided), rows, form)
 
     w = lax.fori_loop(0, effort.one_sided, again, w)
-  if form.b > 1 or form.gate or x.shape[1] > 1:
+  if form.b > 1 or form.gate or x.shape[1] > 1 or form.length is not None:
 
     def step(_: int, w: Array) -> Array:
       return _gauss_newton(w, rows, form, chol, ridge * power, effort.inner)
@@ -217,6 +231,9 @@ def _gauss_newton(
 ) -> Array:
   """Returns the kernel after a step on the gated, scaled response; no output gets worse."""
   x, (r, p, g, _) = rows.x, rows.x.shape
+  w = form.reached(w)
+  plain = form.weights(w) if form.length is not None else jnp.zeros_like(w)
+  square = _safe((plain**2).sum(1, keepdims=True))
   value = _value(w, rows, form)
   residual, slope = _residual(rows.target, value, form)
   held = rows.held_out[:, None]
@@ -227,10 +244,14 @@ def _gauss_newton(
   count = jnp.maximum((~held).sum(), 1)
 
   def back(rows_of: Array) -> Array:
-    return jnp.einsum("rpgd,rpgo->gdo", x, jacobian * rows_of.reshape(r, 1, g, -1)) / count
+    u = jnp.einsum("rpgd,rpgo->gdo", x, jacobian * rows_of.reshape(r, 1, g, -1)) / count
+    return u - plain * (w * u).sum(1, keepdims=True) / square
+
+  def tangent(v: Array) -> Array:  # to the kernels of the same norm
+    return v - w * (plain * v).sum(1, keepdims=True) / square
 
   def along(v: Array) -> Array:
-    return (jacobian * _linear(v, x)).sum(1)
+    return (jacobian * _linear(tangent(v), x)).sum(1)
 
   weight = (jacobian**2).sum((0, 1)) / count
   weight = jnp.where(weight > 0, weight, 1.0)[:, None, :]
@@ -241,7 +262,7 @@ def _gauss_newton(
   def precondition(v: Array) -> Array:
     return jax.scipy.linalg.cho_solve((chol, True), v) / weight
 
-  step = _conjugate_gradients(system, back(residual), precondition, inner)
+  step = tangent(_conjugate_gradients(system, back(residual), precondition, inner))
   return lax.scan(
     lambda w, size: (_better(w, w + size * step, rows, form), None), w, jnp.asarray(STEPS)
   )[0]

@@ -49,11 +49,10 @@ class Kernel:
     gain = jnp.broadcast_to(gain * self._fixed_gain, leaf.shape[-1:]).reshape(len(kernel), 1, -1)
     return kernel * length**power * jnp.sign(gain) * jnp.abs(gain) ** (1 / self.b)
 
-  def reachable(self, kernel: Array) -> Array:
-    """Returns what remains of a plain kernel where no norm follows."""
-    if self._module.weights != "unit":
-      return kernel
-    return kernel / self._length(kernel) * self._fixed_gain ** (1 / self.b)
+  @property
+  def length(self) -> float | None:
+    """Norm of the plain kernels where no norm follows; None if they may have any."""
+    return self._fixed_gain ** (1 / self.b) if self._module.weights == "unit" else None
 
   def write(self, kernel: Array) -> Array:
     """Replaces the weights by those of a plain kernel; returns what a norm has to multiply by."""

@@ -160,3 +160,11 @@ def test_a_run_keeps_only_what_is_needed():
   assert run.known == {program.output}
   found = np.concatenate([batch[program.output] for batch in run.batches])
   np.testing.assert_allclose(found, _outputs(model, variables), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("features", "said"), [(False, "for 30% of the held"), (True, "is 0.30")])
+def test_inputs_of_another_domain_are_warned_of(features, said):
+  report = calibration.Report((), (), 0.1, 0.3, features=features)
+  (warning,) = report.warnings
+  assert said in warning and "Are the inputs of the domain" in warning
+  assert not dataclasses.replace(report, agreement=0.9).warnings

@@ -70,6 +70,28 @@ def test_adds_what_the_chain_adds_and_multiplies():
   np.testing.assert_allclose(made, w, atol=2e-2)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_kernels_of_a_given_length_are_fitted_as_such(bias):
+  """A teacher of shorter and longer ones: what is found is better than the right direction.
+
+  Were the inputs alike in all directions, nothing would be.
+  """
+  x, w, start, _ = _planted(2.0)
+  x += 1.0
+  if bias:
+    x[..., -1] = 1.0
+  free, form = (Compared(2.0, F.CONV_GUARD, bias=bias, length=length) for length in (None, 1.0))
+  lengths = jnp.linspace(0.5, 2.0, 6)
+  rows = _rows(response(free_ := form.reached(w) * lengths, x, free), x)
+  made, _ = fit(rows, start, form, Effort(rounds=12))
+  found, own = (np.asarray(errors(k, rows, form)[1]) for k in (made, free_))
+  assert found.sum() < 0.6 * own.sum()
+  np.testing.assert_allclose(errors(form.reached(made), rows, free)[1], found, rtol=1e-4)
+  exact = _rows(response(form.reached(w), x, free), x)
+  made, _ = fit(exact, start, form, Effort(rounds=12))
+  np.testing.assert_allclose(form.reached(made), form.reached(w), atol=2e-2)
+
+
 def test_a_bias_is_the_row_of_a_constant_channel():
   x, w, _, _ = _planted(2.0)
   x[..., -1] = 1.0

@@ -45,9 +45,9 @@ def _twin(name, ops, **fields):
   ("name", "fields"),
   [
     ("bert_tiny", {}),
-    pytest.param("roberta_tiny", {}, marks=pytest.mark.slow),
-    pytest.param("bert_tiny", {"task": "masked_lm"}, marks=pytest.mark.slow),
-    pytest.param("gpt2_tiny", {}, marks=pytest.mark.slow),
+    ("roberta_tiny", {}),
+    ("bert_tiny", {"task": "masked_lm"}),
+    ("gpt2_tiny", {}),
   ],
 )
 def test_b_1_returns_the_teachers_function(name, fields):
@@ -59,9 +59,7 @@ def test_b_1_returns_the_teachers_function(name, fields):
   assert report.left == (("vocabulary",) if teacher[0].predicts_tokens else ())
 
 
-@pytest.mark.parametrize(
-  "name", ["roberta_tiny", pytest.param("bert_tiny", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["roberta_tiny", "bert_tiny"])
 def test_is_closer_to_the_teacher_and_padding_changes_nothing(name):
   teacher, (student, start) = _twin(name, BcosOps.lm(b=2.0))
   texts, longer = (_texts(teacher[0], length=length) for length in (LONGEST, 13))
