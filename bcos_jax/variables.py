@@ -30,7 +30,7 @@ def _traced(model: nn.Module) -> Any:
 
 
 # Tracing a large network takes seconds, and whoever makes and saves one needs its shapes often.
-_remembered = functools.lru_cache(maxsize=32)(_traced)
+_remembered = functools.lru_cache(maxsize=256)(_traced)
 
 
 def num_parameters(model: nn.Module) -> int:

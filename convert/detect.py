@@ -11,7 +11,7 @@ from bcos_jax import models
 from bcos_jax.errors import InputError
 from bcos_jax.models import Architecture
 
-from .porting import fitted, wanted
+from .porting import fitted, targets, wanted
 from .sizes import colored
 from .sources import Checkpoint, Tensors
 from .state_dict import explained, num_classes
@@ -156,9 +156,28 @@ def _variants(
   """Returns those of an architecture's variants that the keys fill."""
   fields = num_classes(state, keys.table, found.module.head)
   named = {name: models.create(name, ops=keys.ops, **fields) for name in names}
+  named = _built_alike(state, keys, named)
   named = {name: m.clone(ops=colored(state, keys.table, m)) for name, m in named.items()}
   return {
     name: model for name, model in named.items() if keys.fits(model) and fits(state, keys, model)
+  }
+
+
+def _built_alike(state: Tensors, keys: Keys, named: dict[str, nn.Module]) -> dict[str, nn.Module]:
+  """Returns the networks with the blocks and the input map that the keys are for.
+
+  What they say of themselves is enough to tell most variants apart, without tracing them.
+  """
+  inside = {
+    "/".join(parts[1:i])
+    for parts in (path.split("/") for path in targets(state, keys.table))
+    for i in range(2, len(parts))
+  }
+  blocks = inside.intersection(*[{b for m in named.values() for b in m.block_paths}])
+  return {
+    name: model
+    for name, model in named.items()
+    if set(model.block_paths) == blocks and model.input_map in (None, *inside)
   }
 
 

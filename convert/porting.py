@@ -101,6 +101,18 @@ def _made(
   return paths, parts, lambda: rule.to_flax(parts, shapes)
 
 
+def targets(state: Mapping[str, Any], table: Table) -> set[str]:
+  """Returns the paths that the keys of a state dict are for, whatever the network."""
+  matching = matcher(table)
+  paths: set[str] = set()
+  for key in state:
+    matches = matching(key)
+    if len(matches) == 1 and isinstance(matches[0][0], Rule):
+      rule, _, numbers = matches[0]
+      paths.update(render(template, dict(numbers)) for template in rule.targets)
+  return paths
+
+
 Groups = dict[tuple[Rule, Numbers], dict[str, str]]
 
 
