@@ -151,6 +151,7 @@ def _bcosified(path):
   _digits(path, BcosOps())
 
 
+@_file("runs/quickstart/conventional")
 @_file("runs/shapes/conventional/bundle")
 def _conventional(path):
   _digits(path, StandardOps())

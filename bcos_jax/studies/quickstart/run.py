@@ -154,13 +154,14 @@ def _write(workdir: pathlib.Path, findings: QuickstartFindings, trained: _Networ
 
 @dataclasses.dataclass(frozen=True)
 class _Calibrated:
-  """A network that no run has trained; fields as those of a `TrainResult`."""
+  """A network that no run has trained; fields as those of a `TrainResult`, and how it was made."""
 
   model: nn.Module
   variables: Any
   metrics: dict[str, float]
   labels: tuple[str, ...]
   preprocess: Preprocess | None
+  origin: dict[str, Any]
 
 
 _Networks = dict[str, TrainResult | _Calibrated]
@@ -215,7 +216,13 @@ def _in_closed_form(conventional: TrainResult, count: int) -> _Calibrated:
     conventional.model, conventional.variables, ops=BcosOps(b=2.0), calibrate=images
   )
   measured = evaluate(model, variables, _examples(conventional))
-  return _Calibrated(model, variables, measured, conventional.labels, conventional.preprocess)
+  origin = {
+    "bcosified": {"from": {"made by": "bcos-jax quickstart", "network": "conventional"}},
+    "calibrated": {"inputs": "pictures", "count": len(images)},
+  }
+  return _Calibrated(
+    model, variables, measured, conventional.labels, conventional.preprocess, origin
+  )
 
 
 def _difference_at_b1(model: nn.Module, variables: Any, images: np.ndarray) -> float:
@@ -274,7 +281,12 @@ def _save(folder: pathlib.Path, name: str, result: TrainResult | _Calibrated):
     result.variables,
     preprocess=result.preprocess,
     labels=result.labels,
-    provenance={"made by": "bcos-jax quickstart", "network": name, "metrics": result.metrics},
+    provenance={
+      "made by": "bcos-jax quickstart",
+      "network": name,
+      "metrics": result.metrics,
+      **(result.origin if isinstance(result, _Calibrated) else {}),
+    },
   )
 
 
