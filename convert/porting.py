@@ -106,10 +106,9 @@ def targets(state: Mapping[str, Any], table: Table) -> set[str]:
   matching = matcher(table)
   paths: set[str] = set()
   for key in state:
-    matches = matching(key)
-    if len(matches) == 1 and isinstance(matches[0][0], Rule):
-      rule, _, numbers = matches[0]
-      paths.update(render(template, dict(numbers)) for template in rule.targets)
+    for rule, _, numbers in matching(key):
+      if isinstance(rule, Rule):
+        paths.update(render(template, dict(numbers)) for template in rule.targets)
   return paths
 
 
