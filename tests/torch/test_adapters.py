@@ -178,7 +178,7 @@ def test_what_cannot_be_adapted_is_refused():
 def test_the_examples_of_the_documentation_run():
   quantus()
   page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-  examples = re.findall(r"test_adapters.py. -->\n```python\n(.*?)```", page, re.S)
+  examples = re.findall(r"test_adapters.py runs it -->\n```python\n(.*?)```", page, re.S)
   assert len(examples) == 2
   model, variables, _ = network()
   masks = np.zeros((3, 16, 16), bool)
