@@ -13,6 +13,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from ..layers import global_pool
+
 if TYPE_CHECKING:
   from .text.language_model import LanguageModel
 
@@ -124,6 +126,16 @@ class ImageModel(BaseNetwork):
   def image_sides(self) -> tuple[int, int]:
     """Height and width of the images of the published evaluation, in pixels."""
     return image_sides(self.image_size)
+
+  def classified(self, x: jax.Array) -> jax.Array:
+    """Returns logits of features [N, H, W, D], pooled by `global_pool`; without classes the mean.
+
+    For the end of a network's own `__call__`; the head is the module `head`.
+    """
+    x = global_pool(x, self.global_pool)
+    if not self.num_classes:
+      return self.ops.average(lambda features: features, x)
+    return self.ops.readout(self.ops.classifier(self.num_classes, name="head"), x)
 
   @property
   def input_spec(self) -> jax.ShapeDtypeStruct:

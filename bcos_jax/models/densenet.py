@@ -6,7 +6,6 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from ..layers import global_pool
 from ..ops import Ops
 from .base import ImageModel
 from .registry import register
@@ -89,10 +88,7 @@ class DenseNet(ImageModel):
         layer = ops.block(DenseLayer)(ops, self.growth, self.bottleneck, name=f"block{i}_layer{j}")
         x = jnp.concatenate([x, layer(x, train)], axis=-1)
     x = ops.act(ops.batch_norm(name="norm5")(x, train), "relu", last=True)
-    x = global_pool(x, self.global_pool)
-    if not self.num_classes:
-      return ops.average(lambda features: features, x)
-    return ops.readout(ops.classifier(self.num_classes, name="head"), x)
+    return self.classified(x)
 
 
 VARIANTS = {

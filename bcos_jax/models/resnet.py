@@ -16,7 +16,7 @@ from flax import linen as nn
 import jax
 
 from ..errors import InputError, unknown_name
-from ..layers import avg_pool, blur_pool, covering_avg_pool, drop_path, drop_rates, global_pool
+from ..layers import avg_pool, blur_pool, covering_avg_pool, drop_path, drop_rates
 from ..ops import Ops
 from .base import ImageModel
 from .blocks.channels import CHANNEL_ATTENTIONS, EfficientAttention, SqueezeExcite, squeezed
@@ -203,10 +203,7 @@ class ResNet(ImageModel):
     self._check()
     x = self._stem(x, train)
     x = self._stages(x, train)
-    x = global_pool(x, self.global_pool)
-    if not self.num_classes:
-      return ops.average(lambda features: features, x)
-    return ops.readout(ops.classifier(self.num_classes, name="head"), x)
+    return self.classified(x)
 
   def _check(self):
     for field, known in (

@@ -6,7 +6,7 @@ from flax import linen as nn
 import jax
 
 from ...errors import InputError
-from ...layers import drop_path, drop_rates, global_pool
+from ...layers import drop_path, drop_rates
 from ...ops import Ops
 from ..base import ImageModel
 from ..blocks.channels import SqueezeExcite
@@ -109,10 +109,7 @@ class RegNet(ImageModel):
           ops, width, 1 if j else 2, group, squeeze, next(rates), name=f"stage{i}_{j}"
         )
         x = block(x, train)
-    x = global_pool(x, self.global_pool)
-    if not self.num_classes:
-      return ops.average(lambda features: features, x)
-    return ops.readout(ops.classifier(self.num_classes, name="head"), x)
+    return self.classified(x)
 
 
 # Names in torchvision and in timm; depths, widths, channels of a group. Where timm rounds the

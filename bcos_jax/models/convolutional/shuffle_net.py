@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from ...errors import InputError
-from ...layers import global_pool
 from ...ops import Ops
 from ..base import ImageModel
 from ..registry import register
@@ -105,10 +104,7 @@ class ShuffleNet(ImageModel):
         x = ops.block(ShuffleBlock)(ops, width, 1 if j else 2, name=f"stage{i}_{j}")(x, train)
     x = ops.conv(self.features, 1, name="last")(x)
     x = ops.act(ops.batch_norm(name="last_bn")(x, train), "relu")
-    x = global_pool(x, self.global_pool)
-    if not self.num_classes:
-      return ops.average(lambda features: features, x)
-    return ops.readout(ops.classifier(self.num_classes, name="head"), x)
+    return self.classified(x)
 
 
 VARIANTS = {
