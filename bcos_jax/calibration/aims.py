@@ -26,7 +26,7 @@ class Chain:
   Attributes:
     ends: Values along the chain: before the first sum with another branch, behind it, and so on.
     sides: What was added, in order: `ends[i]` depends on the first `i` of them.
-    norms: Paths of the batch norms on the way to each end.
+    norms: Paths of the batch norms on the way to each end, before any sum.
     gate: Kind of the gate that alone reads the last end; '' for none.
   """
 
@@ -62,7 +62,8 @@ def chain_of(program: Program, path: str) -> Chain:
       ends.append(value)
       norms.append(tuple(passed))
       sides.append(side)
-    passed += [p for p in program.norms if step.outputs[0] == program.response(p)]
+    if not sides:  # Behind a sum a norm scales the other branch as well: it stays as it is.
+      passed += [p for p in program.norms if step.outputs[0] == program.response(p)]
     value = step.outputs[0]
   return Chain((*ends, value), tuple(sides), (*norms, tuple(passed)), gate)
 

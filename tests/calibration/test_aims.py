@@ -83,3 +83,11 @@ def test_every_map_of_every_architecture_has_an_aim_after_what_it_sees(name):
     assert needs <= done, path
     assert len(part.student.ends) == len(part.teacher.ends) == len(part.student.sides) + 1
     done.add(path)
+
+
+def test_a_norm_behind_a_sum_is_not_the_maps():
+  """It scales the shortcut too, so it cannot become the identity by another kernel."""
+  parts, _ = _parts("convnext_test_bnu")
+  last = parts["stage0_block0/pwconv2"].student
+  assert len(last.ends) == 2 and last.norms[-1] == ()
+  assert parts["stage0_block0/dwconv"].student.norms[-1]
