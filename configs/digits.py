@@ -55,6 +55,13 @@ def bcosify(config: ConfigDict) -> None:
   config.init = "runs/conventional/bundle"
 
 
+def match(config: ConfigDict) -> None:
+  """Teaches the B-cos twin, from its closed form on, what the conventional network predicts."""
+  _bcos(config, lr=1e-3)
+  config.objective.update(name="match", teacher="runs/conventional/bundle")
+  config.calibrate, config.statistics = 512, "running"
+
+
 def runlocal(config: ConfigDict) -> None:
   """Trains the conventional network for a minute at most."""
   config.update(steps=100, eval_every=50)
@@ -63,6 +70,7 @@ def runlocal(config: ConfigDict) -> None:
 VARIANTS = {
   "conventional": conventional,
   "bcosify": bcosify,
+  "match": match,
   "scratch": scratch,
   "runlocal": runlocal,
 }

@@ -56,6 +56,14 @@ def bcosify(config: ConfigDict) -> None:
   config.init = "runs/fashion/conventional/bundle"
 
 
+def match(config: ConfigDict) -> None:
+  """Teaches the B-cos twin, from its closed form on, what the conventional network predicts."""
+  bcosify(config)
+  config.objective.update(name="match", teacher="runs/fashion/conventional/bundle")
+  config.init, config.calibrate, config.statistics = "", 512, "running"
+  config.optimizer.lr, config.steps = 1e-3, 200
+
+
 def scratch(config: ConfigDict) -> None:
   """Trains a B-cos network from random weights."""
   _bcos(config, lr=1e-2)
@@ -67,6 +75,7 @@ def vit(config: ConfigDict) -> None:
   config.model.update(width=64, depth=4, num_heads=4, mlp_dim=128)
   if config.ops.family == "standard":
     config.steps, config.optimizer.lr = 3000, 2e-3
+  config.statistics = "batch"  # It has no batch norms.
 
 
 def runlocal(config: ConfigDict) -> None:
@@ -79,6 +88,7 @@ def runlocal(config: ConfigDict) -> None:
 VARIANTS = {
   "conventional": conventional,
   "bcosify": bcosify,
+  "match": match,
   "scratch": scratch,
   "vit": vit,
   "runlocal": runlocal,

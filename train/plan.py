@@ -83,7 +83,7 @@ def make(
   )
   create = functools.partial(_first_state, objective, optimizer, config, average)
   layout = sharding.abstract(create, config.layout, mesh, variables)
-  start.check_effects(config, objective.model, layout.params)
+  start.check_effects(config, objective.model, layout.variables)
   step = make_train_step(
     _recomputing(objective, config.recompute),
     optimizer,

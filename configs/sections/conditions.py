@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from .keys import When, chosen, given, is_file, is_no_file
 
-OBJECTIVES = ("supervised", "align", "clip", "pairs", "text", "masked_lm", "causal_lm")
+OBJECTIVES = ("supervised", "match", "align", "clip", "pairs", "text", "masked_lm", "causal_lm")
 LOSSES = ("uniform_off_label_bce", "bce", "cross_entropy")
 OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("cosine", "cosine_epochs", "linear", "step_epochs", "constant")
 CROPS = ("none", "shift", "random_resized")
 POLICIES = ("none", "rand_augment", "trivial_augment_wide")
 
-PICTURES = chosen("objective.name", "supervised", "align", "clip", "pairs")
+PICTURES = chosen("objective.name", "supervised", "match", "align", "clip", "pairs")
 TEXTS = chosen("objective.name", "text", "masked_lm", "causal_lm")
 SUPERVISED = chosen("objective.name", "supervised")
 LABELLED = chosen("objective.name", "supervised", "text")
-TAUGHT = chosen("objective.name", "align", "clip")
+TAUGHT = chosen("objective.name", "match", "align", "clip")
+CLASSIFYING = chosen("objective.name", "supervised", "match", "text")
 STARTED = given("init") | TAUGHT
 FOLDER = When(lambda v: bool(v["data.folder"]) or not v["data.name"], "data.folder set")
 NAMED = When(lambda v: not v["data.folder"], "data.folder not set")

@@ -11,6 +11,7 @@ import dataclasses
 from .conditions import (
   ADAPTIVE,
   BCOS,
+  CLASSIFYING,
   LABELLED,
   LOSSES,
   MOST_STEPS,
@@ -58,6 +59,13 @@ class RunSection:
     least=0,
     most=10_000_000,
     when=STARTED & BCOS,
+  )
+  statistics: str = key(
+    "batch",
+    "of batch norms in training: of the batch; or running, which stay as they are and do not "
+    "disturb a start in closed form",
+    names=("batch", "running"),
+    when=PICTURES,
   )
   steps: int = key(0, "length of the run", duration=True)
   recompute: bool = key(False, "recompute blocks in the backward pass, to save memory")
@@ -116,8 +124,8 @@ class ObjectiveSection:
 
   name: str = key(
     "supervised",
-    "supervised (labels); align or clip (a teacher, no labels); pairs (captions); of language "
-    "models: text (labels), masked_lm or causal_lm",
+    "supervised (labels); match (a teacher's predictions), align or clip (its features), without "
+    "labels; pairs (captions); of language models: text (labels), masked_lm or causal_lm",
     names=OBJECTIVES,
   )
 
@@ -165,7 +173,7 @@ class Loss:
   """The losses of labels."""
 
   name: str = key("uniform_off_label_bce", " or ".join(LOSSES), names=LOSSES, open="")
-  eval_name: str = key("bce", "that of evaluations", names=LOSSES, open="")
+  eval_name: str = key("bce", "that of evaluations", names=LOSSES, open="", when=LABELLED)
   smoothing: float = key(
     0.0,
     "share of each target that is spread over all classes",
@@ -284,7 +292,7 @@ KEYS = {
     ("objective", Align, chosen("objective.name", "align")),
     ("objective", Clip, chosen("objective.name", "clip")),
     ("objective", PairsSection, chosen("objective.name", "pairs")),
-    ("loss", Loss, LABELLED),
+    ("loss", Loss, CLASSIFYING),
     ("optimizer", OptimizerSection, ALWAYS),
     ("optimizer.b_schedule", ScheduledB, ALWAYS),
     ("ema", Ema, ALWAYS),

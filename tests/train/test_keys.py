@@ -84,8 +84,8 @@ def test_an_error_says_what_would_read_the_key():
     ("digits", "optimizer.b_schedule.end=3.0", "optimizer.b_schedule.steps set"),
     ("digits", "ema.every=2", "ema.decay set"),
     ("digits", "text.width=8", "objective.name=pairs"),
-    ("bcosify_lm", "data.image_size=32", "objective.name=supervised, align, clip or pairs"),
-    ("pretrain_lm", "loss.name=bce", "objective.name=supervised or text"),
+    ("bcosify_lm", "data.image_size=32", "objective.name=supervised, match, align, clip or pairs"),
+    ("pretrain_lm", "loss.name=bce", "objective.name=supervised, match or text"),
     ("pretrain_lm", "model.num_classes=3", "objective.name=supervised"),
   ):
     with pytest.raises(InputError) as error:
@@ -171,6 +171,8 @@ def places(tmp_path_factory):
   model = bcos_jax.create("vit_test", ops=StandardOps(), num_classes=0, **fields)
   preprocess = bcos_jax.Preprocess((8, 8), resize=0)
   bcos_jax.save(folder / "teacher", model, filled(model), preprocess=preprocess)
+  model = model.clone(num_classes=2)
+  bcos_jax.save(folder / "classifier", model, filled(model), preprocess=preprocess)
   for number in range(24):
     place = folder / "pictures" / "ab"[number % 2] / f"{number}.png"
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -208,6 +210,14 @@ def runs(places):
     "supervised": ("digits:scratch", [*supervised, *b, "data.test_split=test[:8]"]),
     "folder": ("digits:scratch", [*supervised, *folder]),
     "align": ("align_vit:runlocal", [*student, teacher, pictures, "data.unlabelled=true"]),
+    "match": (
+      "align_vit:runlocal",
+      [
+        *student,
+        *(f"objective.teacher={places}/classifier", "objective.name=match", pictures),
+        *("model.num_classes=2", "loss.name=bce"),
+      ],
+    ),
     "clip": ("align_vit:runlocal", [*student, teacher, "objective.name=clip", pictures]),
     "text": ("bcosify_lm:runlocal", [*words, texts, *splits]),
     "masked_lm": ("pretrain_lm:masked_lm,runlocal", [*words, file]),
@@ -215,7 +225,7 @@ def runs(places):
 
 
 COMPILED = {"objective.teacher_model"}  # Read by `bcos-jax compile` alone.
-NAMES = ("supervised", "folder", "align", "clip", "text", "masked_lm")
+NAMES = ("supervised", "folder", "align", "match", "clip", "text", "masked_lm")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -516,6 +516,8 @@ def test_fold_mean_reaches_bcosify(conventional_bundle):
   [
     ("resnet8", "ops.pool=blur", "no spatial pool"),
     ("simple_vit_tiny", "ops.norm=batch", "no batch norm"),
+    ("simple_vit_tiny", "statistics=running", "no batch norm"),
+    ("resnet8", "statistics=running", None),
     ("resnet8", "optimizer.bias_decay=0.1", "named 'bias'"),
     ("resnet8", "optimizer.b_decay=0.1", "named 'b'"),
     ("resnet8", "optimizer.decay_rules=(('nothing', 0.1),)", "no parameter matches"),
@@ -530,12 +532,12 @@ def test_options_without_effect_are_refused(name, override, problem):
   config = configs.load_config("digits:scratch", overrides)
   model, _ = start.network(config)
   side, channels = model.image_size, model.ops.encoding.channels
-  params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, channels)))
+  variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, channels)))
   if problem is None:
-    start.check_effects(config, model, params["params"])
+    start.check_effects(config, model, variables)
   else:
     with pytest.raises(InputError, match=problem):
-      start.check_effects(config, model, params["params"])
+      start.check_effects(config, model, variables)
 
 
 def test_the_command_saves_a_bundle(tmp_path, capsys):

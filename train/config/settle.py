@@ -18,7 +18,7 @@ from bcos_jax.io.files import check_name
 PREFIX = "--config."
 # What runs on texts: objective to what the network does.
 TEXT_OBJECTIVES = {"text": "classify", "masked_lm": "masked_lm", "causal_lm": "next_token"}
-TAUGHT = ("align", "clip")  # by a frozen teacher
+TAUGHT = ("match", "align", "clip")  # by a frozen teacher
 # Sections that take any key: bcos_jax.create and the layer families know theirs.
 OPEN_SECTIONS = ("model", "ops", "text")
 _NAMING = {"text": "text.name"}  # The key whose condition an open section shares.

@@ -3,6 +3,7 @@
 from .alignment import Alignment as Alignment
 from .choice import from_config as from_config
 from .contrast import ContrastiveDistillation as ContrastiveDistillation
+from .match import Match as Match
 from .objective import OWN as OWN
 from .objective import Objective as Objective
 from .pairs import Pairs as Pairs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -22,6 +23,7 @@ from ..data import captions
 from . import losses
 from .alignment import Alignment, pick_depths
 from .contrast import ContrastiveDistillation
+from .match import Match
 from .objective import Objective
 from .pairs import Pairs
 from .supervised import Supervised
@@ -50,6 +52,13 @@ def from_config(
   Raises:
     InputError: Values that cannot be used, or that contradict each other.
   """
+  objective, frozen = _chosen(config, model, mesh, multi_label, weights)
+  return dataclasses.replace(objective, statistics=config.statistics), frozen
+
+
+def _chosen(
+  config: ConfigDict, model: nn.Module, mesh: Mesh, multi_label: bool, weights: bool
+) -> tuple[Objective, Any]:
   options = config.objective
   if options.name == "supervised" or options.name in TEXT_OBJECTIVES:
     return _without_teacher(config, model, multi_label), {}
@@ -59,6 +68,8 @@ def from_config(
   teacher = Teacher(teacher, options.teacher_size)
   if options.name == "align":
     objective = _align(options, model, teacher)
+  elif options.name == "match":
+    objective = Match(model, teacher, losses.from_config(config.loss.name, config.loss))
   else:
     objective = _clip(options, model, teacher, mesh)
   objective.check(config.data.image_size)
@@ -140,6 +151,8 @@ def _read(config: ConfigDict) -> tuple[nn.Module, Any]:
   bundle = start.open_bundle(config.objective.teacher)
   if bundle.preprocess is not None:
     _check_pictures(config, bundle.preprocess)
+  if config.objective.name == "match":
+    return bundle.model, bundle.variables
   return start.without_head(bundle.model, bundle.variables)
 
 
@@ -164,7 +177,8 @@ def _like(config: ConfigDict, model: nn.Module) -> tuple[nn.Module, Any]:
   encoding = Encoding(model.ops.encoding.mean, model.ops.encoding.std)
   family = StandardOps(encoding=encoding, dtype=model.ops.dtype)
   if config.objective.teacher_model:
-    twin = bcos_jax.create(config.objective.teacher_model, ops=family, num_classes=0)
+    classes = model.num_classes if config.objective.name == "match" else 0
+    twin = bcos_jax.create(config.objective.teacher_model, ops=family, num_classes=classes)
   else:
     twin = model.clone(ops=family)
   return twin, abstract_variables(twin)

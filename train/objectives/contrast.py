@@ -59,14 +59,14 @@ class ContrastiveDistillation(Objective):
     return metrics["loss"], (updates.get("batch_stats", {}), metrics)
 
   def evaluate(self, variables, batch, frozen):
-    features = Teacher(self.model).features(variables, batch["image"])
+    features = Teacher(self.model).outputs(variables, batch["image"])
     return self._compared(features, batch, frozen, {})
 
   def _compared(self, features, batch, frozen, own) -> dict[str, jax.Array]:
     """Returns loss and cosine of each example; the loss depends on how many share a batch."""
     student, teacher = (
       unit(x).reshape(self.groups, -1, x.shape[-1])
-      for x in (features, self.teacher.features(frozen, batch["image"]))
+      for x in (features, self.teacher.outputs(frozen, batch["image"]))
     )
     scale = jnp.exp(own["logit_scale"]) if own else self.scale
     bias = own["logit_bias"] if own else self.bias
@@ -84,7 +84,7 @@ class ContrastiveDistillation(Objective):
     def features(teacher: Teacher):
       def run(images):
         variables = teacher.model.init(jax.random.key(0), teacher.model.ops.encoding(images))
-        return teacher.features(variables, images)
+        return teacher.outputs(variables, images)
 
       return jax.eval_shape(run, images)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 import dataclasses
 import pathlib
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+
+from bcos_jax.layers import BatchNorm
 
 from ..data import Dataset
 
@@ -28,9 +31,12 @@ class Objective(abc.ABC):
 
   Attributes:
     model: The network that is trained.
+    statistics: Of its batch norms in training: those of the 'batch', which the running ones follow;
+      or the 'running' ones, which then stay as they are.
   """
 
   model: nn.Module
+  statistics: str = dataclasses.field(default="batch", kw_only=True)
 
   @abc.abstractmethod
   def train(
@@ -107,13 +113,22 @@ class Objective(abc.ABC):
     """Applies the network in training mode: (outputs, changed collections)."""
     collections = ["batch_stats", *(["intermediates"] if options else [])]
     given, named = self.inputs(batch)
-    result: Any = self.model.apply(
-      {"params": params, "batch_stats": stats},
-      *given,
-      train=True,
-      mutable=collections,
-      rngs={"dropout": rng},
-      **named,
-      **options,
-    )
+    norms = nn.intercept_methods(_running) if self.statistics == "running" else nullcontext()
+    with norms:
+      result: Any = self.model.apply(
+        {"params": params, "batch_stats": stats},
+        *given,
+        train=True,
+        mutable=collections,
+        rngs={"dropout": rng},
+        **named,
+        **options,
+      )
     return result
+
+
+def _running(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+  """Calls batch norms as in evaluation, all else as it is called."""
+  if isinstance(context.module, BatchNorm) and context.method_name == "__call__":
+    return call(args[0])
+  return call(*args, **kwargs)

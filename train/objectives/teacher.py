@@ -24,7 +24,7 @@ class Teacher:
   """A network that is applied and never trained. It encodes pictures itself, from the same crop.
 
   Attributes:
-    model: Of any family, without classes: it returns features [N, D].
+    model: Of any family. It returns features [N, D], or logits [N, C] if it has classes.
     size: Side of its pictures, to which those of the batch are resized (bilinear, anti-aliased);
       0 for the size that they have.
   """
@@ -32,8 +32,8 @@ class Teacher:
   model: nn.Module
   size: int = 0
 
-  def features(self, variables: PyTree, images: jax.Array) -> jax.Array:
-    """Returns float32 features [N, D] of images [N, H, W, C] in [0, 1]."""
+  def outputs(self, variables: PyTree, images: jax.Array) -> jax.Array:
+    """Returns features [N, D] or logits [N, C] of images [N, H, W, C] in [0, 1]."""
     result: Any = self.model.apply(variables, self._encoded(images), train=False)
     return result
 

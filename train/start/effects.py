@@ -15,15 +15,15 @@ from bcos_jax.ops.idle import needed_by_idle
 from ..optimizer import path_name
 
 
-def check_effects(config: ConfigDict, model: nn.Module, params: Any) -> None:
+def check_effects(config: ConfigDict, model: nn.Module, variables: Any) -> None:
   """Raises InputError for an option of the recipe that changes nothing in this network.
 
   Args:
     config: The recipe.
     model: The network to train.
-    params: Its parameters, or their shapes.
+    variables: Its parameters and running statistics, or their shapes.
   """
-  paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+  paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(variables["params"])]
   leaves = {path.rpartition("/")[2] for path in paths}
   for pattern, _ in config.optimizer.decay_rules:
     if not any(re.search(pattern, path) for path in paths):
@@ -42,6 +42,12 @@ def check_effects(config: ConfigDict, model: nn.Module, params: Any) -> None:
         f"optimizer.{key}={config.optimizer[key]} does nothing: no parameter is named {leaf!r}.",
         f"Set --config.ops.{_KEEPS[leaf]}=true or --config.optimizer.{key}=0.",
       )
+  if config.statistics != "batch" and not variables.get("batch_stats"):
+    raise InputError(
+      f"statistics={config.statistics!r} does nothing: the {type(model).__name__} has no batch "
+      "norm.",
+      "Leave out --config.statistics.",
+    )
   if config.finetune or model.ops.conventional:
     return  # A fine-tuning writes the bundle's ops into the recipe: the user did not set them.
   for name, needed in needed_by_idle(model).items():

@@ -38,7 +38,7 @@ def adapted(config: ConfigDict, source: str, bundle: bundles.Bundle) -> Network:
     InputError: Config and bundle contradict each other.
   """
   model, variables = bundle.model, bundle.variables
-  if config.objective.name != "supervised":
+  if config.objective.name not in ("supervised", "match"):
     model, variables = without_head(model, variables)
   if config.redraw:
     own = new(config, model.ops)
