@@ -1,6 +1,5 @@
 """Calibration: B-cosification in closed form, without labels and without training."""
 
-from .closed_form import Calibration as Calibration
 from .closed_form import calibrate as calibrate
 from .fit import Effort as Effort
 from .inputs import FEWEST as FEWEST
@@ -8,3 +7,4 @@ from .inputs import chosen as chosen
 from .report import Fitted as Fitted
 from .report import Report as Report
 from .report import record as record
+from .settings import Calibration as Calibration

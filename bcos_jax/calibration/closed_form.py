@@ -9,7 +9,6 @@ before, so that their errors are mended instead of added up.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-import dataclasses
 import math
 from typing import Any
 import zlib
@@ -25,10 +24,11 @@ from ..batches import filled
 from ..layers.linear import BcosConv, convolution
 from . import norms
 from .aims import Part, parts, rows_per_input
-from .fit import Compared, Effort, Rows, errors, fit
-from .inputs import check_inputs
+from .fit import Compared, Rows, errors, fit
+from .inputs import check_inputs, check_networks
 from .kernels import Kernel
 from .report import Fitted, Report
+from .settings import Calibration
 from .traced import Execution, Map, evaluate, trace
 
 Array = jax.Array
@@ -36,33 +36,6 @@ Variables = Mapping[str, Any]
 
 LARGEST_PATCHES = 2**27
 """Bytes of patches that are made at a time."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Calibration:
-  """How a network is calibrated.
-
-  Attributes:
-    rows: Places at which a map is fitted, at least; `rows_per_channel` times its inputs if more.
-    rows_per_channel: See `rows`.
-    held_out: Share of the pictures or texts that choose ridges and judge fits.
-    head: What the head aims at: 'log_odds' of the teacher's probabilities, which binary
-      cross-entropy would teach and which localises; 'logits'; or 'auto', log odds where the
-      student adds a logit bias.
-    clip: Largest log odds.
-    effort: How long each kernel is improved.
-    batch_size: Pictures or texts that are evaluated at a time.
-    seed: Chooses the places.
-  """
-
-  rows: int = 20_000
-  rows_per_channel: int = 8
-  held_out: float = 0.125
-  head: str = "auto"
-  clip: float = 6.0
-  effort: Effort = dataclasses.field(default_factory=Effort)
-  batch_size: int = 32
-  seed: int = 0
 
 
 def calibrate(
@@ -89,11 +62,14 @@ def calibrate(
 
   Returns:
     The student's variables in closed form, and how well each map fits on held-out inputs. A map
-    whose fit is worse than what it started from stays as it was.
+    whose fit is worse than what it started from stays as it was, and so does one that sees or aims
+    at values that are constant or not finite; the report names them.
 
   Raises:
-    InputError: Inputs that the networks cannot take, too few, or not finite.
+    InputError: A teacher that is a B-cos network, a student that is none; inputs that the networks
+      cannot take, too few, or not finite.
   """
+  check_networks(teacher, student)
   settings = Calibration() if settings is None else settings
   count = check_inputs(inputs)
   batches = [
@@ -104,7 +80,7 @@ def calibrate(
     Execution(trace(model, tree, batches[0], apply), _flat(tree), batches)
     for model, tree in ((teacher, teacher_variables), (student, variables))
   )
-  fitter = _Fitter(learned, taught, getattr(student, "head", None), count, inputs, settings)
+  fitter = _Fitter(learned, taught, student, count, inputs, settings)
   before = fitter.outputs(Execution(learned.program, learned.variables, batches))
   order = list(parts(learned.program, taught.program))
   fitted = tuple(fitter.fit(part) for part in progress(order))
@@ -144,22 +120,34 @@ class _Fitter:
   """Fits one map after the other; the student's variables change in its run."""
 
   def __init__(
-    self, student: Execution, teacher: Execution, head, count, inputs, settings: Calibration
+    self, student: Execution, teacher: Execution, model, count, inputs, settings: Calibration
   ):
-    self.student, self.teacher, self.head = student, teacher, head
+    self.student, self.teacher = student, teacher
+    self.head = getattr(model, "head", None)
+    self.logit_bias = getattr(model.ops, "logit_bias", None) != 0
     self.settings, self.count = settings, count
-    held = max(1, round(count * settings.held_out))
-    self.held_out = np.arange(count) >= count - held
+    self.held_out = np.arange(count) >= count - settings.held(count)
     mask = inputs.get("mask") if isinstance(inputs, Mapping) else None
     self.mask = None if mask is None else np.asarray(mask) != 0
 
   def fit(self, part: Part) -> Fitted:
     module = self.student.program.maps[part.path]
+    start = dict(self.student.variables)
     kernel = Kernel(self.student.variables, part.path, module)
     old = kernel.plain(self._silence_norms(part))
     rows, gate = (
       self._head_rows(part, module) if part.path == self.head else self._rows(part, module)
     )
+    about = {
+      "path": part.path,
+      "inputs": old.shape[1],
+      "outputs": old.shape[0] * old.shape[2],
+      "rows": len(rows.x),
+      "gate": gate,
+    }
+    if problem := _problem(rows):
+      self.student.variables.update(start)
+      return Fitted(**about, kept=True, problem=problem)
     length = None if part.student.norms[-1] else kernel.length
     form = Compared(kernel.b, module.guard, gate, module.use_bias, length)
     new, figures = fit(rows, old, form, self.settings.effort)
@@ -170,11 +158,7 @@ class _Fitter:
     wanted = np.asarray(form.act(rows.target))[np.asarray(rows.held_out)]
     power = float(wanted.var(axis=0).sum()) or 1.0
     return Fitted(
-      path=part.path,
-      inputs=old.shape[1],
-      outputs=old.shape[0] * old.shape[2],
-      rows=len(rows.x),
-      gate=gate,
+      **about,
       before=1 - before / power,
       fit=1 - min(before, after) / power,
       ridge=float(figures["ridge"]),
@@ -255,7 +239,8 @@ class _Fitter:
 
   def _aimed(self, logits: np.ndarray, base: np.ndarray) -> np.ndarray:
     head = self.settings.head
-    if head == "logits" or (head == "auto" and not base.any()):
+    # Other heads add to the logits as well; without a constant the function is the aim.
+    if head == "logits" or (head == "auto" and not (self.logit_bias and base.any())):
       return logits
     p = jax.nn.log_softmax(logits)
     odds = p - jnp.log1p(-jnp.exp(jnp.minimum(p, -1e-6)))
@@ -315,6 +300,16 @@ class _Fitter:
       found = self._gathered(self.student.per_batch((), moments, reads=[seen]))
       mean, square = (each.mean(0) for each in found)
       norms.set_identity(self.student.variables, path, program.norms[path], mean, square, gain)
+
+
+def _problem(rows: Rows) -> str:
+  """Returns why nothing can be fitted to rows; '' if something can."""
+  for what, values in (("sees", rows.x), ("aims at", rows.target - rows.base)):
+    if not bool(jnp.isfinite(values).all()):
+      return f"{what} values that are not finite"
+    if bool((values == values[:1]).all()):
+      return f"{what} the same in all places"
+  return ""
 
 
 def _seen_at(module: Map, x: Array, index: Array) -> Array:

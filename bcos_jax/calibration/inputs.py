@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from flax import linen as nn
 import numpy as np
 
 from ..errors import InputError
@@ -19,6 +20,18 @@ def chosen(there: int, count: int, seed: int = 0) -> np.ndarray:
   In an order that the seed draws: the last ones are held out, and folders are sorted by class.
   """
   return np.random.default_rng(seed).permutation(there)[:count]
+
+
+def check_networks(teacher: nn.Module, student: nn.Module) -> None:
+  """Raises InputError unless a teacher is conventional and its student a B-cos network."""
+  for role, model, conventional in (("teacher", teacher, True), ("student", student, False)):
+    if model.ops.conventional != conventional:
+      kinds = ("a B-cos network", "a conventional one")
+      raise InputError(
+        f"The {role}, a {type(model).__name__}, is {kinds[not conventional]}, expected "
+        f"{kinds[conventional]}.",
+        "Give the conventional network, and the one that bcosify makes of it.",
+      )
 
 
 def check_inputs(inputs: Any) -> int:

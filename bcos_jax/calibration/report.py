@@ -23,7 +23,8 @@ class Fitted:
     fit: The fit in the end.
     ridge: Strength of the ridge, relative to the mean square of an input channel.
     condition: Condition of the regularised system, estimated from its factor.
-    kept: Whether the kernel stayed as it was, the new one being worse.
+    kept: Whether the kernel stayed as it was, the new one being no better, or for a problem.
+    problem: Why nothing could be fitted; '' if something could. All figures are then 0.
   """
 
   path: str
@@ -31,11 +32,12 @@ class Fitted:
   outputs: int
   rows: int
   gate: str
-  before: float
-  fit: float
-  ridge: float
-  condition: float
-  kept: bool
+  before: float = 0.0
+  fit: float = 0.0
+  ridge: float = 0.0
+  condition: float = 0.0
+  kept: bool = False
+  problem: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Report:
         f"The network in closed form {how}. Are the inputs of the domain that it was trained on, "
         "and enough?"
       )
-    narrow = [m for m in self.maps if m.rows < 2 * m.inputs]
+    narrow = [m for m in self.maps if m.rows < 2 * m.inputs and not m.problem]
     if narrow:
       worst = max(narrow, key=lambda m: m.inputs / m.rows)
       found.append(
@@ -78,9 +80,12 @@ class Report:
         f"({worst.path}: {worst.inputs} channels, {worst.rows} places), and lean on the ridge: "
         f"give about {2 * worst.inputs / worst.rows:.0f} times as many inputs."
       )
-    kept = [m.path for m in self.maps if m.kept]
+    kept = [m.path for m in self.maps if m.kept and not m.problem]
     if kept:
       found.append(f"Kept as they were, the new kernel being no better: {', '.join(kept)}.")
+    for problem in dict.fromkeys(m.problem for m in self.maps if m.problem):
+      paths = [m.path for m in self.maps if m.problem == problem]
+      found.append(f"Kept as it was, since it {problem}: {', '.join(paths)}.")
     return tuple(found)
 
   @property

@@ -168,3 +168,64 @@ def test_inputs_of_another_domain_are_warned_of(features, said):
   (warning,) = report.warnings
   assert said in warning and "Are the inputs of the domain" in warning
   assert not dataclasses.replace(report, agreement=0.9).warnings
+
+
+def _given(name="resnet_tiny"):
+  model = tiny(name, StandardOps())
+  variables = filled(model)
+  return model, variables, *bcos_jax.bcosify(model, variables)
+
+
+@pytest.mark.parametrize(
+  ("settings", "message"),
+  [
+    ({"rows": 0}, "rows is 0, expected a whole number of at least 1"),
+    ({"rows_per_channel": 1.5}, "rows_per_channel is 1.5"),
+    ({"held_out": 0}, "held_out is 0, expected a share between 0 and 1"),
+    ({"held_out": 1.0}, "held_out is 1.0"),
+    ({"held_out": float("nan")}, "held_out is nan"),
+    ({"head": "log_odd"}, "Did you mean 'log_odds'"),
+    ({"clip": 0.0}, "clip is 0.0, expected a number above 0"),
+    ({"batch_size": 0}, "batch_size is 0"),
+    ({"batch_size": True}, "batch_size is True"),
+    ({"seed": -1}, "seed is -1"),
+    ({"effort": calibration.Effort(rounds=-1)}, "effort.rounds is -1"),
+    ({"effort": calibration.Effort(one_sided=0.5)}, "effort.one_sided is 0.5"),
+  ],
+)
+def test_refuses_settings_out_of_range(settings, message):
+  with pytest.raises(InputError, match=re.escape(message)):
+    calibration.Calibration(**settings)
+
+
+@pytest.mark.parametrize(("share", "which"), [(0.01, "none"), (0.99, "all")])
+def test_some_inputs_are_fitted_and_some_held_out(share, which):
+  with pytest.raises(InputError, match=f"of 24 inputs holds {which} out, expected 1 to 23"):
+    calibration.calibrate(*_given(), IMAGES, calibration.Calibration(held_out=share))
+
+
+def test_a_teacher_is_conventional_and_a_student_is_not():
+  model, variables, student, start = _given()
+  for teacher, learner, message in (
+    (student, student, "The teacher, a ResNet, is a B-cos network, expected a conventional one"),
+    (model, model, "The student, a ResNet, is a conventional one, expected a B-cos network"),
+  ):
+    with pytest.raises(InputError, match=re.escape(message)):
+      calibration.calibrate(teacher, variables, learner, start, IMAGES, FAST)
+
+
+@pytest.mark.parametrize(
+  ("value", "problem"),
+  [(0.0, "aims at the same in all places"), (np.nan, "aims at values that are not finite")],
+)
+def test_maps_to_which_nothing_can_be_fitted_stay_as_they_were_and_are_named(value, problem):
+  model, variables, student, start = _given()
+  broken = jax.tree.map(np.array, variables)
+  broken["params"]["layer1_0"]["conv1"]["kernel"][:] = value
+  made, report = calibration.calibrate(model, broken, student, start, IMAGES, FAST)
+  about = {m.path: m for m in report.maps}["layer1_0/conv1"]
+  assert about.kept and about.problem == problem and about.fit == 0.0
+  for leaf in ("params/layer1_0/conv1/kernel", "params/layer1_0/bn1/scale"):
+    np.testing.assert_array_equal(flat(made)[leaf], flat(start)[leaf])
+  assert any(problem in said and "layer1_0/conv1" in said for said in report.warnings)
+  assert all(np.isfinite(leaf).all() for leaf in flat(made).values())
