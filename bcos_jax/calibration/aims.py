@@ -13,7 +13,7 @@ import dataclasses
 
 import numpy as np
 
-from .traced import Equation, Program
+from .traced import Operation, MarkedProgram
 
 _SAME = ("name", "convert_element_type", "copy", "copy_p", "neg", "reduce_precision")
 _ADDED = ("add", "sub", "add_any")
@@ -46,7 +46,7 @@ class Chain:
     )
 
 
-def chain_of(program: Program, path: str) -> Chain:
+def chain_of(program: MarkedProgram, path: str) -> Chain:
   """Returns the chain that follows a map."""
   value = program.response(path)
   ends, sides, norms, passed = [], [], [], []
@@ -68,7 +68,7 @@ def chain_of(program: Program, path: str) -> Chain:
   return Chain((*ends, value), tuple(sides), (*norms, tuple(passed)), gate)
 
 
-def _passes(program: Program, step: Equation, value: int) -> bool:
+def _passes(program: MarkedProgram, step: Operation, value: int) -> bool:
   """Whether an equation is affine in a value element by element, channels staying last."""
   name = step.primitive.name
   if step.mark:
@@ -84,7 +84,7 @@ def _passes(program: Program, step: Equation, value: int) -> bool:
   return name in _SAME or (name in _ADDED and step.reads.count(value) == 1)
 
 
-def _side(program: Program, step: Equation, value: int) -> int | None:
+def _side(program: MarkedProgram, step: Operation, value: int) -> int | None:
   """Returns what else an equation adds, if it depends on the input."""
   if step.primitive.name not in _ADDED:
     return None
@@ -92,7 +92,7 @@ def _side(program: Program, step: Equation, value: int) -> int | None:
   return others[0] if others else None
 
 
-def _gate(program: Program, step: Equation) -> str:
+def _gate(program: MarkedProgram, step: Operation) -> str:
   if step.gate:
     return step.gate
   reader = next((p for p in program.maps if step.outputs[0] == program.seen_by(p)), None)
@@ -114,7 +114,7 @@ class Part:
   teacher: Chain
 
 
-def parts(student: Program, teacher: Program) -> Iterator[Part]:
+def parts(student: MarkedProgram, teacher: MarkedProgram) -> Iterator[Part]:
   """Yields the maps of a network in the order in which they can be fitted.
 
   A map comes after those that it sees, and after those of the branches that are added on the way to
@@ -154,7 +154,7 @@ def parts(student: Program, teacher: Program) -> Iterator[Part]:
     yield from schedule(path, ())
 
 
-def _ancestors(program: Program) -> Callable[[int], frozenset[int]]:
+def _ancestors(program: MarkedProgram) -> Callable[[int], frozenset[int]]:
   found: dict[int, frozenset[int]] = {}
   for equation in program.equations:
     above = frozenset().union(*(found.get(value, {value}) for value in equation.reads))

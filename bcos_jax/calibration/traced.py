@@ -40,7 +40,7 @@ _CALLS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Equation:
+class Operation:
   """One operation: `outputs` are values by number, `inputs` also literals."""
 
   primitive: Any
@@ -70,7 +70,7 @@ class Equation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class MarkedProgram:
   """A traced network.
 
   Attributes:
@@ -86,7 +86,7 @@ class Program:
     dependent: Values that depend on the input.
   """
 
-  equations: tuple[Equation, ...]
+  equations: tuple[Operation, ...]
   leaves: dict[str, int]
   inputs: tuple[int, ...]
   output: int
@@ -106,15 +106,15 @@ class Program:
     return self.marks[_OUT + path]
 
   @functools.cached_property
-  def consumers(self) -> dict[int, tuple[Equation, ...]]:
+  def consumers(self) -> dict[int, tuple[Operation, ...]]:
     """Value -> the equations that read it."""
-    found: dict[int, list[Equation]] = {}
+    found: dict[int, list[Operation]] = {}
     for equation in self.equations:
       for value in dict.fromkeys(equation.reads):
         found.setdefault(value, []).append(equation)
     return {value: tuple(readers) for value, readers in found.items()}
 
-  def needed(self, targets: Iterable[int], have: Callable[[int], bool]) -> tuple[Equation, ...]:
+  def needed(self, targets: Iterable[int], have: Callable[[int], bool]) -> tuple[Operation, ...]:
     """Returns the equations that make `targets` from values for which `have` holds."""
     wanted = {value for value in targets if not have(value)}
     chosen = []
@@ -125,7 +125,9 @@ class Program:
     return tuple(reversed(chosen))
 
 
-def trace(model: nn.Module, variables: Any, inputs: Any, apply: Callable[..., Array]) -> Program:
+def trace(
+  model: nn.Module, variables: Any, inputs: Any, apply: Callable[..., Array]
+) -> MarkedProgram:
   """Traces a network in evaluation mode.
 
   Args:
@@ -183,7 +185,7 @@ class _Flattener:
   """Enters calls and numbers values."""
 
   def __init__(self):
-    self.equations: list[Equation] = []
+    self.equations: list[Operation] = []
     self.constants: dict[int, Any] = {}
     self.shapes: dict[int, tuple[int, ...]] = {}
 
@@ -210,13 +212,13 @@ class _Flattener:
       else:
         made = [self.new(variable) for variable in equation.outvars]
         self.equations.append(
-          Equation(equation.primitive, equation.params, tuple(values), tuple(made))
+          Operation(equation.primitive, equation.params, tuple(values), tuple(made))
         )
       env.update(zip(equation.outvars, made, strict=True))
     return [read(atom) for atom in closed.jaxpr.outvars]
 
 
-def _flattened(closed: Any, paths: tuple[str, ...], modules: dict[str, Any]) -> Program:
+def _flattened(closed: Any, paths: tuple[str, ...], modules: dict[str, Any]) -> MarkedProgram:
   flat = _Flattener()
   arguments = [flat.new(variable) for variable in closed.jaxpr.invars]
   (output,) = flat.enter(closed, arguments)
@@ -238,7 +240,7 @@ def _flattened(closed: Any, paths: tuple[str, ...], modules: dict[str, Any]) -> 
     for path, module in modules.items()
     if _OUT + path in marks and marks[_OUT + path] in dependent
   }
-  return Program(
+  return MarkedProgram(
     equations,
     leaves,
     inputs,
@@ -252,7 +254,7 @@ def _flattened(closed: Any, paths: tuple[str, ...], modules: dict[str, Any]) -> 
   )
 
 
-def evaluate(equations: Sequence[Equation], values: dict[int, Any], wanted: Sequence[int]) -> list:
+def evaluate(equations: Sequence[Operation], values: dict[int, Any], wanted: Sequence[int]) -> list:
   """Returns values that equations make of others; `values` is not modified."""
   env = dict(values)
   for equation in equations:
@@ -270,7 +272,7 @@ class Execution:
     batches: For each batch, the values that are known and still needed.
   """
 
-  def __init__(self, program: Program, variables: Mapping[str, Any], inputs: Sequence[Any]):
+  def __init__(self, program: MarkedProgram, variables: Mapping[str, Any], inputs: Sequence[Any]):
     self.program = program
     self.variables = {path: variables[path] for path in program.leaves}
     self.batches = [
@@ -301,13 +303,13 @@ class Execution:
       for value in batch.keys() - needed:
         del batch[value]
 
-  def missing(self, target: int, given: int) -> tuple[Equation, ...]:
+  def missing(self, target: int, given: int) -> tuple[Operation, ...]:
     """Returns the equations that make `target` of `given` and of values that are known."""
     return self.program.needed([target], lambda value: value == given or self._has(value))
 
   def per_batch(
     self,
-    equations: Sequence[Equation],
+    equations: Sequence[Operation],
     function: Callable[..., Any],
     *more: Sequence[Any],
     reads: Sequence[int] = (),
