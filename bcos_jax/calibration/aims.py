@@ -13,7 +13,7 @@ import dataclasses
 
 import numpy as np
 
-from .traced import Operation, MarkedProgram
+from .traced import MarkedProgram, Operation
 
 _SAME = ("name", "convert_element_type", "copy", "copy_p", "neg", "reduce_precision")
 _ADDED = ("add", "sub", "add_any")
