@@ -9,7 +9,6 @@ from .errors import InputError as InputError
 from .errors import RunError as RunError
 from .explain.images import Explanation as Explanation
 from .explain.images import dynamic_linear as dynamic_linear
-from .explain.images import explain as explain
 from .explain.patches import backbone as backbone
 from .explain.patches import explain_patches as explain_patches
 from .explain.text_reader import TextReader as TextReader
@@ -27,6 +26,7 @@ from .network import load as load
 from .ops import BcosOps as BcosOps
 from .ops import Ops as Ops
 from .ops import StandardOps as StandardOps
+from .program import explain as explain
 from .text.towers import TextTower as TextTower
 from .zero_shot.explanation import explain_text as explain_text
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
   from . import configs as configs
   from . import convert as convert
   from . import metrics as metrics
+  from . import program as program
   from . import render as render
   from . import studies as studies
   from . import train as train
@@ -47,6 +48,7 @@ _ON_DEMAND = (
   "configs",
   "convert",
   "metrics",
+  "program",
   "render",
   "studies",
   "train",

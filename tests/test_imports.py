@@ -26,6 +26,7 @@ FLOORS = (
   ("text",),
   ("render",),
   ("explain",),
+  ("program",),
   ("zero_shot",),
   ("attribution",),
   ("metrics",),

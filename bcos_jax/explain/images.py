@@ -149,7 +149,8 @@ class Explanation:
   @property
   def completeness_error(self) -> np.ndarray:
     """|unexplained| relative to the largest of |value| and the absolute contributions' mass."""
-    mass = np.abs(self.contributions).sum(axis=(-2, -1))
+    places = tuple(range(self.value.ndim, self.contributions.ndim))
+    mass = np.abs(self.contributions).sum(axis=places)
     return np.abs(self.residuals["unexplained"]) / np.maximum(
       np.maximum(np.abs(self.value), mass), np.finfo(np.float32).tiny
     )

@@ -1,0 +1,18 @@
+"""Any function that JAX can trace: typed equations, a certificate, W(x) and B-cosification."""
+
+from .any_network import explain as explain
+from .certificate import Certificate as Certificate
+from .explaining import dynamic_map as dynamic_map
+from .explaining import explain_program as explain_program
+from .faces import function_of as function_of
+from .program import Program as Program
+from .program import trace as trace
+from .rules import Case as Case
+from .rules import Typing as Typing
+from .rules import affine as affine
+from .rules import gate as gate
+from .rules import makes_weight as makes_weight
+from .rules import rule as rule
+from .rules import selection as selection
+from .values import Place as Place
+from .values import ValueKind as ValueKind

@@ -1,0 +1,117 @@
+"""Explanations of traced programs: one forward and one backward pass of the held program."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+from jax import core
+import jax.numpy as jnp
+
+from ..batches import in_batches
+from ..errors import InputError
+from ..explain.images import Explanation
+from ..explain.targets import Target, check_range, select, split_target
+from .certificate import prove
+from .program import Program
+
+Array = jax.Array
+
+
+def dynamic_map(
+  program: Program, variables: Any, inputs: Array, target: Target = None
+) -> Explanation:
+  """The pure function behind `explain_program`: no checks, any transformation of JAX applies.
+
+  Arguments and result as there, but JAX arrays; use it inside a jitted step, or inside a loss:
+  outer derivatives see how W(x) depends on variables and inputs.
+  """
+  function, classes = split_target(target, len(inputs), "inputs")
+  gains = {source: jnp.ones(len(inputs), inputs.dtype) for source in program.sources}
+
+  def forward(inputs: Array, gains: dict[str, Array]) -> Any:
+    return select(program.held(variables, inputs, gains), len(inputs), function, classes)
+
+  value, pullback, (outputs, chosen) = jax.vjp(forward, inputs, gains, has_aux=True)
+  if value.ndim == 1:
+    weights, residuals = pullback(jnp.ones_like(value))
+  else:
+    one_hot = jnp.eye(value.shape[1], dtype=value.dtype)[:, None, :].repeat(len(value), axis=1)
+    weights, residuals = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), jax.vmap(pullback)(one_hot))
+  seen = inputs if value.ndim == 1 else inputs[:, None]
+  contributions = jnp.sum(seen * weights, axis=-1) if inputs.ndim > 2 else seen * weights
+  mass = jnp.sum(contributions, axis=tuple(range(value.ndim, contributions.ndim)))
+  residual = value - mass
+  residuals = dict(residuals)
+  residuals["unexplained"] = residual - sum(residuals.values())
+  return Explanation(
+    images=inputs,
+    logits=outputs,
+    value=value,
+    target=chosen,
+    inputs=inputs,
+    weights=weights,
+    contributions=contributions,
+    residual=residual,
+    residuals=residuals,
+    conventional=True,
+  )
+
+
+def explain_program(
+  program: Program,
+  variables: Any,
+  inputs: Any,
+  target: Target = None,
+  batch_size: int | None = None,
+) -> Explanation:
+  """Explains a scalar output of a traced function for each input of a batch.
+
+  Args:
+    program: The program, from `trace`.
+    variables: Of the structure and shapes that were traced.
+    inputs: [N, ...] of the shape that was traced, any N.
+    target: What to explain, as for `bcos_jax.explain`: None, a class or classes, or a function of
+      the outputs.
+    batch_size: Inputs per device batch, to bound memory; None takes all together.
+
+  Returns:
+    The explanation, as NumPy arrays. Contributions are summed over the last axis of inputs that
+    have one besides places, [N, ..., channels]; residuals are named by the variable that is added
+    to the signal, or by the place of what is added.
+
+  Raises:
+    InputError: The program is not affine given what is held, arguments of other shapes than
+      traced, a target that does not fit, or a call inside `jax.jit`.
+  """
+  check_concrete(variables, inputs)
+  program.check_arguments(variables, inputs)
+  prove(program.body, program.values)
+  function, classes = split_target(target, len(inputs), "inputs")
+  if function is not None and not isinstance(function, jax.tree_util.Partial):
+    function = jax.tree_util.Partial(function)
+  if classes is not None:
+    check_range(classes, program.outputs)
+
+  def run(rows: Any) -> Explanation:
+    with jax.default_matmul_precision("highest"):
+      return _explain_jit(program, function, variables, *rows)
+
+  return in_batches(run, (inputs, classes), batch_size)
+
+
+def check_concrete(variables: Any, inputs: Any) -> None:
+  """Raises InputError for tracers of a transformation."""
+  if any(isinstance(leaf, core.Tracer) for leaf in jax.tree.leaves((variables, inputs))):
+    raise InputError(
+      "explain is called inside jax.jit or another transformation; it checks its inputs and "
+      "returns NumPy arrays, so it compiles itself.",
+      "Call it outside, or use bcos_jax.program.dynamic_map on a traced program.",
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _explain_jit(program, function, variables, inputs, classes):
+  # As a Partial, the function is static by its code and dynamic by its arrays.
+  return dynamic_map(program, variables, inputs, classes if function is None else function)

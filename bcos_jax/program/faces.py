@@ -1,0 +1,172 @@
+"""Networks of other libraries as functions of variables and inputs.
+
+One line for each: what the network computes in evaluation mode, and a tree of its variables. No
+library is imported that the network does not bring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import inspect
+from typing import Any
+
+from flax import linen, nnx
+import jax
+
+from ..errors import InputError
+
+Function = Callable[[Any, Any], Any]
+
+EVALUATION = {
+  "train": False,
+  "training": False,
+  "is_training": False,
+  "deterministic": True,
+  "use_running_average": True,
+}
+"""What the usual arguments are in evaluation mode; passed to modules that take them."""
+
+
+def function_of(model: Any, variables: Any = None, **options: Any) -> tuple[Function, Any]:
+  """Returns a network as (function of variables and inputs [N, ...], its variables).
+
+  Args:
+    model: A Linen module, an NNX module, an Equinox module of one example, a transformed Haiku
+      function (with state or without), a Keras model on the JAX backend, or a plain function
+      (variables, inputs) -> outputs.
+    variables: Of Linen modules the variables; of Haiku the parameters, or (parameters, state); of
+      plain functions any tree. The other libraries' modules have their own.
+    **options: Further arguments of the call. Those that ask for evaluation mode are added where
+      the network takes them: `train=False` and the like.
+
+  Raises:
+    InputError: None of these, variables where the module has its own, or none where it has not.
+  """
+  library = _library(model)
+  own = library in ("nnx", "equinox", "keras")
+  if own != (variables is None):
+    raise InputError(
+      f"The model is a {type(model).__name__} of {library or 'your own'}, which has its variables "
+      f"{'inside' if own else 'outside'}; variables are {'given' if own else 'None'}.",
+      "Pass None." if own else "Pass the variables that it is called with.",
+    )
+  if library == "linen":
+    return Linen(model, _frozen(_evaluating(model.__call__, options))), variables
+  if library == "nnx":
+    graph, state = nnx.split(model)
+    return Nnx(graph, _frozen(options)), state
+  if library == "equinox":
+    return _equinox(model, options)
+  if library == "haiku":
+    return Haiku(model.apply, _frozen(options)), variables
+  if library == "keras":
+    return _keras(model, options)
+  if not callable(model):
+    raise InputError(
+      f"The model is a {type(model).__name__}, expected a network or a function.",
+      "Pass a function (variables, inputs) -> outputs.",
+    )
+  return (Plain(model, _frozen(options)) if options else model), variables
+
+
+def _library(model: Any) -> str:
+  if isinstance(model, linen.Module):
+    return "linen"
+  if isinstance(model, nnx.Module):
+    return "nnx"
+  names = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+  return next((name for name in ("equinox", "haiku", "keras") if name in names), "")
+
+
+def _frozen(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+  return tuple(sorted(options.items()))
+
+
+def _evaluating(call: Callable, options: Mapping[str, Any]) -> dict[str, Any]:
+  taken = inspect.signature(call).parameters
+  return {name: value for name, value in EVALUATION.items() if name in taken} | dict(options)
+
+
+# Functions that are equal for equal networks, so that none is traced twice.
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+  """A function with further arguments."""
+
+  function: Callable[..., Any]
+  options: tuple[tuple[str, Any], ...]
+
+  def __call__(self, variables: Any, inputs: Any) -> Any:
+    return self.function(variables, inputs, **dict(self.options))
+
+
+@dataclasses.dataclass(frozen=True)
+class Linen:
+  """A Linen module as a function."""
+
+  module: linen.Module
+  options: tuple[tuple[str, Any], ...]
+
+  def __call__(self, variables: Any, inputs: Any) -> Any:
+    return self.module.apply(variables, inputs, **dict(self.options))
+
+
+@dataclasses.dataclass(frozen=True)
+class Nnx:
+  """An NNX module as a function of its state, in evaluation mode."""
+
+  graph: Any
+  options: tuple[tuple[str, Any], ...]
+
+  def __call__(self, state: Any, inputs: Any) -> Any:
+    module = nnx.merge(self.graph, state)
+    module.eval()
+    return module(inputs, **dict(self.options))
+
+
+@dataclasses.dataclass(frozen=True)
+class Haiku:
+  """A transformed Haiku function, without random numbers."""
+
+  apply: Callable[..., Any]
+  options: tuple[tuple[str, Any], ...]
+
+  def __call__(self, variables: Any, inputs: Any) -> Any:
+    options = dict(self.options)
+    if isinstance(variables, tuple):
+      parameters, state = variables
+      return self.apply(parameters, state, None, inputs, **options)[0]
+    return self.apply(variables, None, inputs, **options)
+
+
+def _equinox(model: Any, options: Mapping[str, Any]) -> tuple[Function, Any]:
+  import equinox
+
+  arrays, rest = equinox.partition(equinox.nn.inference_mode(model), equinox.is_array)
+
+  def function(arrays: Any, inputs: Any) -> Any:
+    module = equinox.combine(arrays, rest)
+    return jax.vmap(lambda x: module(x, **options))(inputs)
+
+  return function, arrays
+
+
+def _keras(model: Any, options: Mapping[str, Any]) -> tuple[Function, Any]:
+  import keras
+
+  if keras.backend.backend() != "jax":
+    raise InputError(
+      f"Keras runs on the backend {keras.backend.backend()!r}, expected 'jax'.",
+      "Set KERAS_BACKEND=jax before Keras is imported.",
+    )
+  kinds = ("trainable_variables", "non_trainable_variables")
+  paths = {kind: [v.path for v in getattr(model, kind)] for kind in kinds}
+  variables = {kind: {v.path: v.value for v in getattr(model, kind)} for kind in kinds}
+
+  def function(variables: Any, inputs: Any) -> Any:
+    both = ([variables[kind][path] for path in paths[kind]] for kind in kinds)
+    return model.stateless_call(*both, inputs, training=False, **options)[0]
+
+  return function, variables
