@@ -1,6 +1,8 @@
 """Any function that JAX can trace: typed equations, a certificate, W(x) and B-cosification."""
 
 from .any_network import explain as explain
+from .bcosified import BcosifiedProgram as BcosifiedProgram
+from .bcosified import bcosify_program as bcosify_program
 from .certificate import Certificate as Certificate
 from .explaining import dynamic_map as dynamic_map
 from .explaining import explain_program as explain_program

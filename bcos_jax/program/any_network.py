@@ -15,6 +15,7 @@ from ..explain import images as declared
 from ..explain.images import Explanation
 from ..explain.targets import Target
 from ..explain.texts import Contrast, TextExplanation
+from .bcosified import BcosifiedProgram
 from .explaining import check_concrete, explain_program
 from .faces import function_of
 from .program import Program, trace
@@ -68,6 +69,8 @@ def explain(
   check_concrete(variables, images)
   if isinstance(model, Program):
     return explain_program(model, variables, images, target, batch_size)
+  if isinstance(model, BcosifiedProgram):
+    products, weights = model.program.options.products, model.program.options.weights
   function, variables = function_of(model, variables, **options)
   program = _program(function, variables, images, products or {}, weights)
   return explain_program(program, variables, images, target, batch_size)

@@ -13,6 +13,7 @@ from ..batches import in_batches
 from ..errors import InputError
 from ..explain.images import Explanation
 from ..explain.targets import Target, check_range, select, split_target
+from .bcosified import BcosifiedProgram
 from .certificate import prove
 from .program import Program
 
@@ -55,7 +56,7 @@ def dynamic_map(
     contributions=contributions,
     residual=residual,
     residuals=residuals,
-    conventional=True,
+    conventional=not isinstance(program.function, BcosifiedProgram),
   )
 
 

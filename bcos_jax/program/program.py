@@ -36,6 +36,7 @@ class Program:
     shapes: Shapes of the variables and of the input of one example, without the batch.
     outputs: Shapes of the outputs, of a batch of one.
     precision: Of matrix products, as traced; None for the default of JAX.
+    variables: The variables that were given; None if these were shapes.
   """
 
   function: Callable[[Variables, Array], Any]
@@ -46,6 +47,7 @@ class Program:
   shapes: tuple[Any, jax.ShapeDtypeStruct]
   outputs: Any
   precision: str | None
+  variables: Variables = None
 
   def __repr__(self) -> str:
     maps = sum(1 for _ in self.maps())
@@ -126,6 +128,20 @@ class Program:
       self.check_arguments(variables, inputs)
     return certified(self, variables, inputs)
 
+  def explain(
+    self, variables: Variables, inputs: Any, target: Any = None, batch_size: int | None = None
+  ) -> Any:
+    """Explains an output for each input of a batch; see `explaining.explain_program`."""
+    from .explaining import explain_program
+
+    return explain_program(self, variables, inputs, target, batch_size)
+
+  def bcosify(self, b: float = 2.0, **settings: Any) -> Any:
+    """Returns the B-cosified function; see `bcosified.bcosify_program`."""
+    from .bcosified import bcosify_program
+
+    return bcosify_program(self, b, **settings)
+
   def check_arguments(self, variables: Variables, inputs: Any) -> None:
     """Raises InputError unless arguments have the shapes that were traced."""
     wanted, example = self.shapes
@@ -197,8 +213,17 @@ def trace(
   numbers = [tracer.new(v.aval, kind=ValueKind.CONSTANT, leaves=(i,)) for i, v in enumerate(leaves)]
   seen = tracer.new(last.aval, kind=ValueKind.SIGNAL)
   body = tracer.body(closed, [*numbers, seen], "")
+  concrete = not any(isinstance(v, jax.ShapeDtypeStruct) for v in jax.tree.leaves(variables))
   program = Program(
-    function, body, tracer.values, paths, options, (shapes, example), outputs, precision
+    function,
+    body,
+    tracer.values,
+    paths,
+    options,
+    (shapes, example),
+    outputs,
+    precision,
+    variables if concrete else None,
   )
   if all(tracer.known(atom).kind == ValueKind.CONSTANT for atom in body.outputs):
     raise InputError(

@@ -34,19 +34,24 @@ def by_source(residuals, declared):
 @pytest.mark.parametrize("name, family", besides(QUICK[:3]))
 def test_the_map_is_the_declared_one(name, family):
   own = case(name, family)
-  classes = jnp.asarray([1, 2])
+  classes = jnp.asarray([1, 2, 1, 2])
+  images = jnp.concatenate([own.images, jnp.nextafter(own.images, 0.0)])
 
   @jax.jit
-  def both(variables, images, inputs):
+  def both(variables, images):
+    inputs = own.model.ops.encoding(images)
     traced = program.dynamic_map(own.program, variables, inputs, classes)
     return traced, dynamic_linear(own.model, variables, images, classes)
 
   with jax.default_matmul_precision("highest"):
-    traced, declared = both(own.variables, own.images, own.inputs)
+    traced, declared = both(own.variables, images)
+  # Where the last digit of the input alone makes more of the declared map than 1e-5, the roundings
+  # of the two computations, which are ordered differently, are allowed three times as much.
+  digit = max(1e-5, 3 * rel(declared.weights[2:], declared.weights[:2]))
   scale = float(jnp.abs(declared.contributions).sum() + jnp.abs(declared.value).sum())
   assert rel(traced.value, declared.value) <= 1e-5
-  assert rel(traced.weights, declared.weights) <= 1.5e-5
-  assert rel(traced.contributions, declared.contributions) <= 1.5e-5
+  assert rel(traced.weights, declared.weights) <= digit
+  assert rel(traced.contributions, declared.contributions) <= digit
   assert np.abs(traced.residual - declared.residual).max() <= 1e-5 * scale
   assert traced.completeness_error.max() <= 1e-5
   found, wanted = by_source(traced.residuals, declared.residuals)

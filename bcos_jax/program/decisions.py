@@ -1,0 +1,161 @@
+"""What B-cosification decides for each part of a program, before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+import dataclasses
+import fnmatch
+import itertools
+from typing import Any
+
+from .. import functional as F
+from ..errors import InputError, unknown_name
+from .program import Program
+from .values import Equation, Value, ValueKind
+
+MAPS = ("conv_general_dilated", "dot_general")
+SETTINGS = {"b": ("map",), "learn_b": ("map",), "biases": ("bias",), "pool": ("max pooling",)}
+"""What `rules` may set, and the parts that it is about."""
+BIASES = ("remove", "keep", "decay")
+POOLS = ("keep", "average")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How a part is B-cosified; see `bcosify`."""
+
+  b: float = 2.0
+  learn_b: bool = False
+  biases: str = "remove"
+  pool: str = "keep"
+
+  def __post_init__(self):
+    F.check_b(self.b)
+    if self.biases not in BIASES:
+      raise unknown_name("biases", self.biases, BIASES)
+    if self.pool not in POOLS:
+      raise unknown_name("pool", self.pool, POOLS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+  """One line of the table.
+
+  Attributes:
+    name: Of the variable: the kernel of a map, or a bias; the place of a pooling.
+    part: 'map', 'bias', 'max pooling', 'map of weights' (its results weigh signals and are none:
+      queries, keys, gates), or 'constant' (what else is added: positions, tokens).
+    action: What becomes of it, in words.
+    equation: The equation.
+    settings: Of the part.
+  """
+
+  name: str
+  part: str
+  action: str
+  equation: Equation
+  settings: Settings
+
+  @property
+  def learned(self) -> bool:
+    """Whether B is a variable of its own."""
+    return self.part == "map" and self.settings.learn_b
+
+  @property
+  def changes(self) -> bool:
+    """Whether the equation computes something else than before."""
+    return {
+      "map": self.settings.b != 1 or self.settings.learn_b,
+      "bias": self.settings.biases != "keep",
+      "max pooling": self.settings.pool != "keep",
+    }.get(self.part, False)
+
+
+def decide(
+  program: Program, settings: Settings, rules: Mapping[str, Mapping[str, Any]]
+) -> tuple[Decision, ...]:
+  """Returns the decisions for a program, in the order of its equations.
+
+  Raises:
+    InputError: A rule that no part has the name for, or that sets something unknown.
+  """
+  for pattern, fields in rules.items():
+    for name in fields:
+      if name not in SETTINGS:
+        raise unknown_name(f"setting of rules[{pattern!r}]", name, SETTINGS)
+  made, used = [], set()
+  for name, part, equation in _parts(program):
+    own = settings
+    for pattern, fields in rules.items():
+      if fnmatch.fnmatchcase(name, pattern):
+        used.add(pattern)
+        own = dataclasses.replace(own, **fields)
+    made.append(Decision(name, part, _action(part, own), equation, own))
+  for pattern in rules.keys() - used:
+    raise InputError(
+      f"rules[{pattern!r}] matches no part of the network.",
+      f"Names are, for example, {', '.join(sorted({d.name for d in made})[:4])}; '*' is any text.",
+    )
+  return tuple(made)
+
+
+def _action(part: str, settings: Settings) -> str:
+  if part == "map":
+    learned = ", learned" if settings.learn_b else ""
+    if settings.b == 1 and not learned:
+      return "stays linear (B=1)"
+    return f"B-cos, B={settings.b:g}{learned}"
+  if part == "bias":
+    return {"remove": "removed", "keep": "kept", "decay": "multiplied by a variable"}[
+      settings.biases
+    ]
+  if part == "max pooling":
+    return {"keep": "kept", "average": "average pooling"}[settings.pool]
+  return "stays linear" if part == "map of weights" else "kept"
+
+
+def _parts(program: Program) -> Iterator[tuple[str, str, Equation]]:
+  for equation in program.body.walk():
+    live = bool(program.live.intersection(equation.outputs))
+    if equation.name in MAPS:
+      name = _kernel(program, equation)
+      if name and equation.operands[0] != equation.operands[1]:
+        yield name, "map" if live else "map of weights", equation
+    elif live and equation.name == "reduce_window_max":
+      yield equation.place.modules or equation.place.line, "max pooling", equation
+    elif live:
+      for position, source in equation.sources.items():
+        bias = _is_bias(program, equation, position)
+        yield source, "bias" if bias else "constant", equation
+
+
+def _kernel(program: Program, equation: Equation) -> str:
+  """Returns the variable of the constant operand of a map; '' if there is none."""
+  for atom, kind in zip(equation.inputs, equation.operands, strict=True):
+    if kind == ValueKind.CONSTANT and isinstance(atom, int) and program.values[atom].leaves:
+      return program.paths[program.values[atom].leaves[0]]
+  return ""
+
+
+def _is_bias(program: Program, equation: Equation, position: int) -> bool:
+  """Whether what is added is a variable that is the same at all places: no position or token."""
+  atom = equation.inputs[position]
+  if equation.name not in ("add", "add_any", "sub") or not isinstance(atom, int):
+    return False
+  added = program.values[atom]
+  if not added.leaves or added.kind != ValueKind.CONSTANT:
+    return False
+  leaf: Value = program.values[program.body.inputs[added.leaves[0]]]
+  wide = [length for length in leaf.shape if length > 1]
+  return len(wide) <= 1 or added.size < program.values[equation.outputs[0]].size
+
+
+def table(decisions: tuple[Decision, ...]) -> str:
+  """Returns the decisions as lines of columns; equal ones of one name are one line."""
+  rows = [(d.name, d.part, d.action) for d in decisions]
+  counted = [(*row, len(list(group))) for row, group in itertools.groupby(rows)]
+  widths = [max(len(row[i]) for row in rows) for i in range(2)] if rows else [0, 0]
+  return "\n".join(
+    f"{name:{widths[0]}}  {part:{widths[1]}}  {action}{f' ({times} times)' if times > 1 else ''}"
+    for name, part, action, times in counted
+  )
