@@ -19,7 +19,7 @@ import numpy as np
 
 from .. import functional as F
 from ..errors import InputError
-from .decisions import Decision, Settings, decide, table
+from .decisions import BcosSettings, Decision, decide, table
 from .evaluation import bind, call, evaluate
 from .program import Program
 from .values import Equation, ValueKind
@@ -115,9 +115,9 @@ def bcosify_program(
     function does.
 
   Raises:
-    InputError: Settings that cannot be, or a rule that matches nothing.
+    InputError: BcosSettings that cannot be, or a rule that matches nothing.
   """
-  settings = Settings(b, learn_b, biases, pool)
+  settings = BcosSettings(b, learn_b, biases, pool)
   made = BcosifiedProgram(program, decide(program, settings, rules or {}), None)
   for decision in made.decisions:
     if decision.part == "map" and decision.changes:

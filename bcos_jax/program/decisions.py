@@ -21,7 +21,7 @@ POOLS = ("keep", "average")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class BcosSettings:
   """How a part is B-cosified; see `bcosify`."""
 
   b: float = 2.0
@@ -54,7 +54,7 @@ class Decision:
   part: str
   action: str
   equation: Equation
-  settings: Settings
+  settings: BcosSettings
 
   @property
   def learned(self) -> bool:
@@ -72,7 +72,7 @@ class Decision:
 
 
 def decide(
-  program: Program, settings: Settings, rules: Mapping[str, Mapping[str, Any]]
+  program: Program, settings: BcosSettings, rules: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Decision, ...]:
   """Returns the decisions for a program, in the order of its equations.
 
@@ -99,7 +99,7 @@ def decide(
   return tuple(made)
 
 
-def _action(part: str, settings: Settings) -> str:
+def _action(part: str, settings: BcosSettings) -> str:
   if part == "map":
     learned = ", learned" if settings.learn_b else ""
     if settings.b == 1 and not learned:
