@@ -19,7 +19,17 @@ import warnings
 from .. import __version__
 from ..cache import keep_compiled, quiet_libtpu
 from ..errors import InputError, RunError
-from . import app, checkpoints, completion, evaluation, explanation, quickstart, studies, training
+from . import (
+  app,
+  certification,
+  checkpoints,
+  completion,
+  evaluation,
+  explanation,
+  quickstart,
+  studies,
+  training,
+)
 from .command import Parser, check_values, import_modules
 
 _UNUSABLE = (
@@ -147,6 +157,7 @@ def command_parser() -> argparse.ArgumentParser:
     evaluation.add_evaluate,
     evaluation.add_probe,
     explanation.add_explain,
+    certification.add_check,
     studies.add_study,
     app.add_app,
     completion.add_completion,

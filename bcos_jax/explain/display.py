@@ -26,8 +26,11 @@ def image_summary(ex: Any) -> str:
   """Returns an `Explanation` of images in one or two lines."""
   if _traced(ex) or not np.size(ex.value):
     return f"Explanation(images {list(ex.images.shape)}, not computed)"
-  count, side = len(ex.images), " x ".join(map(str, ex.images.shape[2:0:-1]))
+  count = len(ex.images)
   names = [target_name(ex, i) for i in np.ndindex(np.shape(ex.value))]
+  if ex.images.ndim != 4:
+    return f"Explanation of inputs {list(ex.images.shape)}\n{_values(ex, names)}"
+  side = " x ".join(map(str, ex.images.shape[2:0:-1]))
   what = (
     f"{count} pictures"
     if count > 1
@@ -84,8 +87,9 @@ def _short(text: str, most: int = 60) -> str:
 
 
 def image_png(ex: Any) -> bytes | None:
-  """Returns a figure of an `Explanation`; None for networks without classes to name."""
-  if _traced(ex) or getattr(ex.logits, "ndim", 0) != 2:
+  """Returns a figure of an `Explanation`; None for what are no pictures, or without classes."""
+  pictures = ex.images.ndim == 4 and ex.images.shape[-1] in (1, 3)
+  if _traced(ex) or getattr(ex.logits, "ndim", 0) != 2 or not pictures:
     return None
   if len(ex.images) == 1:
     figure = ex.figure(0)
@@ -105,7 +109,8 @@ def show(ex: Any, png: bytes | None) -> None:
     return
   if png is None:
     raise InputError(
-      "The explained network has no classes to name, so there is no figure.",
+      "The explained inputs are no pictures, or the network has no classes to name: there is no "
+      "figure.",
       "Draw its contributions with bcos_jax.render.contribution_map.",
     )
   with tempfile.NamedTemporaryFile(prefix="explanation-", suffix=".png", delete=False) as file:

@@ -7,6 +7,7 @@ from .certificate import Certificate as Certificate
 from .explaining import dynamic_map as dynamic_map
 from .explaining import explain_program as explain_program
 from .faces import function_of as function_of
+from .faces import network_function as network_function
 from .program import Program as Program
 from .program import trace as trace
 from .rules import Case as Case

@@ -13,8 +13,11 @@ from typing import Any
 
 from flax import linen, nnx
 import jax
+import jax.numpy as jnp
 
 from ..errors import InputError
+from ..models import is_language_model
+from ..variables import abstract_variables
 
 Function = Callable[[Any, Any], Any]
 
@@ -170,3 +173,40 @@ def _keras(model: Any, options: Mapping[str, Any]) -> tuple[Function, Any]:
     return model.stateless_call(*both, inputs, training=False, **options)[0]
 
   return function, variables
+
+
+def network_function(model: Any, length: int = 16) -> tuple[Function, jax.ShapeDtypeStruct]:
+  """Returns a network of this package as (function, shape of a batch of one of its inputs).
+
+  Args:
+    model: One that reads encoded images [N, H, W, channels], or a language model, whose inputs are
+      the embeddings [N, L, D] of tokens.
+    length: Tokens of a text, at most; cut to the context.
+
+  Raises:
+    InputError: It reads token ids and takes no embeddings.
+  """
+  if not is_language_model(model):
+    if getattr(model, "reads", "images") == "text":
+      raise InputError(
+        f"{type(model).__name__} reads token ids and takes no embeddings of them.",
+        "Check the network of images that it belongs to.",
+      )
+    return Linen(model, ()), model.input_spec
+  length = min(length, model.context_length)
+  ids = jnp.zeros((1, length), jnp.int32)
+  variables = abstract_variables(model)
+  example = jax.eval_shape(lambda variables: model.apply(variables, ids, method="embed"), variables)
+  return Texts(model), jax.ShapeDtypeStruct(example.shape, example.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+  """A language model as a function of embeddings [N, L, D], without padding."""
+
+  model: Any
+
+  def __call__(self, variables: Any, embeddings: Any) -> Any:
+    ids = jnp.zeros(embeddings.shape[:2], jnp.int32)
+    mask = jnp.ones(ids.shape, jnp.int32)
+    return self.model.apply(variables, ids, mask=mask, embeddings=embeddings)

@@ -29,6 +29,7 @@ WORK = (
   "bcos_jax.save",
   "bcos_jax.convert.targets.write",
   "bcos_jax.network.sharing._write",
+  "bcos_jax.program.trace",
 )
 COMMANDS = {
   "quickstart": ("--short", "--workdir=w"),
@@ -42,6 +43,7 @@ COMMANDS = {
   "evaluate": ("net", "--dataset=digits"),
   "probe": ("net", "--dataset=digits"),
   "explain": ("net", "picture.png"),
+  "check": ("net",),
   "study": ("options", "--short", "--workdir=w"),
   "app": ("net", "--port=0"),
   "completion": ("bash",),

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax.numpy as jnp
+import pytest
 
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps, program
@@ -28,6 +29,12 @@ VARIANTS = sorted(
   name
   for found in _ARCHITECTURES.values()
   if found.own and found.module.reads == "images"
+  for name in found.checked_variants
+)
+TEXTS = sorted(
+  name
+  for found in _ARCHITECTURES.values()
+  if found.own and getattr(found.module, "takes_embeddings", False)
   for name in found.checked_variants
 )
 ALL = tuple((name, family) for name in VARIANTS for family in FAMILIES)
@@ -57,3 +64,10 @@ def case(name: str, family: str) -> Case:
     lambda variables, x: model.apply(variables, x), variables, inputs, products=products
   )
   return Case(model, variables, images, inputs, traced)
+
+
+def besides(quick, names):
+  """Returns names, or tuples of them, those that are not `quick` in the slow lane."""
+  parts = [each if isinstance(each, tuple) else (each,) for each in names]
+  marks = [() if each in quick else pytest.mark.slow for each in names]
+  return [pytest.param(*part, marks=mark) for part, mark in zip(parts, marks, strict=True)]

@@ -11,7 +11,7 @@ import bcos_jax
 from bcos_jax import BcosOps, Encoding, InputError, StandardOps, program
 
 from ..common import filled, photos, rel
-from .networks import VARIANTS, case
+from .networks import VARIANTS, besides, case
 
 QUICK = ("mobile_net_tiny", "vit_test")
 
@@ -22,12 +22,6 @@ SAME = (
 )
 """Networks whose declared family makes the same decisions. Others' families also remove biases of
 queries, keys and gates, or leave values linear, and put other epsilons on some maps."""
-
-
-def besides(quick, names):
-  """Returns names, those that are not `quick` in the slow lane."""
-  rest = [pytest.param(name, marks=pytest.mark.slow) for name in names if name not in quick]
-  return [*quick, *rest]
 
 
 @pytest.mark.parametrize("name", besides(QUICK, VARIANTS))

@@ -288,5 +288,6 @@ def test_batches_targets_and_sizes_agree():
   assert several.contributions.shape == (5, 2, 4)
   one = program.explain(function, W, x[:2], lambda logits: logits[:, 3])
   assert rel(several.weights[:2, 1], one.weights) <= 1e-6
+  assert "inputs [2, 4, 6]" in repr(one) and one._repr_png_() is None
   predicted = program.explain(traced, W, x)
   assert (predicted.target == predicted.logits.argmax(-1)).all()

@@ -7,17 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bcos_jax import InputError, dynamic_linear, program
+import bcos_jax
+from bcos_jax import BcosOps, InputError, StandardOps, cli, dynamic_linear, program
+from bcos_jax.explain.tokens import dynamic_tokens
 from bcos_jax.program.certificate import holds, prove
 from bcos_jax.program.values import Body, Holding
 
-from ..common import rel
-from .networks import ALL, QUICK, case
-
-
-def besides(quick):
-  """Returns all networks, those that are not `quick` in the slow lane."""
-  return [each if each in quick else pytest.param(*each, marks=pytest.mark.slow) for each in ALL]
+from ..common import filled, rel
+from .networks import ALL, QUICK, TEXTS, besides, case
 
 
 def by_source(residuals, declared):
@@ -31,7 +28,7 @@ def by_source(residuals, declared):
   return found, {**declared, "elsewhere": sum(left)} if "elsewhere" in found else declared
 
 
-@pytest.mark.parametrize("name, family", besides(QUICK[:3]))
+@pytest.mark.parametrize("name, family", besides(QUICK[:3], ALL))
 def test_the_map_is_the_declared_one(name, family):
   own = case(name, family)
   classes = jnp.asarray([1, 2, 1, 2])
@@ -80,7 +77,7 @@ def mutants(body: Body):
       yield culprit, dataclasses.replace(body, equations=(*rest[0], mutant, *rest[1]))
 
 
-@pytest.mark.parametrize("name, family", besides(QUICK))
+@pytest.mark.parametrize("name, family", besides(QUICK, ALL))
 def test_a_certificate_misses_no_single_hold(name, family):
   traced = case(name, family).program
   count = 0
@@ -93,9 +90,46 @@ def test_a_certificate_misses_no_single_hold(name, family):
   assert count >= sum(map(holds, traced.body.walk())) > 0
 
 
-@pytest.mark.parametrize("name, family", besides(QUICK[:1]))
+@pytest.mark.parametrize("name, family", besides(QUICK[:1], ALL))
 def test_jax_transposes_the_held_program(name, family):
   own = case(name, family)
   certificate = own.program.check(own.variables, own.inputs)
   assert certificate.transposed <= 1e-5
   assert "affine in the input" in str(certificate)
+
+
+@pytest.mark.parametrize("name", besides(("llama_tiny",), TEXTS))
+def test_language_models_are_functions_of_their_embeddings(name):
+  model = bcos_jax.create(name, ops=BcosOps.lm())
+  variables = filled(model)
+  function, example = program.network_function(model, length=6)
+  traced = program.trace(function, variables, example)
+  ids = jnp.asarray(np.random.RandomState(0).randint(1, model.vocab_size, (2, 6)))
+  at = None if getattr(model, "num_classes", 0) else jnp.asarray([5, 3])
+  ex = jax.jit(lambda ids: dynamic_tokens(model, variables, ids, jnp.asarray([1, 0]), at=at))(ids)
+
+  def chosen(outputs):
+    logits = outputs if at is None else outputs[jnp.arange(2), at]
+    return logits[jnp.arange(2), jnp.asarray([1, 0])]
+
+  found = jax.jit(lambda x: program.dynamic_map(traced, variables, x, chosen))(ex.inputs)
+  traced.check()
+  assert rel(found.value, ex.value) <= 1e-5
+  assert rel(found.weights, ex.weights) <= 2e-5
+  assert np.abs(found.residual - ex.residual).max() <= 1e-5 * np.abs(found.contributions).sum()
+
+
+def test_a_bundle_is_checked_from_the_command_line(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+  model = bcos_jax.create("resnet_tiny", ops=BcosOps())
+  bcos_jax.save(tmp_path / "bundle", model, filled(model))
+  assert cli.main(["check", str(tmp_path / "bundle"), "--sources"]) == 0
+  printed = capsys.readouterr().out
+  assert "resnet_tiny: affine in the input" in printed and "transpose agrees" in printed
+  assert "  constant at ResNet/ResNet.classified/logits (sources.py:" in printed
+
+
+def test_networks_of_token_ids_alone_have_no_input_to_be_affine_in():
+  model = bcos_jax.create("clip_text_test", ops=StandardOps())
+  with pytest.raises(InputError, match="takes no embeddings"):
+    program.network_function(model)
