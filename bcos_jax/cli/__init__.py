@@ -21,7 +21,6 @@ from ..cache import keep_compiled, quiet_libtpu
 from ..errors import InputError, RunError
 from . import (
   app,
-  certification,
   checkpoints,
   completion,
   evaluation,
@@ -157,7 +156,7 @@ def command_parser() -> argparse.ArgumentParser:
     evaluation.add_evaluate,
     evaluation.add_probe,
     explanation.add_explain,
-    certification.add_check,
+    explanation.add_check,
     studies.add_study,
     app.add_app,
     completion.add_completion,

@@ -106,14 +106,18 @@ class Held:
   """Evaluates equations with weights held: the same values, and W(x) as the derivative.
 
   Attributes:
+    live: Numbers of the signals that reach an output without a hold; what makes others is evaluated
+      as it is, since their results are held where they are used.
     gains: Name of a residual -> a scalar 1 that multiplies what is added there; the derivative
       with respect to it is the residual.
   """
 
-  def __init__(self, gains: Mapping[str, Array]):
-    self.gains = gains
+  def __init__(self, live: frozenset[int], gains: Mapping[str, Array]):
+    self.live, self.gains = live, gains
 
   def __call__(self, equation: Equation, values: list[Any]) -> Sequence[Any]:
+    if equation.signal and self.live.isdisjoint(equation.outputs):
+      return bind(equation, values)
     for i, source in equation.sources.items():
       values[i] = self._measured(values[i], source)
     if equation.bodies:

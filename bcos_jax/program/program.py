@@ -106,7 +106,7 @@ class Program:
     """
 
     def one(x: Array, own: Mapping[str, Array]) -> Any:
-      outputs = self.run(variables, x[None], Held(own))
+      outputs = self.run(variables, x[None], Held(self.live, own))
       return jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], outputs)
 
     return jax.vmap(one)(inputs, gains or {})
