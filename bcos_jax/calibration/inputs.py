@@ -38,7 +38,8 @@ def check_inputs(inputs: Any) -> int:
   """Returns how many pictures or texts there are.
 
   Args:
-    inputs: Pictures [N, H, W, C] in [0, 1], or texts {"tokens": ids [N, L], "mask": [N, L]}.
+    inputs: Pictures [N, H, W, C] in [0, 1] or of 8 bits, or texts {"tokens": ids [N, L], "mask":
+      [N, L]}.
 
   Raises:
     InputError: They cannot be used.
@@ -69,11 +70,12 @@ def check_inputs(inputs: Any) -> int:
 
 def _check_colors(images: np.ndarray) -> None:
   low, high = images.min(), images.max()
-  if not (np.isfinite(images).all() and low >= -1e-3 and high <= 1.001):
+  wide = images.dtype == np.uint8
+  if not wide and not (np.isfinite(images).all() and low >= -1e-3 and high <= 1.001):
     raise InputError(
       f"The pictures to calibrate with have values from {low} to {high}, expected colours in "
       "[0, 1].",
-      "Divide 8-bit colours by 255, and do not normalise: the network does.",
+      "Divide by 255 or give 8-bit colours as uint8, and do not normalise: the network does.",
     )
   same = (images == images[:1]).all()
   if same or (images == images[:, :1, :1]).all():

@@ -1,9 +1,8 @@
 """A network as a list of equations, evaluated piece by piece while its parameters change.
 
 The network is traced once, with marks at its maps, norms and gates. Calibration then needs to know
-what becomes of a map's response (`chain`), and what a map really sees when all maps before it have
-changed: `Execution` keeps, for each batch of inputs, only the values that later equations need, so
-that all of a network's maps together cost one forward pass.
+what becomes of a map's response (`aims.chain_of`), and what a map really sees when all maps before
+it have changed (`execution.Execution`).
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from flax import traverse_util
 import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend import core
-import numpy as np
 
 from .. import functional as F
 from ..layers import BatchNorm, BcosConv, BcosDense
@@ -261,92 +259,3 @@ def evaluate(equations: Sequence[Operation], values: dict[int, Any], wanted: Seq
     arguments = [v.val if isinstance(v, core.Literal) else env[v] for v in equation.inputs]
     env.update(zip(equation.outputs, equation(arguments), strict=True))
   return [env[value] for value in wanted]
-
-
-class Execution:
-  """A program on batches of inputs, evaluated as far as it was asked for.
-
-  Attributes:
-    program: The program.
-    variables: Path -> array; may be changed between evaluations.
-    batches: For each batch, the values that are known and still needed.
-  """
-
-  def __init__(self, program: MarkedProgram, variables: Mapping[str, Any], inputs: Sequence[Any]):
-    self.program = program
-    self.variables = {path: variables[path] for path in program.leaves}
-    self.batches = [
-      dict(zip(program.inputs, jax.tree.leaves(batch), strict=True)) for batch in inputs
-    ]
-    self._left = list(program.equations)
-
-  @property
-  def known(self) -> frozenset[int]:
-    """The values that are known."""
-    return frozenset(self.batches[0])
-
-  def advance(self, targets: Sequence[int]) -> None:
-    """Evaluates what makes `targets`, in every batch, and forgets what nothing needs any more."""
-    dependent = self.program.dependent
-    equations = self.program.needed(targets, self._has)
-    done = {id(e) for e in equations if dependent.intersection(e.outputs)}
-    self._left = [equation for equation in self._left if id(equation) not in done]
-    needed = {value for equation in self._left for value in equation.reads}
-    needed.update((self.program.output, *targets))
-    made = {value for equation in equations for value in equation.outputs}
-    kept = sorted(made & dependent & needed)
-    if kept:
-      values = self.per_batch(equations, lambda env: evaluate(equations, env, kept))
-      for batch, new in zip(self.batches, values, strict=True):
-        batch.update(zip(kept, new, strict=True))
-    for batch in self.batches:
-      for value in batch.keys() - needed:
-        del batch[value]
-
-  def missing(self, target: int, given: int) -> tuple[Operation, ...]:
-    """Returns the equations that make `target` of `given` and of values that are known."""
-    return self.program.needed([target], lambda value: value == given or self._has(value))
-
-  def per_batch(
-    self,
-    equations: Sequence[Operation],
-    function: Callable[..., Any],
-    *more: Sequence[Any],
-    reads: Sequence[int] = (),
-  ) -> list[Any]:
-    """Returns function(env, ...) of every batch, compiled once.
-
-    Args:
-      equations: Those that the function evaluates.
-      function: Gets the known values that these equations and `reads` need, by number, and the
-        batch's element of each of `more`.
-      *more: Further arguments, an element for each batch.
-      reads: Values that the function reads besides.
-    """
-    read = {value for equation in equations for value in equation.reads} | set(reads)
-    own = sorted(read & self.known)
-    constants = {v: c for v, c in self.program.constants.items() if v in read}
-    leaves = {path: v for path, v in self.program.leaves.items() if v in read}
-
-    @jax.jit
-    def run(values, variables, arguments):
-      env = dict(zip(own, values, strict=True)) | constants
-      env |= {leaves[path]: leaf for path, leaf in variables.items()}
-      return function(env, *arguments)
-
-    variables = {path: self.variables[path] for path in leaves}
-    results = []
-    for i, batch in enumerate(self.batches):
-      made = run([batch[value] for value in own], variables, [each[i] for each in more])
-      results.append(jax.tree.map(np.asarray, made))
-    return results
-
-  def _has(self, value: int) -> bool:
-    return value in self.known or (value not in self.program.dependent and self._given(value))
-
-  def _given(self, value: int) -> bool:
-    return value in self.program.constants or value in self._leaf_values
-
-  @functools.cached_property
-  def _leaf_values(self) -> frozenset[int]:
-    return frozenset(self.program.leaves.values())

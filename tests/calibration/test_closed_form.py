@@ -9,7 +9,7 @@ import pytest
 
 import bcos_jax
 from bcos_jax import BcosOps, InputError, StandardOps, calibration
-from bcos_jax.calibration import closed_form, traced
+from bcos_jax.calibration import closed_form
 
 from ..common import TINY, filled, flat, photos, rel, tiny
 
@@ -143,23 +143,6 @@ def test_refuses_what_nothing_can_be_fitted_to(given, message):
   model = tiny("resnet_tiny", StandardOps())
   with pytest.raises(InputError, match=re.escape(message)):
     bcos_jax.bcosify(model, filled(model), calibrate=given)
-
-
-def test_a_run_keeps_only_what_is_needed():
-  model = tiny("resnet_tiny", StandardOps())
-  variables = filled(model)
-  batches = [IMAGES[:12], IMAGES[12:]]
-  program = traced.trace(model, variables, batches[0], closed_form.apply)
-  run = traced.Execution(program, flat(variables), batches)
-  largest = 0
-  for path in program.maps:
-    run.advance([program.seen_by(path)])
-    largest = max(largest, len(run.known))
-  run.advance([program.output])
-  assert largest <= 4  # a map's input, and a shortcut or two
-  assert run.known == {program.output}
-  found = np.concatenate([batch[program.output] for batch in run.batches])
-  np.testing.assert_allclose(found, _outputs(model, variables), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("features", "said"), [(False, "for 30% of the held"), (True, "is 0.30")])

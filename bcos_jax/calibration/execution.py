@@ -1,0 +1,139 @@
+"""A traced network on batches of inputs, evaluated piece by piece while its parameters change.
+
+Of each batch only the values are kept that later equations need, so that all of a network's maps
+together cost one forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from .shares import Shares
+from .store import Store, Stored
+from .traced import MarkedProgram, Operation, evaluate
+
+
+class Execution:
+  """A program on batches of inputs, evaluated as far as it was asked for.
+
+  Attributes:
+    program: The program.
+    variables: Path -> array; may be changed between evaluations.
+    known: The values that are kept of each batch.
+  """
+
+  def __init__(
+    self,
+    program: MarkedProgram,
+    variables: Mapping[str, Any],
+    inputs: Sequence[Any],
+    shares: Shares,
+    store: Store,
+  ):
+    """Starts with the inputs known.
+
+    Args:
+      program: Traced with a batch of all processes.
+      variables: Path -> array.
+      inputs: This process's rows of each batch, trees of arrays.
+      shares: How they are split.
+      store: Keeps what is evaluated; the inputs belong to the caller.
+    """
+    self.program = program
+    self.variables = {path: variables[path] for path in program.leaves}
+    self._shares, self._store = shares, store
+    self._inputs = [
+      dict(zip(program.inputs, jax.tree.leaves(batch), strict=True)) for batch in inputs
+    ]
+    self._kept: list[dict[int, Stored]] = [{} for _ in inputs]
+    self.known = frozenset(program.inputs)
+    self._left = list(program.equations)
+
+  def advance(self, targets: Sequence[int]) -> None:
+    """Evaluates what makes `targets`, in every batch, and forgets what nothing needs any more."""
+    dependent = self.program.dependent
+    equations = self.program.needed(targets, self._has)
+    done = {id(e) for e in equations if dependent.intersection(e.outputs)}
+    self._left = [equation for equation in self._left if id(equation) not in done]
+    needed = {value for equation in self._left for value in equation.reads}
+    needed.update((self.program.output, *targets))
+    made = {value for equation in equations for value in equation.outputs}
+    new = sorted(made & dependent & needed)
+    known = frozenset(self.known & needed | set(new))
+    results = self.per_batch(equations, lambda env: evaluate(equations, env, new)) if new else None
+    for inputs, kept in zip(self._inputs, self._kept, strict=True):
+      values = next(results) if results else []
+      for value in kept.keys() - known:
+        self._store.drop(kept.pop(value))
+      for value in inputs.keys() - known:
+        del inputs[value]
+      kept.update(zip(new, map(self._store.put, values), strict=True))
+    self.known = known
+
+  def missing(self, target: int, given: int | None = None) -> tuple[Operation, ...]:
+    """Returns the equations that make `target` of `given` and of values that are known."""
+    return self.program.needed([target], lambda value: value == given or self._has(value))
+
+  def per_batch(
+    self,
+    equations: Sequence[Operation],
+    function: Callable[..., Any],
+    *more: Sequence[Any],
+    reads: Sequence[int] = (),
+  ) -> Iterator[Any]:
+    """Yields this process's rows of function(env, ...) of every batch, compiled once.
+
+    Args:
+      equations: Those that the function evaluates.
+      function: Gets the known values that these equations and `reads` need, by number, and the
+        batch's element of each of `more`.
+      *more: Further arguments, for each batch an array of this process's rows.
+      reads: Values that the function reads besides.
+    """
+    shares = self._shares
+    read = {value for equation in equations for value in equation.reads} | set(reads)
+    own = sorted(read & self.known)
+    leaves = {value: self.variables[path] for path, value in self.program.leaves.items()}
+    given = {v: each for v, each in (self.program.constants | leaves).items() if v in read}
+
+    @jax.jit
+    def run(fixed, values, arguments):
+      env = fixed | dict(zip(own, values, strict=True))
+      return jax.tree.map(shares.constrained, function(env, *arguments))
+
+    fixed = {value: shares.put_whole(array) for value, array in given.items()}
+    for i in range(len(self._inputs)):
+      values = [shares.put_value(self._value(i, v), self.program.shapes[v]) for v in own]
+      made = run(fixed, values, [shares.put(each[i]) for each in more])
+      yield jax.tree.map(shares.fetched, made)
+
+  def value(self, value: int) -> list[np.ndarray]:
+    """Returns this process's rows of a known value in every batch."""
+    return [self._value(i, value) for i in range(len(self._inputs))]
+
+  def _value(self, batch: int, value: int) -> np.ndarray:
+    inputs = self._inputs[batch]
+    return inputs[value] if value in inputs else self._store.get(self._kept[batch][value])
+
+  def release(self) -> None:
+    """Forgets all that was evaluated."""
+    for kept in self._kept:
+      for stored in kept.values():
+        self._store.drop(stored)
+      kept.clear()
+    self.known = frozenset()
+
+  def _has(self, value: int) -> bool:
+    return value in self.known or (value not in self.program.dependent and self._given(value))
+
+  def _given(self, value: int) -> bool:
+    return value in self.program.constants or value in self._leaf_values
+
+  @functools.cached_property
+  def _leaf_values(self) -> frozenset[int]:
+    return frozenset(self.program.leaves.values())

@@ -1,0 +1,105 @@
+"""Calibrations that are split over devices, and those that are interrupted."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import bcos_jax
+from bcos_jax import BcosOps, StandardOps, calibration
+from bcos_jax.calibration import closed_form
+from bcos_jax.train.sharding import make_mesh
+
+from ..common import filled, flat, photos, rel, tiny
+
+IMAGES = photos(24)
+FAST = calibration.Calibration(
+  rows=600, rows_per_channel=2, batch_size=12, effort=calibration.Effort(rounds=1, inner=5)
+)
+
+
+@pytest.fixture(scope="module")
+def given():
+  model = tiny("resnet_tiny", StandardOps())
+  variables = filled(model)
+  return model, variables, *bcos_jax.bcosify(model, variables, ops=BcosOps())
+
+
+@pytest.fixture(scope="module")
+def alone(given):
+  return calibration.calibrate(*given, IMAGES, FAST)
+
+
+def _same_bits(one, other):
+  assert flat(one).keys() == flat(other).keys()
+  return all((flat(one)[path] == leaf).all() for path, leaf in flat(other).items())
+
+
+def test_split_over_devices_is_the_same_up_to_the_order_of_sums(given, alone):
+  """Seven devices, whose shares of pictures and of places have to be filled up."""
+  mesh = make_mesh({"data": 7, "fsdp": 1})
+  made, report = calibration.calibrate(*given, IMAGES, FAST, mesh=mesh)
+  outputs = [np.asarray(closed_form.apply(given[2], v, IMAGES)) for v in (made, alone[0])]
+  assert rel(*outputs) < 2e-3
+  for mine, theirs in zip(report.maps, alone[1].maps, strict=True):
+    assert (mine.path, mine.rows, mine.kept) == (theirs.path, theirs.rows, theirs.kept)
+    assert (mine.fit, mine.before) == pytest.approx((theirs.fit, theirs.before), rel=2e-3, abs=1e-4)
+  assert report.agreement == alone[1].agreement
+
+
+class _Stop(Exception):
+  pass
+
+
+def _stopping(after):
+  def progress(parts):
+    yield from parts[:after]
+    raise _Stop
+
+  return progress
+
+
+def test_interrupted_equals_uninterrupted_bit_for_bit(given, alone, tmp_path):
+  with pytest.raises(_Stop):
+    calibration.calibrate(*given, IMAGES, FAST, cache=tmp_path, progress=_stopping(4))
+  (folder,) = tmp_path.iterdir()
+  assert len(list(folder.glob("*.npz"))) == 4
+  # What was being written does not count; in files or in memory, the bits are the same.
+  (folder / "4.tmp").write_bytes(b"half")
+  less = dataclasses.replace(FAST, memory=0)
+  made, report = calibration.calibrate(*given, IMAGES, less, cache=tmp_path)
+  assert _same_bits(alone[0], made) and report == alone[1]
+  assert not list(folder.glob("activations*"))
+
+
+def test_goes_on_with_the_same_networks_inputs_and_settings_only(given, tmp_path, monkeypatch):
+  fits = []
+  fitted = closed_form._fitted
+  monkeypatch.setattr(closed_form, "_fitted", lambda *a: fits.append(0) or fitted(*a))
+
+  def again(images=IMAGES, settings=FAST, after=1):
+    fits.clear()
+    with pytest.raises(_Stop):
+      calibration.calibrate(*given, images, settings, cache=tmp_path, progress=_stopping(after))
+    return len(fits)
+
+  assert again() == 1
+  assert again() == 0
+  assert again(after=2) == 1
+  assert again(IMAGES[::-1]) == 1
+  assert again(settings=dataclasses.replace(FAST, seed=1)) == 1
+  damaged = next(tmp_path.glob("*/00000.npz"))
+  damaged.write_bytes(damaged.read_bytes()[:100])
+  assert (
+    sum(again(*each) for each in ((IMAGES,), (IMAGES[::-1],)))
+    + again(settings=dataclasses.replace(FAST, seed=1))
+    == 1
+  )
+
+
+def test_pictures_of_8_bits_are_those_of_their_colours(given):
+  pictures = np.uint8(255 * IMAGES)
+  made, _ = calibration.calibrate(*given, pictures, FAST)
+  wanted, _ = calibration.calibrate(*given, np.float32(pictures) / np.float32(255), FAST)
+  outputs = [np.asarray(closed_form.apply(given[2], v, IMAGES)) for v in (made, wanted)]
+  assert rel(*outputs) < 1e-3
