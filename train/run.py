@@ -144,7 +144,7 @@ def begin_state(run: Run, checkpoints: checkpoint.Checkpoints, workdir: pathlib.
   if run.config.calibrate:
     inputs = run.feed.unlabelled(run.config.calibrate)
     variables, measured = start.calibrated(
-      run.config, new_key(run.config.seed), (run.model, variables), inputs, workdir
+      run.config, new_key(run.config.seed), (run.model, variables), inputs, run.mesh, workdir
     )
   return sharding.init_sharded(run.plan.create, run.plan.layout, variables), [], measured
 

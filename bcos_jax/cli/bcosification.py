@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import os
 import pathlib
+import shutil
 import sys
 from typing import Any
 
@@ -68,6 +69,9 @@ def bcosify(
 ) -> pathlib.Path:
   """Writes the B-cosified network of a bundle.
 
+  While it is calibrated, the finished maps lie in a folder beside it, `DESTINATION.calibration`;
+  the same call goes on from there.
+
   Args:
     source: A conventional network, whatever `bcos_jax.load` opens.
     destination: Folder of the new bundle.
@@ -97,7 +101,8 @@ def bcosify(
     "source": "bcosification",
     "bcosified": {"from": bundle.config["provenance"], "fold_mean": fold_mean},
   }
-  made = _ClosedForm(bundle, model, variables, given, say) if given else None
+  work = folder.with_name(f"{folder.name}.calibration")
+  made = _ClosedForm(bundle, model, variables, given, work, say) if given else None
   written = bcos_jax.save(
     folder,
     model,
@@ -110,6 +115,7 @@ def bcosify(
   )
   _say_what(bundle, model, family, say)
   if made:
+    shutil.rmtree(work)
     made.show(written)
   say(f"written: {written}")
   return written
@@ -176,7 +182,15 @@ def _check_given(bundle: Network, given: Given) -> None:
 class _ClosedForm:
   """A network in closed form: its variables, how it was made, and what it explains."""
 
-  def __init__(self, teacher: Network, model: nn.Module, variables: Any, given: Given, say: Say):
+  def __init__(
+    self,
+    teacher: Network,
+    model: nn.Module,
+    variables: Any,
+    given: Given,
+    work: pathlib.Path,
+    say: Say,
+  ):
     self._teacher, self._model, self._say, self._given = teacher, model, say, given
     self._reader: TextReader | None = None
     if is_language_model(model):
@@ -191,6 +205,7 @@ class _ClosedForm:
       variables,
       inputs,
       settings,
+      cache=work,
       progress=bar("fitting maps", unit="maps"),
     )
     self.record = calibration.record(

@@ -1,7 +1,13 @@
 """Calibrations that are split over devices, and those that are interrupted."""
 
+import contextlib
 import dataclasses
+import os
+import socket
+import subprocess
+import sys
 
+from flax import traverse_util
 import numpy as np
 import pytest
 
@@ -10,7 +16,7 @@ from bcos_jax import BcosOps, StandardOps, calibration
 from bcos_jax.calibration import closed_form
 from bcos_jax.train.sharding import make_mesh
 
-from ..common import filled, flat, photos, rel, tiny
+from ..common import ROOT, filled, flat, photos, rel, tiny
 
 IMAGES = photos(24)
 FAST = calibration.Calibration(
@@ -18,11 +24,15 @@ FAST = calibration.Calibration(
 )
 
 
-@pytest.fixture(scope="module")
-def given():
+def networks():
   model = tiny("resnet_tiny", StandardOps())
   variables = filled(model)
   return model, variables, *bcos_jax.bcosify(model, variables, ops=BcosOps())
+
+
+@pytest.fixture(scope="module")
+def given():
+  return networks()
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +55,39 @@ def test_split_over_devices_is_the_same_up_to_the_order_of_sums(given, alone):
     assert (mine.path, mine.rows, mine.kept) == (theirs.path, theirs.rows, theirs.kept)
     assert (mine.fit, mine.before) == pytest.approx((theirs.fit, theirs.before), rel=2e-3, abs=1e-4)
   assert report.agreement == alone[1].agreement
+
+
+@pytest.mark.slow
+def test_two_processes_of_unequal_shares_find_what_one_finds(given, alone, tmp_path):
+  with contextlib.closing(socket.socket()) as free:
+    free.bind(("localhost", 0))
+    coordinator = f"localhost:{free.getsockname()[1]}"
+  environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+  processes = [
+    subprocess.Popen(
+      [sys.executable, "-m", "tests.calibration.one_of_two", coordinator, str(number), tmp_path],
+      env=environment | {"PYTHONPATH": str(ROOT)},
+      cwd=ROOT,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for number in range(2)
+  ]
+  try:
+    said = [process.communicate(timeout=200)[1] for process in processes]
+  finally:
+    for process in processes:
+      process.kill()
+  assert [process.returncode for process in processes] == [0, 0], said
+  first, second = (dict(np.load(tmp_path / f"{number}.npz")) for number in range(2))
+  assert all((first[name] == second[name]).all() for name in first)
+  figures = [[m.rows, m.before, m.fit] for m in alone[1].maps]
+  np.testing.assert_allclose(first.pop("figures"), figures, rtol=2e-3, atol=1e-4)
+  assert first.pop("agreement") == pytest.approx(alone[1].agreement, abs=1e-6)
+  made = traverse_util.unflatten_dict(first, sep="/")
+  outputs = [np.asarray(closed_form.apply(given[2], v, IMAGES)) for v in (made, alone[0])]
+  assert rel(*outputs) < 2e-3
+  assert len(list(tmp_path.glob("cache/*/*.npz"))) == len(alone[1].maps)
 
 
 class _Stop(Exception):

@@ -9,6 +9,7 @@ import pytest
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps, calibration, cli
 from bcos_jax.bcosify import bcosify
+from bcos_jax.calibration import closed_form
 from bcos_jax.render import kinds
 
 from .. import tokenizers
@@ -79,6 +80,27 @@ def test_a_folder_of_pictures_makes_a_network_that_says_how_it_was_made(
   run("bcosify", teacher, tmp_path / "made")  # a bundle with a figure is a bundle
   assert not (tmp_path / "made" / "closed_form.png").exists()
   assert kinds.origin_of(bcos_jax.load(tmp_path / "made").config) is kinds.Origin.COPIED
+
+
+def test_an_interrupted_command_goes_on(teacher, pictures, tmp_path, monkeypatch):
+  class Stopping(closed_form._Fitter):
+    def fit(self, number, part):
+      if number == 2:
+        raise KeyboardInterrupt
+      return super().fit(number, part)
+
+  command = ("bcosify", teacher, tmp_path / "made", "--pictures", pictures)
+  with monkeypatch.context() as stopping:
+    stopping.setattr(closed_form, "_Fitter", Stopping)
+    run(*command, code=130)
+  work = tmp_path / "made.calibration"
+  assert len(list(work.glob("*/*.npz"))) == 2 and not (tmp_path / "made").exists()
+  fits = []
+  fitted = closed_form._fitted
+  monkeypatch.setattr(closed_form, "_fitted", lambda *a: fits.append(0) or fitted(*a))
+  run(*command)
+  maps = bcos_jax.load(tmp_path / "made").config["provenance"]["calibrated"]["maps"]
+  assert len(fits) == len(maps) - 2 and not work.exists()
 
 
 def test_a_card_says_from_what_a_network_was_calibrated(teacher, pictures, tmp_path):

@@ -69,16 +69,16 @@ class Feed(abc.ABC):
 
   @abc.abstractmethod
   def unlabelled(self, count: int) -> Any:
-    """Returns some of them, drawn by the recipe's seed, alike on all processes.
+    """Returns this process's share of some of them, drawn by the recipe's seed.
 
     Read as evaluations read them: not augmented, nothing hidden.
 
     Args:
-      count: How many, at most `self.count`.
+      count: How many of all processes, at most `self.count`.
 
     Returns:
-      Pictures float32 [count, H, W, C] in [0, 1]; or texts {"tokens": int32 [count, L], "mask":
-      bool [count, L]}.
+      Pictures float32 [n, H, W, C] in [0, 1]; or texts {"tokens": int32 [n, L], "mask": bool
+      [n, L]}, of one length on all processes.
     """
 
   @abc.abstractmethod
@@ -111,6 +111,10 @@ class Feed(abc.ABC):
   def eval_batch_size(self) -> int:
     """Rounded up to a multiple of the devices."""
     return sharding.rounded_up(self.config.data.eval_batch_size, self.mesh)
+
+  def _share(self, rows: np.ndarray) -> np.ndarray:
+    """Returns this process's share of rows, in order."""
+    return np.array_split(rows, jax.process_count())[jax.process_index()]
 
   @property
   def _processes(self) -> dict[str, int]:

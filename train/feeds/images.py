@@ -98,7 +98,7 @@ class PictureFeed(Feed):
     examples = pipeline.Examples(
       self._train_set.dataset, preprocess, skip_damaged=data.damaged == "skip"
     )
-    rows = chosen(len(examples), count, self.config.seed)
+    rows = self._share(chosen(len(examples), count, self.config.seed))
     return np.stack([examples[row]["image"] for row in rows.tolist()])
 
   def examples_of(self, step: int) -> list[int]:

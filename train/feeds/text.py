@@ -88,7 +88,8 @@ class TextFeed(Feed):
   def unlabelled(self, count: int) -> Batch:
     batch = self._train_set.batch(chosen(self.count, count, self.config.seed))
     longest = min(int(batch["mask"].sum(axis=1).max()), self._length)
-    return {"tokens": batch["ids"][:, :longest], "mask": batch["mask"][:, :longest]}
+    tokens, mask = (self._share(batch[name])[:, :longest] for name in ("ids", "mask"))
+    return {"tokens": tokens, "mask": mask}
 
   def examples_of(self, step: int) -> list[int]:
     size = self.config.data.batch_size

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from bcos_jax import calibration
@@ -18,7 +19,7 @@ from bcos_jax.io import files
 from .bundles import Network
 from .network import teacher
 
-CALIBRATION = "calibration.json"
+CALIBRATION, RECORDS = "calibration.json", "calibration"
 
 
 def check_calibration(config: ConfigDict, there: int, name: str) -> None:
@@ -32,7 +33,7 @@ def check_calibration(config: ConfigDict, there: int, name: str) -> None:
   Raises:
     InputError: With the bound.
   """
-  count, few = config.calibrate, calibration.FEWEST
+  count, few = config.calibrate, max(calibration.FEWEST, jax.process_count())
   if count and not few <= count <= there:
     bound = f"at least {few}" if count < few else f"at most the {there:,} of {name}"
     raise InputError(
@@ -42,18 +43,25 @@ def check_calibration(config: ConfigDict, there: int, name: str) -> None:
 
 
 def calibrated(
-  config: ConfigDict, key: jax.Array, network: Network, inputs: Any, workdir: pathlib.Path
+  config: ConfigDict,
+  key: jax.Array,
+  network: Network,
+  inputs: Any,
+  mesh: Mesh,
+  workdir: pathlib.Path,
 ) -> tuple[Any, dict[str, float]]:
   """Returns a B-cosified network's variables in closed form, and how far it agrees.
 
-  Every process fits the same inputs by itself; then all take what the first one has found, so that
-  they start from the same bits. The report is written into the run's folder.
+  The processes fit all inputs together; then all take what the first one has found, so that they
+  start from the same bits. The report is written into the run's folder, and what an interrupted fit
+  goes on from.
 
   Args:
     config: The recipe.
     key: Of the run.
     network: The B-cosified network, its variables copied from the conventional one.
-    inputs: Pictures or texts to train on, see `calibration.calibrate`.
+    inputs: This process's share of the pictures or texts to train on, see `calibration.calibrate`.
+    mesh: Devices of the run.
     workdir: The run's folder.
 
   Returns:
@@ -63,7 +71,9 @@ def calibrated(
     InputError: Inputs to which nothing can be fitted.
   """
   settings = calibration.Calibration(seed=config.seed)
-  found, report = calibration.calibrate(*teacher(config, key), *network, inputs, settings)
+  found, report = calibration.calibrate(
+    *teacher(config, key), *network, inputs, settings, mesh=mesh, cache=workdir / RECORDS
+  )
   if jax.process_count() > 1:
     found = multihost_utils.broadcast_one_to_all(found)
   if jax.process_index() == 0:
