@@ -25,10 +25,10 @@ import numpy as np
 from . import norms
 from .aims import Part, parts
 from .execution import Execution
+from .finished import FinishedMaps, key_of
 from .fit import Compared, Effort, Rows, errors, fit
 from .inputs import check_inputs, check_networks
 from .kernels import Kernel
-from .records import Records, key_of
 from .report import Fitted, Report
 from .sampling import Sample, Sampler
 from .settings import Calibration
@@ -92,50 +92,15 @@ def calibrate(
   networks = (teacher, teacher_variables), (student, variables)
   key = ""
   if cache is not None:
-    trees = teacher_variables, variables, inputs
-    key = key_of((teacher, student), trees, dataclasses.replace(settings, memory=0), shares)
-  records = Records(cache, key, shares)
-  store = Store(settings.memory * 2**30, records.activations)
-  batches = _batches(inputs, shares.batches(settings.batch_size))
-  shape = jax.tree.map(shares.shape, batches[0])
+    told = dataclasses.replace(settings, memory=0)  # which changes nothing
+    key = key_of((teacher, student), (teacher_variables, variables, inputs), told, shares)
   with jax.default_matmul_precision("highest"):
-    taught, learned = (
-      Execution(trace(model, tree, shape, apply), _flat(tree), batches, shares, store)
-      for model, tree in networks
-    )
-    fitter = _Fitter(Sampler(learned, taught, student, inputs, shares, settings), records)
-    features = getattr(student, "predicts", "classes") == "features"
-    # What is held out lies in few batches.
-    held = shares.batches(settings.batch_size, held_out=True)
-    start = Execution(learned.program, learned.variables, _batches(inputs, held), shares, store)
-    before = fitter.predictions(start, held, features=features)
-    order = list(parts(learned.program, taught.program))
-    fitted = tuple(fitter.fit(*each) for each in enumerate(progress(order)))
-    every = shares.batches(settings.batch_size)
-    wanted, after = (fitter.predictions(run, every, features=features) for run in (taught, learned))
-  records.forget_activations()
-  met = {part.path for part in order}
-  left = tuple(path for path in learned.program.maps if path not in met)
-  agreements = [_agreement(wanted, found, shares, features=features) for found in (before, after)]
-  report = Report(fitted, left, *agreements, features=features)
-  return traverse_util.unflatten_dict(learned.variables, sep="/"), report
+    fitter = _Fitter(*networks, inputs, settings, shares, FinishedMaps(cache, key, shares))
+    return fitter.run(progress)
 
 
 def _batches(inputs: Any, rows: Sequence[np.ndarray]) -> list[Any]:
   return [jax.tree.map(lambda leaf, which=which: np.asarray(leaf)[which], inputs) for which in rows]
-
-
-def _agreement(
-  teacher: np.ndarray, student: np.ndarray, shares: Shares, *, features: bool
-) -> float:
-  """Returns the share of equal predictions of all processes, or of features the mean cosine."""
-  if features:
-    length = np.linalg.norm(teacher, axis=-1) * np.linalg.norm(student, axis=-1)
-    each = np.nan_to_num((teacher * student).sum(-1) / np.maximum(length, 1e-30))
-  else:
-    each = (teacher == student) & (student >= 0)
-  agreed, count = shares.total([each.sum(dtype=float), each.size])
-  return float(agreed / count)
 
 
 def apply(model: nn.Module, variables: Variables, inputs: Any) -> Array:
@@ -169,15 +134,51 @@ def _fitted(
 class _Fitter:
   """Fits one map after the other; the student's variables change in its run."""
 
-  def __init__(self, sampler: Sampler, records: Records):
-    self.sampler, self.records = sampler, records
-    self.student, self.shares = sampler.student, sampler.shares
+  def __init__(
+    self,
+    teacher: tuple[nn.Module, Variables],
+    student: tuple[nn.Module, Variables],
+    inputs: Any,
+    settings: Calibration,
+    shares: Shares,
+    finished: FinishedMaps,
+  ):
+    self.settings, self.shares, self.finished, self._inputs = settings, shares, finished, inputs
+    self._store = Store(settings.memory * 2**30, finished.activations)
+    batches = _batches(inputs, shares.batches(settings.batch_size))
+    shape = jax.tree.map(shares.shape, batches[0])
+    self.student, self.teacher = (
+      Execution(trace(model, tree, shape, apply), _flat(tree), batches, shares, self._store)
+      for model, tree in (student, teacher)
+    )
+    self.sampler = Sampler(self.student, self.teacher, student[0], inputs, shares, settings)
+    self.features = getattr(student[0], "predicts", "classes") == "features"
+
+  def run(self, progress: Callable[[Sequence[Part]], Iterable[Part]]) -> tuple[Variables, Report]:
+    """Fits all maps; returns the student's variables, and how well each fits."""
+    student, size = self.student, self.settings.batch_size
+    # What is held out lies in few batches.
+    held = self.shares.batches(size, held_out=True)
+    start = Execution(
+      student.program, student.variables, _batches(self._inputs, held), self.shares, self._store
+    )
+    before = self.predictions(start, held)
+    order = list(parts(student.program, self.teacher.program))
+    fitted = tuple(self.fit(*each) for each in enumerate(progress(order)))
+    every = self.shares.batches(size)
+    wanted, after = (self.predictions(run, every) for run in (self.teacher, student))
+    self.finished.forget_activations()
+    met = {part.path for part in order}
+    left = tuple(path for path in student.program.maps if path not in met)
+    agreements = [self._agreement(wanted, found) for found in (before, after)]
+    report = Report(fitted, left, *agreements, features=self.features)
+    return traverse_util.unflatten_dict(student.variables, sep="/"), report
 
   def fit(self, number: int, part: Part) -> Fitted:
     """Fits a map, or takes it over from an interrupted run."""
     variables = self.student.variables
-    if number < self.records.done:
-      changed, fitted = self.records.load(number)
+    if number < self.finished.done:
+      changed, fitted = self.finished.load(number)
       # All is evaluated as if the map were fitted, so that what follows sees the same bits.
       self.sampler.reach(part)
       variables.update({path: leaf.view(variables[path].dtype) for path, leaf in changed.items()})
@@ -189,7 +190,7 @@ class _Fitter:
     if fitted.problem:
       variables.update(start)
     changed = {path: leaf for path, leaf in variables.items() if leaf is not start[path]}
-    self.records.save(number, changed, fitted)
+    self.finished.save(number, changed, fitted)
     return fitted
 
   def _fit(self, part: Part) -> Fitted:
@@ -226,7 +227,7 @@ class _Fitter:
     self, sample: Sample, old: Array, form: Compared
   ) -> tuple[np.ndarray, dict[str, float]]:
     """Returns a map's new kernel, and figures with errors relative to the targets' variance."""
-    shares, effort = self.shares, self.sampler.settings.effort
+    shares, effort = self.shares, self.settings.effort
     rows = sample.put(shares)
     made = _fitted(rows, shares.put_whole(old), form, effort, shares.everywhere)
     new, found = jax.tree.map(shares.fetched, made)
@@ -240,9 +241,17 @@ class _Fitter:
       figures[name] *= (held + more) / held / power
     return new, figures
 
-  def predictions(
-    self, run: Execution, batches: Sequence[np.ndarray], *, features: bool
-  ) -> np.ndarray:
+  def _agreement(self, teacher: np.ndarray, student: np.ndarray) -> float:
+    """Returns the share of equal predictions of all processes, or of features the mean cosine."""
+    if self.features:
+      length = np.linalg.norm(teacher, axis=-1) * np.linalg.norm(student, axis=-1)
+      each = np.nan_to_num((teacher * student).sum(-1) / np.maximum(length, 1e-30))
+    else:
+      each = (teacher == student) & (student >= 0)
+    agreed, count = self.shares.total([each.sum(dtype=float), each.size])
+    return float(agreed / count)
+
+  def predictions(self, run: Execution, batches: Sequence[np.ndarray]) -> np.ndarray:
     """Returns what a network makes of this process's held-out inputs.
 
     Classes, or tokens that are no padding, int [n], -1 where an output is not finite; or features
@@ -253,7 +262,7 @@ class _Fitter:
 
     def predicted(env: dict[int, Array]) -> Array:
       (found,) = evaluate(equations, env, [output])
-      if features:
+      if self.features:
         return found
       return jnp.where(jnp.isfinite(found).all(-1), found.argmax(-1), -1)
 
@@ -262,7 +271,7 @@ class _Fitter:
     for rows, part in zip(batches, parts, strict=True):
       made[rows] = part
     mask = self.sampler.mask_of((*made.shape, 1))
-    return made[held_out if mask is None or features else mask & held_out[:, None]]
+    return made[held_out if mask is None or self.features else mask & held_out[:, None]]
 
   def _silence_norms(self, part: Part) -> Array:
     """Makes the batch norms of a chain the identity; returns what they multiplied by."""

@@ -69,16 +69,14 @@ def bcosify(
 ) -> pathlib.Path:
   """Writes the B-cosified network of a bundle.
 
-  While it is calibrated, the finished maps lie in a folder beside it, `DESTINATION.calibration`;
-  the same call goes on from there.
-
   Args:
     source: A conventional network, whatever `bcos_jax.load` opens.
     destination: Folder of the new bundle.
     fields: Fields of the family: `family` and others, as for `ops.from_dict`.
     fold_mean: As for `bcos_jax.bcosify`.
     download: Lets a hub id be fetched.
-    given: What the maps are fitted on; None copies the weights.
+    given: What maps are fitted on; None copies the weights. Finished maps lie in a folder beside
+      the bundle, `DESTINATION.calibration`, from which the same call goes on.
     say: Function that prints one line of output.
 
   Returns:

@@ -41,7 +41,7 @@ def key_of(models: Any, trees: Any, settings: Any, shares: Shares) -> str:
   return hashlib.sha256(every.tobytes()).hexdigest()[:16]
 
 
-class Records:
+class FinishedMaps:
   """Finished maps of a calibration, in a folder that all processes see.
 
   Attributes:
