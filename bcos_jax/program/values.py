@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 import dataclasses
 import enum
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -50,6 +51,10 @@ class Place:
     return Place("/".join(filter(None, (modules, self.modules))), self.line)
 
 
+_TRANSFORMED = re.compile(
+  r"\b(?:checkpoint|jvp|remat|rematted_computation|transpose|vmap)\(([^()]*)\)"
+)
+_HERE = pathlib.Path(__file__).parent
 _LIBRARIES = ("jax", "flax", "equinox", "haiku", "keras")
 
 
@@ -58,11 +63,19 @@ def place_of(equation: Any) -> Place:
   source = equation.source_info
   frames = source.traceback.frames if source.traceback else ()
   for frame in frames:
-    parts = pathlib.PurePath(frame.file_name).parts
-    library = "site-packages" in parts and parts[parts.index("site-packages") + 1] in _LIBRARIES
-    if not library and not frame.file_name.startswith("<"):
-      return Place(str(source.name_stack), f"{parts[-1]}:{frame.line_num}")
-  return Place(str(source.name_stack))
+    path = pathlib.PurePath(frame.file_name)
+    library = "site-packages" in path.parts and path.parts[path.parts.index("site-packages") + 1]
+    if library not in _LIBRARIES and path.parent != _HERE:
+      return Place(_scopes(source), f"{path.name}:{frame.line_num}")
+  return Place(_scopes(source))
+
+
+def _scopes(source: Any) -> str:
+  """Returns the named scopes, without what transformations make of them: 'vmap(layer)/conv'."""
+  text, before = str(source.name_stack), None
+  while text != before:
+    text, before = _TRANSFORMED.sub(r"\1", text), text
+  return "/".join(filter(None, text.split("/")))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -142,6 +142,16 @@ def test_residuals_are_named_by_variables_and_places():
   )
 
 
+def test_places_are_those_of_the_user_inside_transformations():
+  def each(x):
+    with jax.named_scope("layer"):
+      return jnp.exp(x)
+
+  traced = program.trace(lambda w, x: jax.vmap(each)(x) @ w, W, jnp.ones((2, 6)))
+  (place,) = {str(e.place) for e in traced.body.walk() if e.name == "exp"}
+  assert place == f"layer (test_rules.py:{each.__code__.co_firstlineno + 2})"
+
+
 def test_one_layer_has_the_map_in_closed_form():
   x = jax.random.normal(KEY, (2, 6))
   ex = program.explain(lambda w, x: jnp.tanh(x @ w), W, x, 1)
