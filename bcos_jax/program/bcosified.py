@@ -19,8 +19,10 @@ import numpy as np
 
 from .. import functional as F
 from ..errors import InputError
+from ..layers.maps import Convolution, Matmul, square_map
+from .batching import batched
 from .decisions import BcosSettings, Decision, decide, table
-from .evaluation import bind, call, evaluate
+from .evaluation import bind, call
 from .program import Program
 from .values import Equation, ValueKind
 
@@ -34,6 +36,8 @@ class BcosifiedProgram:
   Attributes:
     program: The program that it was made of.
     decisions: What was decided for each part.
+    settings: What was asked for.
+    rules: What was asked for by name.
     variables: Its variables: those of the function; or, where exponents are learned or biases
       decay, {"network": those, "b": name of a map -> exponent, "bias": factor of the biases}. None
       if the program was traced from shapes.
@@ -41,20 +45,17 @@ class BcosifiedProgram:
 
   program: Program
   decisions: tuple[Decision, ...]
+  settings: BcosSettings
+  rules: Mapping[str, Mapping[str, Any]]
   variables: Any
 
   def __call__(self, variables: Any, inputs: Array) -> Any:
     """Returns the outputs [N, ...] for inputs [N, ...]: a pure function."""
     network, own = (variables["network"], variables) if self.extended else (variables, {})
-    apply = _Bcos({d.equation: d for d in self.decisions if d.changes}, own)
-    leaves = jax.tree.leaves(network)
-    structure = jax.tree.structure(self.program.outputs)
-
-    def one(x: Array) -> Any:
-      outputs = evaluate(self.program.body, [*leaves, x[None]], apply)
-      return structure.unflatten(jnp.asarray(leaf)[0] for leaf in outputs)
-
-    return jax.vmap(one)(inputs)
+    whole = batched(self.program, len(inputs)).program
+    changed = decide(whole, self.settings, self.rules)
+    apply = _Bcos({d.equation: d for d in changed if d.changes}, own)
+    return whole.run(network, inputs, apply)
 
   @property
   def apply(self) -> Any:
@@ -118,7 +119,8 @@ def bcosify_program(
     InputError: BcosSettings that cannot be, or a rule that matches nothing.
   """
   settings = BcosSettings(b, learn_b, biases, pool)
-  made = BcosifiedProgram(program, decide(program, settings, rules or {}), None)
+  rules = dict(rules or {})
+  made = BcosifiedProgram(program, decide(program, settings, rules), settings, rules, None)
   for decision in made.decisions:
     if decision.part == "map" and decision.changes:
       _check_map(decision)
@@ -165,6 +167,8 @@ class _Bcos:
   def _transformed(self, equation: Equation, values: list[Any], decision: Decision) -> Array:
     b = self._variables["b"][decision.name] if decision.learned else decision.settings.b
     b = jnp.maximum(b, 1.0) if decision.learned else b
+    if not decision.learned and b == 2 and (y := _squared(equation, values)) is not None:
+      return y
     (y,) = bind(equation, values)
     if equation.name == "dot_general":
       return _scaled_dot(equation, values, y, b)
@@ -178,6 +182,37 @@ class _Bcos:
     else:
       values[position] = jnp.zeros_like(constant)
     return bind(equation, values)[0]
+
+
+def _squared(equation: Equation, values: Sequence[Any]) -> Array | None:
+  """Returns the transform at B=2 by `square_map`, which reads and writes less in training.
+
+  None for maps in other layouts than channels last, or of a precision or type of their own.
+  """
+  params, (x, kernel) = equation.params, values[:2]
+  if params["precision"] is not None or equation.operands[0] != ValueKind.SIGNAL:
+    return None
+  if params["preferred_element_type"] not in (None, x.dtype) or x.dtype != kernel.dtype:
+    return None
+  if equation.name == "dot_general":
+    if params["dimension_numbers"] != (((x.ndim - 1,), (0,)), ((), ())):
+      return None
+    flat = kernel.reshape(len(kernel), -1)
+    y: Any = square_map(x, flat, Matmul(), F.DENSE_GUARD)
+    return y.reshape(*x.shape[:-1], *kernel.shape[1:])
+  numbers, last = params["dimension_numbers"], x.ndim - 1
+  places = tuple(range(1, last))
+  wanted = ((0, last, *places), (last, last - 1, *range(last - 1)), (0, last, *places))
+  if tuple(numbers) != wanted or any(d != 1 for d in params["lhs_dilation"]) or last > 4:
+    return None
+  linear = Convolution(
+    tuple(kernel.shape[:-2]),
+    tuple(params["window_strides"]),
+    tuple(map(tuple, params["padding"])),
+    tuple(params["rhs_dilation"]),
+    params["feature_group_count"],
+  )
+  return square_map(x, kernel, linear, F.CONV_GUARD)
 
 
 def _scaled_dot(equation: Equation, values: Sequence[Any], y: Array, b: Any) -> Array:

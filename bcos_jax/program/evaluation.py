@@ -108,18 +108,26 @@ class Held:
   Attributes:
     live: Numbers of the signals that reach an output without a hold; what makes others is evaluated
       as it is, since their results are held where they are used.
-    gains: Name of a residual -> a scalar 1 that multiplies what is added there; the derivative
-      with respect to it is the residual.
+    gains: Name of a residual -> 1, or ones [N], that multiply what is added there; the derivative
+      with respect to them is the residual.
+    axes: Of gains [N], (first result of an equation, operand) -> the shape in which they multiply
+      the operand.
   """
 
-  def __init__(self, live: frozenset[int], gains: Mapping[str, Array]):
-    self.live, self.gains = live, gains
+  def __init__(
+    self,
+    live: frozenset[int],
+    gains: Mapping[str, Array],
+    axes: Mapping[tuple[int, int], tuple[int, ...]],
+  ):
+    self.live, self.gains, self.axes = live, gains, axes
 
   def __call__(self, equation: Equation, values: list[Any]) -> Sequence[Any]:
     if equation.signal and self.live.isdisjoint(equation.outputs):
       return bind(equation, values)
     for i, source in equation.sources.items():
-      values[i] = self._measured(values[i], source)
+      shape = self.axes.get((equation.outputs[0], i), ())
+      values[i] = self._measured(values[i], source, shape)
     if equation.bodies:
       return call(equation, values, self, self.finish)
     if equation.form == Holding.GATE:
@@ -134,15 +142,15 @@ class Held:
   def finish(self, body: Body, results: list[Any]) -> list[Any]:
     """Returns results of which the constants among signals are measured."""
     return [
-      self._measured(result, body.sources[i]) if i in body.sources else result
+      self._measured(result, body.sources[i], ()) if i in body.sources else result
       for i, result in enumerate(results)
     ]
 
-  def _measured(self, value: Any, source: str) -> Any:
+  def _measured(self, value: Any, source: str, shape: tuple[int, ...]) -> Any:
     if source not in self.gains:
       return value
     value = jnp.asarray(value)
-    return value * self.gains[source].astype(value.dtype)
+    return value * self.gains[source].reshape(shape).astype(value.dtype)
 
 
 def gated(equation: Equation, x: Array, *rest: Any, at: Array | None = None) -> Array:

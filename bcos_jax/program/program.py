@@ -25,7 +25,7 @@ Variables = Any
 class Program:
   """A function of variables and inputs as typed equations, for a batch of one example.
 
-  Batches are evaluated by `jax.vmap`, so that examples cannot depend on each other.
+  For larger batches the function is traced again; examples that depend on each other are refused.
 
   Attributes:
     function: (variables, inputs [N, ...]) -> outputs, any tree of arrays [N, ...].
@@ -34,7 +34,7 @@ class Program:
     paths: Of the variables, in the order of their leaves.
     options: What the user decided.
     shapes: Shapes of the variables and of the input of one example, without the batch.
-    outputs: Shapes of the outputs, of a batch of one.
+    outputs: Shapes of the outputs.
     precision: Of matrix products, as traced; None for the default of JAX.
     variables: The variables that were given; None if these were shapes.
   """
@@ -85,7 +85,7 @@ class Program:
     yield from body.sources.values()
 
   def run(self, variables: Variables, inputs: Array, apply: Apply) -> Any:
-    """Returns the outputs for a batch of one, [1, ...], evaluated by `apply`."""
+    """Returns the outputs for inputs of the batch that was traced, evaluated by `apply`."""
     leaves = jax.tree.leaves(variables)
     outputs = evaluate(self.body, [*leaves, inputs], apply)
     return jax.tree.unflatten(jax.tree.structure(self.outputs), outputs)
@@ -105,11 +105,13 @@ class Program:
       losses on explanations; reverse mode only.
     """
 
-    def one(x: Array, own: Mapping[str, Array]) -> Any:
-      outputs = self.run(variables, x[None], Held(self.live, own))
-      return jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], outputs)
+    from .batching import batched, mapped
 
-    return jax.vmap(one)(inputs, gains or {})
+    gains = gains or {}
+    whole, axes = batched(self, len(inputs))
+    if gains and axes is None:
+      return mapped(self, variables, inputs, gains)
+    return whole.run(variables, inputs, Held(whole.live, gains, axes or {}))
 
   def check(self, variables: Variables = None, inputs: Any = None) -> Certificate:
     """Proves that the outputs are affine in the input, given what is held.
@@ -203,41 +205,44 @@ def trace(
   _check_options(options)
   example = _example(inputs)
   shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), _dtype(leaf)), variables)
-  batch = jax.ShapeDtypeStruct((1, *example.shape), example.dtype)
-  with jax.default_matmul_precision(precision or "default"):
-    closed, outputs = jax.make_jaxpr(function, return_shape=True)(shapes, batch)
-  _check_traced(closed, outputs)
-  paths = tuple(_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(shapes)[0])
+  concrete = not any(isinstance(v, jax.ShapeDtypeStruct) for v in jax.tree.leaves(variables))
+  program = traced(function, (shapes, example), 1, options, precision)
+  atoms = program.body.outputs
+  if not any(isinstance(a, int) and program.values[a].kind != ValueKind.CONSTANT for a in atoms):
+    raise InputError(
+      "The outputs do not depend on the input.", "Return what the function computes from its input."
+    )
+  return dataclasses.replace(program, variables=variables) if concrete else program
+
+
+def traced(
+  function: Callable[[Variables, Array], Any],
+  shapes: tuple[Any, jax.ShapeDtypeStruct],
+  count: int,
+  options: TraceOptions,
+  precision: str | None,
+) -> Program:
+  """Returns the program of a function for a batch of `count` examples; see `Program`."""
+  variables, example = shapes
+  batch = jax.ShapeDtypeStruct((count, *example.shape), example.dtype)
+  with jax.default_matmul_precision(precision):
+    closed, outputs = jax.make_jaxpr(function, return_shape=True)(variables, batch)
+  _check_traced(closed, outputs, count)
+  paths = tuple(_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0])
   tracer = Tracer(paths, options)
   *leaves, last = closed.jaxpr.invars
   numbers = [tracer.new(v.aval, kind=ValueKind.CONSTANT, leaves=(i,)) for i, v in enumerate(leaves)]
   seen = tracer.new(last.aval, kind=ValueKind.SIGNAL)
   body = tracer.body(closed, [*numbers, seen], "")
-  concrete = not any(isinstance(v, jax.ShapeDtypeStruct) for v in jax.tree.leaves(variables))
-  program = Program(
-    function,
-    body,
-    tracer.values,
-    paths,
-    options,
-    (shapes, example),
-    outputs,
-    precision,
-    variables if concrete else None,
-  )
-  if all(tracer.known(atom).kind == ValueKind.CONSTANT for atom in body.outputs):
-    raise InputError(
-      "The outputs do not depend on the input.", "Return what the function computes from its input."
-    )
-  return program
+  return Program(function, body, tracer.values, paths, options, shapes, outputs, precision)
 
 
-def _check_traced(closed: Any, outputs: Any) -> None:
+def _check_traced(closed: Any, outputs: Any, count: int) -> None:
   for leaf in jax.tree.leaves(outputs):
-    if leaf.shape[:1] != (1,):
+    if leaf.shape[:1] != (count,):
       raise InputError(
-        f"The function returns an array of shape {leaf.shape} for a batch of one, expected (1, ...)"
-        ".",
+        f"The function returns an array of shape {leaf.shape} for a batch of {count}, expected "
+        f"({count}, ...).",
         "Return outputs [N, ...] for inputs [N, ...].",
       )
   if closed.effects:

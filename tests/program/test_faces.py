@@ -150,9 +150,10 @@ def test_functions_are_traced_once():
     return scale * x.mean((1, 2)) @ w
 
   w = jnp.eye(3)
-  for _ in range(2):
-    once = bcos_jax.explain(function, w, IMAGES, 0)
-  assert count == 1
+  once = bcos_jax.explain(function, w, IMAGES, 0)
+  assert count == 2  # for one example, and for the batch
+  bcos_jax.explain(function, w, IMAGES, 0)
+  assert count == 2
   twice = bcos_jax.explain(function, w, IMAGES, 0, scale=2.0)
   assert rel(twice.weights, 2 * once.weights) <= 1e-6
 

@@ -23,7 +23,8 @@ def scanned(w, x):
     state = jnp.tanh(state @ w + each + w[0])
     return (state, count + 1), state * jax.nn.sigmoid(each)
 
-  (last, _), every = jax.lax.scan(step, (w[:1, :], 0), jnp.moveaxis(x, 1, 0))
+  first = jnp.broadcast_to(w[:1], (len(x), 6))
+  (last, _), every = jax.lax.scan(step, (first, 0), jnp.moveaxis(x, 1, 0))
   return last + every.sum(0)
 
 
@@ -217,7 +218,7 @@ REFUSED = {
     r"no signals: exp at .*test_rules.* logits",
   ),
   "no input": (lambda w, x: jnp.zeros((len(x), 2)) + w[0, :2], "do not depend on the input"),
-  "no batch axis": (lambda w, x: jnp.sum(x @ w), r"shape \(\) for a batch of one"),
+  "no batch axis": (lambda w, x: jnp.sum(x @ w), r"shape \(\) for a batch of 1"),
   "a print": (lambda w, x: (jax.debug.print("{x}", x=x), x @ w)[1], "side effects"),
   "no rule": (lambda w, x: jnp.cumprod(x @ w, 1) + jax.lax.reduce(x, 0.0, jnp.hypot, (1,)), "rule"),
 }
@@ -229,6 +230,32 @@ def test_what_is_refused_in_one_line(name):
   with pytest.raises(InputError, match=message) as error:
     program.trace(function, W, jnp.ones((2, 6))).check()
   assert "\n" not in str(error.value)
+
+
+def test_examples_that_depend_on_each_other_are_refused():
+  def network(w, x):
+    y = x @ w
+    return (y - y.mean(0)) / (y.std(0) + 1)
+
+  with pytest.raises(InputError, match=r"reduce_sum at test_rules.*all examples of a batch.*evalu"):
+    program.explain(network, W, jnp.ones((3, 6)), 1)
+
+
+def test_residuals_are_of_each_example_wherever_its_axis_is():
+  def network(w, x):
+    heads = jnp.moveaxis(x.reshape(len(x), 2, 3), 0, 1)  # [heads, N, 3]
+    y = heads + w[:2, None, :3]
+    token = jnp.broadcast_to(w[2, :3], (2, len(x), 3))
+    z = jnp.concatenate([y * jax.nn.sigmoid(y), token], axis=0)
+    return jnp.moveaxis(z, 1, 0).reshape(len(x), -1) @ jnp.concatenate([w, w])
+
+  x = jax.random.normal(KEY, (3, 6))
+  whole = program.explain(network, W, x, 1)
+  for i in range(3):
+    alone = program.explain(network, W, x[i : i + 1], 1)
+    for source, share in alone.residuals.items():
+      np.testing.assert_allclose(whole.residuals[source][i : i + 1], share, atol=2e-6)
+  assert np.abs(whole.residuals["unexplained"]).max() <= 2e-6
 
 
 def test_bad_inputs_and_variables():
