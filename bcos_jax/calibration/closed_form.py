@@ -203,7 +203,7 @@ class _Fitter:
       "path": part.path,
       "inputs": old.shape[1],
       "outputs": old.shape[0] * old.shape[2],
-      "rows": int(self.shares.total(len(sample.rows.x))),
+      "rows": int(self.shares.total(len(sample.x))),
       "gate": sample.gate,
     }
     if problem := sample.problem(self.shares):
@@ -232,11 +232,11 @@ class _Fitter:
     made = _fitted(rows, shares.put_whole(old), form, effort, shares.everywhere)
     new, found = jax.tree.map(shares.fetched, made)
     figures = {name: float(value) for name, value in found.items()}
-    wanted = np.asarray(form.act(jnp.asarray(sample.rows.target)))[sample.rows.held_out]
+    wanted = np.asarray(form.act(jnp.asarray(sample.target)))[sample.held_out]
     held = max(int(shares.total(len(wanted))), 1)
     power = float(shares.spread(wanted)) or 1.0
     # The program counts what fills up the devices' shares among the held-out places.
-    more = len(rows.x) - int(shares.total(len(sample.rows.x)))
+    more = len(rows.x) - int(shares.total(len(sample.x)))
     for name in ("before", "after"):
       figures[name] *= (held + more) / held / power
     return new, figures

@@ -74,10 +74,11 @@ class FinishedMaps:
     """Records a finished map. A reader, and a crash, see all of it or nothing."""
     if self._folder is None or not self._writes:
       return
-    about = np.asarray(json.dumps(dataclasses.asdict(fitted)))
+    arrays: dict[str, Any] = {path: np.asarray(array) for path, array in changed.items()}
+    arrays[_ABOUT] = np.asarray(json.dumps(dataclasses.asdict(fitted)))
     temporary = self._folder / f"{number}.tmp"
     with temporary.open("wb") as file:
-      np.savez(file, **{_ABOUT: about}, **{path: np.asarray(a) for path, a in changed.items()})
+      np.savez(file, **arrays)
     os.replace(temporary, self._path(number))
 
   def forget_activations(self) -> None:

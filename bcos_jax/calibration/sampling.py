@@ -29,15 +29,18 @@ _DRAWN = 256  # Inputs whose places are drawn at a time.
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-  """Rows of this process, see `fit.Rows`: NumPy arrays, without what fills up shares."""
+  """The rows of this process, without what fills up shares, and the gate; see `fit.Rows`."""
 
-  rows: Rows
+  x: np.ndarray
+  target: np.ndarray
+  base: np.ndarray
+  gain: np.ndarray
+  held_out: np.ndarray
   gate: str
 
   def problem(self, shares: Shares) -> str:
     """Returns why nothing can be fitted to the rows of all processes; '' if something can."""
-    rows = self.rows
-    for what, values in (("sees", rows.x), ("aims at", rows.target - rows.base)):
+    for what, values in (("sees", self.x), ("aims at", self.target - self.base)):
       low, high = shares.range_of(values)
       if not (np.isfinite(low).all() and np.isfinite(high).all()):
         return f"{what} values that are not finite"
@@ -47,10 +50,9 @@ class Sample:
 
   def put(self, shares: Shares) -> Rows:
     """Returns the rows on the devices. What fills up their shares is zero and held out."""
-    rows = self.rows
-    x, target, base = (shares.put(shares.filled(a)) for a in (rows.x, rows.target, rows.base))
-    held_out = shares.put(shares.filled(rows.held_out, True))
-    return jax.tree.map(jnp.asarray, Rows(x, target, base, shares.put_whole(rows.gain), held_out))
+    x, target, base = (shares.put(shares.filled(a)) for a in (self.x, self.target, self.base))
+    held_out = shares.put(shares.filled(self.held_out, True))
+    return jax.tree.map(jnp.asarray, Rows(x, target, base, shares.put_whole(self.gain), held_out))
 
 
 class Sampler:
@@ -106,7 +108,7 @@ class Sampler:
     held = np.broadcast_to(self.shares.held_out[:, None], x.shape[:2])
     read = self._read(shape, places)
     x, target, base, held = (each[read] for each in (x, target, base, held))
-    return Sample(Rows(_seen(module, x[:, None]), target, base, gain[0], held), gate)
+    return Sample(_seen(module, x[:, None]), target, base, gain[0], held, gate)
 
   def _wanted(self, part: Part, index: list[np.ndarray]) -> np.ndarray:
     """Returns the teacher's values at the places; its one value per input where it pooled first."""
@@ -140,7 +142,7 @@ class Sampler:
     output = teacher.program.output
     (logits,) = self.gathered(teacher.per_batch((), lambda env: (env[output],), reads=[output]))
     target = self._aimed(logits, base)
-    return Sample(Rows(_seen(module, x), target, base, gain[0], self.shares.held_out), "")
+    return Sample(_seen(module, x), target, base, gain[0], self.shares.held_out, "")
 
   def _aimed(self, logits: np.ndarray, base: np.ndarray) -> np.ndarray:
     head = self.settings.head

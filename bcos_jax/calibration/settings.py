@@ -95,4 +95,4 @@ def _check_integer(name: str, value: Any, least: int) -> None:
 
 
 def _between(value: Any, low: float, high: float) -> bool:
-  return isinstance(value, numbers.Real) and low < value < high
+  return isinstance(value, numbers.Real) and low < float(value) < high
