@@ -30,7 +30,7 @@ from .fit import Compared, Effort, Rows, errors, fit
 from .inputs import check_inputs, check_networks
 from .kernels import Kernel
 from .report import Fitted, Report
-from .sampling import Sample, Sampler
+from .sampling import Sampler
 from .settings import Calibration
 from .shares import Shares
 from .store import Store
@@ -100,7 +100,13 @@ def calibrate(
 
 
 def _batches(inputs: Any, rows: Sequence[np.ndarray]) -> list[Any]:
-  return [jax.tree.map(lambda leaf, which=which: np.asarray(leaf)[which], inputs) for which in rows]
+  """Returns rows of the inputs, views where they follow each other."""
+
+  def taken(leaf: Any, which: np.ndarray) -> np.ndarray:
+    whole = which[-1] - which[0] == len(which) - 1
+    return np.asarray(leaf)[slice(which[0], which[-1] + 1) if whole else which]
+
+  return [jax.tree.map(lambda leaf, which=which: taken(leaf, which), inputs) for which in rows]
 
 
 def apply(model: nn.Module, variables: Variables, inputs: Any) -> Array:
@@ -144,11 +150,11 @@ class _Fitter:
     finished: FinishedMaps,
   ):
     self.settings, self.shares, self.finished, self._inputs = settings, shares, finished, inputs
-    self._store = Store(settings.memory * 2**30, finished.activations)
+    self._kept = shares, Store(settings.memory * 2**30, finished.activations), {}
     batches = _batches(inputs, shares.batches(settings.batch_size))
     shape = jax.tree.map(shares.shape, batches[0])
     self.student, self.teacher = (
-      Execution(trace(model, tree, shape, apply), _flat(tree), batches, shares, self._store)
+      Execution(trace(model, tree, shape, apply), _flat(tree), batches, *self._kept)
       for model, tree in (student, teacher)
     )
     self.sampler = Sampler(self.student, self.teacher, student[0], inputs, shares, settings)
@@ -159,9 +165,7 @@ class _Fitter:
     student, size = self.student, self.settings.batch_size
     # What is held out lies in few batches.
     held = self.shares.batches(size, held_out=True)
-    start = Execution(
-      student.program, student.variables, _batches(self._inputs, held), self.shares, self._store
-    )
+    start = Execution(student.program, student.variables, _batches(self._inputs, held), *self._kept)
     before = self.predictions(start, held)
     order = list(parts(student.program, self.teacher.program))
     fitted = tuple(self.fit(*each) for each in enumerate(progress(order)))
@@ -210,7 +214,10 @@ class _Fitter:
       return Fitted(**about, kept=True, problem=problem)
     length = None if part.student.norms[-1] else kernel.length
     form = Compared(kernel.b, module.guard, sample.gate, module.use_bias, length)
-    new, figures = self._improved(sample, old, form)
+    power = sample.power(form, self.shares)
+    rows = sample.put(self.shares)
+    del sample  # The largest rows are a good part of the memory.
+    new, figures = self._improved(rows, power, old, form)
     kept = not figures["after"] < figures["before"]
     gain = kernel.write(old if kept else jnp.asarray(new))
     self._restore_norms(part, gain)
@@ -224,21 +231,15 @@ class _Fitter:
     )
 
   def _improved(
-    self, sample: Sample, old: Array, form: Compared
+    self, rows: Rows, power: float, old: Array, form: Compared
   ) -> tuple[np.ndarray, dict[str, float]]:
-    """Returns a map's new kernel, and figures with errors relative to the targets' variance."""
-    shares, effort = self.shares, self.settings.effort
-    rows = sample.put(shares)
-    made = _fitted(rows, shares.put_whole(old), form, effort, shares.everywhere)
+    """Returns a map's new kernel, and figures with errors relative to a power."""
+    shares = self.shares
+    made = _fitted(rows, shares.put_whole(old), form, self.settings.effort, shares.everywhere)
     new, found = jax.tree.map(shares.fetched, made)
     figures = {name: float(value) for name, value in found.items()}
-    wanted = np.asarray(form.act(jnp.asarray(sample.target)))[sample.held_out]
-    held = max(int(shares.total(len(wanted))), 1)
-    power = float(shares.spread(wanted)) or 1.0
-    # The program counts what fills up the devices' shares among the held-out places.
-    more = len(rows.x) - int(shares.total(len(sample.x)))
     for name in ("before", "after"):
-      figures[name] *= (held + more) / held / power
+      figures[name] /= power
     return new, figures
 
   def _agreement(self, teacher: np.ndarray, student: np.ndarray) -> float:

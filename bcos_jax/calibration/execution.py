@@ -34,6 +34,7 @@ class Execution:
     inputs: Sequence[Any],
     shares: Shares,
     store: Store,
+    compiled: dict[str, jax.stages.Compiled],
   ):
     """Starts with the inputs known.
 
@@ -43,10 +44,12 @@ class Execution:
       inputs: This process's rows of each batch, trees of arrays.
       shares: How they are split.
       store: Keeps what is evaluated; the inputs belong to the caller.
+      compiled: Programs by what they are, which executions share: most of a network's blocks are
+        alike.
     """
     self.program = program
     self.variables = {path: variables[path] for path in program.leaves}
-    self._shares, self._store = shares, store
+    self._shares, self._store, self._compiled = shares, store, compiled
     self._inputs = [
       dict(zip(program.inputs, jax.tree.leaves(batch), strict=True)) for batch in inputs
     ]
@@ -101,16 +104,25 @@ class Execution:
     leaves = {value: self.variables[path] for path, value in self.program.leaves.items()}
     given = {v: each for v, each in (self.program.constants | leaves).items() if v in read}
 
-    @jax.jit
+    fixed = [shares.put_whole(array) for array in given.values()]
+
     def run(fixed, values, arguments):
-      env = fixed | dict(zip(own, values, strict=True))
+      env = dict(zip((*given, *own), (*fixed, *values), strict=True))
       return jax.tree.map(shares.constrained, function(env, *arguments))
 
-    fixed = {value: shares.put_whole(array) for value, array in given.items()}
+    program = None
     for i in range(len(self._inputs)):
       values = [shares.put_value(self._value(i, v), self.program.shapes[v]) for v in own]
-      made = run(fixed, values, [shares.put(each[i]) for each in more])
-      yield jax.tree.map(shares.fetched, made)
+      arguments = fixed, values, [shares.put(each[i]) for each in more]
+      program = program or self._program(run, *arguments)
+      yield jax.tree.map(shares.fetched, program(*arguments))
+
+  def _program(self, run: Callable[..., Any], *arguments: Any) -> jax.stages.Compiled:
+    lowered = jax.jit(run).lower(*arguments)
+    text = f"{lowered.as_text()}{lowered.out_tree}"
+    if text not in self._compiled:
+      self._compiled[text] = lowered.compile()
+    return self._compiled[text]
 
   def value(self, value: int) -> list[np.ndarray]:
     """Returns this process's rows of a known value in every batch."""

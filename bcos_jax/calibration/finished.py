@@ -16,6 +16,7 @@ import zipfile
 import jax
 import numpy as np
 
+from ..errors import RunError
 from .report import Fitted
 from .shares import Shares
 
@@ -65,9 +66,18 @@ class FinishedMaps:
     self.done = int(shares.total(mine))
 
   def load(self, number: int) -> tuple[dict[str, np.ndarray], Fitted]:
-    """Returns the changed variables and figures of a finished map."""
+    """Returns the changed variables and figures of a finished map.
+
+    Raises:
+      RunError: This process does not see it.
+    """
     found = self._read(number)
-    assert found is not None, f"{self._path(number)} is gone"
+    if found is None:
+      raise RunError(
+        f"Process {jax.process_index()} cannot read {str(self._path(number))!r}, which another "
+        "one, or an earlier run, has written.",
+        "Give a folder that all processes see, or begin with an empty one.",
+      )
     return found
 
   def save(self, number: int, changed: Mapping[str, Any], fitted: Fitted) -> None:

@@ -23,7 +23,11 @@ def chosen(there: int, count: int, seed: int = 0) -> np.ndarray:
 
 
 def check_networks(teacher: nn.Module, student: nn.Module) -> None:
-  """Raises InputError unless a teacher is conventional and its student a B-cos network."""
+  """Raises InputError unless a teacher is conventional and its student a B-cos network.
+
+  Units of MaxOut would all be fitted to the same values: equal ones, which share every gradient and
+  never become anything else.
+  """
   for role, model, conventional in (("teacher", teacher, True), ("student", student, False)):
     if model.ops.conventional != conventional:
       kinds = ("a B-cos network", "a conventional one")
@@ -32,6 +36,12 @@ def check_networks(teacher: nn.Module, student: nn.Module) -> None:
         f"{kinds[conventional]}.",
         "Give the conventional network, and the one that bcosify makes of it.",
       )
+  if student.ops.max_out > 1:
+    raise InputError(
+      f"The student has max_out={student.ops.max_out}: nothing tells the units of an output apart "
+      "to which they could be fitted.",
+      "Calibrate a network with max_out=1, or train this one.",
+    )
 
 
 def check_inputs(inputs: Any) -> int:

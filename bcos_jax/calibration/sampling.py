@@ -17,7 +17,7 @@ from .. import functional as F
 from ..layers.linear import BcosConv, convolution
 from .aims import Part, rows_per_input
 from .execution import Execution
-from .fit import Rows
+from .fit import Compared, Rows
 from .settings import Calibration
 from .shares import Shares
 from .traced import Map, evaluate
@@ -47,6 +47,16 @@ class Sample:
       if (low == high).all():
         return f"{what} the same in all places"
     return ""
+
+  def power(self, form: Compared, shares: Shares) -> float:
+    """Returns the variance of what is compared, of all processes' held-out places.
+
+    Of as many places as `put` makes of them: what it fills up with counts in mean errors.
+    """
+    wanted = np.asarray(form.act(jnp.asarray(self.target)))[self.held_out]
+    held = int(shares.total(len(wanted)))
+    more = shares.missing(len(self.x))
+    return (shares.spread(wanted) or 1.0) * held / max(held + more, 1)
 
   def put(self, shares: Shares) -> Rows:
     """Returns the rows on the devices. What fills up their shares is zero and held out."""

@@ -141,13 +141,20 @@ class Shares:
     mean = self.total(rows.sum(axis=0)) / count
     return float(self.total(np.square(rows - mean).sum(axis=0)).sum() / count)
 
+  def missing(self, count: int) -> int:
+    """Returns how many rows `filled` adds on all processes to a number on this one."""
+    return int(self.total(self._each(count) - count))
+
   def filled(self, rows: np.ndarray, empty: Any = 0) -> np.ndarray:
     """Returns rows and as many empty ones as the devices need to have equal shares."""
-    if self.sharding is None:
+    more = self._each(len(rows)) - len(rows)
+    if not more:
       return rows
-    most = int(self.gathered(np.asarray([len(rows)])).max())
-    more = -(-most // self._devices) * self._devices - len(rows)
     return np.concatenate([rows, np.full((more, *rows.shape[1:]), empty, rows.dtype)])
+
+  def _each(self, count: int) -> int:
+    most = int(self.gathered(np.asarray([count])).max())
+    return -(-most // self._devices) * self._devices
 
   def range_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the smallest and largest values of each column of all processes' rows."""

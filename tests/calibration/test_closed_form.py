@@ -192,6 +192,7 @@ def test_a_teacher_is_conventional_and_a_student_is_not():
   for teacher, learner, message in (
     (student, student, "The teacher, a ResNet, is a B-cos network, expected a conventional one"),
     (model, model, "The student, a ResNet, is a conventional one, expected a B-cos network"),
+    (model, student.clone(ops=BcosOps(max_out=2)), "The student has max_out=2"),
   ):
     with pytest.raises(InputError, match=re.escape(message)):
       calibration.calibrate(teacher, variables, learner, start, IMAGES, FAST)

@@ -21,7 +21,7 @@ def test_a_run_keeps_only_what_is_needed_and_no_more_than_that_in_memory(memory,
   batches = [IMAGES[:12], IMAGES[12:]]
   program = traced.trace(model, variables, batches[0], closed_form.apply)
   store = Store(memory, tmp_path / "kept")
-  run = Execution(program, flat(variables), batches, Shares(None, 24), store)
+  run = Execution(program, flat(variables), batches, Shares(None, 24), store, {})
   most, files = 0, 0
   for path in program.maps:
     run.advance([program.seen_by(path)])
