@@ -121,9 +121,16 @@ def bcosify_program(
   settings = BcosSettings(b, learn_b, biases, pool)
   rules = dict(rules or {})
   made = BcosifiedProgram(program, decide(program, settings, rules), settings, rules, None)
+  shards = frozenset(
+    inner
+    for equation in program.body.walk()
+    if equation.name == "shard_map"
+    for body in equation.bodies
+    for inner in body.walk()
+  )
   for decision in made.decisions:
     if decision.part == "map" and decision.changes:
-      _check_map(decision)
+      _check_map(decision, sharded=decision.equation in shards)
   network = program.variables
   if network is not None and made.extended:
     network = {"network": network}
@@ -134,8 +141,14 @@ def bcosify_program(
   return dataclasses.replace(made, variables=network)
 
 
-def _check_map(decision: Decision) -> None:
+def _check_map(decision: Decision, *, sharded: bool) -> None:
   equation = decision.equation
+  if sharded:
+    raise InputError(
+      f"The map of {decision.name} at {equation.place} is inside of shard_map, where its input may "
+      "be a part of what it sums, and its norm is not known.",
+      "B-cosify the network without shard_map, and shard it by jax.jit.",
+    )
   if equation.name == "conv_general_dilated" and (
     equation.params["batch_group_count"] != 1 or equation.operands[0] != ValueKind.SIGNAL
   ):

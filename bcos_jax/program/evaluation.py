@@ -75,7 +75,7 @@ def call(
       mesh=params["mesh"],
       in_specs=tuple(params["in_specs"]),
       out_specs=tuple(params["out_specs"]),
-      axis_names=set(params["manual_axes"]),
+      axis_names=set(params["newly_manual_axes"]),
       check_vma=params["check_vma"],
     )(*values)
   return jax.checkpoint(function, prevent_cse=params["prevent_cse"], policy=params["policy"])(

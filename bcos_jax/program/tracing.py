@@ -29,8 +29,10 @@ ENTERED = {
 }
 """Calls that stay, with a typed body, and the parameter that holds it."""
 
-_KEEP_ZERO = ("broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "transpose", "copy")
-_SAME_VALUES = (*_KEEP_ZERO, "neg")
+_KEEP_ZERO = (
+  *("broadcast_in_dim", "convert_element_type", "copy", "neg", "pbroadcast", "pvary", "reshape"),
+  *("squeeze", "transpose"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -141,6 +141,48 @@ def test_keras(monkeypatch):
   complete(ex, "trainable_variables/sequential/head/bias")
 
 
+def haiku_network():
+  hk = pytest.importorskip("haiku")
+  network = hk.transform_with_state(lambda x, is_training: hk.nets.MobileNetV1(10)(x, is_training))
+  return network, network.init(jax.random.key(0), IMAGES, True), {"is_training": False}
+
+
+def keras_network(name):
+  def make():
+    keras = pytest.importorskip("keras")
+    if keras.backend.backend() != "jax":
+      pytest.skip("Keras was imported with another backend")
+    network = getattr(keras.applications, name)
+    fields = {"weights": None, "classes": 10, "classifier_activation": None}
+    return network(input_shape=(32, 32, 3), **fields), None, {}
+
+  return make
+
+
+OTHERS = {
+  "haiku.nets.MobileNetV1": haiku_network,
+  "keras MobileNetV3Small": keras_network("MobileNetV3Small"),
+  "keras ConvNeXtTiny": keras_network("ConvNeXtTiny"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_networks_that_nobody_here_wrote(name, monkeypatch):
+  monkeypatch.setenv("KERAS_BACKEND", "jax")
+  network, variables, options = OTHERS[name]()
+  images = np.random.RandomState(0).random_sample((2, 32, 32, 3)).astype(np.float32)
+  function, variables = program.function_of(network, variables, **options)
+  traced = program.trace(function, variables, images)
+  traced.check()
+  ex = traced.explain(variables, images, 1)
+  assert ex.completeness_error.max() <= 1e-5
+  same = traced.bcosify(1.0, biases="keep")
+  assert rel(jax.jit(same)(variables, images), jax.jit(function)(variables, images)) <= 1e-4
+  made = traced.bcosify(pool="average")
+  assert np.isfinite(jax.jit(made)(made.variables, images)).all()
+
+
 def test_functions_are_traced_once():
   count = 0
 

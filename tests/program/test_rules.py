@@ -258,6 +258,26 @@ def test_residuals_are_of_each_example_wherever_its_axis_is():
   assert np.abs(whole.residuals["unexplained"]).max() <= 2e-6
 
 
+def test_shards_are_entered_and_their_maps_stay_linear():
+  axes = (jax.sharding.AxisType.Auto,)
+  mesh = jax.make_mesh((2,), ("model",), axis_types=axes, devices=jax.devices()[:2])
+  column, whole = jax.P(None, "model"), jax.P()
+
+  def network(w, x):
+    def shard(w, x):
+      return jax.lax.psum(jax.nn.relu(x @ w) @ w.T, "model") + 0.1
+
+    return jax.shard_map(shard, mesh=mesh, in_specs=(column, whole), out_specs=whole)(w, x)
+
+  x = jax.random.normal(KEY, (3, 6))
+  ex = program.explain(network, W, x, 1)
+  np.testing.assert_allclose(ex.residual, np.full(3, 0.1), rtol=1e-4)
+  alone = program.explain(lambda w, x: jax.nn.relu(x @ w) @ w.T, W, x, 1)
+  assert rel(ex.weights, alone.weights) <= 1e-5
+  with pytest.raises(InputError, match="inside of shard_map"):
+    program.trace(network, W, x).bcosify()
+
+
 def test_bad_inputs_and_variables():
   def function(w, x):
     return x @ w
