@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from typing import Any
+import warnings
 
 import jax
 from jax import core
 import jax.numpy as jnp
+import numpy as np
 
 from ..batches import in_batches
 from ..errors import InputError
@@ -18,6 +20,9 @@ from .certificate import prove
 from .program import Program
 
 Array = jax.Array
+
+UNEXPLAINED = 0.01
+"""Share of an explanation that is not accounted for, above which `explain_program` warns."""
 
 
 def dynamic_map(
@@ -99,7 +104,15 @@ def explain_program(
     with jax.default_matmul_precision("highest"):
       return _explain_jit(program, function, variables, *rows)
 
-  return in_batches(run, (inputs, classes), batch_size)
+  ex = in_batches(run, (inputs, classes), batch_size)
+  if (worst := float(np.max(ex.completeness_error, initial=0.0))) > UNEXPLAINED:
+    warnings.warn(
+      f"{worst:.1%} of an explanation are unexplained: some rule passes on what is not affine, or "
+      "the network computes in low precision. program.check(variables, inputs) asks a second "
+      "witness.",
+      stacklevel=3,
+    )
+  return ex
 
 
 def check_concrete(variables: Any, inputs: Any) -> None:

@@ -145,6 +145,33 @@ def test_a_bcosified_network_is_explained_without_residuals_but_positions(networ
   assert made.variables is variables
 
 
+class Block(nn.Module):
+  """A residual block for `nn.scan`."""
+
+  @nn.compact
+  def __call__(self, x, _):
+    return x + nn.Dense(6, name="out")(nn.relu(nn.Dense(9, name="in")(nn.LayerNorm()(x)))), None
+
+
+def test_blocks_that_are_scanned_and_recomputed():
+  class Scanned(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      axes = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+      x, _ = nn.scan(nn.remat(Block), length=3, **axes)(name="blocks")(x, None)
+      return nn.Dense(4, name="head")(x.mean(1))
+
+  x = jnp.asarray(np.random.RandomState(0).standard_normal((2, 5, 6)), jnp.float32)
+  variables = Scanned().init(jax.random.key(0), x)
+  made = program.trace(Scanned().apply, variables, x).bcosify()
+  assert {d.name for d in made.decisions if d.part == "map" and d.changes} == {
+    f"params/{name}/kernel" for name in ("blocks/in", "blocks/out", "head")
+  }
+  ex = bcos_jax.explain(made, variables, x, 1)
+  assert set(ex.residuals) == {"unexplained"}
+  assert ex.completeness_error.max() <= 1e-5
+
+
 def test_any_optimizer_trains_it_exponents_included(network):
   traced, _, images = network
   made = traced.bcosify(1.5, learn_b=True, biases="decay", rules={"*stem*": {"learn_b": False}})

@@ -63,6 +63,19 @@ def test_linen():
   assert "2 pictures" in repr(ex)
 
 
+def test_recurrent_networks():
+  class Recurrent(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return nn.Dense(5, name="head")(nn.RNN(nn.LSTMCell(8), name="cell")(x)[:, -1])
+
+  x = IMAGES.mean(2)
+  variables = Recurrent().init(jax.random.key(0), x)
+  ex = bcos_jax.explain(Recurrent(), variables, x, 1)
+  complete(ex, "params/head/bias")
+  assert (np.abs(ex.contributions).sum(0) > 0).all()  # of the first step as well
+
+
 def test_layers_of_this_package_in_a_module_without_a_family():
   layer = layers.BcosConv(3, (3, 3))
   variables = layer.init(jax.random.key(0), IMAGES)

@@ -49,6 +49,22 @@ def cropped(w, x):
   return jnp.concatenate([placed, jnp.broadcast_to(w[1], (len(x), 1, 6))], 1).sum(1) @ w
 
 
+def state_space(w, x):
+  step = jax.nn.softplus(x @ w)
+
+  def joined(left, right):
+    return left[0] * right[0], right[0] * left[1] + right[1]
+
+  _, state = jax.lax.associative_scan(joined, (jnp.exp(-step), step * x), axis=1)
+  return (state * jax.nn.silu(x @ w)).sum(1)
+
+
+def experts(w, x):
+  weights, chosen = jax.lax.top_k(jax.nn.softmax(x @ w), 2)
+  gates = jax.nn.one_hot(chosen, 6) * weights[..., None]
+  return jnp.einsum("ntke,nte->ne", gates, jnp.einsum("ntd,de->nte", x, w))
+
+
 FUNCTIONS = {
   "relu": lambda w, x: jax.nn.relu(x @ w + w[0]).sum(1),
   "gelu": lambda w, x: (jax.nn.gelu(x @ w) @ w).sum(1),
@@ -78,6 +94,9 @@ FUNCTIONS = {
   "fori": lambda w, x: jax.lax.fori_loop(0, 3, lambda _, y: jax.nn.relu(y @ w + w[0]), x).sum(1),
   "cropped": cropped,
   "vmapped": lambda w, x: jax.vmap(lambda y: jax.nn.relu(y @ w).sum(0))(x),
+  "state_space": state_space,
+  "experts": experts,
+  "maxout": lambda w, x: jnp.maximum(x @ w, x @ w.T).sum(1),
   "fft": lambda w, x: jnp.fft.rfft(x @ w, axis=1).real.sum(1),
 }
 
@@ -327,6 +346,16 @@ def test_rules_of_ones_own_primitives(monkeypatch):
   program.rule("half")(program.affine())
   ex = program.explain(lambda w, x: half.bind(x @ w), W, x, 1)
   np.testing.assert_allclose(ex.weights[0], W[:, 1] / 2)
+
+
+def test_a_rule_that_passes_on_too_much_is_told_on(monkeypatch):
+  monkeypatch.setattr("bcos_jax.program.rules.RULES", {**RULES, "exp": program.affine()})
+  x = jnp.ones((2, 6)) / 3
+  traced = program.trace(lambda w, x: jnp.exp(x) @ w, W, x)
+  with pytest.warns(UserWarning, match=r"unexplained.*program\.check"):
+    traced.explain(W, x, 1)
+  with pytest.raises(InputError, match="JAX does not transpose the held program"):
+    traced.check(W, x)
 
 
 def test_every_rule_is_of_a_primitive_of_jax():
