@@ -1,9 +1,10 @@
 """What B-cosification in closed form costs on TPUs that need not be there, read off compilation.
 
-    python benchmarks/closed_form_pod.py resnet50 --pictures=1024 --topology=v5e:4x4
+    python benchmarks/closed_form_pod.py resnet50 --pictures=1024 --topology=v5e:4x4 \
+      --map=layer3_1/conv1
 
 Arithmetic of the fits of all maps, counted on the traced programs, whose loops all turn; memory and
-collectives of the largest fits, compiled with the places split over all chips. Needs libtpu.
+collectives of the fits of some maps, compiled with the places split over all chips. Needs libtpu.
 """
 
 from __future__ import annotations
@@ -112,7 +113,12 @@ def main():
   parser.add_argument("--pictures", type=int, default=1024)
   parser.add_argument("--b", type=float, default=2.0)
   parser.add_argument("--topology", default="v5e:4x4")
-  parser.add_argument("--largest", type=int, default=2, help="how many fits are compiled")
+  parser.add_argument(
+    "--map",
+    action="append",
+    default=[],
+    help="path of a map whose fit is compiled; repeatable",
+  )
   options = parser.parse_args()
   devices = pod.devices(options.topology)
   mesh = Mesh(list(devices), ("data",))
@@ -135,7 +141,9 @@ def main():
     f"fits of {len(work)} maps: {total / 1e12:.0f} TFLOP, at least {seconds:.1f} s of products on "
     f"{options.topology} ({PASSES} passes of bfloat16)"
   )
-  for path in sorted(work, key=work.__getitem__)[-options.largest :]:
+  largest = sorted(work, key=work.__getitem__)[-6:][::-1]
+  print(f"most of it: {', '.join(f'{path} {work[path] / total:.0%}' for path in largest)}")
+  for path in options.map:
     run, rows, kernel, dims = programs[path]
     begin = time.perf_counter()
     with jax.default_matmul_precision("highest"):
