@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 from typing import Any
 
@@ -36,7 +36,8 @@ def explain(
 
   A network of this package explains itself, see `bcos_jax.explain.images.explain`. Any other is
   traced: what its equations make of the input is held or passed on by rules, see
-  `bcos_jax.program`. Both find the same W(x).
+  `bcos_jax.program`. Both find the same W(x). As by `jax.jit`, a function is traced once for its
+  shapes, and what it closes over is a constant.
 
   Args:
     model: A network made by `create`, `load` or `bcosify`; or a Linen module, an NNX, Equinox,
@@ -94,7 +95,7 @@ def _hashable(key: Any) -> bool:
     hash(key)
   except TypeError:
     return False
-  return isinstance(key, Hashable)
+  return True
 
 
 @functools.lru_cache(maxsize=16)
