@@ -1,6 +1,6 @@
 """A network of Haiku on Fashion-MNIST: trained, B-cosified as a program, fine-tuned and explained.
 
-  bcos-jax prepare fashion_mnist     # once
+  bcos-jax prepare fashion_mnist --source=FILE_OR_DIR     # once
   python benchmarks/any_network.py
 
 `haiku.nets.ResNet`, four blocks of 16 to 64 channels. It is trained as Haiku does it; the B-cos
