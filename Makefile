@@ -65,7 +65,7 @@ $(VENV)/.installed: setup.py pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-test: setup.py pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python $(INSTALL) -e ".[test]"
+	$(VENV)/bin/python $(INSTALL) -e ".[frameworks,test]"
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-test-docs: $(VENV)/.installed-test

@@ -52,7 +52,7 @@ class BcosifiedProgram:
   def __call__(self, variables: Any, inputs: Array) -> Any:
     """Returns the outputs [N, ...] for inputs [N, ...]: a pure function."""
     network, own = (variables["network"], variables) if self.extended else (variables, {})
-    whole = batched(self.program, len(inputs)).program
+    whole = batched(self.program.bare, len(inputs)).program
     changed = decide(whole, self.settings, self.rules)
     apply = _Bcos({d.equation: d for d in changed if d.changes}, own)
     return whole.run(network, inputs, apply)

@@ -102,7 +102,7 @@ def explain_program(
 
   def run(rows: Any) -> Explanation:
     with jax.default_matmul_precision("highest"):
-      return _explain_jit(program, function, variables, *rows)
+      return _explain_jit(program.bare, function, variables, *rows)
 
   ex = in_batches(run, (inputs, classes), batch_size)
   if (worst := float(np.max(ex.completeness_error, initial=0.0))) > UNEXPLAINED:

@@ -56,6 +56,11 @@ class Program:
     )
 
   @functools.cached_property
+  def bare(self) -> Program:
+    """The program without variables: what caches may keep."""
+    return self if self.variables is None else dataclasses.replace(self, variables=None)
+
+  @functools.cached_property
   def live(self) -> frozenset[int]:
     """Numbers of the signals that reach an output without being held on the way."""
     return frozenset(_live(self.body, self.body.outputs))
@@ -108,7 +113,7 @@ class Program:
     from .batching import batched, mapped
 
     gains = gains or {}
-    whole, axes = batched(self, len(inputs))
+    whole, axes = batched(self.bare, len(inputs))
     if gains and axes is None:
       return mapped(self, variables, inputs, gains)
     return whole.run(variables, inputs, Held(whole.live, gains, axes or {}))

@@ -1,6 +1,7 @@
 """The rules: what is passed on, held or refused, and that values never change."""
 
 import gc
+import weakref
 
 import jax
 from jax.extend import core
@@ -377,3 +378,18 @@ def test_batches_targets_and_sizes_agree():
   assert "inputs [2, 4, 6]" in repr(one) and one._repr_png_() is None
   predicted = program.explain(traced, W, x)
   assert (predicted.target == predicted.logits.argmax(-1)).all()
+
+
+def test_caches_keep_no_variables():
+  class Array(np.ndarray):
+    """One that can be watched."""
+
+  w = np.ones((6, 6), np.float32).view(Array)
+  alive = weakref.ref(w)
+  x = jnp.ones((2, 6))
+  traced = program.trace(lambda w, x: jnp.tanh(x @ w), w, x)
+  traced.explain(w, x, 1)
+  traced.bcosify()(w, x)
+  del w, traced
+  gc.collect()
+  assert alive() is None
