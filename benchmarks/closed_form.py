@@ -103,6 +103,7 @@ def main():
   parser.add_argument("--b", type=float, default=2.0)
   parser.add_argument("--head", default="auto")
   parser.add_argument("--rounds", type=int, default=3)
+  parser.add_argument("--blocks", type=int, default=0, help="rounds of the second sweep")
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--batch_size", type=int, default=32)
   parser.add_argument("--memory", type=float, default=1.0, help="GiB of activations in memory")
@@ -119,7 +120,7 @@ def main():
     images = images[chosen]
   settings = calibration.Calibration(
     head=options.head,
-    effort=calibration.Effort(rounds=options.rounds),
+    effort=calibration.Effort(rounds=options.rounds, block_rounds=options.blocks),
     batch_size=options.batch_size,
     seed=options.seed,
     memory=options.memory,

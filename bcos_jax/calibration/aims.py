@@ -8,7 +8,7 @@ sum of a residual block, what the maps before got wrong is mended as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 
 import numpy as np
@@ -152,6 +152,27 @@ def parts(student: MarkedProgram, teacher: MarkedProgram) -> Iterator[Part]:
 
   for path in student.maps:
     yield from schedule(path, ())
+
+
+def blocks(student: MarkedProgram, order: Sequence[Part]) -> Iterator[tuple[Part, ...]]:
+  """Yields the maps between a fork and the sum that the last of them aims at, where there are more.
+
+  Args:
+    student: The program.
+    order: Its maps in the order in which they are fitted.
+  """
+  behind = _ancestors(student)
+  since: list[Part] = []
+  for part in order:
+    since.append(part)
+    if not part.student.sides:
+      continue
+    stream = frozenset.intersection(*(behind(side) for side in part.student.sides))
+    before = stream & behind(student.seen_by(part.path))
+    block = tuple(each for each in since if student.response(each.path) not in before)
+    if len(block) > 1:
+      yield block
+    since = []
 
 
 def _ancestors(program: MarkedProgram) -> Callable[[int], frozenset[int]]:

@@ -23,13 +23,14 @@ from jax.sharding import Mesh
 import numpy as np
 
 from . import norms
-from .aims import Part, parts
+from .aims import Part, blocks, parts
+from .blocks import BlockFitter, Importance, importance
 from .execution import Execution
 from .finished import FinishedMaps, key_of
 from .fit import Compared, Effort, Rows, errors, fit
 from .inputs import check_inputs, check_networks
 from .kernels import Kernel
-from .report import Fitted, Report
+from .report import Fitted, Refined, Report
 from .sampling import Sampler
 from .settings import Calibration
 from .shares import Shares
@@ -168,21 +169,27 @@ class _Fitter:
     start = Execution(student.program, student.variables, _batches(self._inputs, held), *self._kept)
     before = self.predictions(start, held)
     order = list(parts(student.program, self.teacher.program))
-    fitted = tuple(self.fit(*each) for each in enumerate(progress(order)))
+    fitted = {part.path: self.fit(number, part) for number, part in enumerate(progress(order))}
+    refined: tuple[Refined, ...] = ()
+    if self.settings.effort.block_rounds:
+      refined = self._second_sweep(order, fitted, progress)
     every = self.shares.batches(size)
     wanted, after = (self.predictions(run, every) for run in (self.teacher, student))
     self.finished.forget_activations()
     met = {part.path for part in order}
     left = tuple(path for path in student.program.maps if path not in met)
     agreements = [self._agreement(wanted, found) for found in (before, after)]
-    report = Report(fitted, left, *agreements, features=self.features)
+    report = Report(
+      tuple(fitted.values()), left, *agreements, features=self.features, blocks=refined
+    )
     return traverse_util.unflatten_dict(student.variables, sep="/"), report
 
   def fit(self, number: int, part: Part) -> Fitted:
     """Fits a map, or takes it over from an interrupted run."""
     variables = self.student.variables
     if number < self.finished.done:
-      changed, fitted = self.finished.load(number)
+      changed, figures = self.finished.load(number)
+      fitted = Fitted(**figures)
       # All is evaluated as if the map were fitted, so that what follows sees the same bits.
       self.sampler.reach(part)
       variables.update({path: leaf.view(variables[path].dtype) for path, leaf in changed.items()})
@@ -196,6 +203,59 @@ class _Fitter:
     changed = {path: leaf for path, leaf in variables.items() if leaf is not start[path]}
     self.finished.save(number, changed, fitted)
     return fitted
+
+  def _second_sweep(
+    self,
+    order: Sequence[Part],
+    fitted: dict[str, Fitted],
+    progress: Callable[[Sequence[Part]], Iterable[Part]],
+  ) -> tuple[Refined, ...]:
+    """Improves the maps of each block together, and fits all others again; `fitted` is updated."""
+    size, shapes = self.settings.batch_size, self.student.program.shapes
+    batches = _batches(self._inputs, self.shares.batches(size))
+    self.student.restart(batches)
+    self.teacher.restart(batches)
+    others = self.teacher.program.shapes
+    of_end = {
+      last.path: (*inner, last)
+      for *inner, last in blocks(self.student.program, order)
+      if shapes[last.student.ends[-1]] == others[last.teacher.ends[-1]]
+    }
+    values = [block[-1].teacher.ends[-1] for block in of_end.values()]
+    weights = importance(self.teacher, values, self.sampler, self.shares, size, self.settings.seed)
+    inside = {part.path for block in of_end.values() for part in block[:-1]}
+    refined, left = [], [part for part in order if part.path not in inside]
+    for number, part in enumerate(progress(left), start=len(order)):
+      if part.path in of_end:
+        weight = weights[part.teacher.ends[-1]]
+        refined.append(self._refine(number, of_end[part.path], weight))
+      else:
+        again = self.fit(number, part)
+        fitted[part.path] = dataclasses.replace(again, before=fitted[part.path].before)
+    return tuple(refined)
+
+  def _refine(self, number: int, block: Sequence[Part], weights: Importance) -> Refined:
+    """Improves the maps of a block, or takes them over from an interrupted run."""
+    variables, effort = self.student.variables, self.settings.effort
+    fitter = BlockFitter(
+      block, self.student, self.teacher, self.sampler, self.shares, self.settings.batch_size
+    )
+    if number < self.finished.done:
+      changed, figures = self.finished.load(number)
+      variables.update({path: leaf.view(variables[path].dtype) for path, leaf in changed.items()})
+      for part in block:
+        self._reach_norm(part)
+      return Refined(tuple(figures["paths"]), figures["after"])
+    start = dict(variables)
+    after = fitter.refine(weights, effort.block_rounds, effort.block_inner)
+    for part in block:
+      for path in part.student.norms[-1][:1]:
+        norm = self.student.program.norms[path]
+        self._restore_norms(part, norms.gain(variables, path, norm))
+    refined = Refined(tuple(part.path for part in block), after)
+    changed = {path: leaf for path, leaf in variables.items() if leaf is not start[path]}
+    self.finished.save(number, changed, refined)
+    return refined
 
   def _fit(self, part: Part) -> Fitted:
     module = self.student.program.maps[part.path]

@@ -11,6 +11,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .shares import Shares
@@ -50,17 +51,23 @@ class Execution:
     self.program = program
     self.variables = {path: variables[path] for path in program.leaves}
     self._shares, self._store, self._compiled = shares, store, compiled
+    self._kept: list[dict[int, Stored]] = []
+    self.restart(inputs)
+
+  def restart(self, inputs: Sequence[Any]) -> None:
+    """Forgets all that was evaluated; only the inputs are known again, see `__init__`."""
+    self.release()
     self._inputs = [
-      dict(zip(program.inputs, jax.tree.leaves(batch), strict=True)) for batch in inputs
+      dict(zip(self.program.inputs, jax.tree.leaves(batch), strict=True)) for batch in inputs
     ]
-    self._kept: list[dict[int, Stored]] = [{} for _ in inputs]
-    self.known = frozenset(program.inputs)
-    self._left = list(program.equations)
+    self._kept = [{} for _ in inputs]
+    self.known = frozenset(self.program.inputs)
+    self._left = list(self.program.equations)
 
   def advance(self, targets: Sequence[int]) -> None:
     """Evaluates what makes `targets`, in every batch, and forgets what nothing needs any more."""
     dependent = self.program.dependent
-    equations = self.program.needed(targets, self._has)
+    equations = self.program.needed(targets, self.has)
     done = {id(e) for e in equations if dependent.intersection(e.outputs)}
     self._left = [equation for equation in self._left if id(equation) not in done]
     needed = {value for equation in self._left for value in equation.reads}
@@ -80,7 +87,7 @@ class Execution:
 
   def missing(self, target: int, given: int | None = None) -> tuple[Operation, ...]:
     """Returns the equations that make `target` of `given` and of values that are known."""
-    return self.program.needed([target], lambda value: value == given or self._has(value))
+    return self.program.needed([target], lambda value: value == given or self.has(value))
 
   def per_batch(
     self,
@@ -99,30 +106,76 @@ class Execution:
       reads: Values that the function reads besides.
     """
     shares = self._shares
-    read = {value for equation in equations for value in equation.reads} | set(reads)
-    own = sorted(read & self.known)
-    leaves = {value: self.variables[path] for path, value in self.program.leaves.items()}
-    given = {v: each for v, each in (self.program.constants | leaves).items() if v in read}
-
-    fixed = [shares.put_whole(array) for array in given.values()]
+    names, fixed, own = self._read(equations, reads)
 
     def run(fixed, values, arguments):
-      env = dict(zip((*given, *own), (*fixed, *values), strict=True))
+      env = dict(zip(names, (*fixed, *values), strict=True))
       return jax.tree.map(shares.constrained, function(env, *arguments))
 
     program = None
     for i in range(len(self._inputs)):
-      values = [shares.put_value(self._value(i, v), self.program.shapes[v]) for v in own]
-      arguments = fixed, values, [shares.put(each[i]) for each in more]
+      arguments = fixed, self._values(i, own), [shares.put(each[i]) for each in more]
       program = program or self._program(run, *arguments)
       yield jax.tree.map(shares.fetched, program(*arguments))
 
-  def _program(self, run: Callable[..., Any], *arguments: Any) -> jax.stages.Compiled:
+  def summing(
+    self,
+    equations: Sequence[Operation],
+    function: Callable[..., Any],
+    *more: Sequence[Any],
+    reads: Sequence[int] = (),
+  ) -> Callable[[Any], Any]:
+    """Returns given -> the sum of function(env, given, ...) over all batches, of all processes.
+
+    Compiled once, for what is known now. `given` is a tree that every device has whole, as is the
+    sum; all else is as for `per_batch`.
+    """
+    shares = self._shares
+    names, fixed, own = self._read(equations, reads)
+    program = None
+
+    def total(given: Any) -> Any:
+      nonlocal program
+      leaves, tree = jax.tree.flatten(given)
+      leaves, made = [shares.put_whole(leaf) for leaf in leaves], None
+
+      def run(fixed, values, leaves, arguments):
+        env = dict(zip(names, (*fixed, *values), strict=True))
+        return jax.tree.map(
+          shares.whole, function(env, jax.tree.unflatten(tree, leaves), *arguments)
+        )
+
+      for i in range(len(self._inputs)):
+        arguments = fixed, self._values(i, own), leaves, [shares.put(each[i]) for each in more]
+        program = program or self._program(run, *arguments)
+        part = program(*arguments)
+        made = part if made is None else jax.tree.map(jnp.add, made, part)
+      return made
+
+    return total
+
+  def _read(
+    self, equations: Sequence[Operation], reads: Sequence[int]
+  ) -> tuple[list[int], list[Any], list[int]]:
+    """Returns the values that are read, those on the devices, and which ones each batch has."""
+    read = {value for equation in equations for value in equation.reads} | set(reads)
+    own = sorted(read & self.known)
+    leaves = {value: self.variables[path] for path, value in self.program.leaves.items()}
+    given = {v: each for v, each in (self.program.constants | leaves).items() if v in read}
+    return [*given, *own], [self._shares.put_whole(array) for array in given.values()], own
+
+  def _program(self, run: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """Returns a function compiled; blocks alike share what is compiled."""
     lowered = jax.jit(run).lower(*arguments)
-    text = f"{lowered.as_text()}{lowered.out_tree}"
+    text = lowered.as_text()
     if text not in self._compiled:
       self._compiled[text] = lowered.compile()
-    return self._compiled[text]
+    compiled = self._compiled[text]
+    return lambda *given: jax.tree.unflatten(lowered.out_tree, jax.tree.leaves(compiled(*given)))
+
+  def _values(self, batch: int, own: Sequence[int]) -> list[Any]:
+    shapes = self.program.shapes
+    return [self._shares.put_value(self._value(batch, v), shapes[v]) for v in own]
 
   def value(self, value: int) -> list[np.ndarray]:
     """Returns this process's rows of a known value in every batch."""
@@ -140,7 +193,8 @@ class Execution:
       kept.clear()
     self.known = frozenset()
 
-  def _has(self, value: int) -> bool:
+  def has(self, value: int) -> bool:
+    """Whether a value is known, or does not depend on the input."""
     return value in self.known or (value not in self.program.dependent and self._given(value))
 
   def _given(self, value: int) -> bool:

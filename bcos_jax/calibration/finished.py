@@ -17,7 +17,6 @@ import jax
 import numpy as np
 
 from ..errors import RunError
-from .report import Fitted
 from .shares import Shares
 
 _ABOUT = "about"  # No leaf is called so: all are in a collection.
@@ -65,8 +64,8 @@ class FinishedMaps:
       mine += 1
     self.done = int(shares.total(mine))
 
-  def load(self, number: int) -> tuple[dict[str, np.ndarray], Fitted]:
-    """Returns the changed variables and figures of a finished map.
+  def load(self, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns the changed variables and figures of a finished map or block.
 
     Raises:
       RunError: This process does not see it.
@@ -80,12 +79,18 @@ class FinishedMaps:
       )
     return found
 
-  def save(self, number: int, changed: Mapping[str, Any], fitted: Fitted) -> None:
-    """Records a finished map. A reader, and a crash, see all of it or nothing."""
+  def save(self, number: int, changed: Mapping[str, Any], figures: Any) -> None:
+    """Records a finished map or block. A reader, and a crash, see all of it or nothing.
+
+    Args:
+      number: In their order.
+      changed: Variables by path.
+      figures: A dataclass of plain values.
+    """
     if self._folder is None or not self._writes:
       return
     arrays: dict[str, Any] = {path: np.asarray(array) for path, array in changed.items()}
-    arrays[_ABOUT] = np.asarray(json.dumps(dataclasses.asdict(fitted)))
+    arrays[_ABOUT] = np.asarray(json.dumps(dataclasses.asdict(figures)))
     temporary = self._folder / f"{number}.tmp"
     with temporary.open("wb") as file:
       np.savez(file, **arrays)
@@ -100,11 +105,10 @@ class FinishedMaps:
     assert self._folder is not None
     return self._folder / f"{number:05d}.npz"
 
-  def _read(self, number: int) -> tuple[dict[str, np.ndarray], Fitted] | None:
+  def _read(self, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     try:
       with np.load(self._path(number)) as file:
         leaves = {name: file[name] for name in file.files}
     except (FileNotFoundError, zipfile.BadZipFile):
       return None
-    about = json.loads(str(leaves.pop(_ABOUT)))
-    return leaves, Fitted(**about)
+    return leaves, json.loads(str(leaves.pop(_ABOUT)))

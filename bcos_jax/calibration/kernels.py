@@ -40,7 +40,7 @@ class Kernel:
     With a bias, its row is the last.
     """
     leaf = jnp.asarray(self._variables[self._leaf], jnp.float32)
-    kernel = self._grouped(leaf)
+    kernel = self.grouped(leaf)
     if self._module.use_bias:
       bias = jnp.asarray(self._variables[self._bias], jnp.float32)
       kernel = jnp.concatenate([kernel, bias.reshape(len(kernel), 1, -1)], axis=1)
@@ -67,7 +67,7 @@ class Kernel:
     if self._module.use_bias:
       self._set(self._bias, kernel[:, -1].reshape(-1))
       kernel = kernel[:, :-1]
-    self._set(self._leaf, self._ungrouped(kernel))
+    self._set(self._leaf, self.ungrouped(kernel))
     return gain
 
   @property
@@ -80,13 +80,15 @@ class Kernel:
     length = jnp.linalg.norm(weights, axis=1, keepdims=True)
     return jnp.where(length > 0, length, 1.0)
 
-  def _grouped(self, leaf: Array) -> Array:
+  def grouped(self, leaf: Array) -> Array:
+    """Returns a leaf of the kernel's shape as [G, D, O / G]."""
     groups = getattr(self._module, "feature_group_count", 1)
     # Patches have the channels outermost, then the places of the window.
     leaf = jnp.moveaxis(leaf, -2, 0).reshape(-1, groups, leaf.shape[-1] // groups)
     return jnp.moveaxis(leaf, 1, 0)
 
-  def _ungrouped(self, kernel: Array) -> Array:
+  def ungrouped(self, kernel: Array) -> Array:
+    """Returns [G, D, O / G] in the leaf's shape."""
     kernel = jnp.moveaxis(kernel, 0, 1).reshape(self.shape[-2], *self.shape[:-2], self.shape[-1])
     return jnp.moveaxis(kernel, 0, -2)
 

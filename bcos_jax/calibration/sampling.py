@@ -80,6 +80,7 @@ class Sampler:
     self.student, self.teacher, self.shares, self.settings = student, teacher, shares, settings
     self.head = getattr(model, "head", None)
     self.logit_bias = getattr(model.ops, "logit_bias", None) != 0
+    self.odds = settings.head == "log_odds"
     mask = inputs.get("mask") if isinstance(inputs, Mapping) else None
     self.mask = None if mask is None else np.asarray(mask) != 0
 
@@ -99,13 +100,13 @@ class Sampler:
     module = student.program.maps[part.path]
     seen, response = (f(part.path) for f in (student.program.seen_by, student.program.response))
     shape = student.program.shapes[response]
-    places = self._places(part.path, shape)
+    places = self.places(part.path, shape)
     index = [places[rows] for rows in self.shares.batches(self.settings.batch_size)]
     end = part.student.ends[-1]
     chain = student.missing(end, response)
 
     def sample(env, index):
-      x = _seen_at(module, env[seen], index)
+      x = seen_at(module, env[seen], index)
       values = [evaluate(chain, env | {response: jnp.full(shape, s)}, [end])[0] for s in (0.0, 1.0)]
       base, one = (_at(value, index) for value in values)
       return x, base, (one - base)[:, 0]
@@ -151,17 +152,19 @@ class Sampler:
     x, base, gain = self.gathered(student.per_batch(tail, sample, reads=[seen]))
     output = teacher.program.output
     (logits,) = self.gathered(teacher.per_batch((), lambda env: (env[output],), reads=[output]))
-    target = self._aimed(logits, base)
+    if self.settings.head == "auto":
+      # Other heads add to the logits as well; without a constant the function is the aim.
+      self.odds = self.logit_bias and bool(base.any())
+    target = np.asarray(self.aimed(logits))
     return Sample(_seen(module, x), target, base, gain[0], self.shares.held_out, "")
 
-  def _aimed(self, logits: np.ndarray, base: np.ndarray) -> np.ndarray:
-    head = self.settings.head
-    # Other heads add to the logits as well; without a constant the function is the aim.
-    if head == "logits" or (head == "auto" and not (self.logit_bias and base.any())):
+  def aimed(self, logits: Array) -> Array:
+    """Returns what the head aims at where the teacher has such logits."""
+    if not self.odds:
       return logits
     p = jax.nn.log_softmax(logits)
     odds = p - jnp.log1p(-jnp.exp(jnp.minimum(p, -1e-6)))
-    return np.asarray(jnp.clip(odds, -self.settings.clip, self.settings.clip))
+    return jnp.clip(odds, -self.settings.clip, self.settings.clip)
 
   def gathered(self, results: Iterable[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
     """Returns the rows of all this process's batches, without what filled them up."""
@@ -174,7 +177,7 @@ class Sampler:
       begin += len(parts[0])
     return made
 
-  def _places(self, path: str, shape: tuple[int, ...]) -> np.ndarray:
+  def places(self, path: str, shape: tuple[int, ...]) -> np.ndarray:
     """Returns which rows of each input of this process are looked at, int [n, r]."""
     count = self.shares.count
     inputs = math.prod(self.student.variables[f"params/{path}/kernel"].shape[:-1])
@@ -206,7 +209,7 @@ def _smallest(values: np.ndarray, count: int) -> np.ndarray:
   return np.sort(np.argpartition(values, count - 1, axis=1)[:, :count], axis=1)
 
 
-def _seen_at(module: Map, x: Array, index: Array) -> Array:
+def seen_at(module: Map, x: Array, index: Array) -> Array:
   """Returns what a map sees of [B, ..., C] at some places, [B, r, groups, inputs]."""
   if not isinstance(module, BcosConv):
     return F.gated(_at(x, index), module.gate or "identity")[:, :, None]

@@ -97,6 +97,12 @@ class Shares:
     split = self.sharding if self.splits(value.shape) else self.everywhere
     return lax.with_sharding_constraint(value, split)
 
+  def whole(self, value: Array) -> Array:
+    """Returns a value, in a compiled program, that every device has whole."""
+    if self.everywhere is None:
+      return value
+    return lax.with_sharding_constraint(value, self.everywhere)
+
   def put(self, array: np.ndarray) -> Any:
     """Puts this process's rows onto its devices."""
     if self.sharding is None:
