@@ -128,7 +128,7 @@ def test_importance_is_the_mean_square_of_derivatives():
   shares = Shares(None, len(IMAGES))
   shares.hold_out(3)
   program = traced.trace(model, variables, IMAGES[:12], closed_form.apply)
-  run = Execution(program, flat(variables), [IMAGES[:12], IMAGES[12:]], shares, Store(2**30))
+  run = Execution(program, flat(variables), [IMAGES[:12], IMAGES[12:]], shares, Store(2**30), {})
   sampler = Sampler(run, run, student, IMAGES, shares, FAST)
   value = program.seen_by(student.head)
   found = second.importance(run, [value], sampler, shares, 12, seed=0)[value]
