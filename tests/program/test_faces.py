@@ -156,7 +156,11 @@ def test_keras(monkeypatch):
 
 def haiku_network():
   hk = pytest.importorskip("haiku")
-  network = hk.transform_with_state(lambda x, is_training: hk.nets.MobileNetV1(10)(x, is_training))
+
+  def forward(x, is_training):
+    return hk.nets.MobileNetV1(num_classes=10)(x, is_training)
+
+  network = hk.transform_with_state(forward)
   return network, network.init(jax.random.key(0), IMAGES, True), {"is_training": False}
 
 
