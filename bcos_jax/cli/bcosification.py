@@ -44,6 +44,7 @@ class Given:
     pictures: Files, folders, patterns and lists.
     texts: A file with a text per line.
     count: Most of them that are used.
+    blocks: Rounds of the second sweep, which improves the maps of each block together.
     tokenizer: Folder of the texts' tokenizer; None takes the one in the bundle.
     truncate: Whether texts over the network's length are cut.
     output: Figure or page to write; None writes it into the new bundle.
@@ -52,6 +53,7 @@ class Given:
   pictures: Sequence[str] = ()
   texts: pathlib.Path | None = None
   count: int = 2048
+  blocks: int = 0
   tokenizer: pathlib.Path | None = None
   truncate: bool = False
   output: pathlib.Path | None = None
@@ -167,6 +169,10 @@ def _check_given(bundle: Network, given: Given) -> None:
       f"--count={given.count}, expected at least {calibration.FEWEST}.",
       "512 are a good start; they need no labels.",
     )
+  if given.blocks < 0:
+    raise InputError(
+      f"--blocks={given.blocks}, expected at least 0.", "For example --blocks=2; 0 omits the sweep."
+    )
   if given.output is not None:
     suffixes = (".html",) if texts else (".png", ".pdf", ".svg")
     if given.output.suffix.lower() not in suffixes:
@@ -195,6 +201,8 @@ class _ClosedForm:
       self._reader = TextReader.load(teacher, given.tokenizer, truncate=given.truncate)
     inputs, self._shown, there = self._texts() if self._reader else self._pictures()
     settings = calibration.Calibration()
+    effort = dataclasses.replace(settings.effort, block_rounds=given.blocks)
+    settings = dataclasses.replace(settings, effort=effort)
     self._before = variables
     self.variables, report = calibration.calibrate(
       teacher.model,

@@ -125,6 +125,14 @@ def add_bcosify(commands: Commands) -> None:
   group.add_argument(
     "--count", type=int, help=f"most pictures or texts that are used; default: {COUNT:,}"
   )
+  group.add_argument(
+    "--blocks",
+    type=int,
+    default=0,
+    metavar="ROUNDS",
+    help="improve the maps of each block together in a second sweep, which takes several times as "
+    "long; 2 are a good start",
+  )
   group.add_argument("--tokenizer", type=pathlib.Path, help="folder of the texts' tokenizer")
   group.add_argument("--truncate", action="store_true", help="truncate texts that are too long")
   group.add_argument(
@@ -163,7 +171,7 @@ def _bcosify(options, _):
   )
 
 
-_CALIBRATING = ("count", "tokenizer", "truncate", "output")
+_CALIBRATING = ("count", "blocks", "tokenizer", "truncate", "output")
 
 
 def _field(text: str) -> tuple[str, object]:

@@ -1,5 +1,6 @@
 """`bcos-jax bcosify` in closed form: from a folder of pictures or a file of texts."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -54,7 +55,8 @@ def pictures(tmp_path_factory):
 def test_a_folder_of_pictures_makes_a_network_that_says_how_it_was_made(
   teacher, pictures, tmp_path, capsys
 ):
-  run("bcosify", teacher, tmp_path / "made", "--pictures", pictures, "--count=24", "--ops", "b=1.5")
+  given = ("--pictures", pictures, "--count=24", "--ops", "b=1.5", "--blocks=1")
+  run("bcosify", teacher, tmp_path / "made", *given)
   out, err = capsys.readouterr()
   for said in ("layer2_0/conv2", "condition", "agreement with the teacher on held-out inputs: "):
     assert said in out
@@ -65,12 +67,14 @@ def test_a_folder_of_pictures_makes_a_network_that_says_how_it_was_made(
   assert (about["inputs"], about["count"]) == ("pictures", 24)
   assert [m["path"] for m in about["maps"]][:2] == ["conv1", "layer1_0/conv1"]
   assert about["settings"]["effort"]["rounds"] == 1
+  assert about["blocks"][0]["paths"] == ["layer1_0/conv1", "layer1_0/conv2"]
   assert f"{about['agreement_before']:.1%} -> {about['agreement']:.1%}" in out
   # The same as in Python, from the same pictures.
   model, before = bcosify(start.model, start.variables, ops=BcosOps(b=1.5))
   found = [start.preprocess(path) for path in sorted(pictures.iterdir())]
   images = np.stack([found[i] for i in calibration.chosen(30, 24)])
-  made, _ = calibration.calibrate(start.model, start.variables, model, before, images, FAST)
+  settings = dataclasses.replace(FAST, effort=dataclasses.replace(FAST.effort, block_rounds=1))
+  made, _ = calibration.calibrate(start.model, start.variables, model, before, images, settings)
   mine = flat(net.variables)
   for path, leaf in flat(made).items():
     np.testing.assert_array_equal(mine[path], leaf)
@@ -147,6 +151,8 @@ def test_texts_make_a_language_model(tmp_path, capsys):
     (["--pictures", "PICTURES", "--count=-3"], "--count=-3, expected"),
     (["--pictures", "PICTURES", "--truncate"], "--truncate is for texts"),
     (["--pictures", "PICTURES", "--output=x.jpg"], "expected a name that ends in .png or .pdf"),
+    (["--pictures", "PICTURES", "--blocks=-1"], "--blocks=-1, expected"),
+    (["--blocks=2"], "--blocks is given without --pictures or --texts"),
     (["--count=100"], "--count is given without --pictures or --texts"),
     (["--output=x.png"], "--output is given without --pictures or --texts"),
   ],
