@@ -92,7 +92,7 @@ def importance(
 
   batches = shares.batches(size)
   made = list(teacher.per_batch(equations, squares, [signs[rows] for rows in batches]))
-  counted = [_counted(rows) for rows in batches]
+  counted = _counted(batches)
   found = {}
   for i, value in enumerate(values):
     places, channels = (
@@ -119,9 +119,10 @@ def _signs(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
   return rng.integers(0, 2, shape).astype(np.float32) * 2 - 1
 
 
-def _counted(rows: np.ndarray) -> np.ndarray:
-  """Returns which inputs of a batch do not merely fill it up."""
-  return np.diff(rows, prepend=-1) > 0
+def _counted(batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+  """Returns which inputs of each batch do not merely fill it up, as whole batches may."""
+  new = np.diff(np.concatenate(batches), prepend=-1) > 0
+  return np.split(new, np.cumsum([len(rows) for rows in batches])[:-1])
 
 
 class BlockFitter:
@@ -203,8 +204,9 @@ class BlockFitter:
     shares = self._shares
     mask = self._sampler.mask_of(self._student.program.shapes[self._end])
     fitted, held = [], []
-    for rows, target in zip(self._batches, self._targets, strict=True):
-      weight = weights.of(rows).reshape(target.shape) * _broadcast(_counted(rows), target)
+    counted = _counted(self._batches)
+    for rows, target, new in zip(self._batches, self._targets, counted, strict=True):
+      weight = weights.of(rows).reshape(target.shape) * _broadcast(new, target)
       if mask is not None:
         weight = weight * mask[rows][..., None]
       out = _broadcast(shares.held_out[rows], target)

@@ -36,7 +36,7 @@ def key_of(models: Any, trees: Any, settings: Any, shares: Shares) -> str:
   for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
     array = np.ascontiguousarray(leaf)
     digest.update(f"{path}{array.dtype}{array.shape}".encode())
-    digest.update(array.data if array.size else b"")
+    digest.update(array.view(np.uint8).data if array.size else b"")  # bfloat16 has no buffer
   every = shares.gathered(np.frombuffer(digest.digest(), np.uint8)[None])
   return hashlib.sha256(every.tobytes()).hexdigest()[:16]
 
@@ -109,6 +109,6 @@ class FinishedMaps:
     try:
       with np.load(self._path(number)) as file:
         leaves = {name: file[name] for name in file.files}
-    except (FileNotFoundError, zipfile.BadZipFile):
-      return None
-    return leaves, json.loads(str(leaves.pop(_ABOUT)))
+        return leaves, json.loads(str(leaves.pop(_ABOUT)))
+    except (FileNotFoundError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+      return None  # Nothing, or what a machine that went down left of a file.

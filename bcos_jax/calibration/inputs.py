@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flax import linen as nn
+import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
@@ -55,6 +56,8 @@ def check_inputs(inputs: Any) -> int:
     InputError: They cannot be used.
   """
   texts = isinstance(inputs, Mapping)
+  if texts:
+    _check_texts(inputs)
   values = np.asarray(inputs["tokens"] if texts else inputs)
   what = "texts" if texts else "pictures"
   if values.ndim != (2 if texts else 4):
@@ -78,7 +81,43 @@ def check_inputs(inputs: Any) -> int:
   return len(values)
 
 
+def _check_texts(texts: Mapping[str, Any]) -> None:
+  if "tokens" not in texts or not texts.keys() <= {"tokens", "mask"}:
+    raise InputError(
+      f"The texts to calibrate with have {', '.join(map(repr, texts)) or 'nothing'}, expected "
+      "'tokens' and 'mask'.",
+      "Give {'tokens': ids [N, L], 'mask': [N, L]}.",
+    )
+  tokens = np.asarray(texts["tokens"])
+  if not jnp.issubdtype(tokens.dtype, jnp.integer) or (tokens < 0).any():
+    raise InputError(
+      f"The tokens to calibrate with are {tokens.dtype} of at least {tokens.min(initial=0)}, "
+      "expected ids: integers of at least 0.",
+      "Give what the tokeniser of the network returns.",
+    )
+  if texts.get("mask") is None:
+    return
+  mask = np.asarray(texts["mask"])
+  if mask.shape != tokens.shape or not (mask != 0).any(axis=-1).all():
+    raise InputError(
+      f"The mask has shape {mask.shape} for tokens of shape {tokens.shape}, and "
+      f"{int((mask != 0).any(axis=-1).sum()) if mask.ndim else 0} texts in which it is not zero; "
+      "expected the same shape, and some token of each text.",
+      "Give 1 where there is a token, 0 where there is padding.",
+    )
+
+
+def _is_real(dtype: np.dtype) -> bool:
+  return jnp.issubdtype(dtype, jnp.number) and not jnp.issubdtype(dtype, jnp.complexfloating)
+
+
 def _check_colors(images: np.ndarray) -> None:
+  if not images.size or not _is_real(images.dtype):
+    raise InputError(
+      f"The pictures to calibrate with are {images.dtype} of shape {images.shape}, expected "
+      "numbers.",
+      "Give plain colours in [0, 1], or of 8 bits as uint8.",
+    )
   low, high = images.min(), images.max()
   wide = images.dtype == np.uint8
   if not wide and not (np.isfinite(images).all() and low >= -1e-3 and high <= 1.001):
