@@ -18,7 +18,8 @@ from ..explain.texts import Contrast, TextExplanation
 from .bcosified import BcosifiedProgram
 from .explaining import check_concrete, explain_program
 from .faces import function_of
-from .program import Program, trace
+from .program import Program, trace, trace_options
+from .tracing import TraceOptions
 
 
 def explain(
@@ -58,9 +59,12 @@ def explain(
     the place.
 
   Raises:
-    InputError: Inputs, variables or a target that do not fit, or an operation that no rule covers.
+    InputError: Inputs, variables or a target that do not fit, an operation that no rule covers, or
+      arguments that the model has no use for.
   """
-  if isinstance(model, linen.Module) and hasattr(model, "ops"):
+  declares = isinstance(model, linen.Module) and hasattr(model, "ops")
+  _check_used(model, declares, bool(products or weights), options)
+  if declares:
     return declared.explain(model, variables, images, target, batch_size, **options)
   if isinstance(target, Contrast):
     raise InputError(
@@ -71,21 +75,37 @@ def explain(
   if isinstance(model, Program):
     return explain_program(model, variables, images, target, batch_size)
   if isinstance(model, BcosifiedProgram):
-    products, weights = model.program.options.products, model.program.options.weights
+    decided = model.program.options
+  else:
+    decided = trace_options(products, weights)
   function, variables = function_of(model, variables, **options)
-  program = _program(function, variables, images, products or {}, weights)
+  images = images if hasattr(images, "dtype") else jnp.asarray(images)
+  program = _program(function, variables, images, decided)
   return explain_program(program, variables, images, target, batch_size)
 
 
-def _program(
-  function: Callable, variables: Any, inputs: Any, products: Mapping[str, str], weights
-) -> Program:
+def _check_used(model: Any, declares: bool, places: bool, options: Mapping[str, Any]) -> None:
+  """Raises InputError for places or further arguments that would be passed over."""
+  if places and (declares or isinstance(model, Program | BcosifiedProgram)):
+    raise InputError(
+      "products and weights are given, which say how a network is traced; the "
+      f"{type(model).__name__} {'is not' if declares else 'was already'}.",
+      "Omit them." if declares else "Give them to `program.trace`.",
+    )
+  if options and isinstance(model, Program | BcosifiedProgram):
+    raise InputError(
+      f"{', '.join(options)} are arguments of a network's call, the model is a "
+      f"{type(model).__name__}.",
+      "Trace the function with its arguments bound.",
+    )
+
+
+def _program(function: Callable, variables: Any, inputs: Any, decided: TraceOptions) -> Program:
   """Returns the program of a function, from memory if it was traced for these shapes before."""
   leaves, tree = jax.tree.flatten(variables)
   shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-  inputs = inputs if hasattr(inputs, "dtype") else jnp.asarray(inputs)
   example = (jnp.shape(inputs), inputs.dtype)
-  key = (function, tree, shapes, example, tuple(products.items()), tuple(weights))
+  key = (function, tree, shapes, example, tuple(decided.products.items()), decided.weights)
   traced = _traced if _hashable(key) else _traced.__wrapped__
   return traced(*key)
 

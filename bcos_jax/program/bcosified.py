@@ -21,7 +21,7 @@ from .. import functional as F
 from ..errors import InputError
 from ..layers.maps import Convolution, Matmul, square_map
 from .batching import batched
-from .decisions import BcosSettings, Decision, decide, table
+from .decisions import BcosSettings, Decision, decide, placed, table
 from .evaluation import bind, call
 from .program import Program
 from .values import Equation, ValueKind
@@ -36,8 +36,7 @@ class BcosifiedProgram:
   Attributes:
     program: The program that it was made of.
     decisions: What was decided for each part.
-    settings: What was asked for.
-    rules: What was asked for by name.
+    settings: What was asked for where no rule says otherwise.
     variables: Its variables: those of the function; or, where exponents are learned or biases
       decay, {"network": those, "b": name of a map -> exponent, "bias": factor of the biases}. None
       if the program was traced from shapes.
@@ -46,14 +45,19 @@ class BcosifiedProgram:
   program: Program
   decisions: tuple[Decision, ...]
   settings: BcosSettings
-  rules: Mapping[str, Mapping[str, Any]]
   variables: Any
 
   def __call__(self, variables: Any, inputs: Array) -> Any:
-    """Returns the outputs [N, ...] for inputs [N, ...]: a pure function."""
+    """Returns the outputs [N, ...] for inputs [N, ...]: a pure function.
+
+    Raises:
+      InputError: Variables or inputs of other structure or shapes than traced.
+    """
+    self._check_extended(variables)
     network, own = (variables["network"], variables) if self.extended else (variables, {})
+    self.program.check_arguments(network, inputs)
     whole = batched(self.program.bare, len(inputs)).program
-    changed = decide(whole, self.settings, self.rules)
+    changed = placed(self.decisions, whole)
     apply = _Bcos({d.equation: d for d in changed if d.changes}, own)
     return whole.run(network, inputs, apply)
 
@@ -76,6 +80,16 @@ class BcosifiedProgram:
   def decays(self) -> bool:
     """Whether biases are multiplied by a variable."""
     return any(d.part == "bias" and d.settings.biases == "decay" for d in self.decisions)
+
+  def _check_extended(self, variables: Any) -> None:
+    own = {"b": bool(self.exponents), "bias": self.decays}
+    wanted = {"network", *(name for name, there in own.items() if there)}
+    if self.extended and not (isinstance(variables, Mapping) and wanted == set(variables)):
+      raise InputError(
+        f"The variables are a {type(variables).__name__}, expected a dict of "
+        f"{', '.join(sorted(wanted))}.",
+        "Pass what `variables` of the B-cosified program holds, or others of that structure.",
+      )
 
   def table(self) -> str:
     """Returns every decision as a line: the variable, what part it is, what becomes of it."""
@@ -116,11 +130,16 @@ def bcosify_program(
     function does.
 
   Raises:
-    InputError: BcosSettings that cannot be, or a rule that matches nothing.
+    InputError: Settings that cannot be, a rule that matches nothing, or a function without maps of
+      variables.
   """
   settings = BcosSettings(b, learn_b, biases, pool)
-  rules = dict(rules or {})
-  made = BcosifiedProgram(program, decide(program, settings, rules), settings, rules, None)
+  made = BcosifiedProgram(program, decide(program, settings, rules or {}), settings, None)
+  if not any(decision.part == "map" for decision in made.decisions):
+    raise InputError(
+      "The function has no map of the signal whose kernel is a variable: nothing becomes B-cos.",
+      "Pass kernels as variables; what a function closes over is a constant.",
+    )
   shards = frozenset(
     inner
     for equation in program.body.walk()
@@ -168,9 +187,15 @@ class _Bcos:
     )
 
   def __call__(self, equation: Equation, values: list[Any]) -> Sequence[Any]:
+    if self._entered(equation):
+      return call(equation, values, self)
+    with jax.named_scope(equation.place.scope):  # where a trace of the result finds the place
+      return self._made(equation, values)
+
+  def _made(self, equation: Equation, values: list[Any]) -> Sequence[Any]:
     decision = self._decisions.get(equation)
     if decision is None:
-      return call(equation, values, self) if self._entered(equation) else bind(equation, values)
+      return bind(equation, values)
     if decision.part == "map":
       return [self._transformed(equation, values, decision)]
     if decision.part == "max pooling":

@@ -77,26 +77,63 @@ def decide(
   """Returns the decisions for a program, in the order of its equations.
 
   Raises:
-    InputError: A rule that no part has the name for, or that sets something unknown.
+    InputError: A rule that sets something unknown, or is about no part that has such a name.
   """
-  for pattern, fields in rules.items():
-    for name in fields:
-      if name not in SETTINGS:
-        raise unknown_name(f"setting of rules[{pattern!r}]", name, SETTINGS)
+  _check_rules(rules)
   made, used = [], set()
   for name, part, equation in _parts(program):
     own = settings
     for pattern, fields in rules.items():
       if fnmatch.fnmatchcase(name, pattern):
-        used.add(pattern)
+        used.update(pattern for field in fields if part in SETTINGS[field])
         own = dataclasses.replace(own, **fields)
     made.append(Decision(name, part, _action(part, own), equation, own))
   for pattern in rules.keys() - used:
     raise InputError(
-      f"rules[{pattern!r}] matches no part of the network.",
+      f"rules[{pattern!r}] matches no part of the network that {_fields(rules[pattern])} is about.",
       f"Names are, for example, {', '.join(sorted({d.name for d in made})[:4])}; '*' is any text.",
     )
   return tuple(made)
+
+
+def _check_rules(rules: Mapping[str, Mapping[str, Any]]) -> None:
+  if not isinstance(rules, Mapping):
+    raise InputError(
+      f"rules is {rules!r}, expected settings by the name of a part.",
+      "For example rules={'*head*': {'b': 1.0}}.",
+    )
+  for pattern, fields in rules.items():
+    if not isinstance(fields, Mapping) or not fields:
+      raise InputError(
+        f"rules[{pattern!r}] is {fields!r}, expected settings by name.",
+        f"For example rules={{{pattern!r}: {{'b': 1.0}}}}.",
+      )
+    for name in fields:
+      if name not in SETTINGS:
+        raise unknown_name(f"setting of rules[{pattern!r}]", name, SETTINGS)
+
+
+def _fields(fields: Mapping[str, Any]) -> str:
+  return " or ".join(map(repr, fields))
+
+
+def placed(decisions: tuple[Decision, ...], whole: Program) -> tuple[Decision, ...]:
+  """Returns the decisions of one example at the equations of a program of a batch.
+
+  Raises:
+    InputError: The function has other parts for a batch of this size.
+  """
+  found = tuple(_parts(whole))
+  if [name for name, _, _ in found] != [decision.name for decision in decisions]:
+    raise InputError(
+      f"The function has {len(found)} parts for a batch of this size, {len(decisions)} for one "
+      "example: it is not the same network.",
+      "Let it compute the same for batches of all sizes.",
+    )
+  return tuple(
+    dataclasses.replace(decision, equation=equation)
+    for decision, (_, _, equation) in zip(decisions, found, strict=True)
+  )
 
 
 def _action(part: str, settings: BcosSettings) -> str:

@@ -150,7 +150,10 @@ class Held:
     if source not in self.gains:
       return value
     value = jnp.asarray(value)
-    return value * self.gains[source].reshape(shape).astype(value.dtype)
+    # What is not finite is selected nowhere, or all is lost: its share is no NaN.
+    finite = jnp.isfinite(value)
+    gained = jnp.where(finite, value, 0) * self.gains[source].reshape(shape).astype(value.dtype)
+    return jnp.where(finite, gained, value)
 
 
 def gated(equation: Equation, x: Array, *rest: Any, at: Array | None = None) -> Array:
@@ -166,7 +169,8 @@ def gated(equation: Equation, x: Array, *rest: Any, at: Array | None = None) -> 
   small = jnp.abs(seen) < jnp.finfo(seen.dtype).tiny
   safe = jnp.where(small, 1.0, seen).astype(seen.dtype)
   (made,) = bind(equation, [safe, *rest])
-  return x * jnp.where(small, equation.slope, made / safe).astype(x.dtype)
+  y = x * jnp.where(small, equation.slope, made / safe).astype(x.dtype)
+  return y if jnp.iscomplexobj(made) else y.real  # the length of a complex signal is real
 
 
 def _larger(equation: Equation, a: Array, b: Array) -> Array:

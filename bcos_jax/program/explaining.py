@@ -17,7 +17,7 @@ from ..explain.images import Explanation
 from ..explain.targets import Target, check_range, select, split_target
 from .bcosified import BcosifiedProgram
 from .certificate import prove
-from .program import Program
+from .program import Program, check_some
 
 Array = jax.Array
 
@@ -89,10 +89,14 @@ def explain_program(
 
   Raises:
     InputError: The program is not affine given what is held, arguments of other shapes than
-      traced, a target that does not fit, or a call inside `jax.jit`.
+      traced, inputs that are not finite or none, a target that does not fit, or a call inside
+      `jax.jit`.
   """
   check_concrete(variables, inputs)
+  inputs = inputs if hasattr(inputs, "dtype") else jnp.asarray(inputs)
   program.check_arguments(variables, inputs)
+  check_some(inputs)
+  _check_finite(inputs)
   prove(program.body, program.values)
   function, classes = split_target(target, len(inputs), "inputs")
   if function is not None and not isinstance(function, jax.tree_util.Partial):
@@ -105,7 +109,7 @@ def explain_program(
       return _explain_jit(program.bare, function, variables, *rows)
 
   ex = in_batches(run, (inputs, classes), batch_size)
-  if (worst := float(np.max(ex.completeness_error, initial=0.0))) > UNEXPLAINED:
+  if not (worst := float(np.max(ex.completeness_error, initial=0.0))) <= UNEXPLAINED:  # nor NaN
     warnings.warn(
       f"{worst:.1%} of an explanation are unexplained: some rule passes on what is not affine, or "
       "the network computes in low precision. program.check(variables, inputs) asks a second "
@@ -113,6 +117,15 @@ def explain_program(
       stacklevel=3,
     )
   return ex
+
+
+def _check_finite(inputs: Any) -> None:
+  finite = jnp.isfinite(inputs)
+  if not finite.all():
+    raise InputError(
+      f"{int((~finite).sum())} numbers of the inputs are not finite.",
+      "Replace what is missing or infinite.",
+    )
 
 
 def check_concrete(variables: Any, inputs: Any) -> None:

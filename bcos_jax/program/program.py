@@ -15,7 +15,7 @@ from .certificate import Certificate, certified
 from .evaluation import Apply, Held, evaluate
 from .rules import FACTORS, is_float
 from .tracing import TraceOptions, Tracer
-from .values import Body, Equation, Value, ValueKind
+from .values import Body, Equation, Place, Value, ValueKind
 
 Array = jax.Array
 Variables = Any
@@ -129,10 +129,12 @@ class Program:
       The certificate; print it.
 
     Raises:
-      InputError: Naming the first equation that is not affine, its place and the fix.
+      InputError: Naming the first equation that is not affine, its place and the fix; or arguments
+        that do not fit.
     """
     if inputs is not None:
       self.check_arguments(variables, inputs)
+      check_some(inputs)
     return certified(self, variables, inputs)
 
   def explain(
@@ -150,7 +152,7 @@ class Program:
     return bcosify_program(self, b, **settings)
 
   def check_arguments(self, variables: Variables, inputs: Any) -> None:
-    """Raises InputError unless arguments have the shapes that were traced."""
+    """Raises InputError unless arguments have the shapes that were traced, and can be explained."""
     wanted, example = self.shapes
     given = jax.tree.structure(variables)
     if given != jax.tree.structure(wanted):
@@ -166,11 +168,18 @@ class Program:
           f"{path} has shape {jnp.shape(leaf)}, expected {own.shape}.",
           "Pass variables of the shapes that were traced.",
         )
-    if jnp.shape(inputs)[1:] != example.shape or jnp.ndim(inputs) == 0:
+    if jnp.ndim(inputs) == 0 or jnp.shape(inputs)[1:] != example.shape:
       raise InputError(
         f"The inputs have shape {jnp.shape(inputs)}, expected (N, {_joined(example.shape)}).",
         "Trace the function again for inputs of another shape.",
       )
+    _check_dtype(_dtype(inputs))
+
+
+def check_some(inputs: Any) -> None:
+  """Raises InputError for a batch of nothing."""
+  if not len(inputs):
+    raise InputError("There are no inputs: the batch is empty.", "Give at least one.")
 
 
 def _joined(shape: Sequence[int]) -> str:
@@ -203,11 +212,11 @@ def trace(
     The program.
 
   Raises:
-    InputError: Integer inputs, a primitive without a rule, a product that nothing decides, a while
-      loop over the signal, outputs that do not depend on the input or have no batch axis.
+    InputError: Inputs that are no real floating-point numbers, a primitive without a rule, a
+      product that nothing decides, a while loop over the signal, outputs that do not depend on the
+      input or have no batch axis, or a place that nothing is at.
   """
-  options = TraceOptions(dict(products or {}), tuple(weights))
-  _check_options(options)
+  options = trace_options(products, weights)
   example = _example(inputs)
   shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), _dtype(leaf)), variables)
   concrete = not any(isinstance(v, jax.ShapeDtypeStruct) for v in jax.tree.leaves(variables))
@@ -238,7 +247,8 @@ def traced(
   *leaves, last = closed.jaxpr.invars
   numbers = [tracer.new(v.aval, kind=ValueKind.CONSTANT, leaves=(i,)) for i, v in enumerate(leaves)]
   seen = tracer.new(last.aval, kind=ValueKind.SIGNAL)
-  body = tracer.body(closed, [*numbers, seen], "")
+  body = tracer.body(closed, [*numbers, seen], Place())
+  _check_places(options, body)
   return Program(function, body, tracer.values, paths, options, shapes, outputs, precision)
 
 
@@ -257,13 +267,42 @@ def _check_traced(closed: Any, outputs: Any, count: int) -> None:
     )
 
 
-def _check_options(options: TraceOptions) -> None:
+def trace_options(products: Mapping[str, str] | None, weights: Sequence[str]) -> TraceOptions:
+  """Returns what the user decides, checked; arguments as for `trace`.
+
+  Raises:
+    InputError: No places with factors, or no sequence of places.
+  """
+  if products is not None and not isinstance(products, Mapping):
+    raise InputError(
+      f"products is {products!r}, expected place -> 'first' or 'second'.",
+      "For example products={'unit': 'first'}.",
+    )
+  if isinstance(weights, str) or not all(isinstance(place, str) for place in weights):
+    raise InputError(
+      f"weights is {weights!r}, expected a sequence of places.", "For example weights=('unit',)."
+    )
+  options = TraceOptions(dict(products or {}), tuple(weights))
   for place, factor in options.products.items():
     if factor not in FACTORS:
       raise InputError(
         f"products[{place!r}] is {factor!r}, expected 'first' or 'second'.",
         "Name the factor that is the weight.",
       )
+  return options
+
+
+def _check_places(options: TraceOptions, body: Body) -> None:
+  """Raises InputError for a pattern that matches no place of a program."""
+  places = {equation.place for equation in body.walk()}
+  for name, patterns in (("products", options.products), ("weights", options.weights)):
+    for pattern in patterns:
+      if not any(place.matches(pattern) for place in places):
+        some = sorted({place.modules or place.line for place in places} - {""})[:4]
+        raise InputError(
+          f"No operation is at the place {pattern!r} of {name}.",
+          f"Places are, for example, {', '.join(some)}; '*' is any text.",
+        )
 
 
 def _dtype(leaf: Any) -> Any:
@@ -278,14 +317,21 @@ def _example(inputs: Any) -> jax.ShapeDtypeStruct:
       "Take what is not explained, such as masks, into the variables or the function.",
     )
   shape, dtype = jnp.shape(leaves[0]), _dtype(leaves[0])
-  if not is_float(dtype):
-    raise InputError(
-      f"The inputs have dtype {dtype}, expected floating-point numbers: W(x) is a derivative.",
-      "Explain with respect to embeddings: trace the network behind the table of tokens.",
-    )
+  _check_dtype(dtype)
   if not shape:
     raise InputError("The inputs are a single number, expected [N, ...].", "Give a batch.")
   return jax.ShapeDtypeStruct(shape[1:], dtype)
+
+
+def _check_dtype(dtype: Any) -> None:
+  if not jnp.issubdtype(dtype, jnp.floating):
+    raise InputError(
+      f"The inputs have dtype {dtype}, expected real floating-point numbers: W(x) is a derivative.",
+      "Pass real and imaginary parts as channels."
+      if is_float(dtype)
+      else "Explain pictures as floats, texts with respect to embeddings: trace the network behind "
+      "the table of tokens.",
+    )
 
 
 def _path(path: Any) -> str:
@@ -306,6 +352,8 @@ def _live(body: Body, outputs: Sequence[Any]) -> Iterator[int]:
       if equation.operands[i] == ValueKind.SIGNAL and i not in equation.held
     ]
     live.update(atom for atom in passing if isinstance(atom, int))
+    if equation.name == "scan":  # What is carried may reach what is asked for at a later step.
+      reached = sorted({*reached, *range(equation.params["num_carry"])})
     for inner in equation.bodies:
-      yield from _live(inner, inner.outputs)
+      yield from _live(inner, [inner.outputs[i] for i in reached])
   yield from live

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import fnmatch
 import itertools
 from typing import Any
 
@@ -49,15 +48,11 @@ class TraceOptions:
 
   def factor(self, place: Place) -> str:
     """Returns which factor is held at a place; '' if the user does not say."""
-    return next((f for pattern, f in self.products.items() if _at(place, pattern)), "")
+    return next((f for pattern, f in self.products.items() if place.matches(pattern)), "")
 
   def weighs(self, place: Place) -> bool:
     """Whether the user makes the results at a place weights."""
-    return any(_at(place, pattern) for pattern in self.weights)
-
-
-def _at(place: Place, pattern: str) -> bool:
-  return any(fnmatch.fnmatchcase(text, pattern) for text in (place.modules, place.line))
+    return any(place.matches(pattern) for pattern in self.weights)
 
 
 class Tracer:
@@ -78,7 +73,7 @@ class Tracer:
     self.values[number] = Value(shape=tuple(aval.shape), dtype=aval.dtype, **known)
     return number
 
-  def body(self, closed: Any, inputs: Sequence[int], outside: str) -> Body:
+  def body(self, closed: Any, inputs: Sequence[int], outside: Place) -> Body:
     """Returns the equations of a closed jaxpr for arguments by number."""
     equations: list[Equation] = []
     constants: dict[int, Any] = {}
@@ -110,7 +105,7 @@ class Tracer:
       name = found.primitive.name
       inner = _closed(found.params[INLINED[name]]) if name in INLINED else None
       if inner is not None and ValueKind.SIGNAL in kinds and not self._options.weighs(place):
-        made = self._enter(inner, operands, place.modules, equations, constants)
+        made = self._enter(inner, operands, place, equations, constants)
       else:
         equation = self._equation(found, operands, kinds, place)
         equations.append(equation)
@@ -217,7 +212,7 @@ class Tracer:
       self._argument(variable.aval, self.known(atom))
       for variable, atom in zip(closed.jaxpr.invars, operands, strict=True)
     ]
-    return self.body(closed, inputs, bare.place.modules)
+    return self.body(closed, inputs, bare.place)
 
   def _argument(self, aval: Any, known: Value) -> int:
     return self.new(
@@ -239,7 +234,7 @@ class Tracer:
     while True:
       pairs = zip(closed.jaxpr.invars, known, strict=True)
       inputs = [self._argument(variable.aval, value) for variable, value in pairs]
-      body = self.body(closed, inputs, bare.place.modules)
+      body = self.body(closed, inputs, bare.place)
       results = [self.known(atom).kind for atom in body.outputs[:carried]]
       if all(kind <= known[i].kind for i, kind in zip(places, results, strict=True)):
         return self._completed(body, [known[i].kind for i in places], bare)

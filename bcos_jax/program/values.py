@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 import dataclasses
 import enum
+import fnmatch
 import pathlib
 import re
 from typing import Any
@@ -46,14 +47,24 @@ class Place:
       return f"{self.modules} ({self.line})"
     return self.modules or self.line or "an unknown place"
 
-  def inside(self, modules: str) -> Place:
-    """Returns the place seen from outside of a call."""
-    return Place("/".join(filter(None, (modules, self.modules))), self.line)
+  @property
+  def scope(self) -> str:
+    """The named scope in which `place_of` finds this place again."""
+    return "/".join(filter(None, (self.modules, self.line)))
+
+  def matches(self, pattern: str) -> bool:
+    """Whether a pattern, in which '*' is any text, is about its modules or its line."""
+    return any(fnmatch.fnmatchcase(text, pattern) for text in (self.modules, self.line))
+
+  def inside(self, call: Place) -> Place:
+    """Returns the place seen from outside of a call; its line is known where a library's is not."""
+    return Place("/".join(filter(None, (call.modules, self.modules))), self.line or call.line)
 
 
 _TRANSFORMED = re.compile(
   r"\b(?:checkpoint|jvp|remat|rematted_computation|transpose|vmap)\(([^()]*)\)"
 )
+_LINE = re.compile(r"[^/]+\.\w+:\d+")
 _HERE = pathlib.Path(__file__).parent
 _LIBRARIES = ("jax", "flax", "equinox", "haiku", "keras")
 
@@ -66,8 +77,17 @@ def place_of(equation: Any) -> Place:
     path = pathlib.PurePath(frame.file_name)
     library = "site-packages" in path.parts and path.parts[path.parts.index("site-packages") + 1]
     if library not in _LIBRARIES and path.parent != _HERE:
-      return Place(_scopes(source), f"{path.name}:{frame.line_num}")
-  return Place(_scopes(source))
+      return _placed(_scopes(source), f"{path.name}:{frame.line_num}")
+  return _placed(_scopes(source), "")
+
+
+def _placed(scopes: str, line: str) -> Place:
+  """Returns a place, of `Place.scope` if the equation was made again of another one."""
+  names = scopes.split("/")
+  lines = [i for i, name in enumerate(names) if _LINE.fullmatch(name)]
+  if not lines:
+    return Place(scopes, line)
+  return Place("/".join(names[: lines[0]]), names[lines[0]])
 
 
 def _scopes(source: Any) -> str:

@@ -199,6 +199,70 @@ def test_any_optimizer_trains_it_exponents_included(network):
   assert float(variables["b"]["params/head/kernel"]) != 1.5
 
 
+def test_parts_of_a_batch_are_those_of_one_example(network):
+  traced, variables, images = network
+  made = traced.bcosify(biases="decay")
+  whole = jax.jit(made)(made.variables, images)
+  alone = jax.jit(made)(made.variables, images[:1])
+  assert rel(whole[:1], alone) <= 1e-5
+
+  def row(variables, x):
+    return x @ variables["w"] + variables["rows"][0]
+
+  variables = {"w": jnp.eye(4), "rows": jnp.ones((2, 4))}
+  made = program.trace(row, variables, jnp.ones((1, 4))).bcosify(b=1.0, learn_b=True)
+  assert "constant" in made.table()
+  np.testing.assert_allclose(made(made.variables, jnp.ones((3, 4))), np.full((3, 4), 2.0))
+
+
+def test_what_was_said_of_places_holds_for_the_b_cosified_function():
+  def gated(variables, x):
+    with jax.named_scope("gate"):
+      gate = x @ variables["gate"]
+    with jax.named_scope("unit"):
+      y = gate * (x @ variables["w"])
+      return jax.lax.scan(lambda c, _: (c * (c @ variables["w"]), None), y, None, length=1)[0]
+
+  rng = np.random.RandomState(0)
+  x, *kernels = (jnp.asarray(rng.standard_normal((4, 4)), jnp.float32) for _ in range(3))
+  variables = dict(zip(("gate", "w"), kernels, strict=True))
+  options = {"weights": ("gate",), "products": {"unit": "second"}}
+  traced = program.trace(gated, variables, x, **options)
+  same = traced.bcosify(b=1.0, learn_b=True)
+  found = bcos_jax.explain(same, same.variables, x, 1)
+  assert rel(found.weights, traced.explain(variables, x, 1).weights) <= 1e-4
+  made = traced.bcosify()
+  assert bcos_jax.explain(made, made.variables, x, 1).completeness_error.max() <= 1e-5
+
+
+def test_recomputed_maps_of_weights_stay_linear():
+  def attention(variables, x):
+    each = jax.checkpoint(lambda x: [x @ variables[name] for name in ("query", "key", "value")])
+    query, key, value = each(x)
+    return (jax.nn.softmax(query @ jnp.swapaxes(key, 1, 2)) @ value).mean(1)
+
+  variables = {name: jnp.eye(4) for name in ("query", "key", "value")}
+  made = program.trace(attention, variables, jnp.ones((1, 3, 4))).bcosify()
+  assert [d.name for d in made.decisions if d.part == "map"] == ["value"]
+
+
+def test_kernels_that_are_no_variables_are_told_of():
+  kernel = jnp.eye(4)
+  with pytest.raises(InputError, match=r"whose kernel is a variable.*closes over"):
+    program.trace(lambda _, x: x @ kernel, {}, jnp.ones((1, 4))).bcosify()
+
+
+def test_arguments_are_those_that_were_traced(network):
+  traced, variables, images = network
+  made, learned = traced.bcosify(), traced.bcosify(learn_b=True)
+  with pytest.raises(InputError, match="structure"):
+    made([*jax.tree.leaves(variables)], images)
+  with pytest.raises(InputError, match=r"shape \(4, 12, 12\)"):
+    made(variables, images[..., 0])
+  with pytest.raises(InputError, match="expected a dict of b, network"):
+    learned(variables, images)
+
+
 @pytest.mark.parametrize(
   "settings, message",
   [
@@ -206,6 +270,9 @@ def test_any_optimizer_trains_it_exponents_included(network):
     ({"biases": "removed"}, "biases 'removed'.*'remove'"),
     ({"pool": "max"}, "pool 'max'"),
     ({"rules": {"*nothing*": {"b": 1.0}}}, r"rules\['\*nothing\*'\] matches no part.*params/"),
+    ({"rules": {"*/bias": {"b": 1.0}}}, r"rules\['\*/bias'\] matches no part.* that 'b' is about"),
+    ({"rules": {"*head*": 1.0}}, "is 1.0, expected settings by name"),
+    ({"rules": ["*head*"]}, "expected settings by the name of a part"),
     ({"rules": {"*head*": {"bb": 1.0}}}, "setting of .* 'bb'.*'b'"),
   ],
 )

@@ -98,6 +98,12 @@ FUNCTIONS = {
   "state_space": state_space,
   "experts": experts,
   "maxout": lambda w, x: jnp.maximum(x @ w, x @ w.T).sum(1),
+  "spread": lambda w, x: jnp.var(x @ w, axis=1),
+  "median": lambda w, x: jnp.median(x @ w, axis=1),
+  "padded": lambda w, x: jnp.max(
+    jnp.pad(x @ w, ((0, 0), (1, 1), (0, 0)), constant_values=-np.inf), 1
+  ),
+  "spectrum": lambda w, x: jax.nn.relu(jnp.abs(jnp.fft.rfft(x @ w, axis=1)).sum(1) + w[0]),
   "fft": lambda w, x: jnp.fft.rfft(x @ w, axis=1).real.sum(1),
 }
 
@@ -317,6 +323,50 @@ def test_bad_inputs_and_variables():
     program.explain(traced, W, jnp.ones((2, 6)), 6)
   with pytest.raises(InputError, match="dynamic_map"):
     jax.jit(lambda x: program.explain(traced, W, x))(jnp.ones((2, 6)))
+
+
+def test_inputs_that_no_explanation_is_of():
+  traced = program.trace(lambda w, x: x @ w, W, jnp.ones((2, 6)))
+  x = np.ones((2, 6), np.float32)
+  for bad, message in (
+    (x.astype(np.complex64), "complex64.*real"),
+    (x.astype(np.uint8), "uint8"),
+    (x * [np.nan, *[1] * 5], "2 numbers of the inputs are not finite"),
+    (x[:0], "batch is empty"),
+  ):
+    with pytest.raises(InputError, match=message):
+      program.explain(traced, W, bad, 1)
+  with pytest.raises(InputError, match="batch is empty"):
+    traced.check(W, x[:0])
+  ex = program.explain(lambda w, x: x @ w, W, x.tolist(), 1)
+  np.testing.assert_allclose(ex.weights[0], W[:, 1])
+
+
+def test_a_value_that_is_not_finite_is_told_of():
+  with pytest.warns(UserWarning, match="nan% of an explanation"):
+    program.explain(lambda w, x: x / jnp.linalg.norm(x) @ w, W, np.zeros((1, 6), np.float32), 1)
+
+
+def test_places_and_arguments_that_nothing_is_at():
+  def network(w, x):
+    with jax.named_scope("unit"):
+      return jnp.clip(x @ w, -0.1, 0.1)
+
+  x = jnp.ones((2, 6))
+  for options in ({"weights": ("units",)}, {"products": {"units": "first"}}):
+    with pytest.raises(InputError, match=r"'units' of (weights|products).*for example, unit;"):
+      program.trace(network, W, x, **options)
+  with pytest.raises(InputError, match="expected a sequence of places"):
+    program.trace(network, W, x, weights="unit")
+  with pytest.raises(InputError, match="products is"):
+    program.explain(network, W, x, 1, products=["unit"])
+  traced = program.trace(network, W, x)
+  with pytest.raises(InputError, match=r"already.*program\.trace"):
+    program.explain(traced, W, x, 1, weights=("unit",))
+  with pytest.raises(InputError, match="train are arguments"):
+    program.explain(traced, W, x, 1, train=False)
+  line = network.__code__.co_firstlineno + 2
+  assert f"constant at unit (test_rules.py:{line})" in traced.sources
 
 
 def test_what_makes_weights_can_be_said():
