@@ -155,7 +155,7 @@ class Sampler:
     if self.settings.head == "auto":
       # Other heads add to the logits as well; without a constant the function is the aim.
       self.odds = self.logit_bias and bool(base.any())
-    target = np.asarray(self.aimed(logits))
+    target = np.asarray(self.aimed(jnp.asarray(logits)))
     return Sample(_seen(module, x), target, base, gain[0], self.shares.held_out, "")
 
   def aimed(self, logits: Array) -> Array:
