@@ -57,7 +57,8 @@ def calibrate(
 
   In memory are both networks, the inputs, `settings.memory` of activations or more (see there), and
   the rows of one map: `settings.rows`, or `rows_per_channel` times its inputs if more, of its
-  inputs in float32, about three times over.
+  inputs in float32, about three times over. A second sweep (`Effort.block_rounds`) holds what a
+  block returns for all inputs, four times over, whatever `settings.memory` says.
 
   Args:
     teacher: The conventional network.

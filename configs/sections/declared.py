@@ -60,6 +60,13 @@ class RunSection:
     most=10_000_000,
     when=STARTED & BCOS,
   )
+  calibrate_blocks: int = key(
+    0,
+    "rounds of a second sweep, in which the maps of each block are fitted together; 0: none",
+    least=0,
+    most=1000,
+    when=given("calibrate"),
+  )
   statistics: str = key(
     "batch",
     "of batch norms in training: of the batch; or running, which stay as they are and do not "

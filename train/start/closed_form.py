@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -71,6 +72,8 @@ def calibrated(
     InputError: Inputs to which nothing can be fitted.
   """
   settings = calibration.Calibration(seed=config.seed)
+  effort = dataclasses.replace(settings.effort, block_rounds=config.calibrate_blocks)
+  settings = dataclasses.replace(settings, effort=effort)
   found, report = calibration.calibrate(
     *teacher(config, key), *network, inputs, settings, mesh=mesh, cache=workdir / RECORDS
   )
