@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import mmap
 import pathlib
 
 import numpy as np
@@ -17,6 +18,8 @@ class Filed:
 
 
 Stored = np.ndarray | Filed
+
+_SMALL = 2**16  # Bytes of arrays that are not worth pages of their own.
 
 
 class Store:
@@ -42,7 +45,7 @@ class Store:
     """Keeps an array until it is dropped."""
     if self._folder is None or self.used + array.nbytes <= self._memory:
       self.used += array.nbytes
-      return array
+      return _in_own_pages(array)
     self._folder.mkdir(parents=True, exist_ok=True)
     filed = Filed(self._folder / f"{self._made:07d}.npy", array.dtype)
     self._made += 1
@@ -59,3 +62,16 @@ class Store:
       stored.path.unlink()
     else:
       self.used -= stored.nbytes
+
+
+def _in_own_pages(array: np.ndarray) -> np.ndarray:
+  """Returns a copy in pages of its own, which go back to the system when it is dropped.
+
+  Between results that live for a moment, arrays of a few megabytes that stay would keep the C
+  library from giving its heap back: three times the memory was seen.
+  """
+  if array.nbytes < _SMALL:
+    return array
+  copy = np.ndarray(array.shape, array.dtype, buffer=mmap.mmap(-1, array.nbytes))
+  copy[...] = array
+  return copy
