@@ -156,8 +156,8 @@ def test_the_teacher_gets_its_own_size_of_the_same_picture():
   (teacher, frozen), _ = pair()
   images = photos(2, 32)
   small = jax.image.resize(images, (2, 16, 16, 3), "linear", antialias=True)
-  resized = jax.jit(objectives.Teacher(teacher, size=16).features)(frozen, images)
-  assert rel(resized, jax.jit(objectives.Teacher(teacher).features)(frozen, small)) < 1e-6
+  resized = jax.jit(objectives.Teacher(teacher, size=16).outputs)(frozen, images)
+  assert rel(resized, jax.jit(objectives.Teacher(teacher).outputs)(frozen, small)) < 1e-6
 
 
 @pytest.mark.parametrize("kind", ["align", "clip"])
@@ -293,7 +293,7 @@ def test_a_student_with_a_stem_of_its_own_keeps_the_rest(teacher, tmp_path):
     (["--config.objective.name=clip", "--config.objective.negatives=all"], "negatives"),
     (
       ["--config.objective.name=supervised", "--config.model.num_classes=10"],
-      "objective.name=align or clip",
+      "objective.name=match, align or clip",
     ),
     (["--config.optimizer.decay_steps=2", "--config.optimizer.schedule=cosine"], "does nothing"),
     (["--config.data.train_sizes=(16,)", "--config.data.train_size=16"], "one of them"),
