@@ -35,6 +35,7 @@ from .targets import (
   blaming_variables,
   check_explainable,
   check_range,
+  pulled,
   select,
   split_target,
 )
@@ -254,11 +255,7 @@ def dynamic_linear(
     return select(outputs, len(images), function, classes)
 
   value, pullback, (outputs, chosen) = jax.vjp(forward, inputs, gains, has_aux=True)
-  if value.ndim == 1:
-    weights, shares = pullback(jnp.ones_like(value))
-  else:
-    one_hot = jnp.eye(value.shape[1], dtype=value.dtype)[:, None, :].repeat(len(value), axis=1)
-    weights, shares = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), jax.vmap(pullback)(one_hot))
+  weights, shares = pulled(value, pullback)
   seen = inputs if value.ndim == 1 else inputs[:, None]
   contributions = jnp.sum(seen * weights, axis=-1)
   residual = value - jnp.sum(contributions, axis=(-2, -1))

@@ -194,3 +194,11 @@ def select(
   columns = classes if classes.ndim == 2 else classes[:, None]
   value = jnp.take_along_axis(outputs, columns, axis=-1)
   return value.reshape(classes.shape), (outputs, classes)
+
+
+def pulled(value: Array, back: Callable[[Array], Any]) -> Any:
+  """Returns what one backward pass gives, or one for each of K targets."""
+  if value.ndim == 1:
+    return back(jnp.ones_like(value))
+  one_hot = jnp.eye(value.shape[1], dtype=value.dtype)[:, None, :].repeat(len(value), axis=1)
+  return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), jax.vmap(back)(one_hot))

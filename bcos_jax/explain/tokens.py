@@ -31,6 +31,7 @@ from .targets import (
   Variables,
   blaming_variables,
   check_range,
+  pulled,
   select,
   split_target,
 )
@@ -134,7 +135,7 @@ def dynamic_tokens(
     lambda *given: select(forward(*given), len(ids), function, classes), inputs, gains, has_aux=True
   )
   biased = "bias" in variables["params"]["embeddings"].get("norm", {})
-  found = _pulled(value, lambda ct: _shares(pullback(ct), inputs, parts, to_parts, biased))
+  found = pulled(value, lambda ct: _shares(pullback(ct), inputs, parts, to_parts, biased))
   residual = value - jnp.sum(found["contributions"], axis=-1)
   residuals = found.pop("residuals")
   residuals["unexplained"] = residual - sum(residuals.values())
@@ -153,19 +154,11 @@ def dynamic_tokens(
   )
 
 
-def _pulled(value: Array, back: Callable[[Array], dict[str, Any]]) -> dict[str, Any]:
-  """Returns what one backward pass gives, or one for each of K targets."""
-  if value.ndim == 1:
-    return back(jnp.ones_like(value))
-  one_hot = jnp.eye(value.shape[1], dtype=value.dtype)[:, None, :].repeat(len(value), axis=1)
-  return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), jax.vmap(back)(one_hot))
-
-
 def _shares(
-  pulled: Any, inputs: Array, parts: dict[str, Array], to_parts: Callable, biased: bool
+  back: Any, inputs: Array, parts: dict[str, Array], to_parts: Callable, biased: bool
 ) -> dict[str, Any]:
   """Returns weights, contributions, their parts and the residuals of one backward pass."""
-  weights, gains = pulled
+  weights, gains = back
   contributions = jnp.sum(inputs * weights, axis=-1)
   (before,) = to_parts(weights)
   shares = {name: jnp.sum(part * before, axis=-1) for name, part in parts.items()}

@@ -14,7 +14,7 @@ import numpy as np
 from ..batches import in_batches
 from ..errors import InputError
 from ..explain.images import Explanation
-from ..explain.targets import Target, check_range, select, split_target
+from ..explain.targets import Target, check_range, pulled, select, split_target
 from .bcosified import BcosifiedProgram
 from .certificate import prove
 from .program import Program, check_some
@@ -40,11 +40,7 @@ def dynamic_map(
     return select(program.held(variables, inputs, gains), len(inputs), function, classes)
 
   value, pullback, (outputs, chosen) = jax.vjp(forward, inputs, gains, has_aux=True)
-  if value.ndim == 1:
-    weights, residuals = pullback(jnp.ones_like(value))
-  else:
-    one_hot = jnp.eye(value.shape[1], dtype=value.dtype)[:, None, :].repeat(len(value), axis=1)
-    weights, residuals = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), jax.vmap(pullback)(one_hot))
+  weights, residuals = pulled(value, pullback)
   seen = inputs if value.ndim == 1 else inputs[:, None]
   contributions = jnp.sum(seen * weights, axis=-1) if inputs.ndim > 2 else seen * weights
   mass = jnp.sum(contributions, axis=tuple(range(value.ndim, contributions.ndim)))

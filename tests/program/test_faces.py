@@ -96,7 +96,7 @@ def test_nnx():
 
 
 def test_equinox():
-  eqx = pytest.importorskip("equinox")
+  eqx = pytest.importorskip("equinox", reason="comes with the extra [frameworks]")
   keys = jax.random.split(jax.random.key(0), 2)
   network = eqx.nn.Sequential(
     [
@@ -116,7 +116,7 @@ def test_equinox():
 
 
 def test_haiku():
-  hk = pytest.importorskip("haiku")
+  hk = pytest.importorskip("haiku", reason="comes with the extra [frameworks]")
 
   def forward(x, is_training):
     x = hk.Conv2D(8, 3, name="stem")(x)
@@ -134,7 +134,7 @@ def test_haiku():
 
 def test_keras(monkeypatch):
   monkeypatch.setenv("KERAS_BACKEND", "jax")
-  keras = pytest.importorskip("keras")
+  keras = pytest.importorskip("keras", reason="comes with the extra [frameworks]")
   if keras.backend.backend() != "jax":
     pytest.skip("Keras was imported with another backend")
   network = keras.Sequential(
@@ -155,7 +155,7 @@ def test_keras(monkeypatch):
 
 
 def haiku_network():
-  hk = pytest.importorskip("haiku")
+  hk = pytest.importorskip("haiku", reason="comes with the extra [frameworks]")
 
   def forward(x, is_training):
     return hk.nets.MobileNetV1(num_classes=10)(x, is_training)
@@ -166,7 +166,7 @@ def haiku_network():
 
 def keras_network(name):
   def make():
-    keras = pytest.importorskip("keras")
+    keras = pytest.importorskip("keras", reason="comes with the extra [frameworks]")
     if keras.backend.backend() != "jax":
       pytest.skip("Keras was imported with another backend")
     network = getattr(keras.applications, name)
