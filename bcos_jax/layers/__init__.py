@@ -1,5 +1,6 @@
-"""Flax Linen layers equal to the published PyTorch modules, usable on their own."""
+"""Flax Linen layers equal to the published PyTorch modules, usable on their own; some in NNX."""
 
+from . import nnx as nnx
 from .drop_path import drop_path as drop_path
 from .drop_path import drop_rates as drop_rates
 from .dropout import dropout as dropout

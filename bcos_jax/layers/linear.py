@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from .. import functional as F
 from ..errors import InputError, unknown_name
-from .maps import Convolution, Matmul, square_map
+from .maps import Convolution, Matmul, bcos_map
 from .sources import add_constant
 
 Array = jax.Array
@@ -36,16 +36,38 @@ dense_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """Uniform within 1/sqrt(fan_in), PyTorch's default, which B-cos v2 keeps for its ViTs."""
 
 
+def check_sizes(**sizes: Any) -> None:
+  """Raises InputError for sizes of a layer that are no integers of at least 1."""
+  for name, size in sizes.items():
+    if not isinstance(size, numbers.Integral) or size < 1:
+      cause = f"{name} is {size!r}, expected an integer of at least 1."
+      raise InputError(cause, "Use 1 or more.")
+
+
+def weighed(kernel: Array, weights: str, max_out: int) -> tuple[Array, Array | None]:
+  """Returns a kernel as a layer applies it, and what its responses are multiplied by, if anything.
+
+  Raises:
+    InputError: Weights that are unknown, or cannot be combined with MaxOut.
+  """
+  if weights not in WEIGHTS:
+    raise unknown_name("weights", weights, WEIGHTS)
+  if weights == "cosine" and max_out > 1:
+    raise InputError(
+      f"weights='cosine' and max_out={max_out} cannot be combined: each unit has a length of its "
+      "own.",
+      "Use one of them.",
+    )
+  if weights == "plain":
+    return kernel, None
+  kernel, norm = F.unit_kernel(kernel)
+  return kernel, norm if weights == "cosine" else None
+
+
 class _BcosLinear(nn.Module):
   """What dense maps and convolutions share: see the public classes for the fields."""
 
   gate = None
-
-  def _check_sizes(self, **sizes: Any):
-    for name, size in {"features": self.features, "max_out": self.max_out, **sizes}.items():
-      if not isinstance(size, numbers.Integral) or size < 1:
-        cause = f"{name} is {size!r}, expected an integer of at least 1."
-        raise InputError(cause, "Use 1 or more.")
 
   def _exponent(self) -> float | Array:
     F.check_b(self.b)
@@ -54,51 +76,36 @@ class _BcosLinear(nn.Module):
     b = self.param("b", nn.initializers.constant(self.b), (), jnp.float32)
     return jnp.maximum(b, 1.0)
 
-  def _kernel(
-    self, shape: tuple[int, ...], tied: Array | None = None
-  ) -> tuple[Array, Array | None]:
-    if self.weights not in WEIGHTS:
-      raise unknown_name("weights", self.weights, WEIGHTS)
-    if self.weights == "cosine" and self.max_out > 1:
-      raise InputError(
-        f"weights='cosine' and max_out={self.max_out} cannot be combined: each unit has a length "
-        "of its own.",
-        "Use one of them.",
-      )
+  def _applied(
+    self,
+    linear: Matmul | Convolution,
+    x: Array,
+    shape: tuple[int, ...],
+    tied: Array | None = None,
+  ) -> Array:
     kernel = tied
     if kernel is None:
       kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-    if self.weights == "plain":
-      return kernel, None
-    kernel, norm = F.unit_kernel(kernel)
-    return kernel, norm if self.weights == "cosine" else None
+    kernel, weight_norm = weighed(kernel, self.weights, self.max_out)
+    x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
 
-  def _transform(
-    self, linear: Matmul | Convolution, x: Array, kernel: Array, weight_norm: Array | None
-  ) -> Array:
-    b = self._exponent()
-    simple = not (self.learn_b or self.detach or self.use_bias or self.max_out > 1)
-    if simple and b == 2:
-      y: Any = square_map(x, kernel, linear, self.guard, self.gate)
-    else:
-      y = self._general(linear, x, kernel, b)
-    return y if weight_norm is None else y * weight_norm.astype(y.dtype)
-
-  def _gain(self, y: Array, kernel: Array) -> Array:
-    return y * (100 / math.sqrt(math.prod(kernel.shape[:-1]))) if self.fan_in_gain else y
-
-  def _general(self, linear, x, kernel, b):
-    if self.gate is not None:
-      x = F.gated(x, self.gate, detach=self.detach)
-    y = linear(x, kernel)
-    if self.use_bias:
+    def biased(y: Array) -> Array:
       bias = self.param("bias", nn.initializers.zeros, y.shape[-1:], self.param_dtype)
-      y = add_constant(self, y, bias.astype(y.dtype), "bias")
-    y = F.max_out(y, self.max_out)
-    if not self.learn_b and b == 1:
-      return y
-    seen = F.hold(x) if self.detach else x
-    return F.bcos_scale(y, linear.sq_norm(seen), b=b, guard=self.guard, detach=self.detach)
+      return add_constant(self, y, bias.astype(y.dtype), "bias")
+
+    y = bcos_map(
+      linear,
+      x,
+      kernel,
+      b=self._exponent(),
+      guard=self.guard,
+      max_out=self.max_out,
+      add_bias=biased if self.use_bias else None,
+      gate=self.gate,
+      detach=self.detach,
+    )
+    y = y if weight_norm is None else y * weight_norm.astype(y.dtype)
+    return y * (100 / math.sqrt(math.prod(shape[:-1]))) if self.fan_in_gain else y
 
 
 class BcosDense(_BcosLinear):
@@ -152,10 +159,8 @@ class BcosDense(_BcosLinear):
       x: The input.
       tied: Kernel of another layer, [inputs, features * max_out], in place of one of its own.
     """
-    self._check_sizes()
-    kernel, weight_norm = self._kernel((x.shape[-1], self.features * self.max_out), tied)
-    x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-    return self._gain(self._transform(Matmul(), x, kernel, weight_norm), kernel)
+    check_sizes(features=self.features, max_out=self.max_out)
+    return self._applied(Matmul(), x, (x.shape[-1], self.features * self.max_out), tied)
 
 
 class BcosConv(_BcosLinear):
@@ -203,42 +208,51 @@ class BcosConv(_BcosLinear):
   def __call__(self, x: Array) -> Array:
     """Maps [N, *spatial, inputs] to [N, *spatial_out, features]."""
     groups = self.feature_group_count
-    self._check_sizes(feature_group_count=groups)
-    if isinstance(self.kernel_size, numbers.Integral):
-      raise InputError(
-        f"kernel_size is {self.kernel_size!r}, expected one number per spatial axis.",
-        f"Give kernel_size=({self.kernel_size}, {self.kernel_size}) for images.",
-      )
-    self._check_input(x, len(self.kernel_size), groups)
+    check_sizes(features=self.features, max_out=self.max_out, feature_group_count=groups)
+    check_window(self.kernel_size)
+    check_input(x, self.kernel_size)
+    check_groups(x.shape[-1], self.features, groups)
     linear = convolution(self, x.shape[1:-1])
-    kernel, weight_norm = self._kernel(
-      (*linear.window, x.shape[-1] // groups, self.features * self.max_out)
+    shape = (*linear.window, x.shape[-1] // groups, self.features * self.max_out)
+    return self._applied(linear, x, shape)
+
+
+def check_window(kernel_size: Any) -> None:
+  """Raises InputError for a kernel size that is none of 1 to 3 spatial axes."""
+  if isinstance(kernel_size, numbers.Integral):
+    raise InputError(
+      f"kernel_size is {kernel_size!r}, expected one number per spatial axis.",
+      f"Give kernel_size=({kernel_size}, {kernel_size}) for images.",
     )
-    x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-    return self._gain(self._transform(linear, x, kernel, weight_norm), kernel)
-
-  def _check_input(self, x: Array, rank: int, groups: int):
-    if rank not in (1, 2, 3) or x.ndim != rank + 2:
-      raise InputError(
-        f"Input has shape {x.shape} for kernel_size {tuple(self.kernel_size)}, expected "
-        f"[N, *{rank} spatial axes, channels].",
-        "Give channels-last batches.",
-      )
-    if min(self.kernel_size) < 1:
-      raise InputError(
-        f"kernel_size is {tuple(self.kernel_size)}, expected at least 1 along every axis.",
-        "Use 1 where the kernel sees one position.",
-      )
-    if x.shape[-1] % groups or self.features % groups:
-      raise InputError(
-        f"{x.shape[-1]} inputs and {self.features} features are not divisible by "
-        f"feature_group_count={groups}.",
-        "Choose a divisor of both.",
-      )
+  if min(kernel_size, default=1) < 1:
+    raise InputError(
+      f"kernel_size is {tuple(kernel_size)}, expected at least 1 along every axis.",
+      "Use 1 where the kernel sees one position.",
+    )
 
 
-def convolution(layer: BcosConv, spatial: Sequence[int]) -> Convolution:
-  """Returns the linear map of a layer for inputs of some extent along each spatial axis."""
+def check_input(x: Array, kernel_size: Sequence[int]) -> None:
+  """Raises InputError for inputs of another number of axes than a kernel is for."""
+  rank = len(kernel_size)
+  if rank not in (1, 2, 3) or x.ndim != rank + 2:
+    raise InputError(
+      f"Input has shape {x.shape} for kernel_size {tuple(kernel_size)}, expected "
+      f"[N, *{rank} spatial axes, channels].",
+      "Give channels-last batches.",
+    )
+
+
+def check_groups(inputs: int, features: int, groups: int) -> None:
+  """Raises InputError for channels that do not split into groups."""
+  if inputs % groups or features % groups:
+    raise InputError(
+      f"{inputs} inputs and {features} features are not divisible by feature_group_count={groups}.",
+      "Choose a divisor of both.",
+    )
+
+
+def convolution(layer: Any, spatial: Sequence[int]) -> Convolution:
+  """Returns the linear map of a `BcosConv` for inputs of some extent along each spatial axis."""
   rank, window = len(layer.kernel_size), tuple(layer.kernel_size)
   strides, dilation = (_per_axis(v, rank) for v in (layer.strides, layer.kernel_dilation))
   pads = explicit_pads(layer.padding, spatial, window, strides, dilation)

@@ -8,8 +8,11 @@ its result (which the next layer keeps anyway) and one norm per position.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 import functools
+import numbers
+from typing import Any
 
 import jax
 from jax import lax
@@ -96,6 +99,45 @@ class Convolution:
   def sq_norm(self, x: Array) -> Array:
     """Returns the squared norm of each patch, float32 [N, *spatial_out, groups]."""
     return F.patch_sq_norm(x, self.window, self.strides, self.pads, self.dilation, self.groups)
+
+
+def bcos_map(
+  linear: Matmul | Convolution,
+  x: Array,
+  kernel: Array,
+  *,
+  b: float | Array,
+  guard: F.Guard,
+  max_out: int = 1,
+  add_bias: Callable[[Array], Array] | None = None,
+  gate: str | None = None,
+  detach: bool = False,
+) -> Array:
+  """Returns the B-cos transform |cos|^(b-1) w.x of a linear map (arXiv 2205.10268, eq. 3).
+
+  Args:
+    linear: The map.
+    x: Input, of the compute dtype.
+    kernel: Kernel, of the compute dtype; units of MaxOut are neighbours.
+    b: The exponent; a number is compiled in, an array may be learned.
+    guard: The epsilons of the norm.
+    max_out: Units per output, of which the largest counts.
+    add_bias: Adds a bias to the linear response, before the scale.
+    gate: Activation of `functional.GATES` applied to the input first.
+    detach: Explanation mode: no gradient flows through the scale.
+  """
+  fixed = isinstance(b, numbers.Real)
+  if fixed and b == 2 and not (detach or add_bias or max_out > 1):
+    y: Any = square_map(x, kernel, linear, guard, gate)
+    return y
+  if gate is not None:
+    x = F.gated(x, gate, detach=detach)
+  y = linear(x, kernel)
+  y = F.max_out(y if add_bias is None else add_bias(y), max_out)
+  if fixed and b == 1:
+    return y
+  seen = F.hold(x) if detach else x
+  return F.bcos_scale(y, linear.sq_norm(seen), b=b, guard=guard, detach=detach)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
