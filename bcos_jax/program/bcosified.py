@@ -67,6 +67,11 @@ class BcosifiedProgram:
     return self.__call__
 
   @property
+  def channel_axis(self) -> int:
+    """That of the function."""
+    return self.program.channel_axis
+
+  @property
   def extended(self) -> bool:
     """Whether its variables are more than those of the function."""
     return bool(self.exponents) or self.decays

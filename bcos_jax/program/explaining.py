@@ -41,6 +41,11 @@ def dynamic_map(
 
   value, pullback, (outputs, chosen) = jax.vjp(forward, inputs, gains, has_aux=True)
   weights, residuals = pulled(value, pullback)
+  if inputs.ndim > 2:  # explanations have their channels last, whatever the function reads
+    inputs, weights = (
+      jnp.moveaxis(array, program.channel_axis % inputs.ndim - inputs.ndim, -1)
+      for array in (inputs, weights)
+    )
   seen = inputs if value.ndim == 1 else inputs[:, None]
   contributions = jnp.sum(seen * weights, axis=-1) if inputs.ndim > 2 else seen * weights
   mass = jnp.sum(contributions, axis=tuple(range(value.ndim, contributions.ndim)))
@@ -79,9 +84,10 @@ def explain_program(
     batch_size: Inputs per device batch, to bound memory; None takes all together.
 
   Returns:
-    The explanation, as NumPy arrays. Contributions are summed over the last axis of inputs that
-    have one besides places, [N, ..., channels]; residuals are named by the variable that is added
-    to the signal, or by the place of what is added.
+    The explanation, as NumPy arrays, its inputs and weights channels last, [N, ..., channels], also
+    where the function reads them in another place (`Program.channel_axis`). Contributions are
+    summed over the channels of inputs that have axes besides; residuals are named by the variable
+    that is added to the signal, or by the place of what is added.
 
   Raises:
     InputError: The program is not affine given what is held, arguments of other shapes than

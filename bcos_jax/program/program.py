@@ -60,6 +60,11 @@ class Program:
     """The program without variables: what caches may keep."""
     return self if self.variables is None else dataclasses.replace(self, variables=None)
 
+  @property
+  def channel_axis(self) -> int:
+    """Which axis of inputs [N, ...] has the channels: what the function says, or the last one."""
+    return getattr(self.function, "channel_axis", -1)
+
   @functools.cached_property
   def live(self) -> frozenset[int]:
     """Numbers of the signals that reach an output without being held on the way."""

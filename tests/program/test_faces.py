@@ -63,6 +63,28 @@ def test_linen():
   assert "2 pictures" in repr(ex)
 
 
+def test_channels_of_functions_that_have_them_first():
+  variables = jax.random.normal(jax.random.key(0), (5, 3, 4, 4))
+
+  class ChannelsFirst:
+    channel_axis = 1
+
+    def __call__(self, variables, x):
+      return jax.nn.gelu(jax.lax.conv(x, variables, (1, 1), "SAME")).sum((2, 3))
+
+  network = ChannelsFirst()
+  ex = bcos_jax.explain(network, variables, np.moveaxis(IMAGES, -1, 1), [[1, 2], [0, 4]])
+  last = bcos_jax.explain(
+    lambda v, x: network(v, jnp.moveaxis(x, -1, 1)), variables, IMAGES, [[1, 2], [0, 4]]
+  )
+  for name in ("images", "inputs", "weights", "contributions"):
+    assert getattr(ex, name).shape == getattr(last, name).shape, name
+    assert rel(getattr(ex, name), getattr(last, name)) <= 1e-6, name
+  complete(ex)
+  traced = program.trace(network, variables, np.moveaxis(IMAGES, -1, 1))
+  assert traced.bcosify(b=1.5).channel_axis == 1
+
+
 def test_recurrent_networks():
   class Recurrent(nn.Module):
     @nn.compact
