@@ -37,6 +37,23 @@ def language_model() -> ConfigDict:
   return config
 
 
+def match(config: ConfigDict, teacher: str, *, blocks: int = 0) -> None:
+  """Lets a B-cos twin, from its closed form on, learn what a conventional network predicts.
+
+  The loss' optimum is what the closed form aims at, and its statistics stay: nothing is undone.
+
+  Args:
+    config: Recipe of the twin's fine-tuning.
+    teacher: Bundle of the conventional network.
+    blocks: Rounds of the closed form's second sweep.
+  """
+  config.objective.update(name="match", teacher=teacher)
+  config.update(init="", calibrate=512, calibrate_blocks=blocks, statistics="running", steps=100)
+  config.loss.name = "bce"
+  config.optimizer.update(lr=1e-3, warmup_steps=10, b2=0.99, agc=0.0)
+  config.data.augment = get_config().data.augment
+
+
 def imagenet() -> ConfigDict:
   """Returns what the published ImageNet recipes share: data, crops, mirroring, clipping."""
   config = get_config()

@@ -58,11 +58,7 @@ def bcosify(config: ConfigDict) -> None:
 def match(config: ConfigDict) -> None:
   """Teaches the B-cos twin, from its closed form on, what the conventional network predicts."""
   _bcos(config, lr=1e-3)
-  config.objective.update(name="match", teacher="runs/conventional/bundle")
-  config.calibrate, config.statistics = 512, "running"
-  config.loss.name = "bce"  # Its optimum is what the closed form aims at: nothing is undone.
-  config.optimizer.update(warmup_steps=10, b2=0.99, agc=0.0)
-  config.data.augment.crop = "none"
+  common.match(config, "runs/conventional/bundle")
 
 
 def runlocal(config: ConfigDict) -> None:

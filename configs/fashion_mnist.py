@@ -59,13 +59,7 @@ def bcosify(config: ConfigDict) -> None:
 def match(config: ConfigDict) -> None:
   """Teaches the B-cos twin, from its closed form on, what the conventional network predicts."""
   bcosify(config)
-  config.objective.update(name="match", teacher="runs/fashion/conventional/bundle")
-  config.init, config.calibrate, config.calibrate_blocks = "", 512, 2
-  config.statistics = "running"
-  config.loss.name = "bce"  # Its optimum is what the closed form aims at: nothing is undone.
-  config.optimizer.update(lr=1e-3, warmup_steps=10, b2=0.99, agc=0.0)
-  config.data.augment = common.get_config().data.augment
-  config.steps = 100
+  common.match(config, "runs/fashion/conventional/bundle", blocks=2)
 
 
 def scratch(config: ConfigDict) -> None:

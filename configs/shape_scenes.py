@@ -7,8 +7,8 @@
   bcos-jax train --config=shape_scenes:align --workdir=runs/shapes/aligned
 
 `conventional` is a standard network, `bcosify` fine-tunes its B-cos twin (B=2, no biases;
-arXiv 2411.00715) and `scratch` trains the same B-cos network from random weights. `align` teaches
-the B-cos twin without labels.
+arXiv 2411.00715) and `scratch` trains the same B-cos network from random weights. `match` and
+`align` teach the B-cos twin without labels, from predictions and from features.
 """
 
 from ml_collections import ConfigDict
@@ -57,6 +57,12 @@ def bcosify(config: ConfigDict) -> None:
   config.init = "runs/shapes/conventional/bundle"
 
 
+def match(config: ConfigDict) -> None:
+  """Teaches the B-cos twin, from its closed form on, what the conventional network predicts."""
+  bcosify(config)
+  common.match(config, "runs/shapes/conventional/bundle")
+
+
 def align(config: ConfigDict) -> None:
   """Teaches the B-cos twin, without labels, what a conventional network sees at all its depths."""
   bcosify(config)
@@ -75,6 +81,7 @@ VARIANTS = {
   "conventional": conventional,
   "bcosify": bcosify,
   "scratch": scratch,
+  "match": match,
   "align": align,
   "runlocal": runlocal,
 }

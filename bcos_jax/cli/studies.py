@@ -39,6 +39,9 @@ def add_study(commands: Commands) -> None:
   )
   command.add_argument("--seed", type=int, default=0, help="random seed")
   command.add_argument(
+    "--seeds", type=int, default=1, help="how many seeds, from --seed on (closed-form)"
+  )
+  command.add_argument(
     "--short", action="store_true", help="a fraction of the steps, as a smoke test"
   )
 
@@ -52,5 +55,6 @@ def _study(options, _):
     dataset=options.dataset,
     network=options.network,
     seed=options.seed,
+    seeds=options.seeds,
     short=options.short,
   )

@@ -9,13 +9,14 @@ an answer is written from the numbers of its table.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+import dataclasses
 import os
 import pathlib
 import shlex
 import time
 
-from ..errors import unknown_name
+from ..errors import InputError, unknown_name
 from ..io.bundles import check_writable
 from . import (
   alignment,
@@ -50,6 +51,7 @@ STUDIES: dict[str, Callable[..., Findings]] = {
 """Every study by name."""
 
 _OF_TEXTS = ("texts",)
+_OF_SEEDS = ("closed-form",)
 
 
 def run(
@@ -59,6 +61,7 @@ def run(
   dataset: str = "",
   network: str = "",
   seed: int = 0,
+  seeds: int = 1,
   short: bool = False,
   progress: bool = True,
   say: Callable[[str], None] = print,
@@ -74,6 +77,7 @@ def run(
     network: Architecture, see `bcos_jax.names()`, or "vit" of fashion_mnist; "" for that of the
       data set's recipe (of `equivalence`: one small network of every kind).
     seed: Of everything.
+    seeds: How many seeds, from `seed` on, are measured; more than one for `closed-form`.
     short: A fraction of the steps and pictures; shows that everything runs, the numbers mean
       little.
     progress: Whether to show progress bars.
@@ -84,18 +88,16 @@ def run(
     `workdir/findings/<data set>/<name>`.
 
   Raises:
-    InputError: An unknown name, or a folder that cannot be written.
+    InputError: An unknown name, several seeds for a study of one, or a folder that cannot be
+      written.
   """
-  if name not in STUDIES:
-    raise unknown_name("study", name, STUDIES)
+  _check(name, seeds)
   began = time.monotonic()
   workdir = check_writable(workdir)
   reads_texts = name in _OF_TEXTS
   dataset = dataset or (DATASET if reads_texts else "shape_scenes")
-  words = [dataset, network, f"seed{seed}", "short" if short else ""]
-  kind = "-".join(word for word in words if word)
   lab = (TextLab if reads_texts else Lab)(
-    workdir=pathlib.Path(workdir) / "networks" / kind,
+    workdir=pathlib.Path(workdir) / "networks",
     dataset=dataset,
     network=network,
     seed=seed,
@@ -103,21 +105,42 @@ def run(
     progress=progress,
     say=say,
   )
-  found = STUDIES[name](lab)
-  folder = pathlib.Path(workdir) / "findings" / kind / name
+  labs = [_of_seed(lab, one) for one in range(seed, seed + seeds)]
+  found = STUDIES[name](*labs)
+  which = f"seed{seed}" if seeds == 1 else f"seeds{seed}-{seed + seeds - 1}"
+  folder = pathlib.Path(workdir) / "findings" / _kind(lab, which) / name
   folder.mkdir(parents=True, exist_ok=True)
-  found.write(folder, _command(name, lab), time.monotonic() - began)
-  say("")
-  for line in found.answer:
-    say(line)
-  say(f"\nTable, plots and report: {folder}")
+  found.write(folder, _command(name, labs), time.monotonic() - began)
+  say("\n" + "\n".join(found.answer) + f"\n\nTable, plots and report: {folder}")
   return found
 
 
-def _command(name: str, lab: Lab | TextLab) -> str:
+def _of_seed(lab: Lab | TextLab, seed: int) -> Lab | TextLab:
+  return dataclasses.replace(lab, seed=seed, workdir=lab.workdir / _kind(lab, f"seed{seed}"))
+
+
+def _kind(lab: Lab | TextLab, seeds: str) -> str:
+  words = [lab.dataset, lab.network, seeds, "short" if lab.short else ""]
+  return "-".join(word for word in words if word)
+
+
+def _check(name: str, seeds: int) -> None:
+  if name not in STUDIES:
+    raise unknown_name("study", name, STUDIES)
+  several = name in _OF_SEEDS
+  if seeds < 1 or (seeds > 1 and not several):
+    raise InputError(
+      f"{seeds} seeds, expected {'at least 1' if several else '1'} for {name}.",
+      f"Several seeds are measured by {', '.join(_OF_SEEDS)}; --seed=1 is another one.",
+    )
+
+
+def _command(name: str, labs: Sequence[Lab | TextLab]) -> str:
+  lab = labs[0]
   words = ["bcos-jax", "study", name, f"--dataset={lab.dataset}"]
   words += [f"--network={lab.network}"] if lab.network else []
   words += [f"--seed={lab.seed}"] if lab.seed else []
+  words += [f"--seeds={len(labs)}"] if len(labs) > 1 else []
   words += ["--short"] if lab.short else []
   return shlex.join(words)
 

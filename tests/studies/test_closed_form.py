@@ -1,13 +1,13 @@
 """The study of short fine-tuning: its races, networks of Fashion-MNIST, and its files."""
 
 import csv
-import itertools
+import types
 
 import pytest
 
 from bcos_jax import InputError, studies
 from bcos_jax.studies import Lab
-from bcos_jax.studies.closed_form import races
+from bcos_jax.studies.closed_form import races, summary
 from bcos_jax.train import start
 
 
@@ -43,42 +43,100 @@ def test_networks_of_other_data_sets_are_unknown(tmp_path):
   assert Lab(workdir=tmp_path, dataset="fashion_mnist").setting.pretrain == 1200
 
 
+def chosen(start: str, steps: int, accuracy: float, pointing: float | None) -> races.Entrant:
+  rate = 1e-3 if steps else None
+  return races.Entrant(
+    start=start,
+    steps=steps,
+    rate=rate,
+    validation=None,
+    accuracy=accuracy,
+    pointing=pointing,
+    pointing_error=None,
+  )
+
+
+def test_seeds_are_averaged_with_their_standard_error():
+  first = [chosen("a", 0, 0.8, 0.5), entrant(10, 1e-2, 0.1), chosen("a", 10, 0.9, None)]
+  second = [chosen("a", 0, 0.6, 0.7), chosen("a", 10, 0.9, 0.6)]
+  before, after = summary.rows([first, second])
+  assert (before.start, before.steps, before.rates) == ("a", 0, ())
+  assert before.accuracy.value == pytest.approx(0.7)
+  assert before.accuracy.error == pytest.approx(0.1)  # Half the difference of two.
+  assert before.pointing.written(".2f") == "0.60 ± 0.10"
+  assert after.rates == (1e-3, 1e-3) and after.pointing is None  # One of them could not play.
+  assert summary.rows([first])[0].accuracy.error is None
+  assert summary.reached([before, after], "a", 0.85) == 10
+  assert summary.reached([before, after], "a", 0.95) is None
+
+
+def test_only_studies_of_seeds_take_several(tmp_path):
+  with pytest.raises(InputError, match="3 seeds, expected 1 for options"):
+    studies.run("options", workdir=tmp_path, seeds=3)
+  with pytest.raises(InputError, match="0 seeds"):
+    studies.run("closed-form", workdir=tmp_path, seeds=0)
+
+
 @pytest.mark.slow
-def test_the_chosen_rates_are_the_best_and_a_second_run_trains_nothing(tmp_path):
+def test_a_second_run_trains_nothing(tmp_path):
   def run():
     return studies.run(
       "closed-form",
       workdir=tmp_path,
       dataset="digits",
       network="resnet_tiny",
+      seeds=2,
       short=True,
       progress=False,
       say=lambda line: None,
     )
 
   found = run()
-  kind = "digits-resnet_tiny-seed0-short"
-  folder = tmp_path / "findings" / kind / "closed-form"
+  folder = tmp_path / "findings" / "digits-resnet_tiny-seeds0-1-short" / "closed-form"
   assert {path.name for path in folder.iterdir()} == {
     "closed-form.png",
     "report.html",
     "study.md",
     "table.csv",
   }
+  assert "--seeds=2" in (folder / "study.md").read_text("utf-8")
   with open(folder / "table.csv", encoding="utf-8", newline="") as file:
     rows = list(csv.DictReader(file))
-  assert [row["network"] for row in rows].count("as published") == 1 + 2 + 2
-  raced = ("as published", "in closed form")
-  for name, steps in (*itertools.product(raced, ("5", "10")), ("from scratch", "10")):
-    runs = [row for row in rows if row["network"] == name and row["steps"] == steps]
-    tested = [row for row in runs if row["accuracy"]]
-    assert len(runs) == 2 and len(tested) == 1
-    assert float(tested[0]["held-out accuracy"]) == max(float(r["held-out accuracy"]) for r in runs)
-  logits = [row["steps"] for row in rows if row["network"] == "in closed form, head on logits"]
-  assert logits == ["0"]
-  networks = tmp_path / "networks" / kind
+  assert [(row["network"], row["steps"]) for row in rows] == [
+    ("conventional", "0"),
+    ("in closed form, head on logits", "0"),
+    *(("in closed form", steps) for steps in ("0", "5", "10")),
+    *(("in closed form, then without labels", steps) for steps in ("5", "10")),
+    *(("as published", steps) for steps in ("0", "5", "10")),
+    ("from scratch", "10"),
+  ]
+  networks = tmp_path / "networks"
   # With the speed of every run, so one that is trained again is told from one that is not.
-  before = {path: path.read_text("utf-8") for path in networks.glob("*/metrics.jsonl")}
-  assert len(before) == 1 + 4 + 4 + 2
+  before = {path: path.read_text("utf-8") for path in networks.glob("*/*/metrics.jsonl")}
+  assert len(before) == 2 * (1 + 4 + 2 + 4 + 2)
   assert run().table == found.table
-  assert {path: path.read_text("utf-8") for path in networks.glob("*/metrics.jsonl")} == before
+  assert {path: path.read_text("utf-8") for path in networks.glob("*/*/metrics.jsonl")} == before
+
+
+def test_the_best_rate_by_held_out_pictures_is_tested(monkeypatch, tmp_path):
+  judged = {1e-3: 0.5, 3e-3: 0.8, 1e-2: 0.6}
+
+  def trained(lab, start, steps, rate):
+    return types.SimpleNamespace(
+      metrics={"accuracy": 0.1, "agreement": judged[rate]}, model=rate, variables={}
+    )
+
+  monkeypatch.setattr(races, "_trained", trained)
+  monkeypatch.setattr(races, "measured", lambda lab, name, model, v: chosen(name, 0, model, None))
+  start = races.Start(
+    name="s",
+    recipe="match",
+    network=None,
+    lengths=(5,),
+    rates=tuple(judged),
+    teacher=tmp_path,
+  )
+  lab = Lab(workdir=tmp_path, dataset="digits", say=lambda line: None)
+  entrants = races.race(lab, start)
+  assert {e.rate: e.validation for e in entrants} == judged
+  assert [e.rate for e in entrants if e.chosen] == [3e-3]  # Agreement judges, not accuracy.

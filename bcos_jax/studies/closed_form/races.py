@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 import dataclasses
+import pathlib
 from typing import Any
 
 import jax
@@ -31,10 +32,13 @@ class Start:
 
   Attributes:
     name: In tables.
-    recipe: Variant of the data set's recipe: "bcosify" or "scratch".
+    recipe: Variant of the data set's recipe: "bcosify", "match" or "scratch".
     network: Model and variables; None for random ones.
     lengths: Of its runs, in steps.
     rates: Learning rates that are tried.
+    teacher: Bundle of the network that "match" learns from; such runs read no labels, and their
+      rates are judged by how often they agree with it.
+    measure_start: Whether the start itself is an entrant.
   """
 
   name: str
@@ -42,6 +46,23 @@ class Start:
   network: tuple[Any, Any] | None
   lengths: tuple[int, ...] = LENGTHS
   rates: tuple[float, ...] = RATES
+  teacher: pathlib.Path | None = None
+  measure_start: bool = True
+
+  @property
+  def judge(self) -> str:
+    """Name of the measure on held-out training pictures that chooses a rate."""
+    return "agreement" if self.teacher else "accuracy"
+
+  def overrides(self, steps: int) -> dict[str, Any]:
+    """Returns what its runs change in the recipe, beyond data and learning rate."""
+    if self.teacher is None:
+      return {"optimizer.warmup_steps": 0}
+    return {
+      "objective.teacher": self.teacher,
+      "optimizer.warmup_steps": min(10, steps // 2),
+      "calibrate": 0,
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +73,7 @@ class Entrant:
     start: Name of what it began from.
     steps: Of training; 0 for the start itself.
     rate: Largest learning rate; None for the start itself.
-    validation: Accuracy on the held-out training pictures; None for the start itself.
+    validation: The start's judge on the held-out training pictures; None for the start itself.
     accuracy: On the test pictures; None for a rate that was not chosen.
     pointing: Mean score of the grid pointing game; None likewise, or if the network classifies too
       few pictures rightly to play.
@@ -76,18 +97,17 @@ class Entrant:
 def race(lab: Lab, start: Start) -> list[Entrant]:
   """Trains from a start for every length; the best rate of each is tested."""
   entrants = []
-  if start.network is not None:
+  if start.network is not None and start.measure_start:
     entrants.append(measured(lab, start.name, *start.network))
   rates: Iterable[float] = start.rates[:2] if lab.short else start.rates
   for steps in start.lengths:
     if steps == max(start.lengths) and len(start.lengths) > 1:
       rates = sorted(best_first(entrants, entrants[-1].steps)[:SHORTLIST])
     runs = {rate: _trained(lab, start, steps, rate) for rate in rates}
-    best = max(runs, key=lambda rate: runs[rate].metrics["accuracy"])
+    judged = {rate: result.metrics[start.judge] for rate, result in runs.items()}
+    best = max(judged, key=lambda rate: judged[rate])
     for rate, result in runs.items():
-      entrant = Entrant(
-        start=start.name, steps=steps, rate=rate, validation=result.metrics["accuracy"]
-      )
+      entrant = Entrant(start=start.name, steps=steps, rate=rate, validation=judged[rate])
       if rate == best:
         tested = measured(lab, start.name, result.model, jax.device_get(result.variables))
         entrant = dataclasses.replace(tested, steps=steps, rate=rate, validation=entrant.validation)
@@ -131,8 +151,8 @@ def _trained(lab: Lab, start: Start, steps: int, rate: float) -> TrainResult:
     "data.test_split": f"train[:{held_out}]",
     "data.batch_size": BATCH,
     "optimizer.lr": rate,
-    "optimizer.warmup_steps": 0,
     "eval_every": 0,
+    **start.overrides(steps),
   }
   return lab.trained(
     folder,
