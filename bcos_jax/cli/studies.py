@@ -18,7 +18,7 @@ def add_study(commands: Commands) -> None:
   command.add_argument(
     "study",
     help="equivalence, speedup, b-sweep, options, methods, sanity, robustness, alignment, clip, "
-    "closed-form or texts",
+    "closed-form, calibration or texts",
   )
   command.add_argument(
     "--dataset",
@@ -39,7 +39,7 @@ def add_study(commands: Commands) -> None:
   )
   command.add_argument("--seed", type=int, default=0, help="random seed")
   command.add_argument(
-    "--seeds", type=int, default=1, help="how many seeds, from --seed on (closed-form)"
+    "--seeds", type=int, default=1, help="how many seeds, from --seed on (closed-form, calibration)"
   )
   command.add_argument(
     "--short", action="store_true", help="a fraction of the steps, as a smoke test"

@@ -1,7 +1,7 @@
 """Studies of B-cosification with small networks, which run offline in minutes.
 
   bcos-jax study equivalence | speedup | b-sweep | options | methods | sanity | robustness |
-    alignment | clip | closed-form | texts
+    alignment | clip | closed-form | calibration | texts
 
 Each trains what it needs, measures it, and leaves a table, plots and a report. Every sentence of
 an answer is written from the numbers of its table.
@@ -46,12 +46,13 @@ STUDIES: dict[str, Callable[..., Findings]] = {
   "alignment": alignment.study,
   "clip": clip.study,
   "closed-form": closed_form.study,
+  "calibration": closed_form.settings,
   "texts": text.study,
 }
 """Every study by name."""
 
 _OF_TEXTS = ("texts",)
-_OF_SEEDS = ("closed-form",)
+_OF_SEEDS = ("closed-form", "calibration")
 
 
 def run(
@@ -77,7 +78,8 @@ def run(
     network: Architecture, see `bcos_jax.names()`, or "vit" of fashion_mnist; "" for that of the
       data set's recipe (of `equivalence`: one small network of every kind).
     seed: Of everything.
-    seeds: How many seeds, from `seed` on, are measured; more than one for `closed-form`.
+    seeds: How many seeds, from `seed` on, are measured; more than one for `closed-form`
+      and `calibration`.
     short: A fraction of the steps and pictures; shows that everything runs, the numbers mean
       little.
     progress: Whether to show progress bars.

@@ -3,11 +3,13 @@
 import csv
 import types
 
+import numpy as np
 import pytest
 
 from bcos_jax import InputError, studies
 from bcos_jax.studies import Lab
 from bcos_jax.studies.closed_form import races, summary
+from bcos_jax.studies.closed_form.settings import Variation, crops, variations
 from bcos_jax.train import start
 
 
@@ -75,6 +77,51 @@ def test_only_studies_of_seeds_take_several(tmp_path):
     studies.run("options", workdir=tmp_path, seeds=3)
   with pytest.raises(InputError, match="0 seeds"):
     studies.run("closed-form", workdir=tmp_path, seeds=0)
+
+
+@pytest.mark.parametrize("colors", [1, 3])
+def test_crops_of_photographs_are_pictures_of_the_network(colors):
+  pytest.importorskip("sklearn")
+  made = crops(5, (24, 20, colors), np.random.default_rng(0))
+  assert made.shape == (5, 24, 20, colors) and made.dtype == np.float32
+  assert made.min() >= 0 and made.max() <= 1
+  assert np.mean([crop.std() for crop in made]) > 0.05  # Some are sky.
+  assert np.abs(made[0] - made[1]).mean() > 0.01
+  np.testing.assert_array_equal(crops(5, (24, 20, colors), np.random.default_rng(0)), made)
+
+
+def test_one_setting_changes_at_a_time():
+  found = variations(there=1000, short=False)
+  usual = Variation()
+  assert [case.count for one in found if case.kind == usual.kind and case.b == usual.b] == [
+    *(32, 128, 512)  # and no more than there are
+  ]
+  for one in found:
+    changes = [a != b for a, b in zip(vars(one).values(), vars(usual).values(), strict=True)]
+    assert sum(changes) <= 1
+  assert len(set(found)) == len(found) == 3 + 3 + 5
+
+
+@pytest.mark.slow
+def test_the_study_of_settings_tells_pictures_apart(tmp_path):
+  found = studies.run(
+    "calibration",
+    workdir=tmp_path,
+    dataset="digits",
+    network="resnet_tiny",
+    short=True,
+    progress=False,
+    say=lambda line: None,
+  )
+  rows = [dict(zip(found.table.columns, row, strict=True)) for row in found.table.rows]
+  assert [(row["pictures"], row["number"], row["B"]) for row in rows] == [
+    ("conventional", None, None),
+    ("training pictures", 32, 2.0),
+    ("training pictures", 64, 2.0),
+    ("noise", 32, 2.0),
+    ("training pictures", 32, 1.5),
+  ]
+  assert rows[3]["accuracy"] < rows[2]["accuracy"]
 
 
 @pytest.mark.slow

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
 
 import bcos_jax
 
-from ... import calibration, render
-from ...inputs import of_pictures
+from ... import render
 from ...ops import BcosOps
 from ...train.config import load_config
-from ...train.data import open_dataset, pipeline
 from ...train.loop import TrainResult
 from ..lab import Lab
 from ..study import Findings
-from ..tables import Cell, Table
+from ..tables import Table
 from . import races, summary
+from .networks import in_closed_form, training_pictures
 from .races import Entrant, Start
-from .summary import Mean, Outcome
+from .summary import Outcome
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -59,7 +56,10 @@ def study(*labs: Lab) -> Findings:
         "grid pointing": ".3f",
         "± over seeds": ".3f",
       },
-      [_cells(row) for row in found],
+      [
+        (row.start, row.steps, ", ".join(f"{rate:g}" for rate in row.rates), *summary.cells(row))
+        for row in found
+      ],
     ),
     answer=_answer(found),
     plots={"closed-form": ("Accuracy and localisation by length", _plot(found))},
@@ -112,14 +112,14 @@ def _starts(
   closed = Start(
     name=CLOSED,
     recipe="bcosify",
-    network=_in_closed_form(lab, given, pictures, "log_odds", rounds),
+    network=in_closed_form(lab, given, "closed", pictures, rounds=rounds),
     lengths=lengths,
   )
   return (
     Start(
       name=LOGITS,
       recipe="bcosify",
-      network=_in_closed_form(lab, given, pictures, "logits", rounds),
+      network=in_closed_form(lab, given, "closed", pictures, head="logits", rounds=rounds),
       lengths=(),
     ),
     closed,
@@ -140,51 +140,6 @@ def _starts(
     Start(
       name=SCRATCH, recipe="scratch", network=None, lengths=lengths[-1:], rates=races.RATES[2:]
     ),
-  )
-
-
-def training_pictures(lab: Lab, conventional: TrainResult, count: int) -> np.ndarray:
-  """Returns training pictures [count, H, W, colors] in [0, 1], none of them held out.
-
-  Args:
-    lab: With the data set.
-    conventional: The network that reads them.
-    count: Of pictures.
-  """
-  first = lab.setting.validation
-  dataset = open_dataset(lab.dataset, f"train[{first}:{first + count}]")
-  prepare = of_pictures(conventional.preprocess)
-  return pipeline.to_arrays(pipeline.Examples(dataset, prepare))[0]
-
-
-def _in_closed_form(
-  lab: Lab, given: tuple[Any, Any], pictures: np.ndarray, head: str, rounds: int
-) -> tuple[Any, Any]:
-  """Returns the network in closed form, which is made once."""
-  folder = lab.workdir / f"closed-form-{head}-{len(pictures)}-{rounds}.bundle"
-  if not folder.exists():
-    lab.say(f"B-cosifying in closed form from {len(pictures)} pictures, head on {head}")
-    twin = bcos_jax.bcosify(*given, ops=BcosOps(b=2.0))
-    settings = calibration.Calibration(
-      head=head, effort=calibration.Effort(block_rounds=rounds), seed=lab.seed
-    )
-    made, report = calibration.calibrate(*given, *twin, pictures, settings)
-    lab.say(str(report))
-    bcos_jax.save(folder, twin[0], made)
-  bundle = bcos_jax.load(folder)
-  return bundle.model, bundle.variables
-
-
-def _cells(row: Outcome) -> tuple[Cell, ...]:
-  pointing = row.pointing
-  return (
-    row.start,
-    row.steps,
-    ", ".join(f"{rate:g}" for rate in row.rates),
-    row.accuracy.value,
-    row.accuracy.error,
-    None if pointing is None else pointing.value,
-    None if pointing is None else pointing.error,
   )
 
 
@@ -234,7 +189,9 @@ def _plot(found: list[Outcome]) -> Figure:
   }
   panels = [
     render.Panel(
-      curves={name: _curve((r.steps, r.accuracy) for r in own) for name, own in by_start.items()},
+      curves={
+        name: summary.curve((r.steps, r.accuracy) for r in own) for name, own in by_start.items()
+      },
       x="steps",
       y="accuracy",
       percent=True,
@@ -249,7 +206,7 @@ def _plot(found: list[Outcome]) -> Figure:
   if any(played.values()):
     panels.append(
       render.Panel(
-        curves={name: _curve(points) for name, points in played.items() if points},
+        curves={name: summary.curve(points) for name, points in played.items() if points},
         x="steps",
         y="grid pointing score",
         levels={} if teacher.pointing is None else {TEACHER: teacher.pointing.value},
@@ -257,11 +214,3 @@ def _plot(found: list[Outcome]) -> Figure:
       )
     )
   return render.curves(panels)
-
-
-def _curve(points: Iterable[tuple[int, Mean]]) -> tuple[list, ...]:
-  """Returns steps, values and, if there are any, errors."""
-  points = list(points)
-  steps, values = [step for step, _ in points], [mean.value for _, mean in points]
-  errors = [mean.error for _, mean in points if mean.error is not None]
-  return (steps, values, errors) if len(errors) == len(points) else (steps, values)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import dataclasses
 
 import numpy as np
 
+from ..tables import Cell
 from .races import Entrant
 
 
@@ -70,3 +71,22 @@ def reached(found: Sequence[Outcome], start: str, accuracy: float) -> int | None
     (row.steps for row in found if row.start == start and row.accuracy.value >= accuracy),
     default=None,
   )
+
+
+def cells(outcome: Outcome) -> tuple[Cell, ...]:
+  """Returns accuracy, its error, grid pointing and its error, for a table."""
+  pointing = outcome.pointing
+  return (
+    outcome.accuracy.value,
+    outcome.accuracy.error,
+    None if pointing is None else pointing.value,
+    None if pointing is None else pointing.error,
+  )
+
+
+def curve(points: Iterable[tuple[float, Mean]]) -> tuple[list[float], ...]:
+  """Returns places, values and, of several seeds, errors, for a plot."""
+  points = list(points)
+  at, values = [x for x, _ in points], [mean.value for _, mean in points]
+  errors = [mean.error for _, mean in points if mean.error is not None]
+  return (at, values, errors) if len(errors) == len(points) else (at, values)
