@@ -93,7 +93,7 @@ def test_crops_of_photographs_are_pictures_of_the_network(colors):
 def test_one_setting_changes_at_a_time():
   found = variations(there=1000, short=False)
   usual = Variation()
-  assert [case.count for one in found if case.kind == usual.kind and case.b == usual.b] == [
+  assert [one.count for one in found if one.kind == usual.kind and one.b == usual.b] == [
     *(32, 128, 512)  # and no more than there are
   ]
   for one in found:
