@@ -38,6 +38,7 @@ import numpy as np
 from ..explain.texts import Contrast
 from .attention import AttentionRollout, AttnLrp, Chefer, LeGrad
 from .calls import attribute, function_of
+from .effective_map import Dave
 from .grad_cam import GradCam
 from .gradients import (
   DeepLift,
@@ -48,7 +49,7 @@ from .gradients import (
   SmoothGrad,
 )
 from .perturbation import Occlusion, Rise
-from .segments import quickshift
+from .segments import quickshift, superpixels
 from .settings import Method, method_named
 from .surrogates import KernelShap, Lime
 
@@ -67,6 +68,7 @@ attention_rollout = function_of(AttentionRollout, "images")
 chefer = function_of(Chefer, "images")
 legrad = function_of(LeGrad, "images")
 attn_lrp = function_of(AttnLrp, "images")
+dave = function_of(Dave, "images")
 
 METHODS: dict[str, Callable[..., np.ndarray]] = {
   function.__name__: function
@@ -86,6 +88,7 @@ METHODS: dict[str, Callable[..., np.ndarray]] = {
     chefer,
     legrad,
     attn_lrp,
+    dave,
   )
 }
 """Every method by name, as a function."""
@@ -135,6 +138,7 @@ __all__ = [
   "AttnLrp",
   "Chefer",
   "Contrast",
+  "Dave",
   "DeepLift",
   "GradCam",
   "GuidedBackprop",
@@ -153,6 +157,7 @@ __all__ = [
   "attribute",
   "attribute_with",
   "chefer",
+  "dave",
   "deep_lift",
   "grad_cam",
   "guided_backprop",
@@ -168,5 +173,6 @@ __all__ = [
   "rise",
   "saliency",
   "smooth_grad",
+  "superpixels",
   "text",
 ]

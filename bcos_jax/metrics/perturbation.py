@@ -206,11 +206,11 @@ def _measured(
 ) -> CurveScores:
   """Measures the output at each fraction, by each ranking of the blocks, and scores the curves."""
   steps = check_fractions(fractions)
-  task = _task(model, variables, images, targets, how, progress)
+  task = removal_task(model, variables, images, targets, how, progress)
   (images,) = task.inputs
   explained = maps_of(maps, images, targets, how.batch_size)
   check_block(how.block, side_of(images))
-  blocks = _block_means(explained, how.block)
+  blocks = block_sums(explained, how.block) / block_sums(np.ones((1, *side_of(images))), how.block)
   _, rows, columns = blocks.shape
   importance = blocks.reshape(len(blocks), -1)
   everything = np.ones(importance.shape, bool)
@@ -223,7 +223,7 @@ def _measured(
       task=task,
       free=everything,
       movable=everything,
-      make=_Blocks(rows, columns, how.block),
+      make=Blocks(rows, columns, how.block),
     ),
     lambda curves, start: measure(curves, start, steps),
     importance,
@@ -251,7 +251,14 @@ def check_block(block: int, size: Sequence[int]) -> None:
     )
 
 
-def _task(model, variables, images, targets, how: Perturbation, progress: Progress) -> Task:
+def removal_task(
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  images: np.ndarray,
+  targets: np.ndarray,
+  how: Perturbation,
+  progress: Progress = iter,
+) -> Task:
   """Returns the checked task; deleting replaces what does not remain by the filling."""
   network = ImageNetwork(model, variables)
   images = check_images(images, model.ops.encoding)
@@ -277,7 +284,7 @@ def _color(color: Array, network: ImageNetwork, images: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Blocks:
+class Blocks:
   """From which blocks of pixels remain, bool [B, rows * columns], to which pixels do."""
 
   rows: int
@@ -299,13 +306,10 @@ def _random_ranking(seed: int, shape: tuple[int, int]) -> np.ndarray:
   return np.stack(drawn)
 
 
-def _block_means(maps: np.ndarray, block: int) -> np.ndarray:
-  """Means of maps [N, H, W] over blocks, [N, ceil(H / block), ceil(W / block)]."""
-  height, width = maps.shape[1:]
-  tops, lefts = range(0, height, block), range(0, width, block)
-  sums = np.add.reduceat(np.add.reduceat(maps.astype(np.float64), tops, axis=1), lefts, axis=2)
-  heights, widths = (np.diff([*starts, end]) for starts, end in ((tops, height), (lefts, width)))
-  return sums / (heights[:, None] * widths)
+def block_sums(maps: np.ndarray, block: int) -> np.ndarray:
+  """Sums of maps [N, H, W] over blocks, float64 [N, ceil(H / block), ceil(W / block)]."""
+  tops, lefts = (range(0, side, block) for side in maps.shape[1:])
+  return np.add.reduceat(np.add.reduceat(maps.astype(np.float64), tops, axis=1), lefts, axis=2)
 
 
 @functools.lru_cache(maxsize=64)

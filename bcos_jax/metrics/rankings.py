@@ -50,12 +50,14 @@ class Parts:
     free: Which of an input's G parts are ranked, bool [N, G].
     movable: Which are removed where only the first of a ranking are kept, bool [N, G].
     make: From which parts remain, bool [B, G], to what a removal takes; see `removed_values`.
+    own: Tree of arrays [N, ...] that it takes of each input.
   """
 
   task: Task
   free: np.ndarray
   movable: np.ndarray
   make: Maker | None = None
+  own: Any = ()
 
   def start_and_effects(self, effects: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns the output of whole inputs [N], and what it loses without each part [N, G]."""
@@ -90,8 +92,16 @@ class Parts:
 
     return self._values(np.repeat(np.arange(count), steps), remains).reshape(count, steps)
 
+  def losses(self, sets: np.ndarray) -> np.ndarray:
+    """Returns what the output loses without each of S sets of parts, bool [S, G]: [N, S]."""
+    count, number = len(self.free), len(sets)
+    start = self.start_and_effects(effects=False)[0]
+    rows = np.repeat(np.arange(count), number)
+    values = self._values(rows, lambda jobs: ~sets[jobs % number])
+    return start[:, None] - values.reshape(count, number)
+
   def _values(self, rows: np.ndarray, remains: Callable) -> np.ndarray:
-    return removed_values(self.task, rows, remains, self.make)[:, 0]
+    return removed_values(self.task, rows, remains, self.make, own=self.own)[:, 0]
 
 
 def scored_curves(
