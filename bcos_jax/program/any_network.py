@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import functools
 from typing import Any
 
 from flax import linen
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..errors import InputError
 from ..explain import images as declared
@@ -74,14 +76,22 @@ def explain(
   check_concrete(variables, images)
   if isinstance(model, Program):
     return explain_program(model, variables, images, target, batch_size)
-  if isinstance(model, BcosifiedProgram):
-    decided = model.program.options
-  else:
-    decided = trace_options(products, weights)
-  function, variables = function_of(model, variables, **options)
   images = images if hasattr(images, "dtype") else jnp.asarray(images)
-  program = _program(function, variables, images, decided)
+  if isinstance(model, BcosifiedProgram):
+    return _explain_bcosified(model, variables, images, target, batch_size)
+  function, variables = function_of(model, variables, **options)
+  program = _program(function, variables, images, trace_options(products, weights))
   return explain_program(program, variables, images, target, batch_size)
+
+
+def _explain_bcosified(
+  made: BcosifiedProgram, variables: Any, images: Any, target: Any, batch_size: int | None
+) -> Explanation:
+  """Explains a B-cosified program with respect to the input that it encodes."""
+  inputs = made.encode(variables, images)
+  program = _program(made.encoded, variables, inputs, made.program.options)
+  ex = explain_program(program, variables, inputs, target, batch_size)
+  return dataclasses.replace(ex, images=np.asarray(images))
 
 
 def _check_used(model: Any, declares: bool, places: bool, options: Mapping[str, Any]) -> None:
@@ -100,7 +110,12 @@ def _check_used(model: Any, declares: bool, places: bool, options: Mapping[str, 
     )
 
 
-def _program(function: Callable, variables: Any, inputs: Any, decided: TraceOptions) -> Program:
+def _program(
+  function: Callable,
+  variables: Any,
+  inputs: Any,
+  decided: TraceOptions,
+) -> Program:
   """Returns the program of a function, from memory if it was traced for these shapes before."""
   leaves, tree = jax.tree.flatten(variables)
   shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)

@@ -6,25 +6,31 @@ were asked for besides, exponents and a factor of the biases.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import dataclasses
 import functools
-import math
 from typing import Any
 
 import jax
-from jax import lax
 import jax.numpy as jnp
-import numpy as np
 
-from .. import functional as F
 from ..errors import InputError
-from ..layers.maps import Convolution, Matmul, square_map
 from .batching import batched
 from .decisions import BcosSettings, Decision, decide, placed, table
-from .evaluation import bind, call
+from .evaluation import evaluate
+from .pairing import (
+  Encoded,
+  Pair,
+  check_pairing,
+  normalised,
+  paired_leaves,
+  split_body,
+  widened,
+)
 from .program import Program
-from .values import Equation, ValueKind
+from .reading import Reading, reading_of
+from .transforms import Transforms
+from .values import ValueKind
 
 Array = jax.Array
 
@@ -37,15 +43,20 @@ class BcosifiedProgram:
     program: The program that it was made of.
     decisions: What was decided for each part.
     settings: What was asked for where no rule says otherwise.
-    variables: Its variables: those of the function; or, where exponents are learned or biases
-      decay, {"network": those, "b": name of a map -> exponent, "bias": factor of the biases}. None
-      if the program was traced from shapes.
+    variables: Its variables: those of the function; or, where exponents are learned, biases decay
+      or the input is paired, {"network": those, "b": name of a map -> exponent, "bias": factor of
+      the biases, "negated": name of a first map -> the half of its kernel that -z meets}. None if
+      the program was traced from shapes.
+    rules: What was asked for by name.
+    pairing: 'none', or 'negated': the first maps read [z, -z].
   """
 
   program: Program
   decisions: tuple[Decision, ...]
   settings: BcosSettings
   variables: Any
+  rules: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+  pairing: str = "none"
 
   def __call__(self, variables: Any, inputs: Array) -> Any:
     """Returns the outputs [N, ...] for inputs [N, ...]: a pure function.
@@ -53,13 +64,55 @@ class BcosifiedProgram:
     Raises:
       InputError: Variables or inputs of other structure or shapes than traced.
     """
-    self._check_extended(variables)
-    network, own = (variables["network"], variables) if self.extended else (variables, {})
+    network = self._network(variables)
     self.program.check_arguments(network, inputs)
+    if self.pairing == "none":
+      return self.evaluated(variables, inputs, len(inputs))
+    z = self._normalised(network, inputs)
+    return self.evaluated(variables, Pair(z, -z), len(inputs))
+
+  def evaluated(self, variables: Any, seen: Any, count: int) -> Any:
+    """Returns the outputs for what the first maps see: the input, or the halves of a paired one."""
+    network = self._network(variables)
+    whole = batched(self.program.bare, count).program
+    changed = {d.equation: d for d in placed(self.decisions, whole) if d.changes}
+    own = variables if self.extended else {}
+    if self.pairing == "none":
+      return whole.run(network, seen, Transforms(changed, own))
+    reading = reading_of(whole)
+    leaves = paired_leaves(whole, reading, network, own["negated"])
+    _, behind = split_body(whole, reading.start)
+    outputs = evaluate(behind, [*leaves, seen], Transforms(changed, own, reading.maps))
+    return jax.tree.unflatten(jax.tree.structure(whole.outputs), outputs)
+
+  def encode(self, variables: Any, inputs: Array) -> Array:
+    """Returns the input as the network sees it: [z, -z] along the channels if it is paired."""
+    network = self._network(variables)
+    self.program.check_arguments(network, inputs)
+    if self.pairing == "none":
+      return inputs
+    z = self._normalised(network, inputs)
+    return jnp.concatenate([z, -z], axis=self.channel_axis)
+
+  @property
+  def encoded(self) -> Any:
+    """The function (variables, what `encode` returns) -> outputs, which explanations are of."""
+    return self.bare if self.pairing == "none" else Encoded(self.bare)
+
+  @functools.cached_property
+  def bare(self) -> BcosifiedProgram:
+    """The program without variables: what caches may keep."""
+    if self.variables is None and self.program.variables is None:
+      return self
+    return dataclasses.replace(self, program=self.program.bare, variables=None)
+
+  def _normalised(self, network: Any, inputs: Array) -> Array:
     whole = batched(self.program.bare, len(inputs)).program
-    changed = placed(self.decisions, whole)
-    apply = _Bcos({d.equation: d for d in changed if d.changes}, own)
-    return whole.run(network, inputs, apply)
+    return normalised(whole, reading_of(whole), network, inputs)
+
+  def _network(self, variables: Any) -> Any:
+    self._check_extended(variables)
+    return variables["network"] if self.extended else variables
 
   @property
   def apply(self) -> Any:
@@ -74,7 +127,7 @@ class BcosifiedProgram:
   @property
   def extended(self) -> bool:
     """Whether its variables are more than those of the function."""
-    return bool(self.exponents) or self.decays
+    return bool(self.exponents) or self.decays or self.pairing != "none"
 
   @functools.cached_property
   def exponents(self) -> dict[str, float]:
@@ -87,7 +140,11 @@ class BcosifiedProgram:
     return any(d.part == "bias" and d.settings.biases == "decay" for d in self.decisions)
 
   def _check_extended(self, variables: Any) -> None:
-    own = {"b": bool(self.exponents), "bias": self.decays}
+    own = {
+      "b": bool(self.exponents),
+      "bias": self.decays,
+      "negated": self.pairing != "none",
+    }
     wanted = {"network", *(name for name, there in own.items() if there)}
     if self.extended and not (isinstance(variables, Mapping) and wanted == set(variables)):
       raise InputError(
@@ -112,6 +169,7 @@ def bcosify_program(
   learn_b: bool = False,
   biases: str = "remove",
   pool: str = "keep",
+  pairing: str = "none",
   rules: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> BcosifiedProgram:
   """Turns a traced function into a B-cos network that starts from the same weights.
@@ -127,6 +185,9 @@ def bcosify_program(
     biases: 'remove', 'keep', or 'decay': multiplied by one variable, to be scheduled to zero. A
       bias is a variable that is added alike at all places; positions and tokens are kept.
     pool: 'keep' or 'average': what becomes of max pooling.
+    pairing: 'none', or 'negated': the first maps read [z, -z], z being the input as the network
+      shifts and scales it, with kernels [w, -w] / 2 to begin with, which respond alike. It is
+      explained with respect to [z, -z].
     rules: Name or pattern -> settings of its own: {"*head*": {"b": 1.0}}. Names are those of
       `table()`; the last match counts.
 
@@ -139,7 +200,8 @@ def bcosify_program(
       variables.
   """
   settings = BcosSettings(b, learn_b, biases, pool)
-  made = BcosifiedProgram(program, decide(program, settings, rules or {}), settings, None)
+  rules = rules or {}
+  made = BcosifiedProgram(program, decide(program, settings, rules), settings, None, rules, pairing)
   if not any(decision.part == "map" for decision in made.decisions):
     raise InputError(
       "The function has no map of the signal whose kernel is a variable: nothing becomes B-cos.",
@@ -155,14 +217,29 @@ def bcosify_program(
   for decision in made.decisions:
     if decision.part == "map" and decision.changes:
       _check_map(decision, sharded=decision.equation in shards)
-  network = program.variables
-  if network is not None and made.extended:
-    network = {"network": network}
-    if made.exponents:
-      network["b"] = {name: jnp.asarray(start) for name, start in made.exponents.items()}
-    if made.decays:
-      network["bias"] = jnp.ones(())
-  return dataclasses.replace(made, variables=network)
+  reading = check_pairing(program, pairing)
+  if reading is not None:
+    decisions = tuple(
+      dataclasses.replace(d, action=f"{d.action}, of [z, -z]") if d.equation in reading.maps else d
+      for d in made.decisions
+    )
+    made = dataclasses.replace(made, decisions=decisions)
+  return dataclasses.replace(made, variables=_variables(made, reading))
+
+
+def _variables(made: BcosifiedProgram, reading: Reading | None) -> Any:
+  """Returns the variables that a B-cosified program starts from."""
+  network = made.program.variables
+  if network is None or not made.extended:
+    return network
+  extended = {"network": network}
+  if made.exponents:
+    extended["b"] = {name: jnp.asarray(start) for name, start in made.exponents.items()}
+  if made.decays:
+    extended["bias"] = jnp.ones(())
+  if reading is not None:
+    extended["network"], extended["negated"] = widened(made.program, reading, network)
+  return extended
 
 
 def _check_map(decision: Decision, *, sharded: bool) -> None:
@@ -180,141 +257,3 @@ def _check_map(decision: Decision, *, sharded: bool) -> None:
       f"The convolution at {equation.place} has the signal as kernel, or groups of the batch.",
       f"Leave it linear: rules={{{decision.name!r}: {{'b': 1.0}}}}.",
     )
-
-
-class _Bcos:
-  """Evaluates equations as decided."""
-
-  def __init__(self, decisions: Mapping[Equation, Decision], variables: Mapping[str, Any]):
-    self._decisions, self._variables = decisions, variables
-    self._entered = functools.cache(
-      lambda equation: any(e in decisions for body in equation.bodies for e in body.walk())
-    )
-
-  def __call__(self, equation: Equation, values: list[Any]) -> Sequence[Any]:
-    if self._entered(equation):
-      return call(equation, values, self)
-    with jax.named_scope(equation.place.scope):  # where a trace of the result finds the place
-      return self._made(equation, values)
-
-  def _made(self, equation: Equation, values: list[Any]) -> Sequence[Any]:
-    decision = self._decisions.get(equation)
-    if decision is None:
-      return bind(equation, values)
-    if decision.part == "map":
-      return [self._transformed(equation, values, decision)]
-    if decision.part == "max pooling":
-      return [_averaged(equation, *values)]
-    return [self._biased(equation, values, decision)]
-
-  def _transformed(self, equation: Equation, values: list[Any], decision: Decision) -> Array:
-    b = self._variables["b"][decision.name] if decision.learned else decision.settings.b
-    b = jnp.maximum(b, 1.0) if decision.learned else b
-    if not decision.learned and b == 2 and (y := _squared(equation, values)) is not None:
-      return y
-    (y,) = bind(equation, values)
-    if equation.name == "dot_general":
-      return _scaled_dot(equation, values, y, b)
-    return _scaled_convolution(equation.params, values[0], values[1], y, b)
-
-  def _biased(self, equation: Equation, values: list[Any], decision: Decision) -> Array:
-    (position,) = equation.sources
-    constant = jnp.asarray(values[position])
-    if decision.settings.biases == "decay":
-      values[position] = constant * self._variables["bias"].astype(constant.dtype)
-    else:
-      values[position] = jnp.zeros_like(constant)
-    return bind(equation, values)[0]
-
-
-def _squared(equation: Equation, values: Sequence[Any]) -> Array | None:
-  """Returns the transform at B=2 by `square_map`, which reads and writes less in training.
-
-  None for maps in other layouts than channels last, or of a precision or type of their own.
-  """
-  params, (x, kernel) = equation.params, values[:2]
-  if params["precision"] is not None or equation.operands[0] != ValueKind.SIGNAL:
-    return None
-  if params["preferred_element_type"] not in (None, x.dtype) or x.dtype != kernel.dtype:
-    return None
-  if equation.name == "dot_general":
-    if params["dimension_numbers"] != (((x.ndim - 1,), (0,)), ((), ())):
-      return None
-    flat = kernel.reshape(len(kernel), -1)
-    y: Any = square_map(x, flat, Matmul(), F.DENSE_GUARD)
-    return y.reshape(*x.shape[:-1], *kernel.shape[1:])
-  numbers, last = params["dimension_numbers"], x.ndim - 1
-  places = tuple(range(1, last))
-  wanted = ((0, last, *places), (last, last - 1, *range(last - 1)), (0, last, *places))
-  if tuple(numbers) != wanted or any(d != 1 for d in params["lhs_dilation"]) or last > 4:
-    return None
-  linear = Convolution(
-    tuple(kernel.shape[:-2]),
-    tuple(params["window_strides"]),
-    tuple(map(tuple, params["padding"])),
-    tuple(params["rhs_dilation"]),
-    params["feature_group_count"],
-  )
-  return square_map(x, kernel, linear, F.CONV_GUARD)
-
-
-def _scaled_dot(equation: Equation, values: Sequence[Any], y: Array, b: Any) -> Array:
-  """Returns the B-cos transform of a dot: norms are over what the dot sums."""
-  contracting, batch = equation.params["dimension_numbers"]
-  signal = equation.operands.index(ValueKind.SIGNAL)
-  x, summed = values[signal], contracting[signal]
-  square = jnp.sum(jnp.square(F.widened(x)), axis=tuple(summed))
-  kept = [axis for axis in range(x.ndim) if axis not in summed]
-  order = [kept.index(axis) for axis in batch[signal]]
-  order += [i for i in range(len(kept)) if i not in order]
-  square = square.transpose(order)  # batch axes first, as in the result
-  batched, free = len(batch[signal]), len(kept) - len(batch[signal])
-  units = y.ndim - batched - free
-  if signal == 1:  # its axes come last: the kernel's between
-    y = jnp.moveaxis(y, range(batched, batched + units), range(-units, 0)) if units else y
-  shape = y.shape
-  flat = y.reshape(*shape[: batched + free], math.prod(shape[batched + free :]))
-  flat = F.bcos_scale(flat, square[..., None], b=b, guard=F.DENSE_GUARD)
-  y = flat.reshape(shape)
-  if signal == 1 and units:
-    y = jnp.moveaxis(y, range(-units, 0), range(batched, batched + units))
-  return y
-
-
-def _scaled_convolution(
-  params: Mapping[str, Any], x: Array, kernel: Array, y: Array, b: Any
-) -> Array:
-  """Returns the B-cos transform of a convolution: norms are those of patches, once per group."""
-  numbers, groups = params["dimension_numbers"], params["feature_group_count"]
-  x = jnp.transpose(x, (numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1]))
-  squares = F.sq_norm(x, groups)
-  window = [kernel.shape[axis] for axis in numbers.rhs_spec[2:]]
-  square = lax.reduce_window(
-    squares,
-    0.0,
-    lax.add,
-    window_dimensions=(1, *window, 1),
-    window_strides=(1, *params["window_strides"], 1),
-    padding=((0, 0), *params["padding"], (0, 0)),
-    base_dilation=(1, *params["lhs_dilation"], 1),
-    window_dilation=(1, *params["rhs_dilation"], 1),
-  )
-  order = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
-  scaled = F.bcos_scale(jnp.transpose(y, order), square, b=b, guard=F.CONV_GUARD)
-  return jnp.transpose(scaled, [order.index(axis) for axis in range(y.ndim)])
-
-
-def _averaged(equation: Equation, x: Array) -> Array:
-  """Returns the mean of each window of a max pooling, zeros of the padding counted."""
-  params = equation.params
-  total = lax.reduce_window(
-    x,
-    np.zeros((), x.dtype),  # no array of JAX: only a known zero makes it a sum
-    lax.add,
-    params["window_dimensions"],
-    params["window_strides"],
-    params["padding"],
-    params["base_dilation"],
-    params["window_dilation"],
-  )
-  return total / math.prod(params["window_dimensions"])

@@ -11,9 +11,9 @@ from typing import Any
 from .. import functional as F
 from ..errors import InputError, unknown_name
 from .program import Program
+from .reading import MAPS, named_kernel
 from .values import Equation, Value, ValueKind
 
-MAPS = ("conv_general_dilated", "dot_general")
 SETTINGS = {"b": ("map",), "learn_b": ("map",), "biases": ("bias",), "pool": ("max pooling",)}
 """What `rules` may set, and the parts that it is about."""
 BIASES = ("remove", "keep", "decay")
@@ -155,23 +155,15 @@ def _parts(program: Program) -> Iterator[tuple[str, str, Equation]]:
   for equation in program.body.walk():
     live = bool(program.live.intersection(equation.outputs))
     if equation.name in MAPS:
-      name = _kernel(program, equation)
-      if name and equation.operands[0] != equation.operands[1]:
-        yield name, "map" if live else "map of weights", equation
+      kernel = named_kernel(program, equation)
+      if kernel is not None and equation.operands[0] != equation.operands[1]:
+        yield program.paths[kernel], "map" if live else "map of weights", equation
     elif live and equation.name == "reduce_window_max":
       yield equation.place.modules or equation.place.line, "max pooling", equation
     elif live:
       for position, source in equation.sources.items():
         bias = _is_bias(program, equation, position)
         yield source, "bias" if bias else "constant", equation
-
-
-def _kernel(program: Program, equation: Equation) -> str:
-  """Returns the variable of the constant operand of a map; '' if there is none."""
-  for atom, kind in zip(equation.inputs, equation.operands, strict=True):
-    if kind == ValueKind.CONSTANT and isinstance(atom, int) and program.values[atom].leaves:
-      return program.paths[program.values[atom].leaves[0]]
-  return ""
 
 
 def _is_bias(program: Program, equation: Equation, position: int) -> bool:

@@ -17,6 +17,7 @@ from ..explain.images import Explanation
 from ..explain.targets import Target, check_range, pulled, select, split_target
 from .bcosified import BcosifiedProgram
 from .certificate import prove
+from .pairing import Encoded
 from .program import Program, check_some
 
 Array = jax.Array
@@ -43,8 +44,7 @@ def dynamic_map(
   weights, residuals = pulled(value, pullback)
   if inputs.ndim > 2:  # explanations have their channels last, whatever the function reads
     inputs, weights = (
-      jnp.moveaxis(array, program.channel_axis % inputs.ndim - inputs.ndim, -1)
-      for array in (inputs, weights)
+      jnp.moveaxis(array, program.channel_axis - inputs.ndim, -1) for array in (inputs, weights)
     )
   seen = inputs if value.ndim == 1 else inputs[:, None]
   contributions = jnp.sum(seen * weights, axis=-1) if inputs.ndim > 2 else seen * weights
@@ -62,7 +62,7 @@ def dynamic_map(
     contributions=contributions,
     residual=residual,
     residuals=residuals,
-    conventional=not isinstance(program.function, BcosifiedProgram),
+    conventional=not isinstance(program.function, BcosifiedProgram | Encoded),
   )
 
 

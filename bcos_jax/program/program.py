@@ -37,6 +37,7 @@ class Program:
     outputs: Shapes of the outputs.
     precision: Of matrix products, as traced; None for the default of JAX.
     variables: The variables that were given; None if these were shapes.
+    stated_axis: Axis of the channels of the inputs, where the user states it.
   """
 
   function: Callable[[Variables, Array], Any]
@@ -48,6 +49,7 @@ class Program:
   outputs: Any
   precision: str | None
   variables: Variables = None
+  stated_axis: int | None = None
 
   def __repr__(self) -> str:
     maps = sum(1 for _ in self.maps())
@@ -60,10 +62,12 @@ class Program:
     """The program without variables: what caches may keep."""
     return self if self.variables is None else dataclasses.replace(self, variables=None)
 
-  @property
+  @functools.cached_property
   def channel_axis(self) -> int:
-    """Which axis of inputs [N, ...] has the channels: what the function says, or the last one."""
-    return getattr(self.function, "channel_axis", -1)
+    """Which axis of inputs [N, ...] has the channels; see `reading.channel_axis_of`."""
+    from .reading import channel_axis_of
+
+    return channel_axis_of(self)
 
   @functools.cached_property
   def live(self) -> frozenset[int]:
@@ -199,6 +203,7 @@ def trace(
   products: Mapping[str, str] | None = None,
   weights: Sequence[str] = (),
   precision: str | None = "highest",
+  channel_axis: int | None = None,
 ) -> Program:
   """Traces a function and types its values: constants, weights and signals.
 
@@ -212,6 +217,9 @@ def trace(
       which no rule decides. Places are named by modules or line, `*` standing for any text.
     weights: Places at which results are weights, whatever the operation.
     precision: Of matrix products; explanations are exact at 'highest'. None for JAX's default.
+    channel_axis: Axis of the inputs [N, ...] along which channels lie; explanations have it last,
+      and sum contributions over it. None takes what the function says by an attribute of that
+      name, or finds it: as convolutions read the input, else an axis of 1 or 3, else the last.
 
   Returns:
     The program.
@@ -231,7 +239,22 @@ def trace(
     raise InputError(
       "The outputs do not depend on the input.", "Return what the function computes from its input."
     )
-  return dataclasses.replace(program, variables=variables) if concrete else program
+  return dataclasses.replace(
+    program,
+    variables=variables if concrete else None,
+    stated_axis=_axis(channel_axis, 1 + len(example.shape)),
+  )
+
+
+def _axis(axis: int | None, rank: int) -> int | None:
+  if axis is None:
+    return None
+  if not (isinstance(axis, int) and -rank < axis < rank and axis != 0):
+    raise InputError(
+      f"channel_axis is {axis!r}, expected an axis of the {rank} of the inputs, but the batch's.",
+      "For example channel_axis=1 for [N, C, H, W]; None finds it.",
+    )
+  return axis % rank
 
 
 def traced(
