@@ -28,7 +28,7 @@ from .pairing import (
   widened,
 )
 from .program import Program
-from .reading import Reading, reading_of
+from .reading import InputReading, reading_of
 from .transforms import Transforms
 from .values import ValueKind
 
@@ -202,21 +202,7 @@ def bcosify_program(
   settings = BcosSettings(b, learn_b, biases, pool)
   rules = rules or {}
   made = BcosifiedProgram(program, decide(program, settings, rules), settings, None, rules, pairing)
-  if not any(decision.part == "map" for decision in made.decisions):
-    raise InputError(
-      "The function has no map of the signal whose kernel is a variable: nothing becomes B-cos.",
-      "Pass kernels as variables; what a function closes over is a constant.",
-    )
-  shards = frozenset(
-    inner
-    for equation in program.body.walk()
-    if equation.name == "shard_map"
-    for body in equation.bodies
-    for inner in body.walk()
-  )
-  for decision in made.decisions:
-    if decision.part == "map" and decision.changes:
-      _check_map(decision, sharded=decision.equation in shards)
+  _check_maps(made)
   reading = check_pairing(program, pairing)
   if reading is not None:
     decisions = tuple(
@@ -227,7 +213,25 @@ def bcosify_program(
   return dataclasses.replace(made, variables=_variables(made, reading))
 
 
-def _variables(made: BcosifiedProgram, reading: Reading | None) -> Any:
+def _check_maps(made: BcosifiedProgram) -> None:
+  if not any(decision.part == "map" for decision in made.decisions):
+    raise InputError(
+      "The function has no map of the signal whose kernel is a variable: nothing becomes B-cos.",
+      "Pass kernels as variables; what a function closes over is a constant.",
+    )
+  shards = frozenset(
+    inner
+    for equation in made.program.body.walk()
+    if equation.name == "shard_map"
+    for body in equation.bodies
+    for inner in body.walk()
+  )
+  for decision in made.decisions:
+    if decision.part == "map" and decision.changes:
+      _check_map(decision, sharded=decision.equation in shards)
+
+
+def _variables(made: BcosifiedProgram, reading: InputReading | None) -> Any:
   """Returns the variables that a B-cosified program starts from."""
   network = made.program.variables
   if network is None or not made.extended:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from ..errors import InputError, unknown_name
 from .evaluation import bind, evaluate
 from .program import Program
-from .reading import Reading, check_linear_kernel, named_kernel, reading_of
+from .reading import InputReading, check_linear_kernel, named_kernel, reading_of
 from .values import Body, Equation
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Pair(NamedTuple):
   negated: Any
 
 
-def check_pairing(program: Program, pairing: str) -> Reading | None:
+def check_pairing(program: Program, pairing: str) -> InputReading | None:
   """Returns how a program reads an input that is to be paired; None if it is not.
 
   Raises:
@@ -60,13 +60,15 @@ def check_pairing(program: Program, pairing: str) -> Reading | None:
   return reading
 
 
-def kernels(program: Program, reading: Reading) -> dict[str, int]:
+def kernels(program: Program, reading: InputReading) -> dict[str, int]:
   """Returns path -> number among the leaves, of the kernels of the first maps."""
   leaves = [named_kernel(program, equation) for equation in reading.maps]
   return {program.paths[leaf]: leaf for leaf in leaves if leaf is not None}
 
 
-def widened(program: Program, reading: Reading, variables: Any) -> tuple[Any, dict[str, Array]]:
+def widened(
+  program: Program, reading: InputReading, variables: Any
+) -> tuple[Any, dict[str, Array]]:
   """Returns variables with the halves of kernels that z meets, and those that -z meets, by path."""
   leaves, structure = jax.tree.flatten(variables)
   negated = {}
@@ -76,7 +78,9 @@ def widened(program: Program, reading: Reading, variables: Any) -> tuple[Any, di
   return structure.unflatten(leaves), negated
 
 
-def paired_leaves(program: Program, reading: Reading, variables: Any, negated: Any) -> list[Any]:
+def paired_leaves(
+  program: Program, reading: InputReading, variables: Any, negated: Any
+) -> list[Any]:
   """Returns the leaves of the variables, those of first kernels as pairs."""
   leaves = jax.tree.leaves(variables)
   for path, leaf in kernels(program, reading).items():
@@ -107,7 +111,7 @@ def split_body(program: Program, start: int) -> tuple[Body, Body]:
   )
 
 
-def normalised(program: Program, reading: Reading, variables: Any, inputs: Array) -> Array:
+def normalised(program: Program, reading: InputReading, variables: Any, inputs: Array) -> Array:
   """Returns z, the input as the first maps see it, up to linear rearrangement."""
   first, _ = split_body(program, reading.start)
   (z,) = evaluate(first, [*jax.tree.leaves(variables), inputs], bind)

@@ -28,7 +28,7 @@ Axes = tuple[int | None, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class InputReading:
   """What a program does with its input before the first maps.
 
   Attributes:
@@ -45,7 +45,7 @@ class Reading:
 
 
 @functools.lru_cache(maxsize=64)
-def reading_of(program: Program) -> Reading:
+def reading_of(program: Program) -> InputReading:
   """Returns how a program, without variables (`Program.bare`), reads its input."""
   start = _start(program)
   rank = len(program.values[start].shape)
@@ -57,7 +57,7 @@ def reading_of(program: Program) -> Reading:
   ]
   channels = axes[0] if axes and all(axis == axes[0] for axis in axes) else None
   maps, stops = ([e for e, _, role in found if role == wanted] for wanted in ("map", "stop"))
-  return Reading(start, tuple(maps), tuple(stops), channels)
+  return InputReading(start, tuple(maps), tuple(stops), channels)
 
 
 def channel_axis_of(program: Program) -> int:
