@@ -1,6 +1,9 @@
 """Weights from PyTorch and back, exactly: every key accounted for in both directions."""
 
 from .plan import from_pretrained as from_pretrained
+from .programs import TorchFunction as TorchFunction
+from .programs import from_torch as from_torch
+from .programs import operator as operator
 from .readers.hf_config import ConfigReader as ConfigReader
 from .state_dict import from_state_dict as from_state_dict
 from .state_dict import to_state_dict as to_state_dict

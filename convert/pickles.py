@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 import dataclasses
-import math
 import pathlib
 import pickletools
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 from bcos_jax.errors import InputError
 from bcos_jax.io.tensor_files import LazyTensor
 
-from .files.archives import Archive, damaged
+from .files.archives import Archive, damaged, strided_tensor
 
 _LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _DTYPES = {
@@ -119,26 +118,9 @@ def _rebuild_tensor(storage, offset, size, stride, *rest) -> LazyTensor:
   """`torch._utils._rebuild_tensor_v2`: (storage, offset, size, stride, requires_grad, hooks)."""
   if len(rest) > 2 and rest[2]:
     raise ValueError(f"tensor with metadata {rest[2]!r}")
-  return _view(storage, storage.dtype, offset, tuple(size), tuple(stride))
-
-
-def _view(storage, dtype, offset, size, stride) -> LazyTensor:
-  numbers = (offset, *size, *stride)
-  if len(size) != len(stride) or not all(type(n) is int and n >= 0 for n in numbers):
-    raise ValueError(f"tensor of size {size}, stride {stride}, offset {offset}")
-  count, most = math.prod(size), storage.size
-  last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-  if count and (last >= most or (count > most and count > 1 << 24)):
-    raise ValueError(f"tensor of size {size} in a storage of {most} elements")
-
-  def read() -> np.ndarray:
-    if not count:
-      return np.empty(size, dtype)
-    strides = [step * dtype.itemsize for step in stride]
-    data = storage.read()[offset:]
-    return np.array(np.lib.stride_tricks.as_strided(data, size, strides), order="C")
-
-  return LazyTensor(size, dtype, read)
+  return strided_tensor(
+    storage.read, storage.size, storage.dtype, offset, tuple(size), tuple(stride)
+  )
 
 
 def _rebuild_parameter(data, *rest) -> LazyTensor:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import functools
+import math
 import pathlib
 import zipfile
 
+import numpy as np
+
 from bcos_jax.errors import InputError
-from bcos_jax.io.tensor_files import DAMAGED
+from bcos_jax.io.tensor_files import DAMAGED, LazyTensor
 
 _MOST_PROGRAM = 256_000_000
 
@@ -58,3 +62,41 @@ class Archive:
 
 def damaged(path: pathlib.Path, what: object) -> InputError:
   return InputError(f"{str(path)!r} is not a complete PyTorch file: {what}.", DAMAGED)
+
+
+def strided_tensor(
+  storage: Callable[[], np.ndarray],
+  most: int,
+  dtype: np.dtype,
+  offset: int,
+  size: tuple[int, ...],
+  stride: tuple[int, ...],
+) -> LazyTensor:
+  """Returns a tensor that is a view of a storage, as PyTorch describes it.
+
+  Args:
+    storage: Reads the numbers of the storage.
+    most: How many these are.
+    dtype: Theirs.
+    offset: Of the first number of the tensor.
+    size: Its shape.
+    stride: Its steps, in numbers.
+
+  Raises:
+    ValueError: It reaches beyond its storage, or is of another size by far.
+  """
+  numbers = (offset, *size, *stride)
+  if len(size) != len(stride) or not all(type(n) is int and n >= 0 for n in numbers):
+    raise ValueError(f"tensor of size {size}, stride {stride}, offset {offset}")
+  count = math.prod(size)
+  last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+  if count and (last >= most or (count > most and count > 1 << 24)):
+    raise ValueError(f"tensor of size {size} in a storage of {most} elements")
+
+  def read() -> np.ndarray:
+    if not count:
+      return np.empty(size, dtype)
+    strides = [step * dtype.itemsize for step in stride]
+    return np.array(np.lib.stride_tricks.as_strided(storage()[offset:], size, strides), order="C")
+
+  return LazyTensor(size, dtype, read)
