@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import re
@@ -61,17 +62,39 @@ def torchvision() -> types.ModuleType:
 _KEPT: list[Any] = []  # a library is gone with its object
 
 
-def torchvision_trials(every: bool) -> Iterator[Trial]:
-  """Yields classifiers of torchvision."""
+Create = Callable[..., Any]
+
+
+def torchvision_families() -> tuple[dict[str, list[str]], Create]:
+  """Returns the networks by the module that defines them, and what makes one."""
   registry = torchvision().models
   families: dict[str, list[str]] = {}
   for name in registry.list_models(module=registry):
     module = registry.get_model_builder(name).__module__.rpartition(".")[2]
     families.setdefault(module, []).append(name)
 
-  def create(name: str) -> Any:
+  def create(name: str, **options: Any) -> Any:
     extra = {"init_weights": False} if "inception" in name or "googlenet" in name else {}
-    return registry.get_model(name, num_classes=CLASSES, **extra)
+    return registry.get_model(name, num_classes=CLASSES, **extra, **options)
+
+  return families, create
+
+
+def timm_families() -> tuple[dict[str, list[str]], Create]:
+  """Returns the networks by the module that defines them, and what makes one."""
+  torchvision()
+  import timm
+  from timm.models import _registry
+
+  families: dict[str, list[str]] = {}
+  for name in timm.list_models():
+    families.setdefault(_registry._model_to_module[name], []).append(name)
+  return families, functools.partial(timm.create_model, num_classes=CLASSES)
+
+
+def torchvision_trials(every: bool) -> Iterator[Trial]:
+  """Yields classifiers of torchvision."""
+  families, create = torchvision_families()
 
   def maker(name: str):
     def make(folder: pathlib.Path):
@@ -88,16 +111,8 @@ def torchvision_trials(every: bool) -> Iterator[Trial]:
 
 def timm_trials(every: bool) -> Iterator[Trial]:
   """Yields networks of timm, as folders that its `save_for_hf` writes."""
-  torchvision()
-  import timm
-  from timm.models import _hub, _registry
-
-  families: dict[str, list[str]] = {}
-  for name in timm.list_models():
-    families.setdefault(_registry._model_to_module[name], []).append(name)
-
-  def create(name: str) -> Any:
-    return timm.create_model(name, num_classes=CLASSES)
+  families, create = timm_families()
+  from timm.models import _hub
 
   def maker(name: str):
     def make(folder: pathlib.Path):
@@ -139,7 +154,7 @@ _REDUCED = {
 }
 
 
-def _reduced(kind: str) -> Any:
+def reduced(kind: str) -> Any:
   """Returns a small configuration, with the relative positions of all fine-tuned BEiTs."""
   from transformers import AutoConfig
 
@@ -169,7 +184,7 @@ def transformers_trials(every: bool) -> Iterator[Trial]:
         config.architectures = [class_name]
         config.save_pretrained(folder)
         return _with_one_tensor(folder), None, None
-      network = stirred(getattr(transformers, class_name)(_reduced(kind)))
+      network = stirred(getattr(transformers, class_name)(reduced(kind)))
       network.save_pretrained(folder)
       return folder, None, None
 

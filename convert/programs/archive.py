@@ -66,7 +66,7 @@ class Stored:
 
 
 @dataclasses.dataclass(frozen=True)
-class Contents:
+class ArchiveContents:
   """What an archive holds.
 
   Attributes:
@@ -82,7 +82,7 @@ class Contents:
   constants: Stored
 
 
-def read_archive(source: str | os.PathLike | BinaryIO) -> Contents:
+def read_archive(source: str | os.PathLike | BinaryIO) -> ArchiveContents:
   """Reads an archive.
 
   Args:
@@ -122,7 +122,7 @@ class _Archive:
     # Tensors that share a storage follow each other: the last one is kept.
     self._storage = functools.lru_cache(maxsize=1)(self._bytes)
 
-  def contents(self) -> Contents:
+  def contents(self) -> ArchiveContents:
     self._check_format()
     models = [
       name.removeprefix(f"{self._root}models/").removesuffix(".json")
@@ -136,7 +136,7 @@ class _Archive:
       )
     program = self._json(f"models/{models[0]}.json")
     self._check_version(program)
-    return Contents(
+    return ArchiveContents(
       name=self.name,
       program=program,
       weights=self._stored("weights", models[0]),

@@ -12,7 +12,7 @@ import numpy as np
 
 from bcos_jax.errors import InputError
 
-from .graph import Described, Graph, Node, Reference
+from .graph import Graph, Node, Reference, TensorSpec
 from .operators import operator, rule_of
 
 Variables = Mapping[str, Any]
@@ -39,7 +39,7 @@ class TorchFunction:
   arguments: tuple[str, ...]
   structure: Any
   state: Mapping[str, str | np.ndarray]
-  described: Mapping[str, Described]
+  described: Mapping[str, TensorSpec]
 
   def __call__(self, variables: Variables, *inputs: Any) -> Any:
     """Returns the outputs, as the network returns them; a single array by itself.
@@ -154,6 +154,8 @@ def evaluate(graph: Graph, arguments: Sequence[Any]) -> list[Any]:
   def read(value: Any) -> Any:
     if isinstance(value, Reference):
       return known[value.name]
+    if isinstance(value, np.dtype):
+      return jax.dtypes.canonicalize_dtype(value)
     return [read(each) for each in value] if isinstance(value, list) else value
 
   def remember(names: Any, made: Any, node: Node) -> None:

@@ -24,7 +24,7 @@ class Reference:
 
 
 @dataclasses.dataclass(frozen=True)
-class Described:
+class TensorSpec:
   """What a program says of a value.
 
   Attributes:
@@ -77,7 +77,7 @@ class Graph:
   inputs: tuple[str, ...]
   nodes: tuple[Node, ...]
   outputs: tuple[Any, ...]
-  described: Mapping[str, Described]
+  described: Mapping[str, TensorSpec]
   written: frozenset[str]
 
 
@@ -110,14 +110,25 @@ def parse_graph(
   if inside and written:
     raise Unsupported(f"An inner graph writes into its argument {min(written)}.", DECOMPOSE)
   nodes = _needed(nodes, outputs)
+  _check_defined(inputs, nodes, outputs)
   _check_rules(nodes)
   described = {
-    name: Described(
+    name: TensorSpec(
       tuple(length.get("as_int") for length in meta["sizes"]), dtype_of(meta["dtype"], name)
     )
     for name, meta in graph["tensor_values"].items()
   }
   return Graph(inputs, nodes, tuple(outputs), described, frozenset(written))
+
+
+def _check_defined(inputs: Sequence[str], nodes: Sequence[Node], outputs: list[Any]) -> None:
+  known = set(inputs)
+  for node in nodes:
+    if unknown := set(node.references()) - known:
+      raise ValueError(f"{node} uses {min(unknown)}, which nothing makes")
+    known.update(_flat(node.results))
+  if unknown := set(_references(outputs)) - known:
+    raise ValueError(f"nothing makes the output {min(unknown)}")
 
 
 def _needed(nodes: Sequence[Node], outputs: list[Any]) -> tuple[Node, ...]:

@@ -30,16 +30,20 @@ def operator(*names: str) -> Callable[[Rule], Rule]:
     A decorator of the rule: a pure function of the operator's arguments, by PyTorch's order and,
     for those that are keywords there, names. Tensors are JAX arrays, dtypes NumPy's, layouts,
     devices and memory formats None. It returns an array, or a sequence of them.
+
+  Raises:
+    InputError: A name without namespace.
   """
 
+  for name in names:
+    if len(name.split(".")) not in (2, 3) or not all(name.split(".")):
+      raise InputError(
+        f"The operator {name!r} has no namespace, expected 'namespace.operator'.",
+        "For example 'aten.relu', or 'aten.add.Tensor' for one overload.",
+      )
+
   def register(rule: Rule) -> Rule:
-    for name in names:
-      if len(name.split(".")) not in (2, 3) or not all(name.split(".")):
-        raise InputError(
-          f"The operator {name!r} has no namespace, expected 'namespace.operator'.",
-          "For example 'aten.relu', or 'aten.add.Tensor' for one overload.",
-        )
-      _RULES[name] = rule
+    _RULES.update(dict.fromkeys(names, rule))
     return rule
 
   return register

@@ -11,9 +11,9 @@ import numpy as np
 
 from bcos_jax.errors import InputError
 
-from .archive import Contents
+from .archive import ArchiveContents
 from .function import TorchFunction
-from .graph import Described, Graph, parse_graph
+from .graph import Graph, TensorSpec, parse_graph
 
 _STORED = {
   "parameter": "parameter_name",
@@ -23,7 +23,7 @@ _STORED = {
 """Kinds of the graph's arguments that are stored, and what holds their names."""
 
 
-def read_function(contents: Contents) -> tuple[TorchFunction, dict[str, np.ndarray]]:
+def read_function(contents: ArchiveContents) -> tuple[TorchFunction, dict[str, np.ndarray]]:
   """Returns an exported program as a function, and its variables; see `from_torch`.
 
   Raises:
@@ -33,14 +33,14 @@ def read_function(contents: Contents) -> tuple[TorchFunction, dict[str, np.ndarr
     return _function(contents)
   except InputError as error:
     raise type(error)(f"{contents.name}: {error.cause}", error.fix) from error
-  except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError) as error:
+  except (AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
     raise InputError(
       f"{contents.name} is not a complete exported program: {type(error).__name__} {error}.",
       "Save it again with torch.export.save.",
     ) from error
 
 
-def _function(contents: Contents) -> tuple[TorchFunction, dict[str, np.ndarray]]:
+def _function(contents: ArchiveContents) -> tuple[TorchFunction, dict[str, np.ndarray]]:
   module = contents.program["graph_module"]
   signature = module["signature"]
   kinds = [_only(each) for each in signature["output_specs"]]
@@ -68,7 +68,7 @@ def _function(contents: Contents) -> tuple[TorchFunction, dict[str, np.ndarray]]
       key: names[key] if names[key] in variables else array
       for key, array in contents.weights.tensors.items()
     },
-    described={key: Described(array.shape, array.dtype) for key, array in variables.items()},
+    described={key: TensorSpec(array.shape, array.dtype) for key, array in variables.items()},
   )
   return function, variables
 
@@ -79,7 +79,7 @@ def _only(union: Mapping[str, Any]) -> tuple[str, Any]:
   return kind, value
 
 
-def _first_names(contents: Contents) -> dict[str, str]:
+def _first_names(contents: ArchiveContents) -> dict[str, str]:
   """Returns the first name of the tensor that each name of the weights stands for."""
   first: dict[Any, str] = {}
   return {key: first.setdefault(place, key) for key, place in contents.weights.places.items()}

@@ -7,7 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from .operators import operator
+from ..operators import operator
 
 
 def _of_channels(array, x):

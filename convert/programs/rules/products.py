@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from .operators import operator
+from ..operators import operator
 
 
 @operator("aten.linear")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from bcos_jax.errors import InputError
 
-from .operators import operator
+from ..operators import operator
 
 
 @operator("aten.softmax", "aten.special_softmax")

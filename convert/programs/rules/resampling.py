@@ -8,7 +8,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from .operators import operator
+from ..operators import operator
 
 
 def _cubic(distance: np.ndarray, a: float) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from .operators import operator
+from ..operators import operator
 
 
 def _axes(dim):

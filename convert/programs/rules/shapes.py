@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .operators import operator
+from ..operators import operator
 
 
 @operator("aten.view", "aten.reshape", "aten._unsafe_view", "aten.view_copy")
@@ -129,7 +129,7 @@ def _stack(tensors, dim=0):
 def _split(x, size, dim=0):
   if not isinstance(size, int):
     return _split_with_sizes(x, size, dim)
-  return jnp.split(x, range(size, x.shape[dim], size), dim)
+  return jnp.split(x, list(range(size, x.shape[dim], size)), dim)
 
 
 @operator("aten.split_with_sizes", "aten.split_with_sizes_copy")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from .operators import operator
+from ..operators import operator
 
 # Layouts, devices and memory formats mean nothing to arrays: `**_`.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from .operators import operator
+from ..operators import operator
 
 
 def per_axis(value: int | Sequence[int], axes: int) -> tuple[int, ...]:

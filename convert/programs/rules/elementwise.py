@@ -11,7 +11,7 @@ import numpy as np
 
 from bcos_jax.errors import InputError
 
-from .operators import operator
+from ..operators import operator
 
 
 @operator("aten.add")
@@ -61,13 +61,14 @@ def _remainder(x, y):
 
 @operator("aten.pow")
 def _pow(x, exponent):
-  if exponent == 2 and isinstance(exponent, int | float):
+  if not isinstance(exponent, int | float):
+    return jnp.power(x, exponent)
+  if exponent == 2:
     return jnp.square(x)
-  if exponent == 0.5 and isinstance(exponent, float):
+  if exponent == 0.5:
     return jnp.sqrt(x)
-  if isinstance(exponent, float) and exponent.is_integer():
-    exponent = int(exponent)  # of a negative number a power, too
-  return jnp.power(x, exponent)
+  # A whole number is the exponent of negative numbers, too.
+  return jnp.power(x, int(exponent) if exponent == int(exponent) else exponent)
 
 
 @operator("aten.addcmul")

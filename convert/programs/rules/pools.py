@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..operators import operator
 from .convolutions import per_axis
-from .operators import operator
 
 
 def _windows(
