@@ -23,13 +23,13 @@ from . import (
   app,
   checkpoints,
   completion,
-  evaluation,
   explanation,
   quickstart,
   studies,
   training,
 )
 from .command import Parser, check_values, import_modules
+from .measuring import benchmark, evaluation
 
 _UNUSABLE = (
   *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
@@ -155,6 +155,7 @@ def command_parser() -> argparse.ArgumentParser:
     training.add_compile,
     evaluation.add_evaluate,
     evaluation.add_probe,
+    benchmark.add_benchmark,
     explanation.add_explain,
     explanation.add_check,
     studies.add_study,

@@ -93,14 +93,14 @@ def scene(
   names = [CLASSES[label] for label in labels] + rng.choice(DISTRACTORS, distractors).tolist()
   places = _places(rng, len(names), len(labels), largest)
   axis = (np.arange(side) + 0.5) / side
-  image, tone = _surface(rng, axis[:, None], axis[None])
+  image, tone = surface(rng, axis[:, None], axis[None])
   mask = np.zeros((side, side), np.uint8)
   for number, (name, place) in enumerate(zip(names, places, strict=False), start=1):
     down, across = (np.flatnonzero(np.abs(axis - at) < place[2] + 1 / side) for at in place[:2])
     near, rows, columns = np.ix_(down, across), axis[down][:, None], axis[across][None]
-    cover = _cover(rng, name, place, rows, columns, side)
+    cover = opacity(rng, name, place, rows, columns, side)
     given = np.array(colors[number - 1]) if number <= len(colors) else None
-    paint, _ = _surface(rng, rows, columns, unlike=tone, color=given)
+    paint, _ = surface(rng, rows, columns, unlike=tone, color=given)
     image[near] += cover[..., None] * (paint - image[near])
     mask[near] = np.where(cover >= cover.max() / 2, number, mask[near])
   objects = [
@@ -131,7 +131,7 @@ def _places(rng, count: int, needed: int, radius: float) -> list[tuple[float, fl
   )
 
 
-def _cover(rng, name: str, place, rows, columns, side: int) -> np.ndarray:
+def opacity(rng, name: str, place, rows, columns, side: int) -> np.ndarray:
   """The opacity in [0, 1] of an object, turned a little, at rows [h, 1] and columns [1, w]."""
   y, x, radius = place
   turn = rng.uniform(-0.25, 0.25)
@@ -141,7 +141,7 @@ def _cover(rng, name: str, place, rows, columns, side: int) -> np.ndarray:
   return np.clip(0.5 - FORMS[name](u, v) * radius * side, 0, 1)
 
 
-def _surface(rng, rows, columns, unlike=None, color=None) -> tuple[np.ndarray, np.ndarray]:
+def surface(rng, rows, columns, unlike=None, color=None) -> tuple[np.ndarray, np.ndarray]:
   """A textured surface [h, w, 3] of a colour, or any unlike another; and its mean colour."""
   while color is None:
     hue, saturation, value = rng.uniform(0, 1), rng.uniform(0.2, 1), rng.uniform(0.25, 1)

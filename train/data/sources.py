@@ -19,10 +19,12 @@ from bcos_jax.cache import cache_folder
 from bcos_jax.errors import InputError, unknown_name
 
 from .digits import Digits
+from .part_scenes import PartScenesBuilder
 from .shape_scenes import ShapeScenes
 
 BUILDERS: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {
   "digits": Digits,
+  "part_scenes": PartScenesBuilder,
   "shape_scenes": ShapeScenes,
 }
 DATA_DIR_VARIABLE = "BCOS_JAX_DATA_DIR"

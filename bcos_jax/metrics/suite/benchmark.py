@@ -33,38 +33,26 @@ class Benchmark:
   def count(self) -> int:
     return len(next(iter(self.reasons.values())))
 
-  def score(self, maps: np.ndarray, seed: int = 0) -> Scores:
-    """Scores the maps of one method, float [N, H, W]; see `compare`."""
-    return self.compare({"": maps}, seed)[""]
-
-  def compare(self, maps: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, Scores]:
-    """Scores the maps of several methods, by name; random maps and the oracle's are scored once.
+  def score(
+    self, maps: np.ndarray, seed: int = 0, limits: tuple[np.ndarray, Any] | None = None
+  ) -> Scores:
+    """Scores the maps of one method.
 
     Args:
-      maps: Float [N, H, W] of each method.
+      maps: Float [N, H, W].
       seed: Of the random maps.
+      limits: What `limits` returns, where it is known.
 
     Returns:
-      Scores by name. Excluded are images that a reason excludes, and maps, such as flat ones, that
-      the score is not defined for.
+      Scores. Excluded are images that a reason excludes, and maps, such as flat ones, that the
+      score is not defined for.
 
     Raises:
       InputError: Maps of another shape or with NaN, or nothing that can be scored.
     """
-    usable(self.reasons)
-    for given in maps.values():
-      check_maps(given, (self.count, *self.side))
-    noise = self._measured(random_maps(seed, range(self.count), self.side))
-    best = self.oracle
-    if np.ndim(best) == 3:
-      best = self._measured(np.asarray(best))
-    return {name: self._scored(self._measured(given), noise, best) for name, given in maps.items()}
-
-  def _measured(self, maps: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore", divide="ignore"):
-      return self.measure(np.asarray(maps))
-
-  def _scored(self, scores: np.ndarray, noise: np.ndarray, best: Any) -> Scores:
+    check_maps(maps, (self.count, *self.side))
+    noise, best = limits or self.limits(seed)
+    scores = self._measured(maps)
     undefined = ~(np.isfinite(scores) & np.isfinite(noise))
     return assembled(
       Scores,
@@ -72,6 +60,29 @@ class Benchmark:
       {"scores": scores, "random_scores": noise, "oracle_scores": best},
       higher_is_better=self.higher_is_better,
     )
+
+  def compare(self, maps: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, Scores]:
+    """Scores the maps of several methods, by name; random maps and the oracle's are scored once.
+
+    Arguments, result and errors as for `score`.
+    """
+    limits = self.limits(seed)
+    return {name: self.score(given, limits=limits) for name, given in maps.items()}
+
+  def limits(self, seed: int = 0) -> tuple[np.ndarray, Any]:
+    """Returns the scores of random maps, [N], and of the oracle, one or [N].
+
+    Raises:
+      InputError: Every image is excluded.
+    """
+    usable(self.reasons)
+    noise = self._measured(random_maps(seed, range(self.count), self.side))
+    known = np.ndim(self.oracle) == 3
+    return noise, self._measured(np.asarray(self.oracle)) if known else self.oracle
+
+  def _measured(self, maps: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+      return self.measure(np.asarray(maps))
 
 
 def nothing_excluded(count: int) -> dict[str, np.ndarray]:

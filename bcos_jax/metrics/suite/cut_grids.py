@@ -9,6 +9,7 @@ from typing import Any
 
 from flax import linen as nn
 import jax
+from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,6 +21,7 @@ from ..grid_pointing import grid_share
 from ..grids import Selection, make_grid, random_grids
 from ..scores import Scores, assembled, check_count, logits_of, maps_of, random_maps
 
+Network = tuple[nn.Module, Mapping[str, Any]]
 Explain = Callable[[nn.Module, Mapping[str, Any]], Callable[..., np.ndarray]]
 
 SETTINGS = ("full", "part")
@@ -117,7 +119,7 @@ def disconnected(
   for cell in (0, last):
     network, own = cut(model, variables, grids.grid, cell)
     if setting == "part" and cell == 0:
-      _check_cut(model, network, variables, grids.images[:1])
+      _check_cut((model, variables), (network, own), grids.images[:1])
     maps = maps_of(explain(network, own), grids.images, grids.classes, batch_size)
     noise = random_maps(seed + cell, range(len(maps)), maps.shape[1:])
     for found, given in ((shares, maps), (noises, noise)):
@@ -133,7 +135,7 @@ def disconnected(
 
 
 class WholeCell(nn.Module):
-  """A network that sees one cell of a grid, cells numbered column by column.
+  """A network that sees one cell of a grid alone; which, is a variable.
 
   It has no layer for Grad-CAM: such maps would be of the cell, and not of the grid.
   """
@@ -141,14 +143,33 @@ class WholeCell(nn.Module):
   inner: nn.Module
   ops: Ops
   grid: int
-  cell: int
 
   def setup(self):
+    self.cut = CutCell(self.grid)
     self.network = self.inner.clone(ops=self.ops, parent=None)
 
   def __call__(self, x: jax.Array, train: bool = False) -> Any:
     del train
-    return self.network(_cell(x, self.grid, self.cell))
+    return self.network(self.cut(x))
+
+
+class CutCell(nn.Module):
+  """Cuts a cell out of a grid [B, H, W, ...], cells numbered column by column.
+
+  The cell's number is a variable, so that a network is compiled once for all cells.
+  """
+
+  grid: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    height, width = x.shape[1] // self.grid, x.shape[2] // self.grid
+    cell = self.variable(_PLACE, "cell", lambda: jnp.zeros((), jnp.int32)).value
+    x = lax.dynamic_slice_in_dim(x, cell % self.grid * height, height, 1)
+    return lax.dynamic_slice_in_dim(x, cell // self.grid * width, width, 2)
+
+
+_PLACE = "place"  # the collection of the cell's number
 
 
 def whole_cell(
@@ -156,18 +177,23 @@ def whole_cell(
 ) -> tuple[nn.Module, dict[str, Any]]:
   """Returns a network that sees one cell alone (DiFull), and its variables."""
   nested = {kind: {"network": tree} for kind, tree in variables.items()}
-  return WholeCell(model, model.ops, grid, cell), nested
+  return WholeCell(model, model.ops, grid), {**nested, **_placed("cut", cell)}
 
 
 def cell_features(
   model: nn.Module, variables: Mapping[str, Any], grid: int, cell: int
-) -> tuple[nn.Module, Mapping[str, Any]]:
+) -> tuple[nn.Module, dict[str, Any]]:
   """Returns a network whose head reads the features of one cell (DiPart), and its variables."""
-  return model.clone(ops=replaced(model.ops, _reads_cell(grid, cell))), variables
+  network = model.clone(ops=replaced(model.ops, _reads_cell(grid)))
+  return network, {**variables, **_placed("cut_cell", cell)}
+
+
+def _placed(name: str, cell: int) -> dict[str, Any]:
+  return {_PLACE: {name: {"cell": np.int32(cell)}}}
 
 
 @functools.cache
-def _reads_cell(grid: int, cell: int) -> type[Ops]:
+def _reads_cell(grid: int) -> type[Ops]:
   class ReadsCell(Ops):
     """What is averaged at the end is one cell of the features."""
 
@@ -178,25 +204,17 @@ def _reads_cell(grid: int, cell: int) -> type[Ops]:
           "cells in space.",
           "DiPart is for convolutional networks; omit it.",
         )
-      return super().average(head, _cell(x, grid, cell), tokens=tokens)
+      return super().average(head, CutCell(grid, name="cut_cell")(x), tokens=tokens)
 
-  ReadsCell.__name__ = f"ReadsCell{grid}{cell}"
+  ReadsCell.__name__ = f"ReadsCell{grid}"
   return ReadsCell
 
 
-def _cell(x: jax.Array, grid: int, cell: int) -> jax.Array:
-  height, width = x.shape[1] // grid, x.shape[2] // grid
-  top, left = cell % grid * height, cell // grid * width
-  return x[:, top : top + height, left : left + width]
-
-
-def _check_cut(
-  model: nn.Module, network: nn.Module, variables: Mapping[str, Any], images: np.ndarray
-) -> None:
+def _check_cut(whole: Network, part: Network, images: np.ndarray) -> None:
   """Raises InputError if the head reads the same as before."""
-  before, after = (logits_of(net, variables, images) for net in (model, network))
+  before, after = (logits_of(*network, images) for network in (whole, part))
   if np.array_equal(before, after):
     raise InputError(
-      f"The head of a {type(model).__name__} could not be cut to a cell of its features.",
+      f"The head of a {type(whole[0]).__name__} could not be cut to a cell of its features.",
       "DiPart is for networks that end with `ops.readout`; omit it.",
     )

@@ -13,14 +13,14 @@ import numpy as np
 
 import bcos_jax
 
-from ..errors import InputError
-from ..explain import saving
-from ..inputs import of_pictures
-from ..io import bundles, files
-from ..train.data import Dataset, measured, pipeline
-from ..train.probes import features, heads, knn, probe
-from ..train.probes.features import Features
-from .command import bar
+from ...errors import InputError
+from ...explain import saving
+from ...inputs import of_pictures
+from ...io import bundles, files
+from ...train.data import Dataset, measured, pipeline
+from ...train.probes import features, heads, knn, probe
+from ...train.probes.features import Features
+from ..command import bar
 
 _WRITTEN = ("probe.json", "rates.csv")
 Say = Callable[[str], None]

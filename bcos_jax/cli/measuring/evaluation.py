@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pathlib
 
-from ..errors import InputError
-from .command import Commands, add_command, add_network, bar, number, whole
+from ...errors import InputError
+from ..command import Commands, add_command, add_network, bar, number, whole
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -113,18 +113,18 @@ def _add_text_options(group):
 
 
 def _evaluate(options, _):
-  from ..models import is_language_model
-  from ..network import load
+  from ...models import is_language_model
+  from ...network import load
 
   _check_evaluation(options)
   network = load(options.bundle, download=options.download)
   if options.report:
-    from ..io import files
+    from ...io import files
 
     files.check_page(options.report)
   if options.output:
-    from ..explain import saving
-    from ..train.evaluation import tables
+    from ...explain import saving
+    from ...train.evaluation import tables
 
     given = [path for path in (options.dataset, options.labels) if path]
     saving.checked_output(options.output, given, tables.WRITTEN)
@@ -135,10 +135,10 @@ def _evaluate(options, _):
 def _evaluate_pictures(options, bundle):
   import jax
 
-  from ..inputs import of_pictures
-  from ..train.data import measured, pipeline
-  from ..train.evaluation import evaluate, image_metrics, report, tables, text_metrics
-  from ..train.evaluation.choices import refuse
+  from ...inputs import of_pictures
+  from ...train.data import measured, pipeline
+  from ...train.evaluation import evaluate, image_metrics, report, tables, text_metrics
+  from ...train.evaluation.choices import refuse
 
   refuse(options, text_metrics.TextChoices, "texts", "pictures")
   _refuse_flags_of_texts(options)
@@ -206,10 +206,10 @@ def _refuse_flags_of_texts(options):
 
 
 def _evaluate_texts(options, bundle):
-  from ..explain.text_reader import TextReader
-  from ..train.data.text import splits
-  from ..train.evaluation import image_metrics, text_metrics
-  from ..train.evaluation.choices import refuse
+  from ...explain.text_reader import TextReader
+  from ...train.data.text import splits
+  from ...train.evaluation import image_metrics, text_metrics
+  from ...train.evaluation.choices import refuse
 
   refuse(options, image_metrics.MetricChoices, "pictures", "texts")
   for name in ("labels", "output"):
@@ -364,7 +364,7 @@ def _add_head_options(command):
 
 
 def _probe(options, _):
-  from ..train.probes import probe
+  from ...train.probes import probe
   from . import probing
 
   bounds = {"batch_size": 1, "probe_batch": 0, "workers": 0, "knn": 0, "seed": 0}

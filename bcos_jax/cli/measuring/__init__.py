@@ -1,0 +1,1 @@
+"""The commands that measure networks: `evaluate`, `probe` and `benchmark`."""
