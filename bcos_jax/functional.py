@@ -295,14 +295,17 @@ def attention_weights(
 ) -> Array:
   """Returns the weights of softmax attention, float32 [..., heads, Q, T]; see `attend`."""
   wide = jnp.promote_types(q.dtype, jnp.float32)
-  logits = jnp.einsum("...qhd,...khd->...hqk", q, k, preferred_element_type=wide)
+  # Heads first: XLA's CPU backend multiplies matrices two to four times as fast so.
+  q, k = jnp.swapaxes(q, -3, -2), jnp.swapaxes(k, -3, -2)
+  logits = jnp.einsum("...qd,...kd->...qk", q, k, preferred_element_type=wide)
   logits = logits * (q.shape[-1] ** -0.5 if scale is None else scale)
   return jax.nn.softmax(logits if bias is None else logits + bias, axis=-1)
 
 
 def mix(weights: Array, v: Array) -> Array:
   """Returns values mixed by attention weights, [..., Q, heads, head_dim]; see `attend`."""
-  return jnp.einsum("...hqk,...khd->...qhd", weights.astype(v.dtype), v)
+  # The heads' result is turned afterwards: a product that turns it itself is slower on the CPU.
+  return jnp.swapaxes(jnp.einsum("...hqk,...khd->...hqd", weights.astype(v.dtype), v), -3, -2)
 
 
 def attend(
