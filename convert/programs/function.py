@@ -73,7 +73,7 @@ class TorchFunction:
     return self.graph.described[self.arguments[0]].shape[:1] == (1,)
 
   def state_dict(self, variables: Variables) -> dict[str, np.ndarray]:
-    """Returns variables as the module's state dict, with all its names and dtypes, in its order.
+    """Returns variables as the module's state dict, with all its names and dtypes.
 
     Raises:
       InputError: They are not those of the network, or have other shapes.

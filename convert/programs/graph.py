@@ -112,6 +112,7 @@ def parse_graph(
   nodes = _needed(nodes, outputs)
   _check_defined(inputs, nodes, outputs)
   _check_rules(nodes)
+  _check_shapes(nodes, graph["tensor_values"])
   described = {
     name: TensorSpec(
       tuple(length.get("as_int") for length in meta["sizes"]), dtype_of(meta["dtype"], name)
@@ -235,6 +236,22 @@ def _check_rules(nodes: Sequence[Node]) -> None:
       f"The operator {first} at {missing[first].place} has no rule.{more}",
       f"Give it one, @bcos_jax.convert.operator({first!r}). Or: {DECOMPOSE}",
     )
+
+
+_UNBACKED = re.compile(r"\bu\d+\b")  # what torch.export calls lengths that depend on values
+
+
+def _check_shapes(nodes: Sequence[Node], values: Mapping[str, Any]) -> None:
+  """Raises InputError for a tensor whose shape depends on the values of others."""
+  for node in nodes:
+    for name in _flat(node.results):
+      sizes = values[name]["sizes"] if name in values else ()
+      if any(_UNBACKED.search(n["as_expr"]["expr_str"]) for n in sizes if "as_expr" in n):
+        raise InputError(
+          f"{node} makes a tensor whose shape depends on values.",
+          "Programs with such shapes cannot be compiled: select by torch.where, or change the "
+          "network there.",
+        )
 
 
 _VIEWS = frozenset(

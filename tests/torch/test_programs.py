@@ -1,0 +1,216 @@
+"""Modules of PyTorch as functions: exported, decomposed, explained, B-cosified, written back."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-torch` only")
+from torch import nn  # noqa: E402
+
+import bcos_jax  # noqa: E402
+from bcos_jax import InputError, convert, program  # noqa: E402
+
+from ..common import rel  # noqa: E402
+from . import live, program_fixture  # noqa: E402
+
+pytestmark = pytest.mark.torch
+PICTURES = np.random.RandomState(0).standard_normal((3, 3, 12, 12)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_threads():
+  torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="module")
+def small():
+  network = program_fixture.small()
+  return network, *convert.from_torch(network, PICTURES)
+
+
+def outputs_of(network, *inputs, **named):
+  with torch.no_grad():
+    made = network(
+      *map(torch.from_numpy, inputs), **{k: torch.from_numpy(v) for k, v in named.items()}
+    )
+  return made.numpy() if isinstance(made, torch.Tensor) else made
+
+
+def test_a_module(small):
+  network, function, variables = small
+  assert rel(function(variables, PICTURES), outputs_of(network, PICTURES)) <= 1e-5
+  assert rel(function(variables, PICTURES[:1]), outputs_of(network, PICTURES[:1])) <= 1e-5
+
+
+def test_a_program_decomposed_to_core_aten(small, tmp_path):
+  """What users save after `run_decompositions`, with the guard of softmax if there is one."""
+  network, _, variables = small
+  x = torch.from_numpy(PICTURES)
+  exported = torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+  decomposed = exported.run_decompositions()
+  targets = {str(node.target) for node in decomposed.graph.nodes}
+  assert "aten.bmm.default" in targets and "aten.relu_.default" not in targets
+  torch.export.save(decomposed, tmp_path / "decomposed.pt2")
+  function, read = convert.from_torch(tmp_path / "decomposed.pt2")
+  assert read.keys() == variables.keys()
+  assert rel(function(read, PICTURES), outputs_of(network, PICTURES)) <= 1e-5
+  ex = bcos_jax.explain(function, read, PICTURES)
+  assert ex.completeness_error.max() <= 3e-6
+  again, _ = convert.from_torch(decomposed)
+  assert again.graph.nodes[0].target == function.graph.nodes[0].target
+
+
+def test_fine_tuned_variables_go_back(small):
+  _, function, variables = small
+
+  @jax.jit
+  @jax.grad
+  def gradient(variables):
+    return jnp.square(function(variables, PICTURES)).sum()
+
+  tuned = jax.tree.map(lambda leaf, slope: leaf - 1e-3 * slope, variables, gradient(variables))
+  state = function.state_dict(tuned)
+  other = program_fixture.Small().eval()
+  assert state.keys() == other.state_dict().keys()
+  other.load_state_dict({key: torch.from_numpy(leaf) for key, leaf in state.items()})
+  expected = outputs_of(other, PICTURES)
+  assert rel(function(tuned, PICTURES), expected) <= 1e-5
+  assert rel(function(variables, PICTURES), expected) >= 1e-3
+
+
+class Literal(nn.Module):
+  """Reshapes by the batch that it saw when it was exported."""
+
+  def __init__(self):
+    super().__init__()
+    self.map = nn.Linear(12, 5)
+
+  def forward(self, x):
+    count = int(x.shape[0])
+    return self.map(x).view(count * 3, 12, 5).mean((1,)).view(torch.Size([count, 3, 5])).amax(1)
+
+
+def test_a_batch_that_is_taken_literally():
+  network = live.stirred(Literal())
+  given = torch.from_numpy(PICTURES[:1])
+  fixed = torch.export.export(network, (given,))
+  function, variables = convert.from_torch(fixed)
+  assert function.alone
+  expected = outputs_of(network, PICTURES)
+  assert rel(jax.jit(function)(variables, PICTURES), expected) <= 1e-5
+  ex = bcos_jax.explain(function, variables, PICTURES, 2)
+  assert ex.completeness_error.max() <= 3e-6 and rel(ex.logits, expected) <= 1e-5
+  kept = program.trace(function, variables, PICTURES).bcosify(b=1.0, biases="keep")
+  assert rel(kept(kept.variables, PICTURES), expected) <= 1e-5
+  two, _ = convert.from_torch(torch.export.export(network, (torch.from_numpy(PICTURES[:2]),)))
+  with pytest.raises(InputError, match=r"expected \(2, 3, 12, 12\).* export it for a batch of one"):
+    two(variables, PICTURES)
+
+
+class Written(nn.Module):
+  """Writes into parts of tensors, keeps states of two kinds, and returns a structure."""
+
+  def __init__(self):
+    super().__init__()
+    self.map = nn.Conv2d(3, 4, 3)
+    self.register_buffer("unused_count", torch.zeros((), dtype=torch.int64))
+    self.norm = nn.BatchNorm2d(4, track_running_stats=False)
+
+  def forward(self, x):
+    y = self.map(x)
+    z = torch.zeros_like(y)
+    z[:, 1:3] = y[:, :2] * 2
+    z.add_(1)
+    with torch.no_grad():
+      scale = y.amax((1, 2, 3)).abs() + 1
+    self.unused_count += 1
+    return {"normed": self.norm(z), "pair": (z.sum((2, 3)), [scale])}
+
+
+def test_a_module_that_writes_in_place_is_decomposed():
+  network = live.stirred(Written())
+  function, variables = convert.from_torch(network, PICTURES)
+  assert not any("_." in node.target for node in function.graph.nodes)
+  ours, theirs = jax.jit(function)(variables, PICTURES), outputs_of(network, PICTURES)
+  assert jax.tree.structure(ours) == jax.tree.structure({"normed": 0, "pair": (0, [0])})
+  pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+  assert all(rel(one, other.numpy()) <= 1e-5 for one, other in pairs)
+  with pytest.raises(InputError, match="in evaluation mode"):  # the norm is of the batch
+    bcos_jax.explain(lambda v, x: function(v, x)["normed"].mean((2, 3)), variables, PICTURES)
+
+
+class Refused(nn.Module):
+  """One of several things that no function of arrays can do."""
+
+  def __init__(self, kind):
+    super().__init__()
+    self.kind = kind
+    self.map = nn.Linear(12, 4)
+    self.register_buffer("count", torch.zeros(()))
+
+  def forward(self, x):
+    y = self.map(x)
+    if self.kind == "state":
+      self.count.add_(1)
+      return y + self.count
+    if self.kind == "shape":
+      return y[y > 0]
+    if self.kind == "random":
+      return y + torch.rand_like(y)
+    if self.kind == "branch":
+      return y if y.sum() > 0 else -y
+    return torch.fft.fft(y).real
+
+
+@pytest.mark.parametrize(
+  ("kind", "what"),
+  [
+    ("state", "depends on the buffer 'count', which calls change"),
+    (
+      "shape",
+      r"index.Tensor at .*test_programs.py:\d+ makes a tensor whose shape depends",
+    ),
+    ("random", r"rand_like.default at .*test_programs.py:\d+ has no rule"),
+    ("branch", "torch.export does not take the Refused: .*data-dependent"),
+    ("complex", "ScalarType|has no rule"),
+  ],
+)
+def test_what_is_refused(kind, what):
+  with pytest.raises(InputError, match=what):
+    function, variables = convert.from_torch(Refused(kind).eval(), PICTURES)
+    function(variables, PICTURES)
+
+
+def test_modules_in_training_mode_and_without_example():
+  with pytest.raises(InputError, match=r"in training mode. Call .eval\(\) first"):
+    convert.from_torch(program_fixture.Small(), PICTURES)
+  with pytest.raises(InputError, match="example of its inputs, there is none"):
+    convert.from_torch(program_fixture.Small().eval())
+
+
+def test_a_text_encoder():
+  """Ids and a mask; explained with respect to embeddings."""
+  live.torchvision()
+  import transformers
+
+  config = transformers.BertConfig(
+    vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+  )
+  network = live.stirred(transformers.BertForSequenceClassification(config))
+  ids = np.random.RandomState(0).randint(3, 60, (3, 7))
+  mask = np.ones_like(ids)
+  mask[1, 4:] = 0
+  given = {"input_ids": ids, "attention_mask": mask}
+  function, variables = convert.from_torch(network, given)
+  expected = outputs_of(network, **given).logits.numpy()
+  assert function.arguments == ("input_ids", "attention_mask")
+  assert rel(function(variables, ids, mask), expected) <= 1e-5
+  with pytest.raises(InputError, match="embeddings"):
+    bcos_jax.explain(lambda v, x: function(v, x, mask), variables, ids)
+  embeddings = np.asarray(variables["bert.embeddings.word_embeddings.weight"])[ids]
+  function, variables = convert.from_torch(network, {"inputs_embeds": embeddings})
+  ex = bcos_jax.explain(function, variables, embeddings)
+  assert ex.contributions.shape == (3, 7) and ex.completeness_error.max() <= 3e-6
+  assert rel(ex.logits[:1], expected[:1]) <= 1e-5
+  assert "bert.embeddings.position_embeddings.weight" in ex.residuals
