@@ -205,22 +205,32 @@ def _with_one_tensor(folder: pathlib.Path) -> pathlib.Path:
   return folder
 
 
-def smallest(names: list[str], create: Callable[[str], Any]) -> str:
-  """Returns the network with the fewest parameters among those that sound smallest."""
+def num_parameters(name: str, create: Callable[[str], Any]) -> float:
+  """Returns how many parameters a network has; infinity if it cannot be made."""
+  with contextlib.suppress(Exception), torch.device("meta"):
+    return sum(tensor.numel() for tensor in create(name).parameters())
+  return float("inf")
+
+
+def smallest(names: list[str], create: Callable[[str], Any], guesses: int = 1) -> str:
+  """Returns the network with the fewest parameters among those that sound smallest.
+
+  Args:
+    names: The networks.
+    create: Makes one.
+    guesses: How many are counted where this package knows none of them.
+  """
 
   def sound(name: str) -> tuple[int, int, str]:
     ranks = [i for i, word in enumerate(_SMALL) if word in name]
     sizes = [int(n) for n in re.findall(r"\d+", name)]
     return (min(ranks, default=len(_SMALL)), sum(sizes), name)
 
-  def parameters(name: str) -> float:
-    with contextlib.suppress(Exception), torch.device("meta"):
-      return sum(tensor.numel() for tensor in create(name).parameters())
-    return float("inf")
-
   known = [name for name in names if name in models.names()]
-  guessed = sorted(known or names, key=sound)[: _LARGEST_GUESS if known else 1]
-  return min(guessed, key=parameters) if len(guessed) > 1 else guessed[0]
+  guessed = sorted(known or names, key=sound)[: _LARGEST_GUESS if known else guesses]
+  return (
+    min(guessed, key=lambda name: num_parameters(name, create)) if len(guessed) > 1 else guessed[0]
+  )
 
 
 def stirred(network: torch.nn.Module) -> torch.nn.Module:
