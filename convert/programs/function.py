@@ -200,7 +200,12 @@ def _applied(node: Node, read: Any) -> Any:
 
 @operator("higher_order.wrap_with_set_grad_enabled")
 def _set_grad_enabled(enabled, graph, *arguments):
-  return evaluate(graph, arguments)
+  return _called(graph, arguments)
+
+
+def _called(graph: Graph, arguments: Sequence[Any]) -> Any:
+  results = evaluate(graph, arguments)
+  return results[0] if len(results) == 1 else results
 
 
 @operator("higher_order.wrap_with_autocast")
@@ -209,4 +214,4 @@ def _autocast(device, dtype, enabled, cached, graph, *arguments):
     raise InputError(
       f"It computes in {dtype}, as autocast asks.", "Export the network without autocast."
     )
-  return evaluate(graph, arguments)
+  return _called(graph, arguments)

@@ -25,6 +25,7 @@ from .. import tokenizers
 from ..common import filled, photos
 from . import checkpoints
 
+FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"
 HUB = "hub-cache"  # folder of huggingface_hub's cache
 Space = dict[str, Any]
 
@@ -276,6 +277,11 @@ def _clip_words(path):
 
 
 # Checkpoints: repositories.
+
+
+@_file("small.pt2")
+def _program(path: pathlib.Path) -> None:
+  path.write_bytes((FIXTURES / "programs" / "small.pt2").read_bytes())
 
 
 @_file("my-vit")

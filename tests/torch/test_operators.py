@@ -374,6 +374,28 @@ CASES = [
   Case("as_strided", X, [3, 2], [1, 5]),
   Case("im2col", PICTURE, [3, 2], [1, 2], [1, 0], [2, 1]),
   Case("col2im", normal(2, 24, 12), [7, 8], [3, 2], [1, 2], [1, 0], [2, 2]),
+  # recurrent
+  *(
+    Case(
+      "lstm.input",
+      normal(5, 2, 3),
+      [normal(4, 2, 4), normal(4, 2, 4)],
+      [
+        normal(*shape)
+        for width in (3, 3, 8, 8)
+        for shape in ((16, width), (16, 4), (16,), (16,))[: 4 if biased else 2]
+      ],
+      *(biased, 2, 0.0, False, True, False),
+    )
+    for biased in (True, False)
+  ),
+  Case(
+    "lstm.input",
+    normal(2, 5, 3),
+    [normal(1, 2, 4), normal(1, 2, 4)],
+    [normal(16, 3), normal(16, 4)],
+    *(False, 1, 0.0, False, False, True),
+  ),
   # looked up
   Case("index.Tensor", X, [whole(2, 5)]),
   Case("index.Tensor", X, [None, whole(3, 5), whole(4, 5)]),

@@ -12,6 +12,7 @@ import bcos_jax  # noqa: E402
 from bcos_jax import InputError, convert, program  # noqa: E402
 
 from ..common import rel  # noqa: E402
+from ..docs import pages  # noqa: E402
 from . import live, program_fixture  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -140,6 +141,31 @@ def test_a_module_that_writes_in_place_is_decomposed():
     bcos_jax.explain(lambda v, x: function(v, x)["normed"].mean((2, 3)), variables, PICTURES)
 
 
+class Scaled(nn.Module):
+  """Blocks without gradient or autocast, which exported programs keep as graphs of their own."""
+
+  def __init__(self):
+    super().__init__()
+    self.map = nn.Conv2d(3, 4, 3)
+
+  def forward(self, x):
+    with torch.no_grad():
+      scale = (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))[:, None, None, None]
+    with torch.autocast("cpu", enabled=False):
+      return self.map(x / scale).mean((2, 3))
+
+
+def test_blocks_without_gradient():
+  network = live.stirred(Scaled())
+  dynamic = ({0: torch.export.Dim.AUTO},)
+  exported = torch.export.export(network, (torch.from_numpy(PICTURES),), dynamic_shapes=dynamic)
+  function, variables = convert.from_torch(exported)
+  targets = {node.target for node in function.graph.nodes}
+  assert "higher_order.wrap_with_autocast" in targets
+  assert "higher_order.wrap_with_set_grad_enabled" in targets
+  assert rel(function(variables, PICTURES), outputs_of(network, PICTURES)) <= 1e-5
+
+
 class Refused(nn.Module):
   """One of several things that no function of arrays can do."""
 
@@ -214,3 +240,17 @@ def test_a_text_encoder():
   assert ex.contributions.shape == (3, 7) and ex.completeness_error.max() <= 3e-6
   assert rel(ex.logits[:1], expected[:1]) <= 1e-5
   assert "bert.embeddings.position_embeddings.weight" in ex.residuals
+
+
+def test_the_page_runs_as_printed():
+  live.torchvision()
+  space = {}
+  for block in pages.blocks("pytorch.md")[:2]:
+    assert block.not_run.startswith("needs PyTorch")
+    exec(compile(block.text, str(block), "exec"), space)
+  expected = outputs_of(space["network"], space["pictures"])
+  function, variables, made = (space[name] for name in ("function", "variables", "made"))
+  assert rel(function(variables, space["pictures"]), expected) <= 1e-5
+  assert {"bn1.bias", "layer1.0.bn1.running_mean"} <= space["ex"].residuals.keys()
+  assert space["ex"].completeness_error.max() <= 1e-5
+  assert "conv1.0.weight" in made.table()

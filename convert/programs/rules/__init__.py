@@ -8,6 +8,7 @@ from . import indexing as indexing
 from . import norms as norms
 from . import pools as pools
 from . import products as products
+from . import recurrent as recurrent
 from . import reductions as reductions
 from . import resampling as resampling
 from . import shapes as shapes
