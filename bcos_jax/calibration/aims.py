@@ -114,12 +114,23 @@ class Part:
   teacher: Chain
 
 
-def parts(student: MarkedProgram, teacher: MarkedProgram) -> Iterator[Part]:
+def parts(
+  student: MarkedProgram,
+  teacher: MarkedProgram,
+  chain: Callable[[MarkedProgram, str], Chain] = chain_of,
+  leaf: str = "params/{}/kernel",
+) -> Iterator[Part]:
   """Yields the maps of a network in the order in which they can be fitted.
 
   A map comes after those that it sees, and after those of the branches that are added on the way to
   its aim. Where two branches meet and neither is known, the one with fewer maps aims at its own
   value, and the other one at the sum.
+
+  Args:
+    student: The program.
+    teacher: Likewise.
+    chain: (program, path) -> what follows a map.
+    leaf: Path of the kernel of the map at {}: one without is tied.
   """
   behind = _ancestors(student)
   at = {student.response(path): path for path in student.maps}
@@ -133,7 +144,7 @@ def parts(student: MarkedProgram, teacher: MarkedProgram) -> Iterator[Part]:
       return
     for before in sorted(maps_behind(student.seen_by(path)), key=list(student.maps).index):
       yield from schedule(before, (*pending, path))
-    mine = chain_of(student, path)
+    mine = chain(student, path)
     ends = len(mine.ends)
     own = len(maps_behind(student.response(path)))
     for i, side in enumerate(mine.sides):
@@ -144,8 +155,8 @@ def parts(student: MarkedProgram, teacher: MarkedProgram) -> Iterator[Part]:
       for other in sorted(others, key=list(student.maps).index):
         yield from schedule(other, (*pending, path))
     # A tied map has no kernel of its own that could be fitted.
-    if path in teacher.maps and f"params/{path}/kernel" in student.leaves:
-      theirs = chain_of(teacher, path)
+    if path in teacher.maps and leaf.format(path) in student.leaves:
+      theirs = chain(teacher, path)
       ends = min(ends, len(theirs.ends))
       yield Part(path, mine.cut(ends), theirs.cut(ends))
     done.append(path)

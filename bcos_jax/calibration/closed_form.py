@@ -101,7 +101,7 @@ def calibrate(
     return fitter.run(progress)
 
 
-def _batches(inputs: Any, rows: Sequence[np.ndarray]) -> list[Any]:
+def input_batches(inputs: Any, rows: Sequence[np.ndarray]) -> list[Any]:
   """Returns rows of the inputs, views where they follow each other."""
 
   def taken(leaf: Any, which: np.ndarray) -> np.ndarray:
@@ -129,7 +129,7 @@ def _flat(variables: Variables) -> dict[str, Any]:
 
 
 @functools.partial(jax.jit, static_argnames=("form", "effort", "everywhere"))
-def _fitted(
+def fitted_kernel(
   rows: Rows, old: Array, form: Compared, effort: Effort, everywhere: Any
 ) -> tuple[Array, dict[str, Array]]:
   """Returns the new kernel and its figures, with held-out errors `before` and `after`."""
@@ -153,7 +153,7 @@ class _Fitter:
   ):
     self.settings, self.shares, self.finished, self._inputs = settings, shares, finished, inputs
     self._kept = shares, Store(settings.memory * 2**30, finished.activations), {}
-    batches = _batches(inputs, shares.batches(settings.batch_size))
+    batches = input_batches(inputs, shares.batches(settings.batch_size))
     shape = jax.tree.map(shares.shape, batches[0])
     self.student, self.teacher = (
       Execution(trace(model, tree, shape, apply), _flat(tree), batches, *self._kept)
@@ -167,7 +167,9 @@ class _Fitter:
     student, size = self.student, self.settings.batch_size
     # What is held out lies in few batches.
     held = self.shares.batches(size, held_out=True)
-    start = Execution(student.program, student.variables, _batches(self._inputs, held), *self._kept)
+    start = Execution(
+      student.program, student.variables, input_batches(self._inputs, held), *self._kept
+    )
     before = self.predictions(start, held)
     order = list(parts(student.program, self.teacher.program))
     fitted = {part.path: self.fit(number, part) for number, part in enumerate(progress(order))}
@@ -213,7 +215,7 @@ class _Fitter:
   ) -> tuple[Refined, ...]:
     """Improves the maps of each block together, and fits all others again; `fitted` is updated."""
     size, shapes = self.settings.batch_size, self.student.program.shapes
-    batches = _batches(self._inputs, self.shares.batches(size))
+    batches = input_batches(self._inputs, self.shares.batches(size))
     self.student.restart(batches)
     self.teacher.restart(batches)
     others = self.teacher.program.shapes
@@ -296,7 +298,7 @@ class _Fitter:
   ) -> tuple[np.ndarray, dict[str, float]]:
     """Returns a map's new kernel, and figures with errors relative to a power."""
     shares = self.shares
-    made = _fitted(rows, shares.put_whole(old), form, self.settings.effort, shares.everywhere)
+    made = fitted_kernel(rows, shares.put_whole(old), form, self.settings.effort, shares.everywhere)
     new, found = jax.tree.map(shares.fetched, made)
     figures = {name: float(value) for name, value in found.items()}
     for name in ("before", "after"):

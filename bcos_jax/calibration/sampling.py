@@ -108,7 +108,7 @@ class Sampler:
     def sample(env, index):
       x = seen_at(module, env[seen], index)
       values = [evaluate(chain, env | {response: jnp.full(shape, s)}, [end])[0] for s in (0.0, 1.0)]
-      base, one = (_at(value, index) for value in values)
+      base, one = (rows_at(value, index) for value in values)
       return x, base, (one - base)[:, 0]
 
     x, base, gain = self.gathered(student.per_batch(chain, sample, index, reads=[seen]))
@@ -129,7 +129,7 @@ class Sampler:
       value = env[end]
       if rows_per_input(value.shape) == 1:
         index = jnp.zeros_like(index)
-      return (_at(value, index),)
+      return (rows_at(value, index),)
 
     return self.gathered(self.teacher.per_batch((), sample, index, reads=[end]))[0]
 
@@ -168,30 +168,18 @@ class Sampler:
 
   def gathered(self, results: Iterable[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
     """Returns the rows of all this process's batches, without what filled them up."""
-    count, begin = len(self.shares.held_out), 0
-    made: list[np.ndarray] = []
-    for parts in results:
-      made = made or [np.empty((count, *part.shape[1:]), part.dtype) for part in parts]
-      for whole, part in zip(made, parts, strict=True):
-        whole[begin : begin + len(part)] = part[: max(count - begin, 0)]
-      begin += len(parts[0])
-    return made
+    return gathered(results, len(self.shares.held_out))
 
   def places(self, path: str, shape: tuple[int, ...]) -> np.ndarray:
     """Returns which rows of each input of this process are looked at, int [n, r]."""
     count = self.shares.count
     inputs = math.prod(self.student.variables[f"params/{path}/kernel"].shape[:-1])
-    wanted = max(self.settings.rows, self.settings.rows_per_channel * inputs)
     there = rows_per_input(shape)
-    each = min(there, -(-wanted // count))
-    rng = np.random.default_rng([self.settings.seed, zlib.crc32(path.encode())])
-    starts = range(0, count, _DRAWN)
-    blocks = (_smallest(rng.random((min(_DRAWN, count - i), there)), each) for i in starts)
-    places = np.concatenate(list(blocks))
+    places, rng = drawn(self.settings, path, inputs, count, there)
     if (mask := self.mask_of(shape)) is not None:
       # Padding last, and all else in an order that does not depend on its length.
       order = np.where(mask, rng.random((there, count)).T[self.shares.mine], np.inf)
-      return _smallest(order, each)
+      return _smallest(order, places.shape[1])
     return places[self.shares.mine]
 
   def mask_of(self, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -204,6 +192,37 @@ class Sampler:
     return np.ones(places.shape, bool) if mask is None else np.take_along_axis(mask, places, axis=1)
 
 
+def gathered(results: Iterable[tuple[np.ndarray, ...]], count: int) -> list[np.ndarray]:
+  """Returns the rows of all batches, `count` of them, without what filled the batches up."""
+  begin, made = 0, []
+  for parts in results:
+    made = made or [np.empty((count, *part.shape[1:]), part.dtype) for part in parts]
+    for whole, part in zip(made, parts, strict=True):
+      whole[begin : begin + len(part)] = part[: max(count - begin, 0)]
+    begin += len(parts[0])
+  return made
+
+
+def drawn(
+  settings: Calibration, path: str, inputs: int, count: int, there: int
+) -> tuple[np.ndarray, np.random.Generator]:
+  """Returns which rows of each input a map is fitted at, int [count, r], and the generator.
+
+  Args:
+    settings: How many rows are wanted.
+    path: Of the map, which draws others than other maps.
+    inputs: Channels that a response sees.
+    count: Inputs.
+    there: Rows of each.
+  """
+  wanted = max(settings.rows, settings.rows_per_channel * inputs)
+  each = min(there, -(-wanted // count))
+  rng = np.random.default_rng([settings.seed, zlib.crc32(path.encode())])
+  starts = range(0, count, _DRAWN)
+  blocks = (_smallest(rng.random((min(_DRAWN, count - i), there)), each) for i in starts)
+  return np.concatenate(list(blocks)), rng
+
+
 def _smallest(values: np.ndarray, count: int) -> np.ndarray:
   """Returns where in each row its smallest values are, in ascending order, int [n, count]."""
   return np.sort(np.argpartition(values, count - 1, axis=1)[:, :count], axis=1)
@@ -212,13 +231,13 @@ def _smallest(values: np.ndarray, count: int) -> np.ndarray:
 def seen_at(module: Map, x: Array, index: Array) -> Array:
   """Returns what a map sees of [B, ..., C] at some places, [B, r, groups, inputs]."""
   if not isinstance(module, BcosConv):
-    return F.gated(_at(x, index), module.gate or "identity")[:, :, None]
+    return F.gated(rows_at(x, index), module.gate or "identity")[:, :, None]
   linear = convolution(module, x.shape[1:-1])
   x = jnp.pad(x, ((0, 0), *linear.pads, (0, 0)))
   windows = jnp.asarray(_windows(linear, x.shape[1:-1]))[index]
   batch, places, size = windows.shape
   # Channels outermost, as kernels are grouped.
-  seen = jnp.swapaxes(_at(x, windows.reshape(batch, -1)).reshape(batch, places, size, -1), 2, 3)
+  seen = jnp.swapaxes(rows_at(x, windows.reshape(batch, -1)).reshape(batch, places, size, -1), 2, 3)
   return seen.reshape(batch, places, linear.groups, -1)
 
 
@@ -244,7 +263,7 @@ def _seen(module: Map, x: np.ndarray) -> np.ndarray:
   return np.concatenate([x, np.ones((*x.shape[:-1], 1), x.dtype)], axis=-1)
 
 
-def _at(value: Array, index: Array) -> Array:
+def rows_at(value: Array, index: Array) -> Array:
   """Returns rows [B, r, C] of a value [B, ..., C]."""
   value = value.reshape(len(value), -1, value.shape[-1])
   return jnp.take_along_axis(value, index[:, :, None], axis=1)

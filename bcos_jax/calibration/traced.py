@@ -26,7 +26,8 @@ Array = jax.Array
 Map = BcosConv | BcosDense
 
 _GATE = "gate of "
-_IN, _OUT = "into ", "out of "
+INTO, OUT_OF = "into ", "out of "
+"""What marks say before the path of a map or norm."""
 _CALLS = {
   "jit": "jaxpr",
   "pjit": "jaxpr",
@@ -97,11 +98,11 @@ class MarkedProgram:
 
   def seen_by(self, path: str) -> int:
     """Returns the input of a map or norm."""
-    return self.marks[_IN + path]
+    return self.marks[INTO + path]
 
   def response(self, path: str) -> int:
     """Returns the result of a map or norm."""
-    return self.marks[_OUT + path]
+    return self.marks[OUT_OF + path]
 
   @functools.cached_property
   def consumers(self) -> dict[int, tuple[Operation, ...]]:
@@ -145,8 +146,8 @@ def trace(
       return call(*args, **kwargs)
     path = "/".join(module.path)
     modules[path], calls[path] = module, calls.get(path, 0) + 1
-    x = checkpoint_name(args[0], _IN + path)
-    return checkpoint_name(call(x, *args[1:], **kwargs), _OUT + path)
+    x = checkpoint_name(args[0], INTO + path)
+    return checkpoint_name(call(x, *args[1:], **kwargs), OUT_OF + path)
 
   def network(variables, inputs):
     with nn.intercept_methods(mark), jax.default_matmul_precision("highest"):
@@ -236,7 +237,7 @@ def _flattened(closed: Any, paths: tuple[str, ...], modules: dict[str, Any]) -> 
   reached = {
     path: module
     for path, module in modules.items()
-    if _OUT + path in marks and marks[_OUT + path] in dependent
+    if OUT_OF + path in marks and marks[OUT_OF + path] in dependent
   }
   return MarkedProgram(
     equations,

@@ -4,6 +4,7 @@ from .any_network import explain as explain
 from .bcosified import BcosifiedProgram as BcosifiedProgram
 from .bcosified import bcosify_program as bcosify_program
 from .certificate import Certificate as Certificate
+from .closed_form import calibrate as calibrate
 from .explaining import dynamic_map as dynamic_map
 from .explaining import explain_program as explain_program
 from .faces import function_of as function_of

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 from typing import Any
+import warnings
 
 import jax
 import jax.numpy as jnp
 
 from ..errors import InputError
+from . import closed_form
 from .batching import batched
 from .decisions import BcosSettings, Decision, decide, placed, table
 from .evaluation import evaluate
@@ -171,6 +173,7 @@ def bcosify_program(
   pool: str = "keep",
   pairing: str = "none",
   rules: Mapping[str, Mapping[str, Any]] | None = None,
+  calibrate: Any = None,
 ) -> BcosifiedProgram:
   """Turns a traced function into a B-cos network that starts from the same weights.
 
@@ -190,14 +193,16 @@ def bcosify_program(
       explained with respect to [z, -z].
     rules: Name or pattern -> settings of its own: {"*head*": {"b": 1.0}}. Names are those of
       `table()`; the last match counts.
+    calibrate: Inputs [N, ...] of the function's domain, without labels: the maps are fitted to what
+      the function computes; `program.calibrate` has settings, and reports.
 
   Returns:
     The network: `q(q.variables, inputs)`. At B=1 with biases and pooling kept it computes what the
     function does.
 
   Raises:
-    InputError: Settings that cannot be, a rule that matches nothing, or a function without maps of
-      variables.
+    InputError: Settings that cannot be, a rule that matches nothing, a function without maps of
+      variables, or inputs that it cannot be calibrated with.
   """
   settings = BcosSettings(b, learn_b, biases, pool)
   rules = rules or {}
@@ -210,7 +215,13 @@ def bcosify_program(
       for d in made.decisions
     )
     made = dataclasses.replace(made, decisions=decisions)
-  return dataclasses.replace(made, variables=_variables(made, reading))
+  made = dataclasses.replace(made, variables=_variables(made, reading))
+  if calibrate is None:
+    return made
+  variables, report = closed_form.calibrate(made, calibrate)
+  for warning in report.warnings:
+    warnings.warn(warning, stacklevel=3)
+  return dataclasses.replace(made, variables=variables)
 
 
 def _check_maps(made: BcosifiedProgram) -> None:

@@ -122,7 +122,7 @@ def merged(equation: Equation, values: list[Any]) -> list[Any]:
   """Returns the operands of a first map, both halves put together where it sums over channels."""
   axes = _channel_axes(equation)
   return [
-    _joined(value, axis, _groups(equation, i)) if isinstance(value, Pair) else value
+    joined(value, axis, _groups(equation, i)) if isinstance(value, Pair) else value
     for i, (value, axis) in enumerate(zip(values, axes, strict=True))
   ]
 
@@ -139,7 +139,7 @@ def _groups(equation: Equation, position: int) -> int:
   return equation.params.get("feature_group_count", 1) if position == 0 else 1
 
 
-def _joined(pair: Pair, axis: int, groups: int) -> Array:
+def joined(pair: Pair, axis: int, groups: int) -> Array:
   """Returns both halves along an axis, those of each group together."""
   halves = [jnp.asarray(half) for half in pair]
   if groups == 1:

@@ -197,7 +197,7 @@ def check_linear_kernel(program: Program, leaf: int) -> None:
         f"{name} is the kernel of a first map, and {equation} reads it as well.",
         "Leave out pairing: the input [z, -z] needs a kernel of its own.",
       )
-    if not equation.signal and not _rearranges(equation.primitive.name, equation.params):
+    if not equation.signal and not rearranges(equation.primitive.name, equation.params):
       raise InputError(
         f"The kernel of a first map is computed from {name}: {equation}.",
         "Leave out pairing, or make what is computed the variable.",
@@ -210,8 +210,8 @@ _REARRANGING = (
 )
 
 
-def _rearranges(name: str, params: Mapping) -> bool:
+def rearranges(name: str, params: Mapping) -> bool:
   if name in ("jit", "pjit", "closed_call"):
     inner = params["jaxpr" if "jaxpr" in params else "call_jaxpr"]
-    return all(_rearranges(e.primitive.name, e.params) for e in inner.jaxpr.eqns)
+    return all(rearranges(e.primitive.name, e.params) for e in inner.jaxpr.eqns)
   return name in _REARRANGING

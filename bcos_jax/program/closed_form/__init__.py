@@ -1,0 +1,3 @@
+"""B-cosified programs in closed form: maps fitted to the responses of the function, no labels."""
+
+from .fitting import calibrate as calibrate
