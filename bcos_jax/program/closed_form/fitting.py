@@ -30,7 +30,7 @@ from ..reading import reading_of
 from ..transforms import Transforms
 from .chains import back_from, chain_of, paths_left
 from .flat import flattened, half_path, output_of
-from .views import View, views_of
+from .views import MapView, views_of
 
 if TYPE_CHECKING:
   from ..bcosified import BcosifiedProgram
@@ -169,7 +169,7 @@ class _Fitter:
       kept=kept,
     )
 
-  def _sample(self, part: Part, view: View, width: int) -> Sample:
+  def _sample(self, part: Part, view: MapView, width: int) -> Sample:
     """Returns what a map sees and aims at, at some places of the inputs."""
     student, end = self.student, part.student.ends[-1]
     full = student.program.shapes[view.response]

@@ -18,7 +18,7 @@ from ..evaluation import Apply, bind
 from ..pairing import Pair, merged
 from ..program import Program
 from ..values import Atom, Body, Equation
-from .views import View
+from .views import MapView
 
 _ENTERED = ("checkpoint", "custom_jvp_call", "custom_vjp_call", "remat", "remat2")
 
@@ -89,7 +89,7 @@ def constants_of(body: Body) -> dict[int, Any]:
 
 def flattened(
   whole: Program,
-  views: Mapping[str, View],
+  views: Mapping[str, MapView],
   output: int,
   apply: Apply = bind,
   negated: Mapping[str, int] | None = None,

@@ -22,7 +22,7 @@ Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class View:
+class MapView:
   """A map.
 
   Attributes:
@@ -71,7 +71,7 @@ def views_of(
   decisions: tuple[Decision, ...],
   flat: tuple[Operation, ...],
   firsts: Collection[Equation],
-) -> dict[str, View]:
+) -> dict[str, MapView]:
   """Returns path -> map, of those that can be fitted.
 
   Left out are maps in loops and branches, those whose kernel another map has as well or is
@@ -83,7 +83,7 @@ def views_of(
     flat: Its operations, evaluated as the function does.
     firsts: Maps that see pairs.
   """
-  made: dict[str, View] = {}
+  made: dict[str, MapView] = {}
   twice: set[str] = set()
   at = {operation.primitive.equation: operation for operation in flat}
   for decision in decisions:
@@ -104,7 +104,7 @@ def _view(
   operation: Operation,
   flat: tuple[Operation, ...],
   paired: bool,
-) -> View | None:
+) -> MapView | None:
   equation = decision.equation
   moving = [i for i, kind in enumerate(equation.operands) if kind != ValueKind.CONSTANT]
   if len(moving) != 1:
@@ -127,7 +127,7 @@ def _view(
     return arranged(evaluate(steps, {leaf: variable}, [operand])[0])
 
   shape = whole.values[leaf].shape
-  return View(
+  return MapView(
     path, equation, seen, operation.outputs[0], module, inputs, outputs, kernel, shape, paired
   )
 
