@@ -51,10 +51,6 @@ class Importance:
   places: np.ndarray
   channels: np.ndarray
 
-  def of(self, rows: np.ndarray) -> np.ndarray:
-    """Returns the weights of a batch's inputs, [B, places, C]."""
-    return FLOOR + self.places[rows][:, :, None] * self.channels
-
 
 def importance(
   teacher: Execution, values: Sequence[int], sampler: Sampler, shares: Shares, size: int, seed: int
@@ -199,20 +195,21 @@ class BlockFitter:
         return moved, found
     return None
 
-  def _rows(self, weights: Importance) -> list[list[np.ndarray]]:
-    """Returns targets, weights of fitted and of held-out values: a list of batches each."""
+  def _rows(self, weights: Importance) -> list[Any]:
+    """Returns what weighs the values of each batch: targets and the arguments of `_weights`."""
     shares = self._shares
     mask = self._sampler.mask_of(self._student.program.shapes[self._end])
-    fitted, held = [], []
-    counted = _counted(self._batches)
-    for rows, target, new in zip(self._batches, self._targets, counted, strict=True):
-      weight = weights.of(rows).reshape(target.shape) * _broadcast(new, target)
-      if mask is not None:
-        weight = weight * mask[rows][..., None]
-      out = _broadcast(shares.held_out[rows], target)
-      fitted.append((weight * ~out).astype(np.float32))
-      held.append((weight * out).astype(np.float32))
-    return [self._targets, fitted, held]
+    places, channels, fitted, held = [], [], [], []
+    for rows, new in zip(self._batches, _counted(self._batches), strict=True):
+      each = weights.places[rows]
+      used = np.broadcast_to(new[:, None], each.shape)
+      used = used if mask is None else used & mask[rows]
+      out = shares.held_out[rows][:, None]
+      places.append(each.astype(np.float32))
+      channels.append(np.tile(weights.channels.astype(np.float32), (len(rows), 1)))
+      fitted.append((used & ~out).astype(np.float32))
+      held.append((used & out).astype(np.float32))
+    return [self._targets, places, channels, fitted, held]
 
   def _summing(self, function: Callable[..., Any], rows: Sequence[Any]) -> Callable[[Any], Any]:
     return self._student.summing(self._equations, function, *rows)
@@ -223,19 +220,21 @@ class BlockFitter:
     (value,) = evaluate(self._equations, moved, [self._end])
     return self._act(value) if self._gated_student else value
 
-  def _errors(self, env, kernels: Leaves, target: Array, fitted: Array, held: Array) -> Array:
+  def _errors(self, env, kernels: Leaves, target: Array, *rows: Array) -> Array:
     square = (self._act(target) - self._value(env, kernels)) ** 2
-    return jnp.stack([jnp.sum(fitted * square), jnp.sum(held * square)])
+    return jnp.stack([jnp.sum(weights * square) for weights in _weights(target, *rows)])
 
-  def _slope(self, env, kernels: Leaves, target: Array, fitted: Array, held: Array) -> Leaves:
+  def _slope(self, env, kernels: Leaves, target: Array, *rows: Array) -> Leaves:
     value, back = jax.vjp(lambda k: self._value(env, k), kernels)
+    fitted, _ = _weights(target, *rows)
     return back(fitted * (self._act(target) - value))[0]
 
-  def _curve(self, env, given: Any, target: Array, fitted: Array, held: Array) -> Leaves:
+  def _curve(self, env, given: Any, target: Array, *rows: Array) -> Leaves:
     kernels, step = given
     value = functools.partial(self._value, env)
     _, moved = jax.jvp(value, (kernels,), (step,))
     _, back = jax.vjp(value, kernels)
+    fitted, _ = _weights(target, *rows)
     return back(fitted * moved)[0]
 
   def _preconditioner(self, kernels: Leaves, rows: Sequence[Any]) -> Callable[[Leaves], Leaves]:
@@ -253,9 +252,9 @@ class BlockFitter:
     def solved(name: str, leaf: Array) -> Array:
       return jax.scipy.linalg.cho_solve((factors[name], True), grouping[name].grouped(leaf))
 
-    rng = np.random.default_rng(0)
-    probes = [_signs(rng, target.shape) for target in self._targets]
-    probe = self._summing(self._probe, [*rows, probes])(kernels)
+    inputs = np.arange(self._shares.count, dtype=np.uint32)[self._shares.mine]
+    seeds = [inputs[batch] for batch in self._batches]
+    probe = self._summing(self._probe, [*rows, seeds])(kernels)
     behind = {}
     for name, leaf in probe.items():
       each = (grouping[name].grouped(leaf) * solved(name, leaf)).mean(1, keepdims=True)
@@ -265,8 +264,13 @@ class BlockFitter:
       for name, leaf in leaves.items()
     }
 
-  def _probe(self, env, kernels: Leaves, target, fitted: Array, held, signs: Array) -> Leaves:
+  def _probe(self, env, kernels: Leaves, target: Array, *rows: Array) -> Leaves:
+    *rows, seeds = rows
     _, back = jax.vjp(lambda k: self._value(env, k), kernels)
+    fitted, _ = _weights(target, *rows)
+    # By input, so that they do not depend on how inputs are split.
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), seeds)
+    signs = jax.vmap(lambda key: jax.random.rademacher(key, target.shape[1:], target.dtype))(keys)
     return back(jnp.sqrt(fitted) * signs)[0]
 
   def _second_moments(self, kernels: Leaves) -> dict[str, Array]:
@@ -292,8 +296,21 @@ class BlockFitter:
     return self._student.summing(equations, moments, *zip(*index, strict=True), reads=seen)(kernels)
 
 
-def _broadcast(each: np.ndarray, like: np.ndarray) -> np.ndarray:
-  return each.reshape(-1, *(1,) * (like.ndim - 1))
+def _weights(
+  value: Array, places: Array, channels: Array, fitted: Array, held: Array
+) -> tuple[Array, Array]:
+  """Returns the weights of fitted and of held-out values, like `value` [B, ..., C].
+
+  Args:
+    value: Of one batch.
+    places: Importance of its places, [B, P].
+    channels: Importance of the channels, [B, C], alike for all inputs.
+    fitted: 1 where a place is fitted, else 0, [B, P].
+    held: 1 where it is held out, likewise.
+  """
+  weights = FLOOR + places[:, :, None] * channels[:, None]
+  made = [(used[:, :, None] * weights).reshape(value.shape) for used in (fitted, held)]
+  return made[0], made[1]
 
 
 def _conjugate_gradients(

@@ -7,6 +7,7 @@ together cost one forward pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
 import functools
 from typing import Any
 
@@ -177,9 +178,9 @@ class Execution:
     shapes = self.program.shapes
     return [self._shares.put_value(self._value(batch, v), shapes[v]) for v in own]
 
-  def value(self, value: int) -> list[np.ndarray]:
-    """Returns this process's rows of a known value in every batch."""
-    return [self._value(i, value) for i in range(len(self._inputs))]
+  def value(self, value: int) -> Sequence[np.ndarray]:
+    """Returns this process's rows of a known value in every batch, read when they are asked for."""
+    return _Batches(functools.partial(self._value, value=value), len(self._inputs))
 
   def _value(self, batch: int, value: int) -> np.ndarray:
     inputs = self._inputs[batch]
@@ -203,3 +204,17 @@ class Execution:
   @functools.cached_property
   def _leaf_values(self) -> frozenset[int]:
     return frozenset(self.program.leaves.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batches(Sequence[np.ndarray]):
+  """What is read batch by batch."""
+
+  read: Callable[[int], np.ndarray]
+  count: int
+
+  def __len__(self) -> int:
+    return self.count
+
+  def __getitem__(self, batch):
+    return self.read(batch)
