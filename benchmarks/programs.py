@@ -91,9 +91,10 @@ def made(library: str, family: str, name: str) -> tuple[Any, dict[str, Any], dic
   network = stirred(getattr(transformers, name)(reduced(family)))
   seeded = np.random.RandomState(0)
   if library == "transformers, images":
-    side = getattr(network.config, "image_size", None) or 64
+    config = getattr(network.config, "vision_config", network.config)
+    side = getattr(config, "image_size", None) or 64
     sides = side if isinstance(side, list | tuple) else (side, side)
-    channels = getattr(network.config, "num_channels", 3)
+    channels = getattr(config, "num_channels", 3)
     x = seeded.standard_normal((2, channels, *sides)).astype(np.float32)
     return network, {"pixel_values": x}, {"pixel_values": x}
   ids = seeded.randint(3, 60, (2, 12))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import contextlib
 import io
 import os
 from typing import Any
@@ -121,12 +122,10 @@ def _export(module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> A
     with torch.no_grad():
       return torch.export.export(module, each, by_name, dynamic_shapes=dynamic, strict=False)
 
-  try:
-    program = export([0, 0], free=True)  # lengths of 1 would be taken literally
+  with contextlib.suppress(Exception):  # whatever is raised where a length is not a number
+    program = export([0, 0], free=True)  # a length of 1 would be taken literally
     if _takes_any_batch(program):
       return program
-  except Exception:  # whatever the network raises where a length is not a number
-    pass
   try:
     return export([0], free=False)
   except Exception as error:

@@ -31,6 +31,7 @@ class TorchFunction:
     structure: Of the outputs, see `built`.
     state: Name in the state dict -> name of the variable, or the tensor itself where it is none.
     described: Name of each variable -> its shape and dtype.
+    parameters: Names of the variables that the module trains; the others are buffers.
   """
 
   graph: Graph
@@ -40,6 +41,7 @@ class TorchFunction:
   structure: Any
   state: Mapping[str, str | np.ndarray]
   described: Mapping[str, TensorSpec]
+  parameters: frozenset[str]
 
   def __call__(self, variables: Variables, *inputs: Any) -> Any:
     """Returns the outputs, as the network returns them; a single array by itself.

@@ -55,9 +55,10 @@ def _function(contents: ArchiveContents) -> tuple[TorchFunction, dict[str, np.nd
     for key, array in contents.weights.tensors.items()
     if names[key] == key and jnp.issubdtype(array.dtype, jnp.floating)
   }
-  own = {
+  own = {  # argument of the graph -> the module's name
     spec["arg"]["name"]: spec[_STORED[kind]] for kind, spec in inputs if kind in _STORED
-  }  # argument of the graph -> the module's name
+  }
+  trained = [names[spec["parameter_name"]] for kind, spec in inputs if kind == "parameter"]
   function = TorchFunction(
     graph=graph,
     bound={a: names[name] for a, name in own.items() if names.get(name) in variables},
@@ -69,6 +70,7 @@ def _function(contents: ArchiveContents) -> tuple[TorchFunction, dict[str, np.nd
       for key, array in contents.weights.tensors.items()
     },
     described={key: TensorSpec(array.shape, array.dtype) for key, array in variables.items()},
+    parameters=frozenset(variables.keys() & set(trained)),
   )
   return function, variables
 

@@ -57,6 +57,7 @@ def test_variables_have_the_names_of_the_module(read):
   assert {"stem.0.weight", "stem.1.running_mean", "qkv.bias"} <= variables.keys()
   assert "stem.1.num_batches_tracked" not in variables and "scale" not in variables
   assert ("mlp.0.weight" in variables) != ("head.weight" in variables)  # tied
+  assert variables.keys() - function.parameters == {"stem.1.running_mean", "stem.1.running_var"}
   state = function.state_dict({name: leaf + 1 for name, leaf in variables.items()})
   assert np.array_equal(state["mlp.0.weight"], state["head.weight"])
   assert state["stem.1.num_batches_tracked"].dtype == np.int64
@@ -77,9 +78,7 @@ def test_traced_explained_and_bcosified(read):
   assert ex.completeness_error.max() <= 3e-6
   assert {"stem.1.bias", "stem.1.running_mean", "qkv.bias", "head.bias"} <= ex.residuals.keys()
   places = {(e.place.modules, e.place.line) for e in traced.body.walk()}
-  assert ("stem.0", "conv.py:553") in places or any(
-    modules == "stem.0" and line.startswith("conv.py:") for modules, line in places
-  )
+  assert any(modules == "stem.0" and line.startswith("conv.py:") for modules, line in places)
   kept = traced.bcosify(b=1.0, biases="keep")
   assert rel(kept(kept.variables, EXPECTED["inputs"]), EXPECTED["outputs"]) <= 1e-6
   made = traced.bcosify(b=2.0)

@@ -54,6 +54,30 @@ def test_the_declared_network_computes_the_same(name):
   assert rel(found, expected) <= 1e-4
 
 
+@pytest.mark.parametrize("b", [1.7, 2.0])
+def test_channels_first_is_the_same_network_as_channels_last(b):
+  kernel, dense = jax.random.normal(jax.random.key(0), (3, 2, 2, 6)), jnp.ones((5, 6)) / 6
+  x = jnp.asarray(photos(2, 16)).repeat(2, -1)[..., :4]
+
+  def conv(x, kernel, layout):
+    how = {"dimension_numbers": layout, "feature_group_count": 2, "rhs_dilation": (1, 2)}
+    return jax.lax.conv_general_dilated(x, kernel, (2, 1), ((1, 0), (2, 1)), **how)
+
+  def last(w, x):
+    return jax.nn.relu(conv(x, w["kernel"], ("NHWC", "HWIO", "NHWC"))).mean((1, 2)) @ w["dense"].T
+
+  def first(w, x):
+    return jax.nn.relu(conv(x, w["kernel"], ("NCHW", "OIHW", "NCHW"))).mean((2, 3)) @ w["dense"].T
+
+  of_last, of_first = {"kernel": kernel, "dense": dense}, {"dense": dense}
+  of_first["kernel"] = kernel.transpose(3, 2, 0, 1)
+  made = program.trace(last, of_last, x).bcosify(b=b)
+  expected = made(of_last, x)
+  made = program.trace(first, of_first, x.transpose(0, 3, 1, 2)).bcosify(b=b)
+  assert rel(made(of_first, x.transpose(0, 3, 1, 2)), expected) <= 1e-6
+  assert rel(first(of_first, x.transpose(0, 3, 1, 2)), expected) >= 0.1
+
+
 class Network(nn.Module):
   """Grouped and dilated convolutions, max pooling, attention, a position table and a head."""
 
