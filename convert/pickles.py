@@ -93,7 +93,7 @@ def read_pickle(path: pathlib.Path) -> Any:
     )
   archive = Archive(path)
   try:
-    value = _Machine(archive).run(archive.bytes("data.pkl"))
+    value = Machine(str(path), _CALLABLES, archive).run(archive.bytes("data.pkl"))
     return _named_tensors(value) if isinstance(value, Module) else value
   except InputError:
     raise
@@ -145,7 +145,15 @@ def _as_list(items=()) -> list:
   return list(items)
 
 
+CONTAINERS: dict[str, Any] = {
+  f"{module}.{name}": kind
+  for module in ("builtins", "__builtin__")
+  for name, kind in {"set": _set, "dict": dict, "list": list, "tuple": tuple}.items()
+}
+"""What makes containers."""
+
 _CALLABLES: dict[str, Any] = {
+  **CONTAINERS,
   "collections.OrderedDict": OrderedDict,
   "collections.Counter": _counter,
   "collections.defaultdict": _default_dict,
@@ -166,21 +174,20 @@ _CALLABLES: dict[str, Any] = {
   "torch.jit._pickle.build_doublelist": _as_list,
   "torch.jit._pickle.build_boollist": _as_list,
   "torch.jit._pickle.build_tensorlist": _as_list,
-  **{
-    f"{module}.{name}": kind
-    for module in ("builtins", "__builtin__")
-    for name, kind in {"set": _set, "dict": dict, "list": list, "tuple": tuple}.items()
-  },
   **{f"torch.{name}Storage": _StorageType(np.dtype(d)) for name, d in _DTYPES.items()},
 }
 """Everything that a file may name, and what is done instead of importing it."""
 
 
-class _Machine:
-  """Runs the program of a pickle, opcode by opcode."""
+class Machine:
+  """Runs the program of a pickle, opcode by opcode.
 
-  def __init__(self, archive: Archive):
-    self._archive = archive
+  Steps are looked up on the machine, so that a kind of file may have its own.
+  """
+
+  def __init__(self, where: str, callables: Mapping[str, Any], archive: Archive | None = None):
+    """Takes the file, for messages; all that it may name; and, of tensors, their archive."""
+    self._where, self._callables, self._archive = where, callables, archive
     self._stack: list[Any] = []
     self._marks: list[list[Any]] = []
     self._memo: dict[int, Any] = {}
@@ -196,12 +203,12 @@ class _Machine:
       elif (step := _STEPS.get(opcode.name)) is not None:
         step(self, argument)
       elif opcode.name not in ("PROTO", "FRAME"):
-        raise self._refused(f"uses {opcode.name}")
+        raise self.refused(f"uses {opcode.name}")
     raise ValueError("no end")
 
-  def _refused(self, what: str) -> InputError:
+  def refused(self, what: str) -> InputError:
     return InputError(
-      f"{str(self._archive.path)!r} {what}, which creates neither tensors nor containers: refused, "
+      f"{self._where!r} {what}, which creates neither tensors nor containers: refused, "
       "nothing of it was executed.",
       "If you trust the file, load it with torch and save only its state dict, preferably as "
       "safetensors.",
@@ -209,11 +216,15 @@ class _Machine:
 
   def find(self, module: str, name: str) -> Any:
     full = f"{module}.{name}"
-    if full in _CALLABLES:
-      return _CALLABLES[full]
-    if self._archive.scripted and module.partition(".")[0] == "__torch__":
+    if full in self._callables:
+      return self._callables[full]
+    if (
+      self._archive is not None
+      and self._archive.scripted
+      and module.partition(".")[0] == "__torch__"
+    ):
       return Module
-    raise self._refused(f"names {full!r}")
+    raise self.refused(f"names {full!r}")
 
   def call(self, function: Any, arguments: Any):
     if not (callable(function) and isinstance(arguments, tuple)):
@@ -244,8 +255,13 @@ class _Machine:
 
   def persistent(self, _):
     kind, storage_type, key, _, size = self._stack.pop()
-    if kind != "storage" or not isinstance(storage_type, _StorageType) or type(size) is not int:
-      raise self._refused(f"refers to {kind!r}")
+    if (
+      self._archive is None
+      or kind != "storage"
+      or not isinstance(storage_type, _StorageType)
+      or type(size) is not int
+    ):
+      raise self.refused(f"refers to {kind!r}")
     dtype, have = storage_type.dtype, self._archive.size(key)
     if have != size * dtype.itemsize:
       raise ValueError(f"storage {key!r} has {have} bytes, expected {size * dtype.itemsize}")
@@ -255,7 +271,7 @@ class _Machine:
     """Sets attributes: of TorchScript modules; those of containers (`_metadata`) are not kept."""
     state, owner = self._stack.pop(), self._stack[-1]
     if not isinstance(state, dict) or not isinstance(owner, dict):
-      raise self._refused(f"sets attributes of a {type(owner).__name__}")
+      raise self.refused(f"sets attributes of a {type(owner).__name__}")
     if isinstance(owner, Module | Placeholder):
       owner.update(state)
 
@@ -314,15 +330,15 @@ _LITERALS = frozenset(
   "BINUNICODE SHORT_BINUNICODE BINUNICODE8 UNICODE BINBYTES SHORT_BINBYTES BINBYTES8 BINSTRING "
   "SHORT_BINSTRING BININT BININT1 BININT2 INT LONG LONG1 LONG4 BINFLOAT FLOAT".split()
 )
-_STEPS: Mapping[str, Callable[[_Machine, Any], Any]] = {
-  "MARK": _Machine.mark,
-  "GLOBAL": _Machine.named,
-  "STACK_GLOBAL": _Machine.stack_named,
-  "REDUCE": _Machine.reduce,
-  "NEWOBJ": _Machine.reduce,
-  "BINPERSID": _Machine.persistent,
-  "BUILD": _Machine.build,
-  "POP": _Machine.pop,
+_STEPS: Mapping[str, Callable[[Machine, Any], Any]] = {
+  "MARK": Machine.mark,
+  "GLOBAL": Machine.named,
+  "STACK_GLOBAL": Machine.stack_named,
+  "REDUCE": Machine.reduce,
+  "NEWOBJ": Machine.reduce,
+  "BINPERSID": Machine.persistent,
+  "BUILD": lambda machine, argument: machine.build(argument),
+  "POP": Machine.pop,
   "POP_MARK": lambda machine, _: machine.pop_mark(),
   "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_mark())),
   "LIST": lambda machine, _: machine.push(machine.pop_mark()),

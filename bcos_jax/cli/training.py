@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import sys
 
-from ..errors import InputError
+from ..errors import InputError, unknown_name
 from .command import Commands, add_command, number, whole
 
 
@@ -17,14 +17,18 @@ def add_prepare(commands: Commands) -> None:
     "turn the official files of a data set into array_record, without TensorFlow",
     "bcos-jax prepare imagenet2012 --source=downloads --data_dir=data",
   )
-  command.add_argument("dataset", choices=_PREPARED, help="name of the data set")
+  command.add_argument(
+    "dataset",
+    help="imagenet2012, mnist, fashion_mnist, kmnist, emnist/letters (balanced, byclass, bymerge, "
+    "digits, mnist), cifar10, cifar100, voc_boxes, voc_masks, coco_boxes, coco_masks, imagenet_s, "
+    "funny_birds or spam_assassin",
+  )
   command.add_argument(
     "--source",
     "--archives",
     type=pathlib.Path,
     required=True,
-    help="folder with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar; of the others, a folder "
-    "with train-images-idx3-ubyte.gz and so on, or a Debian package (dataset-fashion-mnist)",
+    help="the official archive, or the folder that it is in or was unpacked to (docs/running.md)",
   )
   command.add_argument("--data_dir", default="", help="folder of the data sets")
   command.add_argument("--splits", default="", help="which splits to prepare; default: all")
@@ -33,20 +37,15 @@ def add_prepare(commands: Commands) -> None:
   )
 
 
-_PREPARED = ("imagenet2012", "mnist", "fashion_mnist", "kmnist")
-
-
 def _prepare(options, _):
-  from ..train.data.archives import imagenet, mnist
+  from ..train.data.archives.known import PREPARED
 
+  if options.dataset not in PREPARED:
+    raise unknown_name("data set", options.dataset, PREPARED)
   settings = {"data_dir": options.data_dir, "complete": not options.any_size}
   if options.splits:
     settings["splits"] = options.splits.split(",")
-  if options.dataset == "imagenet2012":
-    folder = imagenet.prepare(options.source, **settings)
-  else:
-    folder = mnist.prepare(options.dataset, options.source, **settings)
-  print(f"Prepared {folder}")
+  print(f"Prepared {PREPARED[options.dataset](options.source, **settings)}")
 
 
 def add_train(commands: Commands) -> None:

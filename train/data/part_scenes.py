@@ -22,7 +22,7 @@ from bcos_jax.metrics import suite
 from . import shapes
 
 SEEDS = {"train": 0, "test": 1}
-COUNTS = {"train": 6000, "test": 480}
+COUNTS = {"train": 2400, "test": 240}
 PARTS = {
   "head": ((0.22, 0.5), ("circle", "square", "triangle")),
   "left": ((0.5, 0.2), ("star", "ring", "plus")),
@@ -31,6 +31,9 @@ PARTS = {
   "mark": ((0.5, 0.5), ("plus", "circle", "star")),
 }
 """Place of each part, (down, across) in shares of the side, and the forms that it may have."""
+
+COLORS = np.array([(0.85, 0.2, 0.2), (0.2, 0.75, 0.3), (0.25, 0.35, 0.9)])
+"""Of first, second and third forms, about: as in FunnyBirds, form and colour go together."""
 
 CLASSES = np.array(
   [
@@ -103,9 +106,12 @@ def layers(label: int, seed: tuple[int, ...], side: int) -> _Layers:
     jitter = rng.uniform(-0.02, 0.02, 2)
     placed.append((forms[form], np.array(place) + moved + jitter, _PART))
   covers, paints = [], []
-  for name, (down, across), radius in placed:
+  known = [None] * (len(placed) - len(PARTS)) + list(COLORS[CLASSES[label]])
+  for (name, (down, across), radius), color in zip(placed, known, strict=True):
     covers.append(shapes.opacity(rng, name, (down, across, radius), rows, columns, side))
-    paint, tone = shapes.surface(rng, rows, columns, unlike=tone)
+    if color is not None:
+      color = np.clip(color + rng.uniform(-0.12, 0.12, 3), 0, 1)
+    paint, tone = shapes.surface(rng, rows, columns, unlike=tone, color=color)
     paints.append(paint)
   return _Layers(
     ground=ground,
@@ -146,7 +152,7 @@ def part_scenes(count: int, *, split: str = "test", side: int = 64) -> suite.Par
 
 
 class PartScenesBuilder(tfds.core.GeneratorBasedBuilder):
-  """12 classes of figures; 6000 scenes to train, 480 to test, 64 x 64 pixels.
+  """12 classes of figures; 2400 scenes to train, 240 to test, 64 x 64 pixels.
 
   Scene i of a split shows class i mod 12. Half of the training scenes lack one or two parts, but
   none that their class needs to be told from all others, so that scenes without parts are no

@@ -23,30 +23,12 @@ from bcos_jax.metrics.grids import select
 from bcos_jax.metrics.perturbation import Perturbation
 
 from ..data import part_scenes, pipeline
+from ..data.archives import funny_birds
+from .explainers import METHODS, OWN, explainer_of
 
-OWN = "own"
 Summary = dict[str, float]
 Section = Callable[["Measured"], dict[str, dict[str, Summary]]]
 """From what is measured to the summary of each score of each method."""
-
-_SETTINGS: dict[str, dict[str, Any]] = {
-  "integrated_gradients": {"steps": 10},
-  "smooth_grad": {"samples": 16},
-  "dave": {"samples": 8},
-  "rise": {"masks": 200},
-}
-_LENGTHS: dict[str, dict[str, int]] = {
-  "occlusion": {"window": 32, "stride": 32},
-  "lime": {"segments": 16},
-  "kernel_shap": {"segments": 16},
-}
-"""Lengths in pixels that are published for pictures of 224 pixels; here they are scaled."""
-
-METHODS = (
-  *(OWN, "input_x_gradient", "integrated_gradients"),
-  *("guided_backprop", "grad_cam", "dave"),
-)
-"""Methods by default: those that take seconds."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +45,7 @@ class SuiteChoices:
     steps: Of tuning to deleted cells; teaching the trigger takes 2.5 times as many.
     batch_size: Pictures at a time.
     seed: Of everything random.
+    parts: Folder or archive of FunnyBirds, for networks of its classes; "" for none.
   """
 
   scores: tuple[str, ...] = ()
@@ -74,6 +57,7 @@ class SuiteChoices:
   steps: int = 60
   batch_size: int = 64
   seed: int = 0
+  parts: str = ""
 
   def __post_init__(self):
     for name in self.scores:
@@ -134,7 +118,7 @@ class Measured:
 
   def explainers(self) -> dict[str, Callable]:
     """Returns what makes an explainer of a network, by method; lengths follow the pictures."""
-    return {name: functools.partial(_explainer, name) for name in self.choices.methods}
+    return {name: functools.partial(explainer_of, name) for name in self.choices.methods}
 
   def maps_of(
     self, variables: Mapping[str, Any], images: np.ndarray, labels: np.ndarray
@@ -154,19 +138,6 @@ class Measured:
         yield name, made(make)
       except InputError as reason:
         self.skipped[f"{score}: {name}" if score else name] = reason.cause
-
-
-def _explainer(name: str, model: nn.Module, variables: Mapping[str, Any]) -> Callable:
-  if name == OWN:
-    return metrics.attribute_with(model, variables)
-
-  def explain(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    lengths = _LENGTHS.get(name, {})
-    scaled = {key: max(2, round(n * images.shape[1] / 224)) for key, n in lengths.items()}
-    settings = {**_SETTINGS.get(name, {}), **scaled}
-    return attribution.attribute_with(name, model, variables, **settings)(images, targets)
-
-  return explain
 
 
 def read(bundle: Bundle, examples: pipeline.Examples, choices: SuiteChoices) -> Measured:
@@ -324,13 +295,18 @@ def _grid_pointing(measured: Measured) -> dict[str, dict[str, Summary]]:
 
 def _parts(measured: Measured) -> dict[str, dict[str, Summary]]:
   """FunnyBirds' scores, for networks of `part_scenes`."""
-  if not measured.data.startswith("part_scenes"):
+  choices, side = measured.choices, measured.images.shape[1]
+  if choices.parts:
+    scenes = funny_birds.read_scenes(choices.parts, choices.num_slow, side=side)
+  elif measured.data.startswith("part_scenes"):
+    count = min(choices.num_slow, part_scenes.COUNTS["test"])
+    scenes = part_scenes.part_scenes(count, side=side)
+  else:
     raise InputError(
       f"Parts of {measured.data} cannot be removed.",
-      "Train on part_scenes and measure with --dataset=part_scenes, or omit parts.",
+      "Use a network of part_scenes and --dataset=part_scenes, or one of FunnyBirds and --parts; "
+      "or omit parts.",
     )
-  choices, side = measured.choices, measured.images.shape[1]
-  scenes = part_scenes.part_scenes(min(choices.num_slow, part_scenes.COUNTS["test"]), side=side)
   effects = suite.measure_parts(*measured.network, scenes, choices.batch_size)
 
   def made(make: Callable) -> Summary:

@@ -57,6 +57,9 @@ def add_benchmark(commands: Commands) -> None:
   command.add_argument("--num_images", type=whole(1), default=200, help="most pictures to explain")
   command.add_argument("--batch_size", type=whole(1), default=64, help="pictures at a time")
   command.add_argument("--seed", type=whole(), default=0, help="random seed")
+  command.add_argument(
+    "--parts", default="", help="folder or archive of FunnyBirds, for a network of its classes"
+  )
   command.add_argument("--short", action="store_true", help="few pictures, as a smoke test")
 
 
@@ -92,16 +95,18 @@ def _benchmark(options, _):
 def _choices(options) -> Any:
   from ... import attribution
   from ...train.evaluation import suite
+  from ...train.evaluation.explainers import METHODS, OWN
 
-  methods = tuple(filter(None, options.methods.split(","))) or suite.METHODS
+  methods = tuple(filter(None, options.methods.split(","))) or METHODS
   if methods == ("all",):
-    methods = (suite.OWN, *attribution.METHODS)
+    methods = (OWN, *attribution.METHODS)
   choices = suite.SuiteChoices(
     scores=tuple(filter(None, options.scores.split(","))),
     methods=methods,
     num_images=options.num_images,
     batch_size=options.batch_size,
     seed=options.seed,
+    parts=options.parts,
   )
   return choices.short() if options.short else choices
 
@@ -209,7 +214,7 @@ def _check(options, signed) -> int:
   from ...train.evaluation import suite
 
   result = signed.read(options.check)
-  for name in ("scores", "methods", "output"):
+  for name in ("scores", "methods", "output", "parts"):
     if getattr(options, name):
       raise InputError(
         f"--{name} does nothing with --check: a result is recomputed as it was measured.",

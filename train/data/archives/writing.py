@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import errno
 import os
@@ -30,6 +30,7 @@ def write(
   data_dir: str,
   splits: Sequence[str],
   size: int,
+  config: str = "",
   around: Callable[[Builder], contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> pathlib.Path:
   """Writes a data set in a private folder and moves it into place in one step.
@@ -40,6 +41,7 @@ def write(
     data_dir: Where data sets are kept, see `sources.open_dataset`.
     splits: What is written; where the data set is there already, it must have them.
     size: Bytes of its examples, about.
+    config: Name of the configuration, where the data set has several.
     around: What surrounds the writing, such as a progress bar, given the builder.
 
   Returns:
@@ -48,13 +50,12 @@ def write(
   Raises:
     InputError: Too little space; a folder that cannot be written; a data set without those splits.
   """
-  root = pathlib.Path(data_dir or os.environ.get(DATA_DIR_VARIABLE, "") or constants.DATA_DIR)
-  root = root.expanduser()
-  final = root / kind.name / str(kind.VERSION)
+  root = root_of(data_dir)
+  final = root / kind.name / config / str(kind.VERSION)
   if final.is_dir():
     _check_there(final, splits)
     return final
-  try:
+  with said(kind.name, root):
     final.parent.mkdir(parents=True, exist_ok=True)
     _check_space(root, size)
     with tempfile.TemporaryDirectory(prefix=f".{kind.name}-", dir=root) as folder:
@@ -62,14 +63,27 @@ def write(
       with around(builder), quiet():
         builder.download_and_prepare()
       os.rename(builder.data_path, final)
+  return final
+
+
+def root_of(data_dir: str) -> pathlib.Path:
+  """Returns the folder where data sets are kept, see `sources.open_dataset`."""
+  root = data_dir or os.environ.get(DATA_DIR_VARIABLE, "") or constants.DATA_DIR
+  return pathlib.Path(root).expanduser()
+
+
+@contextlib.contextmanager
+def said(name: str, root: pathlib.Path) -> Iterator[None]:
+  """Says what keeps a data set from being written, in the words of `InputError`."""
+  try:
+    yield
   except OSError as error:
     if error.errno == errno.ENOSPC:
       raise _too_full(root, "nothing is left") from error
     raise InputError(
-      f"Cannot write {kind.name} to {str(root)!r}: {error}.",
+      f"Cannot write {name} to {str(root)!r}: {error}.",
       f"Give --data_dir or ${DATA_DIR_VARIABLE} a folder that can be written.",
     ) from error
-  return final
 
 
 def _check_there(folder: pathlib.Path, splits: Sequence[str]) -> None:
