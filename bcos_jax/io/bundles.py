@@ -314,7 +314,7 @@ def without_weights(folder: str | os.PathLike) -> Bundle:
 
 def _check_registered(folder: pathlib.Path, config: Mapping[str, Any]):
   name, module = config["architecture"], config.get("module")
-  if name not in (*models.names(), *models.test_variants()):
+  if not models.is_registered(name):
     raise InputError(
       f"{str(folder)!r} holds the architecture {name!r}, which is not registered.",
       f"Import the module that registers it first ({module or 'your own'}); commands take "

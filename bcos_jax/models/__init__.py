@@ -20,8 +20,10 @@ from .registry import architectures as architectures
 from .registry import canonical as canonical
 from .registry import create as create
 from .registry import describe as describe
+from .registry import is_registered as is_registered
 from .registry import names as names
 from .registry import register as register
+from .registry import register_unlisted as register_unlisted
 from .registry import test_variants as test_variants
 from .resnet import ResNet as ResNet
 from .simple_vit import SimpleViT as SimpleViT

@@ -24,6 +24,7 @@ from .registration import (
 )
 
 _ARCHITECTURES: dict[type[nn.Module], Architecture] = {}
+_UNLISTED: dict[type[nn.Module], Architecture] = {}
 _SOUND: set[type[nn.Module]] = set()
 
 
@@ -68,6 +69,17 @@ def register(
   return made
 
 
+def register_unlisted(module: type[BaseNetwork], name: str) -> None:
+  """Makes an architecture known that is nothing without fields: `create` takes it, no list has it.
+
+  Args:
+    module: The Flax module.
+    name: What `create` calls it.
+  """
+  _UNLISTED[module] = Architecture(module, {name: {}})
+  _SOUND.add(module)
+
+
 def architectures() -> tuple[Architecture, ...]:
   """Returns all architectures."""
   return tuple(_ARCHITECTURES.values())
@@ -79,7 +91,8 @@ def architecture(name: str) -> Architecture:
   Raises:
     InputError: Unknown name, with the nearest one.
   """
-  found = next((a for a in _ARCHITECTURES.values() if name in a.named), None)
+  known = (*_ARCHITECTURES.values(), *_UNLISTED.values())
+  found = next((a for a in known if name in a.named), None)
   if found is None:
     raise unknown_name("architecture", name, names())
   return found
@@ -91,12 +104,18 @@ def architecture_of(model: nn.Module) -> Architecture:
   Raises:
     InputError: Its class is not registered.
   """
-  if type(model) not in _ARCHITECTURES:
+  found = _ARCHITECTURES.get(type(model)) or _UNLISTED.get(type(model))
+  if found is None:
     raise InputError(
       f"{type(model).__name__} is not a registered architecture.",
       "Pass a network made by create(), or register its class with bcos_jax.models.register().",
     )
-  return _ARCHITECTURES[type(model)]
+  return found
+
+
+def is_registered(name: str) -> bool:
+  """Whether `create` takes a name."""
+  return any(name in a.named for a in (*_ARCHITECTURES.values(), *_UNLISTED.values()))
 
 
 def names() -> tuple[str, ...]:

@@ -9,6 +9,8 @@ from .explaining import dynamic_map as dynamic_map
 from .explaining import explain_program as explain_program
 from .faces import function_of as function_of
 from .faces import network_function as network_function
+from .networks import ProgramNetwork as ProgramNetwork
+from .networks import as_network as as_network
 from .program import Program as Program
 from .program import trace as trace
 from .rules import Case as Case

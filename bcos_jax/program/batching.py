@@ -129,3 +129,35 @@ def _check_apart(program: Program, one: Equation, whole: Program, many: Equation
       f"{many} makes one value of all examples of a batch, which then cannot be explained apart.",
       "Call the network in evaluation mode, where its norms use running statistics.",
     )
+  mixed = [
+    i
+    for i, (first, second) in enumerate(zip(one.inputs, many.inputs, strict=True))
+    if many.operands[i] != ValueKind.CONSTANT
+    and (axis := _batch_axis(_shape(program, first), _shape(whole, second))) is not None
+    and axis in _mixed_axes(many, i)
+  ]
+  if mixed:
+    raise InputError(
+      f"{many} mixes the examples of a batch, which then cannot be explained apart.",
+      "Let the network treat each example by itself, whatever else is in the batch.",
+    )
+
+
+def _mixed_axes(equation: Equation, position: int) -> tuple[int, ...]:
+  """Returns the axes of an operand along which an equation mixes elements, the shape kept."""
+  params, name = equation.params, equation.name
+  if name == "dot_general":
+    return tuple(params["dimension_numbers"][0][position])
+  if name in ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"):
+    return (params["axis"],)
+  if name == "sort":
+    return (params["dimension"],)
+  if name == "rev":
+    return tuple(params["dimensions"])
+  if name.startswith("reduce_window") or name == "conv_general_dilated":
+    if position:
+      return ()
+    if name == "conv_general_dilated":
+      return tuple(params["dimension_numbers"].lhs_spec[1:])
+    return tuple(i for i, length in enumerate(params["window_dimensions"]) if length > 1)
+  return ()

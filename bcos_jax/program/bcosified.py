@@ -30,7 +30,7 @@ from .pairing import (
   widened,
 )
 from .program import Program
-from .reading import InputReading, reading_of
+from .reading import reading_of
 from .transforms import Transforms
 from .values import ValueKind
 
@@ -95,6 +95,20 @@ class BcosifiedProgram:
       return inputs
     z = self._normalised(network, inputs)
     return jnp.concatenate([z, -z], axis=self.channel_axis)
+
+  def start(self, network: Any) -> Any:
+    """Returns the variables to start from, for variables of the function."""
+    if not self.extended:
+      return network
+    extended = {"network": network}
+    if self.exponents:
+      extended["b"] = {name: jnp.asarray(start) for name, start in self.exponents.items()}
+    if self.decays:
+      extended["bias"] = jnp.ones(())
+    if self.pairing != "none":
+      reading = reading_of(self.program.bare)
+      extended["network"], extended["negated"] = widened(self.program, reading, network)
+    return extended
 
   @property
   def encoded(self) -> Any:
@@ -215,7 +229,8 @@ def bcosify_program(
       for d in made.decisions
     )
     made = dataclasses.replace(made, decisions=decisions)
-  made = dataclasses.replace(made, variables=_variables(made, reading))
+  if program.variables is not None:
+    made = dataclasses.replace(made, variables=made.start(program.variables))
   if calibrate is None:
     return made
   variables, report = closed_form.calibrate(made, calibrate)
@@ -240,21 +255,6 @@ def _check_maps(made: BcosifiedProgram) -> None:
   for decision in made.decisions:
     if decision.part == "map" and decision.changes:
       _check_map(decision, sharded=decision.equation in shards)
-
-
-def _variables(made: BcosifiedProgram, reading: InputReading | None) -> Any:
-  """Returns the variables that a B-cosified program starts from."""
-  network = made.program.variables
-  if network is None or not made.extended:
-    return network
-  extended = {"network": network}
-  if made.exponents:
-    extended["b"] = {name: jnp.asarray(start) for name, start in made.exponents.items()}
-  if made.decays:
-    extended["bias"] = jnp.ones(())
-  if reading is not None:
-    extended["network"], extended["negated"] = widened(made.program, reading, network)
-  return extended
 
 
 def _check_map(decision: Decision, *, sharded: bool) -> None:

@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 from typing import Any
 
+from flax import errors as flax_errors
 from flax import linen, nnx
 import jax
 import jax.numpy as jnp
@@ -113,7 +114,15 @@ class Linen:
   options: tuple[tuple[str, Any], ...]
 
   def __call__(self, variables: Any, inputs: Any) -> Any:
-    return self.module.apply(variables, inputs, **dict(self.options))
+    try:
+      return self.module.apply(variables, inputs, **dict(self.options))
+    except flax_errors.FlaxError as error:
+      raise InputError(
+        f"{type(self.module).__name__} cannot be called in evaluation mode: "
+        f"{' '.join(str(error).split()):.200}",
+        "Pass its variables, and the arguments of its call that ask for evaluation mode to explain "
+        "or function_of: train=False, use_running_average=True or the like.",
+      ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,16 +153,40 @@ class Haiku:
     return self.apply(variables, None, inputs, **options)
 
 
+@dataclasses.dataclass(frozen=True)
+class Equinox:
+  """An Equinox module of one example as a function of its arrays."""
+
+  rest: Any
+  options: tuple[tuple[str, Any], ...]
+
+  def __call__(self, arrays: Any, inputs: Any) -> Any:
+    import equinox
+
+    module = equinox.combine(arrays, self.rest)
+    return jax.vmap(lambda x: module(x, **dict(self.options)))(inputs)
+
+
 def _equinox(model: Any, options: Mapping[str, Any]) -> tuple[Function, Any]:
   import equinox
 
   arrays, rest = equinox.partition(equinox.nn.inference_mode(model), equinox.is_array)
+  return Equinox(rest, _frozen(options)), arrays
 
-  def function(arrays: Any, inputs: Any) -> Any:
-    module = equinox.combine(arrays, rest)
-    return jax.vmap(lambda x: module(x, **options))(inputs)
 
-  return function, arrays
+KERAS = ("trainable_variables", "non_trainable_variables")
+
+
+@dataclasses.dataclass(frozen=True)
+class Keras:
+  """A Keras model as a function of its variables by path, in evaluation mode."""
+
+  model: Any
+  options: tuple[tuple[str, Any], ...]
+
+  def __call__(self, variables: Any, inputs: Any) -> Any:
+    both = ([variables[kind][v.path] for v in getattr(self.model, kind)] for kind in KERAS)
+    return self.model.stateless_call(*both, inputs, training=False, **dict(self.options))[0]
 
 
 def _keras(model: Any, options: Mapping[str, Any]) -> tuple[Function, Any]:
@@ -164,15 +197,28 @@ def _keras(model: Any, options: Mapping[str, Any]) -> tuple[Function, Any]:
       f"Keras runs on the backend {keras.backend.backend()!r}, expected 'jax'.",
       "Set KERAS_BACKEND=jax before Keras is imported.",
     )
-  kinds = ("trainable_variables", "non_trainable_variables")
-  paths = {kind: [v.path for v in getattr(model, kind)] for kind in kinds}
-  variables = {kind: {v.path: v.value for v in getattr(model, kind)} for kind in kinds}
+  variables = {kind: {v.path: v.value for v in getattr(model, kind)} for kind in KERAS}
+  return Keras(model, _frozen(options)), variables
 
-  def function(variables: Any, inputs: Any) -> Any:
-    both = ([variables[kind][path] for path in paths[kind]] for kind in kinds)
-    return model.stateless_call(*both, inputs, training=False, **options)[0]
 
-  return function, variables
+def trained_leaves(variables: Any) -> list[bool]:
+  """Returns of each leaf of a network's variables whether its library trains it.
+
+  Not trained are collections of Linen but `params`, variables of NNX but `nnx.Param`, the state of
+  Haiku in (parameters, state), and what Keras says; all leaves of other trees are.
+  """
+  if isinstance(variables, nnx.State):
+    leaves = jax.tree.leaves(variables, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    return [isinstance(leaf, nnx.Param) for leaf in leaves]
+  if isinstance(variables, tuple) and len(variables) == 2:
+    trained, held = variables
+  elif isinstance(variables, Mapping) and set(variables) == set(KERAS):
+    return [key == KERAS[0] for key in sorted(variables) for _ in jax.tree.leaves(variables[key])]
+  elif isinstance(variables, Mapping) and "params" in variables:
+    return [key == "params" for key in sorted(variables) for _ in jax.tree.leaves(variables[key])]
+  else:
+    trained, held = variables, ()
+  return [True for _ in jax.tree.leaves(trained)] + [False for _ in jax.tree.leaves(held)]
 
 
 def network_function(model: Any, length: int = 16) -> tuple[Function, jax.ShapeDtypeStruct]:

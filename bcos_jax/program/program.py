@@ -270,7 +270,7 @@ def traced(
   with jax.default_matmul_precision(precision):
     closed, outputs = jax.make_jaxpr(function, return_shape=True)(variables, batch)
   _check_traced(closed, outputs, count)
-  paths = tuple(_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0])
+  paths = tuple(path_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0])
   tracer = Tracer(paths, options)
   *leaves, last = closed.jaxpr.invars
   numbers = [tracer.new(v.aval, kind=ValueKind.CONSTANT, leaves=(i,)) for i, v in enumerate(leaves)]
@@ -362,7 +362,8 @@ def _check_dtype(dtype: Any) -> None:
     )
 
 
-def _path(path: Any) -> str:
+def path_name(path: Any) -> str:
+  """Returns the name of a variable."""
   text = jax.tree_util.keystr(path, simple=True, separator="/")
   return text.removesuffix("/value") or "variables"
 

@@ -255,3 +255,47 @@ def test_what_is_no_network(model, variables, message):
 def test_targets_of_texts_are_not_for_others():
   with pytest.raises(InputError, match="contrast is a target of language models"):
     bcos_jax.explain(lambda w, x: x, {}, IMAGES, bcos_jax.Contrast(1, 2))
+
+
+class Trains(nn.Module):
+  """That its batch statistics change is not said by an argument."""
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.BatchNorm(use_running_average=False)(x).mean((1, 2))
+
+
+def test_modules_that_only_train():
+  variables = Trains().init(jax.random.key(0), IMAGES)
+  with pytest.raises(InputError, match=r"Trains cannot be called in evaluation mode.*train=False"):
+    bcos_jax.explain(Trains(), variables, IMAGES, 0)
+
+
+MIXING = {
+  "dot": lambda w, x: x.mean((1, 2)) + (x.mean((1, 2)) @ x.mean((1, 2)).T) @ x.mean((1, 2)),
+  "cumsum": lambda w, x: jnp.cumsum(x.mean((1, 2)), 0),
+  "sort": lambda w, x: jnp.sort(x.mean((1, 2)), 0),
+  "rev": lambda w, x: x.mean((1, 2)) + x.mean((1, 2))[::-1],
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_examples_that_are_mixed(name):
+  with pytest.raises(InputError, match=r"mixes the examples|one value of all examples"):
+    bcos_jax.explain(MIXING[name], {}, IMAGES, 0)
+
+
+def test_networks_of_other_libraries_are_traced_once():
+  eqx = pytest.importorskip("equinox", reason="comes with the extra [frameworks]")
+  count = 0
+
+  def counted(x):
+    nonlocal count
+    count += 1
+    return x.mean((0, 1))
+
+  network = eqx.nn.Sequential([eqx.nn.Lambda(counted), eqx.nn.Linear(3, 2, key=jax.random.key(0))])
+  bcos_jax.explain(network, None, IMAGES, 0)
+  once = count
+  bcos_jax.explain(network, None, IMAGES, 0)
+  assert count == once

@@ -1,0 +1,4 @@
+"""Networks of other libraries as networks of this package: trained, saved, explained as its own."""
+
+from .adopting import as_network as as_network
+from .module import ProgramNetwork as ProgramNetwork

@@ -1,0 +1,117 @@
+"""Networks that an importable factory builds, without their variables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import functools
+import json
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...errors import InputError
+from ..faces import function_of, trained_leaves
+from ..program import path_name
+from ..rules import is_float
+
+Array = jax.Array
+
+COLLECTIONS = ("params", "batch_stats")
+"""Where variables are kept: those that are trained, and other floating-point numbers."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Built:
+  """What a factory builds, without its variables.
+
+  Attributes:
+    function: (variables, inputs) -> outputs.
+    structure: Of the variables.
+    shapes: Of their leaves.
+    paths: Names of the leaves, collections of Linen left out.
+    trained: Of each leaf, whether it is trained.
+    fixed: Position -> leaf that is no floating-point number.
+  """
+
+  function: Callable[[Any, Array], Any]
+  structure: Any
+  shapes: tuple[jax.ShapeDtypeStruct, ...]
+  paths: tuple[str, ...]
+  trained: tuple[bool, ...]
+  fixed: Mapping[int, Any]
+
+  def tops(self) -> dict[str, list[str]]:
+    """Returns the first parts of the names of trained and of other variables."""
+    return {c: sorted({path.split("/")[0] for path in self._names(c)}) for c in COLLECTIONS}
+
+  def _names(self, collection: str) -> list[str]:
+    wanted = collection == "params"
+    pairs = enumerate(zip(self.paths, self.trained, strict=True))
+    return [path for i, (path, trained) in pairs if trained == wanted and i not in self.fixed]
+
+  def split(self, tree: Any) -> dict[str, dict[str, Any]]:
+    """Returns trained and other variables by path."""
+    leaves = dict(zip(self.paths, jax.tree.leaves(tree), strict=True))
+    return {c: {path: leaves[path] for path in self._names(c)} for c in COLLECTIONS}
+
+  def joined(self, flat: Mapping[str, Any]) -> Any:
+    """Returns the tree of leaves by path."""
+    leaves = [self.fixed.get(i, flat.get(path)) for i, path in enumerate(self.paths)]
+    return self.structure.unflatten(leaves)
+
+
+def called(factory: str, arguments: str) -> tuple[Callable, Any]:
+  """Returns a new network as a function, and its variables."""
+  made = _imported(factory)(**json.loads(arguments))
+  model, variables, options = (*made, {})[:3] if isinstance(made, tuple) else (made, None, {})
+  return function_of(model, variables, **options)
+
+
+def _imported(factory: str) -> Callable[..., Any]:
+  name, _, attribute = factory.partition(":")
+  module = sys.modules.get(name)  # Bundles import nothing: what they name is not to be trusted.
+  function = getattr(module, attribute, None) if attribute else None
+  if not callable(function):
+    what = "is not imported" if module is None else f"has no function {attribute!r}"
+    raise InputError(
+      f"The network is built by {factory!r}, but the module {name!r} {what}.",
+      f"Import it first; commands take --import={name}."
+      if module is None
+      else "Name it as 'package.module:function', and install the version that the network is of.",
+    )
+  return function
+
+
+@functools.lru_cache(maxsize=16)
+def built_by(factory: str, arguments: str, shape: tuple[int, ...]) -> Built:
+  with jax.ensure_compile_time_eval():
+    function, tree = called(factory, arguments)
+  found, structure = jax.tree_util.tree_flatten_with_path(tree)
+  leaves = [jnp.asarray(leaf) for _, leaf in found]
+  paths = tuple(path_name(path) for path, _ in found)
+  if isinstance(tree, Mapping) and "params" in tree:
+    paths = tuple(path.partition("/")[2] for path in paths)
+  floats = [is_float(leaf.dtype) for leaf in leaves]
+  kinds = trained_leaves(tree)
+  _check_paths(factory, paths)
+  return Built(
+    function,
+    structure,
+    tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves),
+    paths,
+    tuple(kind and is_float for kind, is_float in zip(kinds, floats, strict=True)),
+    {i: leaf for i, leaf in enumerate(leaves) if not floats[i]},
+  )
+
+
+def _check_paths(factory: str, paths: tuple[str, ...]) -> None:
+  whole = set(paths)
+  clash = next((p for p in paths if any(p.startswith(f"{o}/") for o in whole)), None)
+  if len(whole) < len(paths) or clash:
+    raise InputError(
+      f"The network of {factory!r} has variables of one name: {clash or 'some'} is twice there.",
+      "Give each variable a name of its own.",
+    )

@@ -1,0 +1,254 @@
+"""Networks of other libraries as modules of this package.
+
+The network is said by an importable factory and its arguments, and its family by `ops`, so that a
+bundle holds no code: `bcos_jax.load` builds it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import functools
+import json
+from typing import Any
+
+from flax import linen as nn
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+
+from ...errors import InputError
+from ...layers.sources import COLLECTION
+from ...models import ImageModel, register_unlisted
+from ...ops import BcosOps, Ops
+from ..bcosified import BcosifiedProgram
+from ..program import trace
+from ..reading import reading_of
+from .factories import COLLECTIONS, Built, built_by, called
+
+Array = jax.Array
+
+NAME = "program"
+
+
+class ProgramNetwork(ImageModel):
+  """A network that a factory builds, in the layer family `ops`; made by `as_network`.
+
+  Attributes:
+    ops: `StandardOps` for the network as it is; `BcosOps` for what B-cosification makes of it, by
+      its fields b, learn_b, use_bias, pool and the pairing of its encoding.
+    num_classes: Outputs [N, classes].
+    image_size: Side of the pictures, or height and width.
+    factory: 'package.module:function' that returns the network, or (network, variables) where they
+      are outside of it, or (network, variables, arguments of the call).
+    arguments: Those of the factory by name, JSON.
+    rules: See `bcosify_program`, JSON.
+    products: See `trace`, JSON.
+    weights: See `trace`.
+    channels_first: Whether the network reads [N, C, H, W].
+
+  Variables are those of the network by its own names: `params` what it trains, `batch_stats` other
+  floating-point numbers, held in training; for paired inputs `params/negated`, the halves of
+  kernels that -z meets, for learned exponents `params/exponents`. It computes what the network does
+  in evaluation mode, also while it is trained.
+  """
+
+  ops: Ops
+  num_classes: int = 10
+  image_size: int | tuple[int, int] = 32
+  factory: str = ""
+  arguments: str = "{}"
+  rules: str = "{}"
+  products: str = "{}"
+  weights: tuple[str, ...] = ()
+  channels_first: bool = False
+
+  norm_eps = 1e-5
+  input_map = ""
+  head = None
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool = False) -> Array:
+    """Returns logits [N, classes] of encoded images [N, H, W, channels]."""
+    del train
+    seen = jnp.moveaxis(x, -1, 1) if self.channels_first else x
+    shape = self._read_shape(*x.shape[1:3])
+    built = built_by(self.factory, self.arguments, shape)
+    variables = self._own(built, self._collected(shape, built))
+    network = self._network(shape)
+    if self.ops.detach:
+      return self._held(network, variables, seen)
+    return network.encoded(variables, seen) if self.paired else network(variables, seen)
+
+  @property
+  def paired(self) -> bool:
+    """Whether it reads [z, -z]."""
+    return self.ops.encoding.pairing != "none"
+
+  def made(self) -> BcosifiedProgram:
+    """Returns the B-cosified program, without variables.
+
+    Raises:
+      InputError: The family is conventional.
+    """
+    network = self._network(self.example)
+    if not isinstance(network, BcosifiedProgram):
+      raise InputError(
+        f"The family is {type(self.ops).__name__}, whose networks are as they were.",
+        "B-cosify the network: ops=BcosOps().",
+      )
+    return network
+
+  def tree_of(self, variables: Mapping[str, Any]) -> Any:
+    """Returns variables in the structure of the program, which `made()` is called with."""
+    flat: dict[str, Any] = {}
+    for collection in COLLECTIONS:
+      flat |= traverse_util.flatten_dict(dict(variables.get(collection, {})), sep="/")
+    return self._own(built_by(self.factory, self.arguments, self.example), flat)
+
+  def variables_of(self, tree: Any) -> dict[str, Any]:
+    """Returns the variables of this network from those of the program: the way back."""
+    built = built_by(self.factory, self.arguments, self.example)
+    own = tree if self._extended else {"network": tree}
+    flat = built.split(own["network"])
+    flat["params"] |= {f"negated/{path}": leaf for path, leaf in own.get("negated", {}).items()}
+    flat["params"] |= {f"exponents/{path}/b": leaf for path, leaf in own.get("b", {}).items()}
+    return {
+      name: traverse_util.unflatten_dict(each, sep="/") for name, each in flat.items() if each
+    }
+
+  @property
+  def _extended(self) -> bool:
+    ops = self.ops
+    return isinstance(ops, BcosOps) and (ops.learn_b or ops.encoding.pairing != "none")
+
+  @property
+  def example(self) -> tuple[int, ...]:
+    """Shape of one input of the function, without the batch."""
+    return self._read_shape(*self.image_sides)
+
+  def _read_shape(self, height: int, width: int) -> tuple[int, ...]:
+    """Returns the shape of one input of the function."""
+    colors = self.ops.encoding.colors
+    return (colors, height, width) if self.channels_first else (height, width, colors)
+
+  def _network(self, shape: tuple[int, ...]) -> Any:
+    """Returns the function (variables of the program, inputs) -> outputs."""
+    built = built_by(self.factory, self.arguments, shape)
+    if not isinstance(self.ops, BcosOps):
+      return built.function
+    return _bcosified(built, shape, self._settings, self._options)
+
+  @property
+  def _settings(self) -> tuple[tuple[str, Any], ...]:
+    ops, rules = self.ops, self.rules
+    assert isinstance(ops, BcosOps)
+    found = {
+      "b": ops.b,
+      "learn_b": ops.learn_b,
+      "biases": "keep" if ops.use_bias else "remove",
+      "pool": "average" if ops.pool == "average" else "keep",
+      "pairing": ops.encoding.pairing,
+      "rules": rules,
+    }
+    return tuple(found.items())
+
+  @property
+  def _options(self) -> tuple[tuple[str, Any], ...]:
+    axis = 1 if self.channels_first else 3
+    found = {"products": self.products, "weights": self.weights, "channel_axis": axis}
+    return tuple(found.items())
+
+  def _started(self, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Returns the variables to start from."""
+    with jax.ensure_compile_time_eval():
+      _, tree = called(self.factory, self.arguments)
+    if isinstance(self.ops, BcosOps):
+      network = self._network(shape)
+      tree = network.start(tree)
+    return self.variables_of(tree)
+
+  def _collected(self, shape: tuple[int, ...], built: Built) -> dict[str, Any]:
+    """Returns path -> leaf of all variables, which are made where there are none yet."""
+    start = self._started(shape) if self.is_initializing() else {}
+    tops = built.tops()
+    if self._extended:
+      made = self._network(shape)
+      tops["params"] += ["negated"] if made.pairing != "none" else []
+      tops["params"] += ["exponents"] if made.exponents else []
+    flat: dict[str, Any] = {}
+    for collection, names in tops.items():
+      for name in names:
+        first = start.get(collection, {}).get(name)
+        if collection == "params":
+          tree = self.param(name, lambda _, first=first: first)
+        else:
+          tree = self.variable(collection, name, lambda first=first: first).value
+        flat |= traverse_util.flatten_dict({name: tree}, sep="/")
+    return flat
+
+  def _own(self, built: Built, flat: Mapping[str, Any]) -> Any:
+    """Returns the variables of the program from all leaves by path."""
+    network = built.joined(flat)
+    if not self._extended:
+      return network
+    halves = _below(flat, "negated/")
+    exponents = {path.removesuffix("/b"): b for path, b in _below(flat, "exponents/").items()}
+    return {
+      "network": network,
+      **({"negated": halves} if halves else {}),
+      **({"b": exponents} if exponents else {}),
+    }
+
+  def _held(self, network: Any, variables: Any, seen: Array) -> Array:
+    """Returns the outputs with weights held, residuals by the names of the program."""
+    encoded = network.encoded if isinstance(network, BcosifiedProgram) else network
+    axis = 1 if self.channels_first else 3
+    traced = trace(
+      encoded,
+      jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), variables),
+      jax.ShapeDtypeStruct(seen.shape, seen.dtype),
+      products=json.loads(self.products),
+      weights=self.weights,
+      channel_axis=axis,
+    )
+    gains = {}
+    for source in traced.sources:
+      explaining = self.has_variable(COLLECTION, source) or (
+        self.is_mutable_collection(COLLECTION) and not self.is_initializing()
+      )
+      if explaining:
+        gains[source] = self.variable(COLLECTION, source, jnp.ones, seen.shape[:1]).value
+    return traced.held(variables, seen, gains)
+
+
+def _below(flat: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+  return {p.removeprefix(prefix): leaf for p, leaf in flat.items() if p.startswith(prefix)}
+
+
+@functools.lru_cache(maxsize=16)
+def _bcosified(
+  built: Built,
+  shape: tuple[int, ...],
+  settings: tuple[tuple[str, Any], ...],
+  options: tuple[tuple[str, Any], ...],
+) -> BcosifiedProgram:
+  given, how = dict(settings), dict(options)
+  traced = trace(
+    built.function,
+    built.structure.unflatten(built.shapes),
+    jax.ShapeDtypeStruct((1, *shape), jnp.float32),
+    products=json.loads(how["products"]),
+    weights=how["weights"],
+    channel_axis=how["channel_axis"],
+    precision=None,
+  )
+  made = traced.bcosify(**{**given, "rules": json.loads(given["rules"])})
+  if made.pairing != "none" and reading_of(traced.bare).start != traced.body.inputs[-1]:
+    raise InputError(
+      "The network shifts or scales its input itself, and its family has an encoding [z, -z].",
+      "State mean and std in the encoding, and let the network read what is normalised.",
+    )
+  return made
+
+
+register_unlisted(ProgramNetwork, NAME)
