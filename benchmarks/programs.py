@@ -246,7 +246,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
   """Reads the command line, tries the networks, appends the results, prints the table."""
-  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+  parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
   parser.add_argument("--only", choices=LIBRARIES, help="one library")
   parser.add_argument("--match", default="", help="regular expression on the family")
   parser.add_argument("--seconds", type=int, default=180, help="longest time for one network")

@@ -122,9 +122,13 @@ class TorchFunction:
         )
 
   def _check_variables(self, variables: Variables) -> None:
-    if not isinstance(variables, Mapping) or (missing := self.described.keys() - variables.keys()):
-      what = f"lack {min(missing)!r}" if isinstance(variables, Mapping) else "are no dict"
-      raise InputError(f"The variables {what}.", "Pass those that `from_torch` returned.")
+    if not isinstance(variables, Mapping):
+      what = f"are a {type(variables).__name__}, expected a dict by name"
+    elif missing := self.described.keys() - variables.keys():
+      what = f"lack {min(missing)!r}"
+    else:
+      return
+    raise InputError(f"The variables {what}.", "Pass those that `from_torch` returned.")
 
   def __repr__(self) -> str:
     return f"TorchFunction({len(self.graph.nodes)} operators, {len(self.described)} variables)"

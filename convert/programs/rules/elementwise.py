@@ -226,12 +226,12 @@ def _clamp_max(x, high):
 
 
 @operator("aten.where")
-def _where(condition, x=None, y=None):
-  if x is None:
+def _where(condition, *branches):
+  if not branches:
     raise InputError(
       "The shape of its result depends on data.", "Use where(condition, x, y) in the network."
     )
-  return jnp.where(condition, x, y)
+  return jnp.where(condition, *branches)
 
 
 @operator("aten.masked_fill")
