@@ -89,6 +89,9 @@ def made(library: str, family: str, name: str) -> tuple[Any, dict[str, Any], dic
   import transformers
 
   network = stirred(getattr(transformers, name)(reduced(family)))
+  network.config.use_cache = False
+  if getattr(network.config, "pad_token_id", 0) is None:
+    network.config.pad_token_id = 0
   seeded = np.random.RandomState(0)
   if library == "transformers, images":
     config = getattr(network.config, "vision_config", network.config)

@@ -49,6 +49,9 @@ SCHEMA = 8
 _SAVE_AGAIN = (
   "Load it with torch.export.load and save it with torch.export.save, both of PyTorch 2.13."
 )
+IN_MEMORY = "The program"
+"""What an archive is called that is no file."""
+
 _MOST_PROGRAM = 512_000_000
 
 
@@ -92,7 +95,7 @@ def read_archive(source: str | os.PathLike | BinaryIO) -> ArchiveContents:
     InputError: There is no such file, it is damaged, of another format or version, or holds
       pickled tensors or dtypes that JAX has not.
   """
-  name = repr(os.fspath(source)) if isinstance(source, str | os.PathLike) else "The program"
+  name = repr(os.fspath(source)) if isinstance(source, str | os.PathLike) else IN_MEMORY
   try:
     with zipfile.ZipFile(pathlib.Path(source) if isinstance(source, str) else source) as file:
       return _Archive(name, file).contents()

@@ -11,7 +11,7 @@ import numpy as np
 
 from bcos_jax.errors import InputError
 
-from .archive import ArchiveContents
+from .archive import IN_MEMORY, ArchiveContents
 from .function import TorchFunction
 from .graph import Graph, TensorSpec, parse_graph
 
@@ -32,6 +32,8 @@ def read_function(contents: ArchiveContents) -> tuple[TorchFunction, dict[str, n
   try:
     return _function(contents)
   except InputError as error:
+    if contents.name == IN_MEMORY:
+      raise
     raise type(error)(f"{contents.name}: {error.cause}", error.fix) from error
   except (AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
     raise InputError(

@@ -408,6 +408,9 @@ CASES = [
   Case("index_put", X, [np.array([0, 0])], normal(2, 3, 4), True),
   Case("index_select", X, 1, whole(3, 5)),
   Case("gather", X, 1, whole(3, 2, 5, 4)),
+  Case("scatter.value", X, 2, np.array([[[0, 3], [1, 2]]]), 7.0),
+  Case("scatter.src", X, 2, np.array([[[0, 3], [1, 2]]]), Y),
+  Case("scatter_add", X, 2, np.array([[[0, 0], [1, 2]]]), Y),
   Case("take_along_dim", X, whole(3, 2, 5, 4), 1),
   Case("embedding", normal(7, 3), whole(7, 2, 4)),
 ]

@@ -29,10 +29,27 @@ def _index_select(x, dim, index):
   return jnp.take(x, index, axis=dim)
 
 
+def _places(x, dim: int, index) -> tuple:
+  """Returns where `gather` and `scatter` look: `index` along one axis, the own place elsewhere."""
+  whole = np.ix_(*map(np.arange, index.shape))
+  return tuple(index if axis == dim % x.ndim else whole[axis] for axis in range(x.ndim))
+
+
 @operator("aten.gather")
 def _gather(x, dim, index, sparse_grad=False):
-  whole = np.ix_(*map(np.arange, index.shape))
-  return x[tuple(index if axis == dim % x.ndim else whole[axis] for axis in range(x.ndim))]
+  return x[_places(x, dim, index)]
+
+
+@operator("aten.scatter")
+def _scatter(x, dim, index, source):
+  if np.ndim(source):  # which may be larger than the index
+    source = source[tuple(map(slice, index.shape))]
+  return x.at[_places(x, dim, index)].set(source)
+
+
+@operator("aten.scatter_add")
+def _scatter_add(x, dim, index, source):
+  return x.at[_places(x, dim, index)].add(source[tuple(map(slice, index.shape))])
 
 
 @operator("aten.take_along_dim")
