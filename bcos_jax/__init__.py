@@ -7,6 +7,7 @@ from . import layers as layers
 from .bcosify import bcosify as bcosify
 from .errors import InputError as InputError
 from .errors import RunError as RunError
+from .explain.conventions import as_published as as_published
 from .explain.images import Explanation as Explanation
 from .explain.images import dynamic_linear as dynamic_linear
 from .explain.patches import backbone as backbone

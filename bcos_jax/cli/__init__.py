@@ -29,7 +29,7 @@ from . import (
   training,
 )
 from .command import Parser, check_values, import_modules
-from .measuring import benchmark, evaluation
+from .measuring import benchmark, evaluation, probe_command
 
 _UNUSABLE = (
   *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
@@ -154,7 +154,7 @@ def command_parser() -> argparse.ArgumentParser:
     training.add_train,
     training.add_compile,
     evaluation.add_evaluate,
-    evaluation.add_probe,
+    probe_command.add_probe,
     benchmark.add_benchmark,
     explanation.add_explain,
     explanation.add_check,

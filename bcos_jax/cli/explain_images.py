@@ -8,6 +8,7 @@ import pathlib
 
 from .. import render
 from ..explain import saving
+from ..explain.conventions import as_published
 from ..network import Network
 from .command import bar
 
@@ -23,6 +24,7 @@ def explain_pictures(
   target: str | None = None,
   batch_size: int = 16,
   frame: int = 0,
+  published: bool = False,
   say: Callable[[str], None] = print,
 ) -> list[pathlib.Path]:
   """Writes figures, arrays, tables and a report of pictures; see `saving.SavedPictures`.
@@ -34,6 +36,7 @@ def explain_pictures(
     target: Class to explain, by label or number; None explains the predicted class.
     batch_size: Pictures at a time.
     frame: Of animated pictures and files of several pages.
+    published: Whether contributions are those of the authors' code, see `as_published`.
     say: Function that prints one line of output.
 
   Returns:
@@ -54,6 +57,8 @@ def explain_pictures(
   names = [picture.name for picture in found]
   with saving.SavedPictures(output, names, network=network.name) as saved:
     for ex in batches:
+      if published:
+        ex = as_published(ex, network.model.ops.encoding)
       figures = saved.add(ex)
       for index, figure in enumerate(figures if listed else ()):
         say(pathlib.PurePath(ex.names[index]).name)

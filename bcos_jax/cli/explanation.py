@@ -42,6 +42,17 @@ def add_explain(commands: Commands) -> None:
     "--frame", type=int, default=0, help="frame of animations, or page of a file, counted from 0"
   )
   command.add_argument(
+    "--published",
+    action="store_true",
+    help="contributions as the authors' code has them, which do not add up to the output of "
+    "B-cosified networks; for pictures without --text",
+  )
+  _add_texts(command)
+
+
+def _add_texts(command):
+  """Adds what is read for language models, or for texts that pictures are compared with."""
+  command.add_argument(
     "--text",
     help="for image towers: texts to compare with, comma-separated; for language models: the text "
     "to explain",
@@ -91,6 +102,8 @@ def _explain(options, _):
     )
   shared = {name: getattr(options, name) for name in ("output", "batch_size", "frame")}
   if options.text is not None:
+    if options.published:
+      raise InputError("--published is not for texts to compare with.", "Omit --published.")
     _check_text(options)
     from .explain_prompts import explain_prompts
 
@@ -110,13 +123,15 @@ def _explain(options, _):
       raise InputError(
         f"--{name} is given without --text.", 'For example, add --text "a dog, a cat".'
       )
-  explain_pictures(network, options.pictures, target=options.target, **shared)
+  explain_pictures(
+    network, options.pictures, target=options.target, published=options.published, **shared
+  )
 
 
 def _explain_sentences(network, options):
   from .explain_text import explain_sentences, read_lines
 
-  for name in ("pictures", "frame", "text_tower", "unpooled", "power"):
+  for name in ("pictures", "frame", "text_tower", "unpooled", "power", "published"):
     if getattr(options, name) not in (None, False, 0, []):
       raise InputError(f"{name} is given, but the network reads texts.", f"Omit {name}.")
   if (options.text is None) == (options.text_file is None):

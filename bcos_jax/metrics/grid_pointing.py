@@ -23,6 +23,7 @@ import numpy as np
 
 from ..batches import Progress, in_batches
 from ..errors import InputError, unknown_name
+from ..explain.conventions import as_published
 from ..explain.images import Variables, explain
 from ..render.color import box_average, check_window
 from .grids import Selection, make_grid, random_grids, sample_grids, select
@@ -212,14 +213,22 @@ def _played(
   return *_own_share(maps, side, smooth), _own_share(noise, side, smooth)[0]
 
 
-def attribute_with(model: nn.Module, variables: Variables) -> Attribute:
+def attribute_with(model: nn.Module, variables: Variables, *, published: bool = False) -> Attribute:
   """The contributions of `explain`: one forward and n backward passes per grid of n classes.
 
   With one target per image it is an explainer for every other metric as well.
+
+  Args:
+    model, variables: The network.
+    published: Whether contributions are those of the authors' code, which for B-cosified networks
+      do not add up to the output; see `explain.conventions.as_published`.
   """
 
   def attribute(grids: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    return np.asarray(explain(model, variables, grids, target=targets).contributions)
+    found = explain(model, variables, grids, target=targets)
+    if published:
+      found = as_published(found, model.ops.encoding)
+    return np.asarray(found.contributions)
 
   return attribute
 

@@ -16,6 +16,7 @@ IMAGES = [
   ({"num_grids": 3}, "energy_pointing", "grid_pointing"),
   ({"smooth": 5}, "completeness", "energy_pointing"),
   ({"num_images": 4}, "grid_pointing", "completeness"),
+  ({"published": True}, "completeness", "grid_pointing"),
 ]
 TEXTS = [
   ({"length": 9}, "rationales", "sequence_pointing"),
@@ -44,7 +45,7 @@ def test_options_are_read_or_refused(made, given, deaf, reader):
   [
     (MetricChoices, {"fill": "zero", "length": 0}, "--fill=zero is for pictures"),
     (MetricChoices, {"grid": 2}, "--grid=2 is for pictures"),
-    (TextChoices, {"published": True}, "--published=True is for texts"),
+    (TextChoices, {"num_texts": 5}, "--num_texts=5 is for texts"),
     (TextChoices, {"length": 9, "grid": 2}, "--length=9 is for texts"),
   ],
 )

@@ -41,7 +41,7 @@ def refuse(options: Any, made: type, kind: str, reads: str) -> None:
     kind: What those are for.
     reads: What the network reads.
   """
-  shared = ("names", "batch_size")
+  shared = ("names", "batch_size", "published")
   for field in dataclasses.fields(made):
     value = getattr(options, field.name, field.default)
     if field.name not in shared and value not in (field.default, 0):

@@ -31,6 +31,7 @@ _READERS = {
   "smooth": ("grid_pointing", "energy_pointing"),
   "block": _CURVES,
   "fill": _CURVES,
+  "published": ("grid_pointing", "energy_pointing", *_CURVES),
 }
 
 
@@ -48,6 +49,7 @@ class MetricChoices:
     smooth: Odd averaging window of both pointing games, in pixels; 0 for none.
     block: Side of the blocks that are deleted, in pixels; 0 for a 14th of the picture's side.
     fill: See `metrics.Perturbation`.
+    published: Whether contributions are those of the authors' code, see `metrics.attribute_with`.
   """
 
   names: tuple[str, ...]
@@ -58,6 +60,7 @@ class MetricChoices:
   smooth: int = 15
   block: int = 0
   fill: str = "mean"
+  published: bool = False
 
   def __post_init__(self):
     for name in self.names:
@@ -100,7 +103,7 @@ def measure(
       "Use a data set with one label per picture.",
     )
   names = [name for name in choices.names if name != "accuracy"]
-  explainer = metrics.attribute_with(bundle.model, bundle.variables)
+  explainer = metrics.attribute_with(bundle.model, bundle.variables, published=choices.published)
   if "grid_pointing" in names:
     names.remove("grid_pointing")
     yield "grid_pointing", _play(bundle, examples, choices, explainer)

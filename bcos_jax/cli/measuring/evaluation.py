@@ -1,11 +1,11 @@
-"""The commands `evaluate` and `probe`, which measure networks."""
+"""The command `evaluate`, which measures accuracy and explanations."""
 
 from __future__ import annotations
 
 import pathlib
 
 from ...errors import InputError
-from ..command import Commands, add_command, add_network, bar, number, whole
+from ..command import Commands, add_command, add_network, bar, number
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -48,6 +48,13 @@ def add_evaluate(commands: Commands) -> None:
   )
   command.add_argument(
     "--report", type=pathlib.Path, help="HTML file to write, with explained predictions"
+  )
+  command.add_argument(
+    "--published",
+    action="store_true",
+    help="of pictures: contributions as the authors' code has them, which do not add up to the "
+    "output of B-cosified networks; of texts: B-cos LM's definitions of comprehensiveness, "
+    "sufficiency and sequence_pointing",
   )
   _add_picture_options(command.add_argument_group("pictures"))
   _add_text_options(command.add_argument_group("texts"))
@@ -101,11 +108,6 @@ def _add_text_options(group):
   group.add_argument("--label", default="label", help="column of the label")
   group.add_argument("--truncate", action="store_true", help="truncate texts that are too long")
   group.add_argument(
-    "--published",
-    action="store_true",
-    help="use B-cos LM's definitions of comprehensiveness, sufficiency and sequence_pointing",
-  )
-  group.add_argument(
     "--no_oracle",
     action="store_true",
     help="omit the oracle of comprehensiveness and sufficiency: a forward pass per token",
@@ -143,7 +145,7 @@ def _evaluate_pictures(options, bundle):
   refuse(options, text_metrics.TextChoices, "texts", "pictures")
   _refuse_flags_of_texts(options)
   names = dict.fromkeys(options.metrics.split(",") + ["grid_pointing"] * (options.grid > 0))
-  kept = ("num_images", "batch_size", "num_grids", "smooth", "block", "fill")
+  kept = ("num_images", "batch_size", "num_grids", "smooth", "block", "fill", "published")
   choices = image_metrics.MetricChoices(
     names=tuple(names),
     grid=options.grid or 3,
@@ -197,7 +199,7 @@ def _refuse_flags_of_texts(options):
   """Refuses flags that only texts read."""
   for name, default in (
     *(("text", "text"), ("label", "label")),
-    *(("truncate", False), ("published", False), ("no_oracle", False)),
+    *(("truncate", False), ("no_oracle", False)),
   ):
     if (value := getattr(options, name)) != default:
       raise InputError(
@@ -269,131 +271,3 @@ def _check_evaluation(options):
     if not fits or getattr(options, name) < 0:
       value = getattr(options, name)
       raise InputError(f"--{name}={value}, expected {expected}.", f"Change --{name}.")
-
-
-def add_probe(commands: Commands) -> None:
-  command = add_command(
-    commands,
-    "probe",
-    _probe,
-    "train a classifier on a network's features, and classify by nearest neighbours",
-    "bcos-jax probe runs/quickstart/bcosified --dataset=digits --features=runs/features "
-    "--output=runs/probed",
-  )
-  add_network(command)
-  command.add_argument(
-    "--dataset",
-    required=True,
-    help="folder of pictures (a folder per class, or train/ and val/), table of labels (CSV) "
-    "beside its pictures, pattern in quotes, or TFDS name, in array_record",
-  )
-  command.add_argument(
-    "--labels", default="", help="table of files and labels (CSV), for a folder without classes"
-  )
-  command.add_argument("--train_split", default="train", help="split to train on")
-  command.add_argument("--test_split", default="test", help="split to measure on")
-  command.add_argument("--data_dir", default="", help="folder of the data sets")
-  command.add_argument(
-    "--damaged", choices=["fail", "skip"], default="fail", help="handling of unreadable pictures"
-  )
-  command.add_argument("--features", type=pathlib.Path, help="folder for cached features")
-  command.add_argument("--batch_size", type=int, default=64, help="images at a time, for features")
-  command.add_argument("--workers", type=int, default=0, help="decoding processes")
-  _add_head_options(command)
-  command.add_argument("--knn", type=int, default=20, help="number of nearest neighbours; 0: none")
-  command.add_argument(
-    "--metric", default="euclidean", help="distance of the neighbours: euclidean or cosine"
-  )
-  command.add_argument(
-    "--teacher", help="another network, as above, whose k-NN predictions are compared"
-  )
-  command.add_argument("--seed", type=int, default=0, help="random seed")
-  command.add_argument(
-    "--output", type=pathlib.Path, help="folder for the bundle of network and probe"
-  )
-  command.add_argument(
-    "--results", type=pathlib.Path, help="folder for probe.json and rates.csv, what was measured"
-  )
-
-
-def _add_head_options(command):
-  command.add_argument(
-    "--head",
-    default="",
-    help="linear, bcos or bcos_mlp; default: that of the network's family",
-  )
-  command.add_argument(
-    "--loss",
-    default="",
-    help="uniform_off_label_bce, bce or cross_entropy; default: the first for B-cos heads and "
-    "the last for linear ones",
-  )
-  command.add_argument(
-    "--rates", default="0.01,0.003,0.001", help="learning rates of the sweep, comma-separated"
-  )
-  command.add_argument(
-    "--epochs", type=whole(1, 10**6), default=50, help="passes over the training set"
-  )
-  command.add_argument(
-    "--probe_batch",
-    type=int,
-    default=0,
-    help="examples at a time, for the probe; 0: 8192, or fewer for small data sets",
-  )
-  command.add_argument(
-    "--weight_decay", type=number(0, 1000), default=1e-4, help="weight decay of AdamW"
-  )
-  command.add_argument(
-    "--hidden",
-    type=int,
-    default=0,
-    help="hidden units of bcos_mlp; 0: the number of the network's features",
-  )
-  command.add_argument(
-    "--normalise", action="store_true", help="scale the probe's input features to unit length"
-  )
-  command.add_argument(
-    "--select",
-    default="held_out",
-    help="data to select rate and epoch on: held_out training examples or, as published and "
-    "optimistic, test",
-  )
-  command.add_argument(
-    "--held_out", type=number(0, 1), default=0.1, help="share of the training set that is held out"
-  )
-
-
-def _probe(options, _):
-  from ...train.probes import probe
-  from . import probing
-
-  bounds = {"batch_size": 1, "probe_batch": 0, "workers": 0, "knn": 0, "seed": 0}
-  for name, least in bounds.items():
-    if (value := getattr(options, name)) < least:
-      raise InputError(f"--{name}={value}, expected at least {least}.", f"Change --{name}.")
-  try:
-    rates = tuple(float(rate) for rate in options.rates.split(","))
-  except ValueError as error:
-    raise InputError(
-      f"--rates={options.rates!r}, expected numbers.", "For example: --rates=0.01,0.003."
-    ) from error
-  shared = {"head", "loss", "epochs", "weight_decay", "hidden", "normalise", "select", "held_out"}
-  chosen = probe.ProbeOptions(
-    rates=rates,
-    batch_size=options.probe_batch,
-    seed=options.seed,
-    **{name: getattr(options, name) for name in shared},
-  )
-  choices = probing.ProbingChoices(
-    folder=options.features,
-    image_batch=options.batch_size,
-    options=chosen,
-    **{
-      name: getattr(options, name)
-      for name in (
-        *("dataset", "train_split", "test_split", "data_dir", "damaged"),
-        *("workers", "knn", "metric", "teacher", "output", "labels", "results", "download"),
-      )
-    },
-  )
-  probing.run(options.bundle, choices)
