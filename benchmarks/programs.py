@@ -141,7 +141,7 @@ def tried(library: str, family: str, name: str) -> Iterator[tuple[str, Any]]:
   with torch.no_grad():
     given = {key: torch.from_numpy(x) for key, x in inputs.items()}
     theirs = network(*given.values()) if library in _FAMILIES else network(**given)
-  theirs = getattr(theirs, "logits", theirs).numpy()
+  theirs = _logits(theirs).numpy()
   with jax.default_matmul_precision("highest"):
     ours = jax.jit(function)(variables, *inputs.values())
   yield "value", float(np.abs(_logits(ours) - theirs).max() / np.abs(theirs).max())
@@ -163,9 +163,10 @@ def _example(library: str, inputs: dict[str, Any]) -> Any:
 
 
 def _logits(outputs: Any) -> Any:
-  """Returns the logits of outputs that have more: distilled heads, hidden states."""
+  """Returns the logits of outputs that have more, or else the first: distilled heads, states."""
   while isinstance(outputs, dict | list | tuple):
-    outputs = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+    named = dict(outputs) if isinstance(outputs, dict) else dict(enumerate(outputs))
+    outputs = named["logits"] if "logits" in named else next(iter(named.values()))
   return outputs
 
 
