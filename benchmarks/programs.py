@@ -135,6 +135,7 @@ def tried(library: str, family: str, name: str) -> Iterator[tuple[str, Any]]:
   """Yields (step, result) for one network, as far as it goes."""
   torch.set_num_threads(1)
   network, inputs, explained = made(library, family, name)
+  yield "made", True
   function, variables = convert.from_torch(network, _example(library, inputs))
   yield "imported", len(function.graph.nodes)
   yield "batch", "mapped" if function.alone else "free"
@@ -212,7 +213,7 @@ def _done(row: dict[str, Any], last: str) -> bool:
 def outcome(row: dict[str, Any]) -> str:
   """Returns how far a network got."""
   if "imported" not in row:
-    return "not imported"
+    return "made" if "made" in row else "not made here"
   if not row.get("value", 1) <= TOLERANCE:
     return "imported" if "value" not in row else "differs"
   if "certificate" not in row:
@@ -225,14 +226,14 @@ def outcome(row: dict[str, Any]) -> str:
 def table(rows: list[dict[str, Any]]) -> str:
   """Returns the counts, and what stopped the others, in Markdown."""
   lines = [
-    "| library | families | imported | value within 1e-4 | certificate | explained within 1e-4 |"
+    "| library | families made here | imported | value within 1e-4 | certificate | explained within 1e-4 |"
     " B=1 within 1e-4 |",
     "|---|---|---|---|---|---|---|",
   ]
   for library in dict.fromkeys(row["library"] for row in rows):
     own = [row for row in rows if row["library"] == library]
     counts = [
-      len(own),
+      sum("imported" in row or "made" in row for row in own),
       sum("imported" in row for row in own),
       sum(row.get("value", 1) <= TOLERANCE for row in own),
       sum("certificate" in row for row in own),

@@ -258,9 +258,10 @@ _VIEWS = frozenset(
   f"aten.{name}"
   for name in (
     *("alias", "as_strided", "chunk", "contiguous", "detach", "diagonal", "dropout", "expand"),
-    *("expand_as", "flatten", "movedim", "narrow", "permute", "reshape", "reshape_as", "select"),
-    *("slice", "split", "split_with_sizes", "squeeze", "t", "to", "transpose", "type_as"),
-    *("unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as"),
+    *("expand_as", "flatten", "lift_fresh", "movedim", "narrow", "numpy_T", "permute", "reshape"),
+    *("reshape_as", "select", "slice", "split", "split_with_sizes", "squeeze", "swapaxes", "t"),
+    *("to", "transpose", "type_as", "unbind", "unflatten", "unfold", "unsqueeze", "view"),
+    "view_as",
   )
 )
 """Operators whose results are, or may be, views of their first argument."""

@@ -49,16 +49,6 @@ def _div(x, y, rounding_mode=None):
   return jnp.trunc(x / y).astype(jnp.result_type(x, y))
 
 
-@operator("aten.fmod")
-def _fmod(x, y):
-  return jnp.fmod(x, y)
-
-
-@operator("aten.remainder")
-def _remainder(x, y):
-  return jnp.remainder(x, y)
-
-
 @operator("aten.pow")
 def _pow(x, exponent):
   if not isinstance(exponent, int | float):
@@ -110,6 +100,7 @@ for _names, _function in {
   ("expm1",): jnp.expm1,
   ("floor",): jnp.floor,
   ("floor_divide",): jnp.floor_divide,
+  ("fmod",): jnp.fmod,
   ("ge",): jnp.greater_equal,
   ("gt",): jnp.greater,
   ("isfinite",): jnp.isfinite,
@@ -129,6 +120,7 @@ for _names, _function in {
   ("ne",): jnp.not_equal,
   ("neg",): jnp.negative,
   ("reciprocal",): jnp.reciprocal,
+  ("remainder",): jnp.remainder,
   ("round",): jnp.round,
   ("rsqrt",): jax.lax.rsqrt,
   ("sign", "sgn"): jnp.sign,
@@ -142,6 +134,7 @@ for _names, _function in {
   ("relu",): jax.nn.relu,
   ("relu6",): jax.nn.relu6,
   ("sigmoid",): jax.nn.sigmoid,
+  ("selu",): jax.nn.selu,
   ("silu",): jax.nn.silu,
   ("hardsigmoid",): jax.nn.hard_sigmoid,
   ("hardswish",): jax.nn.hard_swish,
@@ -175,11 +168,6 @@ def _prelu(x, slope):
 def _elu(x, alpha=1, scale=1, input_scale=1):
   negative = scale * alpha * jnp.expm1(input_scale * jnp.minimum(x, 0))
   return jnp.where(x > 0, scale * x, negative)
-
-
-@operator("aten.selu")
-def _selu(x):
-  return jax.nn.selu(x)
 
 
 @operator("aten.celu")
