@@ -11,6 +11,7 @@ from .faces import function_of as function_of
 from .faces import network_function as network_function
 from .networks import ProgramNetwork as ProgramNetwork
 from .networks import as_network as as_network
+from .networks import factory as factory
 from .program import Program as Program
 from .program import trace as trace
 from .rules import Case as Case

@@ -5,6 +5,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bcos_jax import program
+
 
 class Small(nnx.Module):
   """Convolutions, batch norm, dropout and a head, for grey pictures."""
@@ -19,6 +21,7 @@ class Small(nnx.Module):
     return self.head(self.dropout(nnx.relu(self.norm(self.stem(x)))).mean((1, 2)))
 
 
+@program.factory
 def small(seed=0, classes=10):
   return Small(classes, nnx.Rngs(seed))
 
@@ -33,11 +36,13 @@ class FromLinen(nn.Module):
     return nn.Dense(4, name="head")(x.mean((1, 2)))
 
 
+@program.factory
 def channels_first():
   network = FromLinen()
   return network, network.init(jax.random.key(0), jnp.ones((1, 3, 8, 8)), train=False)
 
 
+@program.factory
 def normalising():
   """Shifts its input itself."""
   w = jnp.ones((3, 4))

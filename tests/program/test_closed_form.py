@@ -122,12 +122,13 @@ class Attention(nnx.Module):
   def __init__(self, rngs):
     self.embed = nnx.Linear(8, 16, rngs=rngs)
     self.attention = nnx.MultiHeadAttention(2, 16, decode=False, rngs=rngs)
+    self.dropout = nnx.Dropout(0.5, rngs=rngs)  # which has a key among its variables
     self.shared = nnx.Linear(16, 16, rngs=rngs)
     self.head = nnx.Linear(16, 5, rngs=rngs)
 
   def __call__(self, x):
     x = self.embed(x)
-    x = x + self.attention(x)
+    x = x + self.dropout(self.attention(x))
     x = x + self.shared(nnx.relu(self.shared(x)))
     return self.head(x.mean(1))
 

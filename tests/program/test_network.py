@@ -62,8 +62,8 @@ def test_what_is_missing_is_named(made, tmp_path, monkeypatch):
   config = tmp_path / "bundle" / "config.json"
   text = config.read_text(encoding="utf-8")
   for wanted, message in (
-    ("no_such_module:make", "the module 'no_such_module' is not imported.*--import=no_such_module"),
-    (f"{HERE}:smaller", "has no function 'smaller'"),
+    ("no_such_module:make", "'no_such_module:make', which is not known.*--import=no_such_module"),
+    ("os:system", "'os:system', which is not known.*not marked as a factory"),
   ):
     config.write_text(text.replace(f"{HERE}:small", wanted), encoding="utf-8")
     with pytest.raises(InputError, match=message):

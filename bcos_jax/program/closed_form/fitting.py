@@ -262,8 +262,11 @@ def _programs(made: BcosifiedProgram, whole: Program) -> Any:
 
 
 def _leaves(program: Program, variables: Any) -> dict[str, Any]:
-  leaves = jax.tree.leaves(variables)
-  return dict(zip(program.paths, map(np.asarray, leaves), strict=True))
+  leaves = [
+    np.asarray(leaf) if jnp.issubdtype(jnp.result_type(leaf), jnp.number) else leaf  # no keys
+    for leaf in jax.tree.leaves(variables)
+  ]
+  return dict(zip(program.paths, leaves, strict=True))
 
 
 def _student_leaves(made: BcosifiedProgram) -> dict[str, Any]:

@@ -44,8 +44,7 @@ def as_network(
   takes it.
 
   Args:
-    factory: 'package.module:function', imported already. It returns a network that has its
-      variables inside; or (network, variables); or (network, variables, arguments of the call).
+    factory: 'module:function' of a function that is marked as a `factory`.
     arguments: Of the factory, plain values.
     image_size: Side of the pictures that it reads, or height and width.
     num_classes: Outputs are [N, num_classes].
@@ -59,7 +58,7 @@ def as_network(
     calibrate: Pictures [N, H, W, C] in [0, 1]: fits the maps in closed form.
 
   Raises:
-    InputError: A factory that cannot be imported, outputs of another shape, options of the family
+    InputError: A factory that is not known, outputs of another shape, options of the family
       that programs do not follow; or as `trace` and `bcosify_program`.
   """
   encoding = Encoding((0.0,) * 3, (1.0,) * 3) if encoding is None else encoding
@@ -86,7 +85,7 @@ def as_network(
 def _check_outputs(model: ProgramNetwork, variables: Any) -> None:
   """Raises InputError unless the network returns logits of its classes."""
   example = jax.ShapeDtypeStruct((1, *model.example), jnp.float32)
-  function = built_by(model.factory, model.arguments, model.example).function
+  function = built_by(model.factory, model.arguments).function
   found = jax.eval_shape(function, variables, example)
   returned = getattr(found, "shape", type(found).__name__)
   if returned != (1, model.num_classes):

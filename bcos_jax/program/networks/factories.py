@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import json
-import sys
 from typing import Any
 
 import jax
@@ -63,32 +62,58 @@ class Built:
     return self.structure.unflatten(leaves)
 
 
-def called(factory: str, arguments: str) -> tuple[Callable, Any]:
+Factory = Callable[..., Any]
+_FACTORIES: dict[str, Factory] = {}
+
+
+def factory(function: Factory) -> Factory:
+  """Makes a function known as one that builds networks: bundles call no other.
+
+  A decorator. The function has plain arguments, and returns a network that has its variables
+  inside; or (network, variables); or (network, variables, arguments of the call). Its name in
+  `as_network` and in bundles is 'module:function'.
+  """
+  _FACTORIES[f"{function.__module__}:{function.__qualname__}"] = function
+  return function
+
+
+def known_factory(name: str) -> Factory:
+  """Returns a factory by name.
+
+  Raises:
+    InputError: None of that name is known.
+  """
+  if name not in _FACTORIES:
+    module, _, function = name.partition(":")
+    raise InputError(
+      f"The network is built by {name!r}, which is not known: {function or 'it'!r} is not imported "
+      "from there, or not marked as a factory.",
+      f"Mark it with @bcos_jax.program.factory, and import {module!r} first; commands take "
+      f"--import={module}.",
+    )
+  return _FACTORIES[name]
+
+
+def called(name: str, arguments: str) -> tuple[Callable, Any]:
   """Returns a new network as a function, and its variables."""
-  made = _imported(factory)(**json.loads(arguments))
+  return _called(known_factory(name), arguments)
+
+
+def _called(function: Factory, arguments: str) -> tuple[Callable, Any]:
+  made = function(**json.loads(arguments))
   model, variables, options = (*made, {})[:3] if isinstance(made, tuple) else (made, None, {})
   return function_of(model, variables, **options)
 
 
-def _imported(factory: str) -> Callable[..., Any]:
-  name, _, attribute = factory.partition(":")
-  module = sys.modules.get(name)  # Bundles import nothing: what they name is not to be trusted.
-  function = getattr(module, attribute, None) if attribute else None
-  if not callable(function):
-    what = "is not imported" if module is None else f"has no function {attribute!r}"
-    raise InputError(
-      f"The network is built by {factory!r}, but the module {name!r} {what}.",
-      f"Import it first; commands take --import={name}."
-      if module is None
-      else "Name it as 'package.module:function', and install the version that the network is of.",
-    )
-  return function
+def built_by(name: str, arguments: str) -> Built:
+  """Returns what a factory builds, from memory if it was asked before."""
+  return _built(known_factory(name), arguments)
 
 
 @functools.lru_cache(maxsize=16)
-def built_by(factory: str, arguments: str, shape: tuple[int, ...]) -> Built:
+def _built(factory: Factory, arguments: str) -> Built:
   with jax.ensure_compile_time_eval():
-    function, tree = called(factory, arguments)
+    function, tree = _called(factory, arguments)
   found, structure = jax.tree_util.tree_flatten_with_path(tree)
   leaves = [jnp.asarray(leaf) for _, leaf in found]
   paths = tuple(path_name(path) for path, _ in found)
@@ -96,7 +121,7 @@ def built_by(factory: str, arguments: str, shape: tuple[int, ...]) -> Built:
     paths = tuple(path.partition("/")[2] for path in paths)
   floats = [is_float(leaf.dtype) for leaf in leaves]
   kinds = trained_leaves(tree)
-  _check_paths(factory, paths)
+  _check_paths(factory.__qualname__, paths)
   return Built(
     function,
     structure,

@@ -38,8 +38,7 @@ class ProgramNetwork(ImageModel):
       its fields b, learn_b, use_bias, pool and the pairing of its encoding.
     num_classes: Outputs [N, classes].
     image_size: Side of the pictures, or height and width.
-    factory: 'package.module:function' that returns the network, or (network, variables) where they
-      are outside of it, or (network, variables, arguments of the call).
+    factory: Name of the `factory` that builds the network, 'module:function'.
     arguments: Those of the factory by name, JSON.
     rules: See `bcosify_program`, JSON.
     products: See `trace`, JSON.
@@ -72,7 +71,7 @@ class ProgramNetwork(ImageModel):
     del train
     seen = jnp.moveaxis(x, -1, 1) if self.channels_first else x
     shape = self._read_shape(*x.shape[1:3])
-    built = built_by(self.factory, self.arguments, shape)
+    built = built_by(self.factory, self.arguments)
     variables = self._own(built, self._collected(shape, built))
     network = self._network(shape)
     if self.ops.detach:
@@ -103,11 +102,11 @@ class ProgramNetwork(ImageModel):
     flat: dict[str, Any] = {}
     for collection in COLLECTIONS:
       flat |= traverse_util.flatten_dict(dict(variables.get(collection, {})), sep="/")
-    return self._own(built_by(self.factory, self.arguments, self.example), flat)
+    return self._own(built_by(self.factory, self.arguments), flat)
 
   def variables_of(self, tree: Any) -> dict[str, Any]:
     """Returns the variables of this network from those of the program: the way back."""
-    built = built_by(self.factory, self.arguments, self.example)
+    built = built_by(self.factory, self.arguments)
     own = tree if self._extended else {"network": tree}
     flat = built.split(own["network"])
     flat["params"] |= {f"negated/{path}": leaf for path, leaf in own.get("negated", {}).items()}
@@ -133,7 +132,7 @@ class ProgramNetwork(ImageModel):
 
   def _network(self, shape: tuple[int, ...]) -> Any:
     """Returns the function (variables of the program, inputs) -> outputs."""
-    built = built_by(self.factory, self.arguments, shape)
+    built = built_by(self.factory, self.arguments)
     if not isinstance(self.ops, BcosOps):
       return built.function
     return _bcosified(built, shape, self._settings, self._options)
