@@ -99,11 +99,21 @@ def made(library: str, family: str, name: str) -> tuple[Any, dict[str, Any], dic
     sides = side if isinstance(side, list | tuple) else (side, side)
     channels = getattr(config, "num_channels", 3)
     x = seeded.standard_normal((2, channels, *sides)).astype(np.float32)
-    return network, {"pixel_values": x}, {"pixel_values": x}
+    given = explained = {"pixel_values": x}
+  else:
+    given, explained = _of_texts(network, seeded)
+  with torch.no_grad():
+    for named in (given, explained):
+      network(**{key: torch.from_numpy(array) for key, array in named.items()})
+  return network, given, explained
+
+
+def _of_texts(network: Any, seeded: np.random.RandomState) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Returns ids to export a network of texts with, and embeddings to explain it with."""
   ids = seeded.randint(3, 60, (2, 12))
   width = network.get_input_embeddings().weight.shape[-1]
   embeddings = seeded.standard_normal((2, 12, width)).astype(np.float32)
-  return network, {"input_ids": ids}, {"inputs_embeds": embeddings}
+  return {"input_ids": ids}, {"inputs_embeds": embeddings}
 
 
 LARGE = 60e6

@@ -130,10 +130,26 @@ def _export(module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> A
     return export([0], free=False)
   except Exception as error:
     what = " ".join(str(error).split())[:300]
+    _check_called(module, *examples([0]))
     raise InputError(
       f"torch.export does not take the {type(module).__name__}: {what}",
       "Its control flow must not depend on values of tensors: change it there, or export the part "
       "that is needed.",
+    ) from error
+
+
+def _check_called(module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+  """Raises InputError if a module cannot be called with its example at all."""
+  import torch
+
+  try:
+    with torch.no_grad():
+      module(*arguments, **named)
+  except Exception as error:
+    what = " ".join(str(error).split())[:300]
+    raise InputError(
+      f"The {type(module).__name__} cannot be called with the example: {what}",
+      "Give inputs as its `forward` takes them, [N, ...].",
     ) from error
 
 

@@ -213,6 +213,8 @@ def test_modules_in_training_mode_and_without_example():
     convert.from_torch(program_fixture.Small(), PICTURES)
   with pytest.raises(InputError, match="example of its inputs, there is none"):
     convert.from_torch(program_fixture.Small().eval())
+  with pytest.raises(InputError, match=r"Small cannot be called with the example: .*channels"):
+    convert.from_torch(program_fixture.Small().eval(), PICTURES[:, :2])
 
 
 def test_a_text_encoder():
