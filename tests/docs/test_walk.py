@@ -6,6 +6,7 @@ from . import pages, walk
 
 SLOW = {
   "README.md",
+  "benchmark.md",
   "converting.md",
   "metrics.md",
   "photographs.md",
