@@ -117,13 +117,14 @@ NETWORKS = {
 
 
 def moved(variables: Any) -> Any:
-  """Returns variables whose vectors are off their start: biases, scales and statistics."""
+  """Returns variables off their start: biases, scales, statistics, and kernels of zeros."""
   rng = np.random.default_rng(0)
 
   def leaf(value: Any) -> Any:
     if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
       return value
-    return value + (0.05 * rng.random(value.shape) if jnp.ndim(value) < 2 else 0.0)
+    still = jnp.ndim(value) > 1 and bool(jnp.any(value))
+    return value if still else value + 0.05 * rng.random(value.shape)
 
   return jax.tree.map(leaf, variables)
 
