@@ -28,7 +28,7 @@ from .. import functional as F
 Array = jax.Array
 Fit = tuple[Array, Array]  # A kernel, and its linear responses to the rows.
 
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Strengths of the ridge that are tried, relative to the mean square of an input channel."""
 
 STEPS = (1.0, 0.5, 0.25, 0.1)

@@ -1,12 +1,14 @@
 """Fits of single maps, where the right kernel is known."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bcos_jax import functional as F
-from bcos_jax.calibration.fit import Compared, Effort, Rows, errors, fit, response
+from bcos_jax.calibration.fit import RIDGES, Compared, Effort, Rows, errors, fit, response
 from bcos_jax.layers import BcosConv, BcosDense
 
 
@@ -131,5 +133,8 @@ def test_the_ridge_is_chosen_by_what_is_held_out():
   rows = _rows(target, x)
   form = Compared(1.0, F.CONV_GUARD)
   _, figures = fit(rows, jnp.zeros((1, 40, 1)), form, Effort(rounds=0))
-  assert float(figures["ridge"]) == pytest.approx(1e-1)
+  assert float(figures["ridge"]) == pytest.approx(max(RIDGES))
   assert np.isfinite(float(jax.device_get(figures["condition"])))
+  exact = dataclasses.replace(rows, target=jnp.asarray(x[:, 0, 0, :1]))
+  _, figures = fit(exact, jnp.zeros((1, 40, 1)), form, Effort(rounds=0))
+  assert float(figures["ridge"]) == pytest.approx(min(RIDGES))
