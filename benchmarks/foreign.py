@@ -258,7 +258,7 @@ def draw(path: str, teacher: Any, student: Any, test: Any) -> None:
     for axis, each in zip(axes[row], maps, strict=True):
       most = np.abs(each).max()
       if row:
-        axis.imshow(each, cmap="bwr_r", vmin=-most, vmax=most)
+        axis.imshow(each, cmap="bwr", vmin=-most, vmax=most)
       else:
         axis.imshow(each, cmap="gray")
       axis.set(xticks=[], yticks=[])
