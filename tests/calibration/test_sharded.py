@@ -119,8 +119,8 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(given, alone, tmp_path):
 
 def test_goes_on_with_the_same_networks_inputs_and_settings_only(given, tmp_path, monkeypatch):
   fits = []
-  fitted = closed_form._fitted
-  monkeypatch.setattr(closed_form, "_fitted", lambda *a: fits.append(0) or fitted(*a))
+  fitted = closed_form.fitted_kernel
+  monkeypatch.setattr(closed_form, "fitted_kernel", lambda *a: fits.append(0) or fitted(*a))
 
   def again(images=IMAGES, settings=FAST, after=1):
     fits.clear()

@@ -100,8 +100,8 @@ def test_an_interrupted_command_goes_on(teacher, pictures, tmp_path, monkeypatch
   work = tmp_path / "made.calibration"
   assert len(list(work.glob("*/*.npz"))) == 2 and not (tmp_path / "made").exists()
   fits = []
-  fitted = closed_form._fitted
-  monkeypatch.setattr(closed_form, "_fitted", lambda *a: fits.append(0) or fitted(*a))
+  fitted = closed_form.fitted_kernel
+  monkeypatch.setattr(closed_form, "fitted_kernel", lambda *a: fits.append(0) or fitted(*a))
   run(*command)
   maps = bcos_jax.load(tmp_path / "made").config["provenance"]["calibrated"]["maps"]
   assert len(fits) == len(maps) - 2 and not work.exists()

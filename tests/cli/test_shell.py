@@ -50,7 +50,7 @@ def bash_script():
   [
     (["qui"], "quickstart"),
     (["train", "--print"], "--print_config"),
-    (["prepare", "imag"], "imagenet2012"),
+    (["prepare", "imag"], "imagenet2012 imagenet_s"),
     (["evaluate", "x", "--fill", ""], "mean zero"),
     (["evaluate", "x", "--fill", "="], "mean zero"),
     (["evaluate", "x", "--fill", "=", "z"], "zero"),
