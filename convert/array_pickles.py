@@ -59,7 +59,7 @@ def read_arrays(content: bytes, where: str) -> Any:
 class _ArrayMachine(Machine):
   """Sets the state of arrays and their types as well."""
 
-  def build(self, argument: Any) -> None:
+  def build(self, _: Any) -> None:
     owner = self._stack[-2]
     if isinstance(owner, _Array):
       owner.state = self._stack.pop()
@@ -68,7 +68,7 @@ class _ArrayMachine(Machine):
       if order not in ("<", "|", "="):
         raise self.refused(f"has numbers of byte order {order!r}")
     else:
-      super().build(argument)
+      super().build(_)
 
 
 def _filled(value: Any) -> Any:

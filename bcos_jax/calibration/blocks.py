@@ -265,7 +265,7 @@ class BlockFitter:
     }
 
   def _probe(self, env, kernels: Leaves, target: Array, *rows: Array) -> Leaves:
-    *rows, seeds = rows
+    rows, seeds = rows[:-1], rows[-1]
     _, back = jax.vjp(lambda k: self._value(env, k), kernels)
     fitted, _ = _weights(target, *rows)
     # By input, so that they do not depend on how inputs are split.

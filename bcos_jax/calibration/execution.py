@@ -211,10 +211,10 @@ class _Batches(Sequence[np.ndarray]):
   """What is read batch by batch."""
 
   read: Callable[[int], np.ndarray]
-  count: int
+  batches: int
 
   def __len__(self) -> int:
-    return self.count
+    return self.batches
 
-  def __getitem__(self, batch):
+  def __getitem__(self, batch: Any) -> Any:
     return self.read(batch)
