@@ -238,7 +238,7 @@ def test_mistakes(data_dir, tmp_path):
 
 
 def test_damaged_picture_names_the_example():
-  source = [{"image": digits.encode_png(np.zeros((8, 8), np.uint8))[:40], "label": 0}]
+  source = [{"image": digits.png(np.zeros((8, 8), np.uint8)).read(40), "label": 0}]
   dataset = sources.Dataset("mine:train", source, ("0",))
   with pytest.raises(InputError, match="Example 0 of mine:train"):
     pipeline.Examples(dataset, Preprocess(size=(8, 8), resize=0))[0]

@@ -51,7 +51,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     in_test = test_mask(bunch.target)
     for i in np.flatnonzero(in_test == (split == "test")):
       pixels = np.round(bunch.images[i] * (255 / 16)).astype(np.uint8)
-      yield int(i), {"image": io.BytesIO(encode_png(pixels)), "label": int(bunch.target[i])}
+      yield int(i), {"image": png(pixels), "label": int(bunch.target[i])}
 
 
 def test_mask(labels: np.ndarray) -> np.ndarray:
@@ -62,8 +62,9 @@ def test_mask(labels: np.ndarray) -> np.ndarray:
   return mask
 
 
-def encode_png(pixels: np.ndarray) -> bytes:
-  """Returns the PNG file of a gray image, uint8 [H, W]."""
-  buffer = io.BytesIO()
-  Image.fromarray(pixels).save(buffer, format="png")
-  return buffer.getvalue()
+def png(pixels: np.ndarray) -> io.BytesIO:
+  """Returns the PNG file of an image, uint8 [H, W] or [H, W, 3]."""
+  file = io.BytesIO()
+  Image.fromarray(pixels).save(file, format="png")
+  file.seek(0)
+  return file

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import dataclasses
-import io
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
 import tensorflow_datasets as tfds
 
 from bcos_jax.errors import InputError
 from bcos_jax.metrics import suite
 
 from . import shapes
+from .digits import png
 
 SEEDS = {"train": 0, "test": 1}
 COUNTS = {"train": 2400, "test": 240}
@@ -194,7 +193,7 @@ class PartScenesBuilder(tfds.core.GeneratorBasedBuilder):
       made = layers(label, (SEEDS[split], i), 64)
       parts = made.seen()[1 + _THINGS :][present[1 + _THINGS :]].any(axis=0)
       image, mask = made.composed(present), np.asarray(parts, np.uint8)
-      yield i, {"image": _png(image), "label": label, "mask": _png(mask)}
+      yield i, {"image": png(image), "label": label, "mask": png(mask)}
 
 
 def _name(forms: np.ndarray) -> str:
@@ -212,10 +211,3 @@ def _enough(label: int, random: np.random.Generator) -> np.ndarray:
     if not others[:, fewer].all(axis=1).any():
       present = fewer
   return present
-
-
-def _png(pixels: np.ndarray) -> io.BytesIO:
-  file = io.BytesIO()
-  Image.fromarray(pixels).save(file, format="png")
-  file.seek(0)
-  return file

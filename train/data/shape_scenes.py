@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-import io
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
 import tensorflow_datasets as tfds
 
 from . import shapes
+from .digits import png
 
 SEEDS = {"train": 0, "test": 1}
 COUNTS = {"train": 6000, "test": 1200}
@@ -70,9 +69,9 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
       yield (
         i,
         {
-          "image": _png(scene.image),
+          "image": png(scene.image),
           "label": scene.objects[0].label,
-          "mask": _png(scene.mask),
+          "mask": png(scene.mask),
           "objects": [
             {"name": thing.name, "label": thing.label, "box": thing.box} for thing in scene.objects
           ],
@@ -83,10 +82,3 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
 def drawn(split: str, index: int, side: int = 64) -> shapes.Scene:
   """Returns scene `index` of a split, as the data set holds it."""
   return shapes.scene([index % len(shapes.CLASSES)], seed=(SEEDS[split], index), side=side)
-
-
-def _png(pixels: np.ndarray) -> io.BytesIO:
-  file = io.BytesIO()
-  Image.fromarray(pixels).save(file, format="png")
-  file.seek(0)
-  return file

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 import dataclasses
 import functools
-import io
 import os
 import pathlib
 from typing import Any
@@ -18,9 +17,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from bcos_jax.convert.array_pickles import read_arrays
-from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.errors import InputError
 
-from ..digits import encode_png
+from ..digits import png
 from . import given, writing
 from .opening import Source
 
@@ -89,9 +88,7 @@ def prepare(
     InputError: A file is missing, truncated, or not what its name says; labels that are outside of
       the classes; too little space; a folder that cannot be written.
   """
-  for split in splits:
-    if split not in KINDS[name].batches:
-      raise unknown_name(f"split of {name!r}", split, KINDS[name].batches)
+  writing.check_splits(name, splits, KINDS[name].batches)
   with Source(pathlib.Path(source)) as opened:
     names = _label_names(name, opened)
     read = {split: _split(name, opened, split, names, complete) for split in splits}
@@ -117,7 +114,7 @@ def _examples(
 ) -> Iterator[dict[str, Any]]:
   for i, image in enumerate(images):
     numbers = {name: int(column[i]) for name, column in labels.items()}
-    yield {"id": f"{split}_{i:05}", "image": io.BytesIO(encode_png(image)), **numbers}
+    yield {"id": f"{split}_{i:05}", "image": png(image), **numbers}
 
 
 def _pickled(source: Source, file: str) -> bool:

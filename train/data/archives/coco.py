@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from . import objects
+from . import objects, writing
 from .opening import Source
 
 NAMES = ("coco_boxes", "coco_masks")
@@ -39,7 +39,7 @@ def prepare(
   Raises:
     InputError: See `objects.write`; or annotations that are not COCO's.
   """
-  objects.check_splits(name, splits, SPLITS)
+  writing.check_splits(name, splits, SPLITS)
   folder = pathlib.Path(source).expanduser()
   zips = sorted(folder.glob("*.zip"))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 import functools
-import io
 import os
 import pathlib
 from typing import Any
@@ -18,7 +17,7 @@ import tensorflow_datasets as tfds
 
 from bcos_jax.errors import InputError, unknown_name
 
-from ..digits import encode_png
+from ..digits import png
 from . import given, writing
 from .mnist import parse_idx
 from .opening import Source
@@ -61,9 +60,7 @@ def prepare(
   """
   if config not in CONFIGS:
     raise unknown_name("configuration of 'emnist'", config, CONFIGS)
-  for split in splits:
-    if split not in ("train", "test"):
-      raise unknown_name("split of 'emnist'", split, ("train", "test"))
+  writing.check_splits("emnist", splits, ("train", "test"))
   with Source(pathlib.Path(source)) as opened:
     read = {split: _split(config, opened, split, complete) for split in splits}
   features = {
@@ -108,4 +105,4 @@ def _split(
 
 def _examples(images: np.ndarray, labels: np.ndarray) -> Iterator[dict[str, Any]]:
   for image, label in zip(images, labels, strict=True):
-    yield {"image": io.BytesIO(encode_png(image)), "label": int(label)}
+    yield {"image": png(image), "label": int(label)}

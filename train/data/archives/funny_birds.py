@@ -19,7 +19,7 @@ from PIL import Image
 
 from bcos_jax.metrics import suite
 
-from . import objects
+from . import objects, writing
 from .opening import Source
 
 NAME = "funny_birds"
@@ -57,7 +57,7 @@ def prepare(
   Raises:
     InputError: See `objects.write`.
   """
-  objects.check_splits(NAME, splits, SPLITS)
+  writing.check_splits(NAME, splits, SPLITS)
 
   def reader(sources: Sequence[Source], split: str):
     source = sources[0]

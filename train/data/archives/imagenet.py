@@ -25,7 +25,7 @@ from tensorflow_datasets.core import registered
 from tensorflow_datasets.datasets.imagenet2012 import imagenet2012_dataset_builder as official
 import tqdm
 
-from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.errors import InputError
 
 from . import writing
 
@@ -110,9 +110,8 @@ def prepare(
       folder that cannot be written.
   """
   archives = pathlib.Path(archives).expanduser()
+  writing.check_splits("imagenet2012", splits, ARCHIVES)
   for split in splits:
-    if split not in ARCHIVES:
-      raise unknown_name("split of 'imagenet2012'", split, ARCHIVES)
     _check_archive(archives / ARCHIVES[split], BYTES[split] if complete else None)
 
   def make(folder: str) -> Imagenet2012:

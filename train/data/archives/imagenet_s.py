@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from . import objects
+from . import objects, writing
 from .opening import Source
 
 NAME = "imagenet_s"
@@ -44,7 +44,7 @@ def prepare(
   Raises:
     InputError: See `objects.write`.
   """
-  objects.check_splits(NAME, splits, SPLITS)
+  writing.check_splits(NAME, splits, SPLITS)
 
   def reader(sources: Sequence[Source], split: str):
     return _read(sources[0], split, complete)

@@ -17,7 +17,7 @@ import re
 import tempfile
 from typing import Any
 
-from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.errors import InputError
 
 from . import writing
 from .opening import Source
@@ -54,9 +54,7 @@ def prepare(
   Raises:
     InputError: A group is missing, a file is damaged, or a folder that cannot be written.
   """
-  for split in splits:
-    if split not in _SPLITS:
-      raise unknown_name(f"split of {NAME!r}", split, _SPLITS)
+  writing.check_splits(NAME, splits, _SPLITS)
   final = writing.root_of(data_dir) / NAME
   if final.is_dir():
     return final

@@ -21,9 +21,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import registered
 
-from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.errors import InputError
 
-from ..digits import encode_png
+from ..digits import png
 from . import writing
 
 FILES = {
@@ -77,7 +77,7 @@ class Idx(tfds.core.GeneratorBasedBuilder):
     self, images: np.ndarray, labels: np.ndarray
   ) -> Iterator[tuple[int, dict[str, Any]]]:
     for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-      yield index, {"image": io.BytesIO(encode_png(image)), "label": int(label)}
+      yield index, {"image": png(image), "label": int(label)}
 
 
 # Not registered: the names are those of TFDS' builders, which read the results.
@@ -136,9 +136,7 @@ def prepare(
     InputError: A file is missing, truncated, or not what its name says; too little space; a folder
       that cannot be written.
   """
-  for split in splits:
-    if split not in FILES:
-      raise unknown_name(f"split of {name!r}", split, FILES)
+  writing.check_splits(name, splits, FILES)
   kind = KINDS[name]
   source = pathlib.Path(source).expanduser()
   wanted = [file for split in splits for file in FILES[split]]

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 import tensorflow_datasets as tfds
 
-from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.errors import InputError
 
 from . import given, writing
 from .opening import Source
@@ -158,10 +158,3 @@ def around(mask: np.ndarray) -> np.ndarray:
   """Returns the box around a mask, int [1, 4]."""
   rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
   return np.array([[rows[0], columns[0], rows[-1] + 1, columns[-1] + 1]])
-
-
-def check_splits(name: str, splits: Sequence[str], known: Sequence[str]) -> None:
-  """Raises InputError for a split that there is not."""
-  for split in splits:
-    if split not in known:
-      raise unknown_name(f"split of {name!r}", split, known)

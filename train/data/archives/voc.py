@@ -13,7 +13,7 @@ from PIL import Image
 
 from bcos_jax.errors import InputError
 
-from . import objects
+from . import objects, writing
 from .opening import Source
 
 NAMES = ("voc_boxes", "voc_masks")
@@ -47,7 +47,7 @@ def prepare(
   Raises:
     InputError: See `objects.write`; or a class that VOC does not have.
   """
-  objects.check_splits(name, splits, SPLITS)
+  writing.check_splits(name, splits, SPLITS)
 
   def reader(sources: Sequence[Source], split: str):
     return CLASSES, _examples(name, sources[0], split, complete)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 import contextlib
 import errno
 import os
@@ -14,7 +14,7 @@ from typing import TypeVar
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants
 
-from bcos_jax.errors import InputError
+from bcos_jax.errors import InputError, unknown_name
 
 from ..sources import DATA_DIR_VARIABLE, quiet
 
@@ -64,6 +64,13 @@ def write(
         builder.download_and_prepare()
       os.rename(builder.data_path, final)
   return final
+
+
+def check_splits(name: str, splits: Sequence[str], known: Collection[str]) -> None:
+  """Raises InputError for a split that a data set has not."""
+  for split in splits:
+    if split not in known:
+      raise unknown_name(f"split of {name!r}", split, known)
 
 
 def root_of(data_dir: str) -> pathlib.Path:
