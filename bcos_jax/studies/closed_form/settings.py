@@ -62,9 +62,9 @@ def study(*labs: Lab) -> Findings:
         "number": "d",
         "B": "g",
         "accuracy": ".1%",
-        "± seeds": ".1%",
+        "accuracy ±": ".1%",
         "grid pointing": ".3f",
-        "± over seeds": ".3f",
+        "pointing ±": ".3f",
       },
       [
         ("conventional", None, None, *summary.cells(teacher)),

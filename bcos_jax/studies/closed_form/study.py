@@ -52,9 +52,9 @@ def study(*labs: Lab) -> Findings:
         "steps": "d",
         "learning rates": "",
         "accuracy": ".1%",
-        "± seeds": ".1%",
+        "accuracy ±": ".1%",
         "grid pointing": ".3f",
-        "± over seeds": ".3f",
+        "pointing ±": ".3f",
       },
       [
         (row.start, row.steps, ", ".join(f"{rate:g}" for rate in row.rates), *summary.cells(row))
