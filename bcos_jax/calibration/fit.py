@@ -301,7 +301,7 @@ def _gauss_newton(fit: Fit, judge: _Judge, chol: Array, ridge: Array, inner: int
   held = rows.held_out[:, None]
   residual, slope = (jnp.where(held, 0.0, each) for each in (residual, slope * rows.gain))
   length = _safe(judge.lengths)
-  inside = 1.0 if form.b == 1 else form.b * (jnp.abs(y) / length) ** (form.b - 1)
+  inside = jnp.ones_like(y) if form.b == 1 else form.b * (jnp.abs(y) / length) ** (form.b - 1)
   jacobian = slope.reshape(r, 1, g, -1) * inside / p
   count = jnp.maximum((~held).sum(), 1)
 

@@ -34,7 +34,16 @@ def _planted(b, groups=1, places=1, seed=0, count=3000, channels=12, outputs=6):
 
 
 @pytest.mark.parametrize(
-  ("b", "groups", "places"), [(1.0, 1, 1), (2.0, 1, 1), (1.5, 3, 1), (3.0, 1, 1), (2.0, 1, 4)]
+  ("b", "groups", "places"),
+  [
+    (1.0, 1, 1),
+    (1.0, 1, 4),
+    (1.0, 3, 4),
+    (2.0, 1, 1),
+    (1.5, 3, 1),
+    (3.0, 1, 1),
+    (2.0, 1, 4),
+  ],
 )
 def test_finds_the_kernel_that_made_the_targets(b, groups, places):
   x, w, start, form = _planted(b, groups, places)
