@@ -35,6 +35,7 @@ if TYPE_CHECKING:
   from . import attribution as attribution
   from . import configs as configs
   from . import convert as convert
+  from . import export as export
   from . import metrics as metrics
   from . import program as program
   from . import render as render
@@ -48,6 +49,7 @@ _ON_DEMAND = (
   "attribution",
   "configs",
   "convert",
+  "export",
   "metrics",
   "program",
   "render",

@@ -13,6 +13,7 @@ from typing import Any
 EXTRAS = {
   "app": ("dash", "plotly", "waitress"),
   "datasets": ("datasets",),
+  "onnx": ("onnx", "onnxruntime"),
   "text": ("huggingface_hub", "tokenizers", "transformers"),
   "torch": ("torch",),
   "train": (

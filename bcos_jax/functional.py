@@ -228,7 +228,7 @@ def patch_sq_norm(
   """
   squares = sq_norm(x, groups)
   if all(k == 1 for k in window) and not any(map(any, padding)):
-    return squares[(slice(None), *(slice(None, None, s) for s in strides))]
+    return lax.slice(squares, (0,) * squares.ndim, squares.shape, (1, *strides, 1))
   return lax.reduce_window(
     squares,
     0.0,

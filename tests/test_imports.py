@@ -32,6 +32,7 @@ FLOORS = (
   ("metrics",),
   ("convert",),
   ("network",),
+  ("export",),
   ("train",),
   ("studies",),
   ("app",),

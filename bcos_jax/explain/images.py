@@ -203,7 +203,7 @@ def explain(
   _warn_of_size(model, images.shape[1:3])
   if model.ops.dtype is not None:
     model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
-  function, classes = split_target(target, len(images))
+  function, classes = split_target(target, images.shape[0])
   if function is not None and not isinstance(function, jax.tree_util.Partial):
     function = jax.tree_util.Partial(function)
   checked = classes is None
@@ -242,7 +242,7 @@ def dynamic_linear(
   network's own `ops.dtype`; for exact explanations inside a bfloat16 step, give it
   `model.clone(ops=dataclasses.replace(model.ops, dtype=None))`.
   """
-  function, classes = split_target(target, len(images))
+  function, classes = split_target(target, images.shape[0])
   detached = model.clone(ops=model.ops.detached())
   inputs = model.ops.encoding(images)
   gains = jax.tree.map(
@@ -252,7 +252,7 @@ def dynamic_linear(
 
   def forward(inputs, gains):
     outputs = detached.apply({**variables, **gains}, inputs)
-    return select(outputs, len(images), function, classes)
+    return select(outputs, images.shape[0], function, classes)
 
   value, pullback, (outputs, chosen) = jax.vjp(forward, inputs, gains, has_aux=True)
   weights, shares = pulled(value, pullback)

@@ -181,7 +181,7 @@ def select(
   """
   if function is not None:
     value = function(outputs)
-    if value.ndim not in (1, 2) or len(value) != count:
+    if value.ndim not in (1, 2) or value.shape[0] != count:
       raise InputError(
         f"The target function returned shape {value.shape} for a batch of {count}, "
         f"expected ({count},) or ({count}, K).",

@@ -110,7 +110,7 @@ def dynamic_tokens(
 
   Arguments and result as there, but JAX arrays; use it inside a jitted step or a loss.
   """
-  function, classes = split_target(target, len(ids), "texts")
+  function, classes = split_target(target, ids.shape[0], "texts")
   detached = model.clone(ops=model.ops.detached())
   mask = jnp.ones(ids.shape, jnp.int32) if mask is None else mask
   parts: Any = detached.apply(variables, ids, mask=mask, types=types, method="parts")
@@ -131,9 +131,11 @@ def dynamic_tokens(
 
   shapes = jax.eval_shape(lambda: forward(inputs, {}, mutable=[sources.COLLECTION])[1])
   gains = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
-  value, pullback, (logits, chosen) = jax.vjp(
-    lambda *given: select(forward(*given), len(ids), function, classes), inputs, gains, has_aux=True
-  )
+
+  def selected(inputs, gains):
+    return select(forward(inputs, gains), ids.shape[0], function, classes)
+
+  value, pullback, (logits, chosen) = jax.vjp(selected, inputs, gains, has_aux=True)
   biased = "bias" in variables["params"]["embeddings"].get("norm", {})
   found = pulled(value, lambda ct: _shares(pullback(ct), inputs, parts, to_parts, biased))
   residual = value - jnp.sum(found["contributions"], axis=-1)

@@ -10,6 +10,7 @@ from typing import Any
 
 from flax import linen as nn
 import jax
+from jax import lax
 import jax.numpy as jnp
 
 from .. import functional as F
@@ -60,7 +61,8 @@ def merge_patches(x: Array) -> Array:
   The patches of a square come column by column; zeros fill up odd sides.
   """
   x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
-  return jnp.concatenate([x[:, i::2, j::2] for j in range(2) for i in range(2)], axis=-1)
+  parts = [lax.slice(x, (0, i, j, 0), x.shape, (1, 2, 2, 1)) for j in range(2) for i in range(2)]
+  return jnp.concatenate(parts, axis=-1)
 
 
 class PatchMerging(nn.Module):

@@ -47,9 +47,7 @@ def box_average(maps: Any, size: int) -> jax.Array:
   for axis in (last - 1, last):  # separable: 2 * size additions per pixel instead of size**2
     window = [size if a == axis else 1 for a in range(maps.ndim)]
     padding = [(pad, pad) if a == axis else (0, 0) for a in range(maps.ndim)]
-    maps = lax.reduce_window(
-      maps, jnp.zeros((), maps.dtype), lax.add, window, (1,) * maps.ndim, padding
-    )
+    maps = lax.reduce_window(maps, 0.0, lax.add, window, (1,) * maps.ndim, padding)
   return maps / size**2
 
 

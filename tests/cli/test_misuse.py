@@ -30,6 +30,7 @@ WORK = (
   "bcos_jax.save",
   "bcos_jax.convert.targets.write",
   "bcos_jax.network.sharing._write",
+  "bcos_jax.export.saving.program_of",
   "bcos_jax.program.trace",
 )
 COMMANDS = {
@@ -38,6 +39,7 @@ COMMANDS = {
   "convert": ("plain", "new", "--to=timm"),
   "bcosify": ("plain", "new"),
   "push": ("net", "me/net", "--save=new"),
+  "export": ("net", "new"),
   "prepare": ("imagenet2012", "--archives=folder"),
   "train": ("--config=digits:scratch", "--workdir=w"),
   "compile": ("--config=digits:scratch", "--topology=v5e:4x4"),
