@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-
 
 import bcos_jax  # noqa: E402
 from bcos_jax import BcosOps, StandardOps, convert, layers  # noqa: E402
+from benchmarks import torch_networks as oracles  # noqa: E402
 
 from ..common import applied, flat, photos, rel, unflat  # noqa: E402
-from . import oracles  # noqa: E402
 
 pytestmark = pytest.mark.torch
 SIDE, CLASSES = 32, 5
@@ -62,14 +62,15 @@ def _seen(model, images=IMAGES):
 
 def _vit(**fields):
   return oracles.SimpleViT(
-    **{"width": 32, "depth": 2, "heads": 2, "hidden": 64, "classes": CLASSES, **fields}
+    oracles.CONVENTIONAL,
+    **{"width": 32, "depth": 2, "heads": 2, "hidden": 64, "classes": CLASSES, **fields},
   )
 
 
 NETWORKS = {
-  "resnet_tiny": lambda: oracles.ResNet(oracles.Family(False), **TINY),
-  "resnet_tiny_bottleneck": lambda: oracles.ResNet(oracles.Family(False), bottleneck=True, **TINY),
-  "resnet18": lambda: oracles.ResNet(oracles.Family(False)),
+  "resnet_tiny": lambda: oracles.ResNet(oracles.CONVENTIONAL, **TINY),
+  "resnet_tiny_bottleneck": lambda: oracles.ResNet(oracles.CONVENTIONAL, bottleneck=True, **TINY),
+  "resnet18": lambda: oracles.ResNet(oracles.CONVENTIONAL),
   "simple_vit_tiny": lambda: _vit(patch=8),
   "vitc_tiny": lambda: _vit(patch=1, stem=(8, 16, 16, 32)),
 }
@@ -103,8 +104,8 @@ def test_conventional_networks_and_their_b_1_twins(name):
 
 
 BCOS = {
-  "bcos_v2": (BcosOps.v2(), oracles.Family(True, unit_norm=True, relu=False)),
-  "bcosification": (BcosOps(), oracles.Family(True)),
+  "bcos_v2": (BcosOps.v2(), oracles.BCOS_V2),
+  "bcosification": (BcosOps(), oracles.BCOSIFIED),
 }
 
 
@@ -174,7 +175,7 @@ def _train_jax(model, variables, steps, lr):
 def test_training_continues_alike(source):
   """Losses, gradients, weights and running statistics of several steps."""
   if source == "torchvision":
-    network = _randomised(oracles.ResNet(oracles.Family(False), **TINY))
+    network = _randomised(oracles.ResNet(oracles.CONVENTIONAL, **TINY))
     bundle = convert.from_state_dict(_numpy(network), "resnet_tiny", source)
   else:
     network, bundle = _bcos(source)

@@ -1,0 +1,373 @@
+"""Run time beside the authors' formulas in PyTorch, on this machine's CPU, in float32.
+
+    python benchmarks/peers.py
+    python benchmarks/peers.py --only=resnet50:explain,small_vit --repeats=20
+
+Both frameworks have the same random weights and the same pictures, and take turns, so that a busy
+moment of the machine hits both; the ratio of the medians is the number to read. PyTorch is at its
+best: `torch_networks.py` says how formulas are evaluated, convolutional networks run in the
+faster of its two memory formats, transformers with the faster of plain and fused attention,
+inference in `inference_mode`, explanations as one batched backward pass without kernel gradients.
+The last column is the largest difference of what both computed, relative to the largest value.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping
+import copy
+import dataclasses
+import gc
+import os
+import time
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+import torch.nn.functional as TF
+import torch_networks as theirs
+
+import bcos_jax
+from bcos_jax import BcosOps, convert
+from bcos_jax.io.bundles import make_bundle
+from bcos_jax.train.objectives import Supervised, losses
+from bcos_jax.train.optimizer import Optimizer
+from bcos_jax.train.state import create as create_state
+from bcos_jax.train.step import make_train_step
+
+Run = Callable[[], Mapping[str, np.ndarray]]
+RATE = 1e-4
+PAUSE = 0.05  # seconds between turns, in which the threads of the other framework fall asleep
+TOLERANCE = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+  """A network in both frameworks.
+
+  Attributes:
+    architecture: Its name here.
+    ops: Its family here.
+    source: Layout of its keys in PyTorch.
+    prefix: Before its keys in the layout.
+    twin: Makes it in PyTorch.
+    fields: Replaces fields of the architecture.
+  """
+
+  architecture: str
+  ops: BcosOps
+  source: str
+  prefix: str
+  twin: Callable[[], torch.nn.Module]
+  fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """What is timed, and which ratio is wanted."""
+
+  network: str
+  task: str
+  batch: int
+  goal: float | None = None
+
+  @property
+  def name(self) -> str:
+    return f"{self.network}:{self.task}:{self.batch}"
+
+
+_V2, _FAMILY = BcosOps.v2(), theirs.BCOS_V2
+_BOTTLENECKS: dict[str, Any] = {"stages": (3, 4, 6, 3), "bottleneck": True}
+_SMALL = {"patch": 4, "width": 64, "depth": 4, "heads": 4, "hidden": 256, "classes": 10}
+
+PEERS = {
+  "resnet50": Peer("resnet50", _V2, "bcos_v2", "", lambda: theirs.ResNet(_FAMILY, **_BOTTLENECKS)),
+  "bcosified_resnet50": Peer(
+    "resnet50",
+    BcosOps(),
+    "bcosification",
+    "model.",
+    lambda: theirs.ResNet(theirs.BCOSIFIED, **_BOTTLENECKS),
+  ),
+  "simple_vit_s": Peer(
+    "simple_vit_s_patch16_224", _V2, "bcos_v2", "0.", lambda: theirs.SimpleViT(_FAMILY)
+  ),
+  "small_vit": Peer(
+    "simple_vit_s_patch16_224",
+    _V2,
+    "bcos_v2",
+    "0.",
+    lambda: theirs.SimpleViT(_FAMILY, **_SMALL),
+    {
+      "patch_size": 4,
+      "width": 64,
+      "depth": 4,
+      "num_heads": 4,
+      "mlp_dim": 256,
+      "num_classes": 10,
+      "image_size": 28,
+    },
+  ),
+  "densenet121": Peer("densenet121", _V2, "bcos_v2", "", lambda: theirs.BcosDenseNet(_FAMILY)),
+  "convnext_tiny": Peer("convnext_tiny", _V2, "bcos_v2", "", lambda: theirs.BcosConvNeXt(_FAMILY)),
+}
+
+WORKS = (
+  *(
+    Work(name, task, batch, goal)
+    for name in ("resnet50", "bcosified_resnet50")
+    for task, batch, goal in (
+      ("inference", 8, None),
+      ("inference", 1, 1.0),
+      ("train", 8, 0.95),
+      ("explain", 8, 1.0),
+      ("explain", 1, 1.0),
+    )
+  ),
+  Work("simple_vit_s", "inference", 8, 1.5),
+  Work("simple_vit_s", "train", 8, 1.2),
+  Work("simple_vit_s", "explain", 8, 2.0),
+  Work("small_vit", "inference", 256, 0.9),
+  Work("small_vit", "train", 256, 0.8),
+  Work("densenet121", "explain", 8, 1.0),
+  Work("convnext_tiny", "explain", 8, 1.0),
+)
+
+
+def start(model: Any) -> Any:
+  """Returns random variables with the statistics of some pictures: signals keep their size."""
+  images = pictures(model.image_size, 8)
+  variables = jax.jit(model.init)(jax.random.key(0), model.ops.encoding(images[:1]))
+  variables = jax.tree_util.tree_map_with_path(
+    lambda path, leaf: jnp.ones_like(leaf) if "layer_scale" in str(path) else leaf, variables
+  )
+  if "batch_stats" not in variables:
+    return variables
+  zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
+  run = jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"])[1])
+  updates = run({**variables, "batch_stats": zeros}, model.ops.encoding(images))
+  stats = jax.tree.map(lambda leaf: leaf / 0.1, updates["batch_stats"])  # a tenth is new
+  return {**variables, "batch_stats": stats}
+
+
+def pictures(side: int, count: int) -> np.ndarray:
+  """Returns pictures with coarse and fine detail, [count, side, side, 3] in [0, 1]."""
+  rng = np.random.default_rng(0)
+  coarse = rng.random((count, -(-side // 14), -(-side // 14), 3)).repeat(14, 1).repeat(14, 2)
+  fine = rng.random((count, side, side, 3))
+  return np.float32(0.7 * coarse[:, :side, :side] + 0.3 * fine)
+
+
+def labels_of(model: Any, count: int) -> np.ndarray:
+  """Returns class numbers, int32 [count]."""
+  return np.arange(count, dtype=np.int32) * 7 % model.num_classes
+
+
+def ours(task: str, model: Any, variables: Any, images: np.ndarray) -> Run:
+  """Returns a task of this project: what users call."""
+  if task == "explain":
+
+    def explain():
+      ex = bcos_jax.explain(model, variables, images)
+      return {"weights": ex.weights, "contributions": ex.contributions}
+
+    return explain
+  if task == "inference":
+    apply = jax.jit(lambda v, x: model.apply(v, model.ops.encoding(x)))
+    return lambda: {"logits": np.asarray(apply(variables, images))}
+  return _training(model, variables, images)
+
+
+def _training(model: Any, variables: Any, images: np.ndarray) -> Run:
+  rate = optax.constant_schedule(RATE)
+  optimizer = Optimizer(optax.adam(rate), rate, None)
+  # The step takes the buffers of the state for the next one.
+  state = create_state(jax.tree.map(jnp.copy, variables), optimizer, jax.random.key(1))
+  place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  shardings = jax.tree.map(lambda leaf: place, state)
+  step = make_train_step(Supervised(model, losses.uniform_off_label_bce), optimizer, shardings)
+  batch = jax.device_put({"image": images, "label": labels_of(model, len(images))})
+
+  def run():
+    nonlocal state
+    state, metrics = step(state, batch, {})
+    return {"loss": np.asarray(metrics["loss"])}
+
+  return run
+
+
+def encoded(ops: BcosOps, images: torch.Tensor) -> torch.Tensor:
+  """Returns what a network sees of [N, 3, H, W] in [0, 1]."""
+  if ops.encoding.pairing == "complement":
+    return torch.cat([images, 1 - images], 1)
+  mean, std = (
+    torch.tensor(values, device=images.device)[:, None, None]
+    for values in (ops.encoding.mean, ops.encoding.std)
+  )
+  z = (images - mean) / std
+  return torch.cat([z, -z], 1)
+
+
+def torch_run(task: str, ops: BcosOps, network: torch.nn.Module, images: torch.Tensor) -> Run:
+  """Returns the same task in PyTorch, where the pictures are; the network is changed by it."""
+  network = network.to(images.device)
+  if task == "train":
+    return _torch_training(ops, network, images)
+  network = network.eval().requires_grad_(False)
+  if task == "inference":
+
+    def infer():
+      with torch.inference_mode():
+        return {"logits": network(encoded(ops, images)).cpu().numpy()}
+
+    return infer
+  theirs.explaining(network)
+
+  def explain():
+    x = encoded(ops, images).requires_grad_()
+    value = network(x).max(dim=1).values
+    (weights,) = torch.autograd.grad(value.sum(), x)
+    contributions = (x.detach() * weights).sum(1)
+    found = {"weights": weights.movedim(1, -1), "contributions": contributions}
+    return {name: array.cpu().numpy() for name, array in found.items()}
+
+  return explain
+
+
+def _torch_training(ops: BcosOps, network: torch.nn.Module, images: torch.Tensor) -> Run:
+  network = network.train().requires_grad_()
+  optimizer = torch.optim.Adam(network.parameters(), lr=RATE, fused=True)
+  with torch.no_grad():
+    classes = network(encoded(ops, images[:2])).shape[1]
+  labels = torch.arange(len(images)) * 7 % classes
+  targets = TF.one_hot(labels, classes).float().clamp(min=1 / classes).to(images.device)
+
+  def run():
+    optimizer.zero_grad(set_to_none=True)
+    loss = TF.binary_cross_entropy_with_logits(network(encoded(ops, images)), targets)
+    loss.backward()
+    optimizer.step()
+    return {"loss": loss.detach().cpu().numpy()}
+
+  return run
+
+
+def fill(network: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+  """Gives a network its weights; uncentred norms have means and counts that nothing reads.
+
+  Raises:
+    RuntimeError: Another key is missing, or one is left.
+  """
+  missing, left = network.load_state_dict(state, strict=False)
+  missing = [k for k in missing if not k.endswith(("running_mean", "num_batches_tracked"))]
+  if missing or left:
+    raise RuntimeError(f"The twin lacks {left[:3]} and has {missing[:3]} in addition.")
+
+
+def variants(
+  peer: Peer, task: str, state: Mapping[str, np.ndarray], images: np.ndarray, device: str
+) -> Iterator[tuple[str, Run]]:
+  """Yields the ways in which PyTorch may do a task, each by its name."""
+  network = peer.twin()
+  fill(network, {k.removeprefix(peer.prefix): torch.from_numpy(v) for k, v in state.items()})
+  seen = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
+  if isinstance(network, theirs.SimpleViT):
+    yield "plain attention", torch_run(task, peer.ops, copy.deepcopy(network), seen)
+    yield "fused attention", torch_run(task, peer.ops, theirs.fused(network), seen)
+    return
+  for name, order in (("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last)):
+    own = copy.deepcopy(network).to(memory_format=order)
+    yield name, torch_run(task, peer.ops, own, seen.contiguous(memory_format=order))
+
+
+def difference(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> float:
+  """Returns the largest difference of two results, relative to the largest value of each array."""
+  return max(
+    float(np.abs(np.asarray(a[name]) - b[name]).max() / np.abs(b[name]).max()) for name in b
+  )
+
+
+def measure(work: Work, repeats: int, device: str = "cpu") -> tuple[dict[str, np.ndarray], float]:
+  """Returns the seconds of each repeat, of "jax" and of PyTorch's variants, and the difference.
+
+  `device` is PyTorch's name of the device that JAX has by default.
+
+  Raises:
+    RuntimeError: They do not compute the same.
+  """
+  peer = PEERS[work.network]
+  model = bcos_jax.create(peer.architecture, ops=peer.ops, **peer.fields)
+  variables = start(model)
+  state = convert.to_state_dict(make_bundle(model, variables), peer.source)
+  images = pictures(model.image_size, work.batch)
+  runs = {"jax": ours(work.task, model, variables, images)}
+  runs |= dict(variants(peer, work.task, state, images, device))
+  for _ in range(2):  # the first call compiles, and a second training step sees the first's update
+    results = {name: run() for name, run in runs.items()}
+  worst = max(difference(results["jax"], found) for name, found in results.items() if name != "jax")
+  if not worst < TOLERANCE:
+    raise RuntimeError(f"{work.name}: the frameworks differ by {worst:.1e}.")
+  seconds: dict[str, list[float]] = {name: [] for name in runs}
+  for _ in range(repeats):
+    for name, run in runs.items():
+      time.sleep(PAUSE)
+      begin = time.perf_counter()
+      run()
+      seconds[name].append(time.perf_counter() - begin)
+  return {name: np.array(values) for name, values in seconds.items()}, worst
+
+
+def row(work: Work, seconds: dict[str, np.ndarray], worst: float) -> str:
+  """Returns a line of the table."""
+  own = seconds.pop("jax")
+  best = min(seconds, key=lambda name: float(np.median(seconds[name])))
+  medians = [float(np.median(values)) for values in (seconds[best], own)]
+  ratio, goal = medians[0] / medians[1], "" if work.goal is None else f"{work.goal:g}"
+  return (
+    f"| {work.network} | {work.task} | {work.batch} | {1e3 * medians[0]:.0f} ({best}) "
+    f"| {1e3 * medians[1]:.0f} | {ratio:.2f} | {seconds[best].min() / own.min():.2f} | {goal} "
+    f"| {worst:.0e} |"
+  )
+
+
+def chosen(only: str) -> list[Work]:
+  """Returns the works that `--only` names: network, network:task or network:task:batch."""
+  wanted = [name for name in only.split(",") if name]
+  known = {":".join(w.name.split(":")[:n]) for w in WORKS for n in (1, 2, 3)}
+  if unknown := set(wanted) - known:
+    raise SystemExit(f"--only: unknown {sorted(unknown)}; known are {sorted(known)}")
+  return [
+    work
+    for work in WORKS
+    if not wanted or any(f"{work.name}:".startswith(f"{name}:") for name in wanted)
+  ]
+
+
+def main():
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--only", default="", help="network, network:task or network:task:batch, ...")
+  parser.add_argument("--repeats", type=int, default=10)
+  args = parser.parse_args()
+  cores = len(os.sched_getaffinity(0))
+  torch.set_num_threads(cores)
+  print(
+    f"jax {jax.__version__}, torch {torch.__version__}, {cores} cores, float32, medians of "
+    f"{args.repeats}, XLA_FLAGS={os.environ.get('XLA_FLAGS', '')}\n"
+  )
+  print("| network | task | batch | PyTorch (ms) | here (ms) | ratio | of minima | goal | differ |")
+  print("|---|---|---|---|---|---|---|---|---|", flush=True)
+  for work in chosen(args.only):
+    print(row(work, *measure(work, args.repeats)), flush=True)
+    gc.collect()
+    jax.clear_caches()
+
+
+if __name__ == "__main__":
+  main()
