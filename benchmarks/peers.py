@@ -4,7 +4,8 @@
     python benchmarks/peers.py --only=resnet50:explain,small_vit --repeats=20
 
 Both frameworks have the same random weights and the same pictures, and take turns, so that a busy
-moment of the machine hits both; the ratio of the medians is the number to read. PyTorch is at its
+moment of the machine hits both; the ratio of the medians is the number to read, on a machine that
+does nothing else: threads of PyTorch wait for each other actively, and suffer most. It is at its
 best: `torch_networks.py` says how formulas are evaluated, convolutional networks run in the
 faster of its two memory formats, transformers with the faster of plain and fused attention,
 inference in `inference_mode`, explanations as one batched backward pass without kernel gradients.
@@ -17,8 +18,10 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping
 import copy
 import dataclasses
+import functools
 import gc
 import os
+import sys
 import time
 from typing import Any
 
@@ -34,7 +37,6 @@ import torch_networks as theirs
 
 import bcos_jax
 from bcos_jax import BcosOps, convert
-from bcos_jax.io.bundles import make_bundle
 from bcos_jax.train.objectives import Supervised, losses
 from bcos_jax.train.optimizer import Optimizer
 from bcos_jax.train.state import create as create_state
@@ -46,7 +48,7 @@ PAUSE = 0.05  # seconds between turns, in which the threads of the other framewo
 TOLERANCE = 1e-3
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Peer:
   """A network in both frameworks.
 
@@ -139,20 +141,28 @@ WORKS = (
 )
 
 
-def start(model: Any) -> Any:
-  """Returns random variables with the statistics of some pictures: signals keep their size."""
-  images = pictures(model.image_size, 8)
-  variables = jax.jit(model.init)(jax.random.key(0), model.ops.encoding(images[:1]))
-  variables = jax.tree_util.tree_map_with_path(
-    lambda path, leaf: jnp.ones_like(leaf) if "layer_scale" in str(path) else leaf, variables
+@functools.lru_cache(maxsize=1)
+def start(peer: Peer) -> tuple[Any, Any, torch.nn.Module]:
+  """Returns a network with random weights: here, its variables, and in PyTorch.
+
+  Batch norms have the statistics of some pictures, so that signals keep their size.
+  """
+  torch.manual_seed(0)
+  twin = peer.twin()
+  for key, tensor in twin.state_dict().items():
+    if key.endswith("running_var"):
+      tensor.zero_()
+  like = bcos_jax.create(peer.architecture, ops=peer.ops, **peer.fields)
+  with torch.no_grad():
+    twin.train()(encoded(peer.ops, nchw(pictures(like.image_size, 8))))
+  for key, tensor in twin.state_dict().items():
+    if key.endswith("running_var"):
+      tensor.div_(0.1)  # a tenth of what there is was taken from the pictures
+  state = {peer.prefix + key: tensor.numpy().copy() for key, tensor in twin.state_dict().items()}
+  bundle = convert.from_state_dict(
+    state, peer.architecture, peer.source, ops=peer.ops, fields=peer.fields
   )
-  if "batch_stats" not in variables:
-    return variables
-  zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
-  run = jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"])[1])
-  updates = run({**variables, "batch_stats": zeros}, model.ops.encoding(images))
-  stats = jax.tree.map(lambda leaf: leaf / 0.1, updates["batch_stats"])  # a tenth is new
-  return {**variables, "batch_stats": stats}
+  return bundle.model, jax.device_put(bundle.variables), twin
 
 
 def pictures(side: int, count: int) -> np.ndarray:
@@ -161,6 +171,11 @@ def pictures(side: int, count: int) -> np.ndarray:
   coarse = rng.random((count, -(-side // 14), -(-side // 14), 3)).repeat(14, 1).repeat(14, 2)
   fine = rng.random((count, side, side, 3))
   return np.float32(0.7 * coarse[:, :side, :side] + 0.3 * fine)
+
+
+def nchw(images: np.ndarray) -> torch.Tensor:
+  """Returns pictures in PyTorch's layout."""
+  return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
 def labels_of(model: Any, count: int) -> np.ndarray:
@@ -257,31 +272,17 @@ def _torch_training(ops: BcosOps, network: torch.nn.Module, images: torch.Tensor
   return run
 
 
-def fill(network: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-  """Gives a network its weights; uncentred norms have means and counts that nothing reads.
-
-  Raises:
-    RuntimeError: Another key is missing, or one is left.
-  """
-  missing, left = network.load_state_dict(state, strict=False)
-  missing = [k for k in missing if not k.endswith(("running_mean", "num_batches_tracked"))]
-  if missing or left:
-    raise RuntimeError(f"The twin lacks {left[:3]} and has {missing[:3]} in addition.")
-
-
 def variants(
-  peer: Peer, task: str, state: Mapping[str, np.ndarray], images: np.ndarray, device: str
+  peer: Peer, task: str, twin: torch.nn.Module, images: np.ndarray, device: str
 ) -> Iterator[tuple[str, Run]]:
   """Yields the ways in which PyTorch may do a task, each by its name."""
-  network = peer.twin()
-  fill(network, {k.removeprefix(peer.prefix): torch.from_numpy(v) for k, v in state.items()})
-  seen = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
-  if isinstance(network, theirs.SimpleViT):
-    yield "plain attention", torch_run(task, peer.ops, copy.deepcopy(network), seen)
-    yield "fused attention", torch_run(task, peer.ops, theirs.fused(network), seen)
+  seen = nchw(images).to(device)
+  if isinstance(twin, theirs.SimpleViT):
+    yield "plain attention", torch_run(task, peer.ops, copy.deepcopy(twin), seen)
+    yield "fused attention", torch_run(task, peer.ops, theirs.fused(copy.deepcopy(twin)), seen)
     return
   for name, order in (("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last)):
-    own = copy.deepcopy(network).to(memory_format=order)
+    own = copy.deepcopy(twin).to(memory_format=order)
     yield name, torch_run(task, peer.ops, own, seen.contiguous(memory_format=order))
 
 
@@ -301,12 +302,10 @@ def measure(work: Work, repeats: int, device: str = "cpu") -> tuple[dict[str, np
     RuntimeError: They do not compute the same.
   """
   peer = PEERS[work.network]
-  model = bcos_jax.create(peer.architecture, ops=peer.ops, **peer.fields)
-  variables = start(model)
-  state = convert.to_state_dict(make_bundle(model, variables), peer.source)
+  model, variables, twin = start(peer)
   images = pictures(model.image_size, work.batch)
   runs = {"jax": ours(work.task, model, variables, images)}
-  runs |= dict(variants(peer, work.task, state, images, device))
+  runs |= dict(variants(peer, work.task, twin, images, device))
   for _ in range(2):  # the first call compiles, and a second training step sees the first's update
     results = {name: run() for name, run in runs.items()}
   worst = max(difference(results["jax"], found) for name, found in results.items() if name != "jax")
@@ -359,11 +358,12 @@ def main():
   torch.set_num_threads(cores)
   print(
     f"jax {jax.__version__}, torch {torch.__version__}, {cores} cores, float32, medians of "
-    f"{args.repeats}, XLA_FLAGS={os.environ.get('XLA_FLAGS', '')}\n"
+    f"{args.repeats}, load {os.getloadavg()[0]:.1f}, XLA_FLAGS={os.environ.get('XLA_FLAGS', '')}\n"
   )
   print("| network | task | batch | PyTorch (ms) | here (ms) | ratio | of minima | goal | differ |")
   print("|---|---|---|---|---|---|---|---|---|", flush=True)
   for work in chosen(args.only):
+    print(f"{work.name} ...", end="\r", file=sys.stderr, flush=True)
     print(row(work, *measure(work, args.repeats)), flush=True)
     gc.collect()
     jax.clear_caches()
