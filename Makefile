@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH_VENV ?= .venv-torch
 APP_VENV ?= .venv-app
+# That of bcos_jax/export/web_page.py.
+ONNX_WEB = onnxruntime-web-1.30.0
 PYTEST_ARGS ?= -n auto --maxprocesses 4
 # Python compiles the modules that it imports; pip would compile all, which takes minutes.
 INSTALL = -m pip install --quiet --no-compile
@@ -28,9 +30,13 @@ install-torch: $(TORCH_VENV)/.installed
 test-torch: $(TORCH_VENV)/.installed
 	$(TORCH_VENV)/bin/python -m pytest -m "torch and not slow" $(PYTEST_ARGS)
 
-# The page in a real browser: needs chromium (Debian: apt-get install chromium).
-test-app: $(APP_VENV)/.installed
+# The pages in a real browser: needs chromium and npm (Debian: apt-get install chromium npm).
+test-app: $(APP_VENV)/.installed build/$(ONNX_WEB).tgz
 	$(APP_VENV)/bin/python -m pytest tests/app
+
+build/$(ONNX_WEB).tgz:
+	mkdir -p build
+	cd build && npm pack $(subst web-,web@,$(ONNX_WEB))
 
 # Every command and block of code of the pages, as printed, and the notebooks; half of it takes
 # minutes of training: PYTEST_ARGS='-m "docs and not slow"' leaves that out.

@@ -21,7 +21,7 @@ def add_export(commands: Commands) -> None:
   command.add_argument(
     "--to",
     default="stablehlo",
-    help="stablehlo (JAX on several platforms) or onnx (onnxruntime)",
+    help="stablehlo (JAX on several platforms), onnx (onnxruntime) or web (a page for browsers)",
   )
   command.add_argument(
     "--targets", help="platforms of stablehlo: cpu, cuda, rocm, tpu; default: cpu,cuda,tpu"
@@ -37,6 +37,12 @@ def add_export(commands: Commands) -> None:
   )
   command.add_argument(
     "--image_size", help="side of the pictures, or HEIGHTxWIDTH; default: the network's"
+  )
+  command.add_argument(
+    "--onnxruntime_web",
+    type=pathlib.Path,
+    metavar="FOLDER_OR_TGZ",
+    help="npm package onnxruntime-web, which the page runs; from npm pack",
   )
   command.add_argument(
     "--length", type=whole(1), help="tokens of a text; default: the network's context"
@@ -71,6 +77,7 @@ def _export(options, _):
     image_size=size,
     length=options.length,
     targets=_listed(options.targets),
+    runtime=options.onnxruntime_web,
   )
   for path in sorted(written.iterdir()):
     if path.is_file():

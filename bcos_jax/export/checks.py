@@ -14,6 +14,8 @@ from .programs import PREDICTED, ExportProgram
 TOLERANCE = 1e-5
 """Of the largest contribution, and of the largest logit: what other runtimes may differ by."""
 
+_DERIVED = ("picture", "probabilities")
+
 
 def example(program: ExportProgram, model: Any) -> dict[str, np.ndarray]:
   """Returns fixed random inputs of a program: two, or as many as its batch."""
@@ -59,14 +61,14 @@ def differences(
 def check(found: Mapping[str, float], tolerance: float, what: str) -> None:
   """Refuses an export that differs from the network.
 
-  The coloured picture divides small numbers by each other where nothing is seen; it is measured,
-  and what it is made of decides.
+  Where rounding may differ, what the picture and the probabilities are made of decides: the one
+  divides small numbers where nothing is seen, the others are exponentials of logits of any size.
 
   Raises:
     RunError: The first result that differs, and by how much.
   """
   for name, gap in found.items():
-    most = tolerance if name != "picture" or not tolerance else 1.0
+    most = 1.0 if tolerance and name in _DERIVED else tolerance
     if not gap <= most:
       raise RunError(
         f"The exported {name} differs from the network's by {gap:.1e} of its largest number, "

@@ -56,14 +56,12 @@ def page(manifest: Mapping[str, Any]) -> str:
   if any(each["name"] == "contributions" for each in manifest["outputs"]):
     parts.append(
       "The explanation is complete: `value = sum(contributions) + residual`, up to rounding."
-      + (
-        " The network is a conventional one: its gates are held fixed, and the explanation is post "
-        "hoc."
-        if network["conventional"]
-        else ""
-      )
+      f" This explanation is {manifest['explanation']}."
     )
-  parts += [_reading(manifest), "## Use", f"```python\n{snippet(manifest)}```"]
+  parts.append(_reading(manifest))
+  if manifest["kind"] == "web":
+    return "\n\n".join([*parts, _checked(manifest)]) + "\n"
+  parts += ["## Use", f"```python\n{snippet(manifest)}```"]
   parts.append(
     "`bcos_jax.export.load(folder)` does the same, and checks version, hashes and inputs first. "
     "`manifest.json` says all of this to programs, and names the classes."
@@ -77,6 +75,11 @@ def _kind(manifest: Mapping[str, Any]) -> str:
     where = ", ".join(manifest["platforms"])
     return (
       f"It is StableHLO for {where}, written by `jax.export`; JAX runs it, without this package."
+    )
+  if manifest["kind"] == "web":
+    return (
+      "Open it in a browser, from the disk or a web server; nothing is sent anywhere. Inside is "
+      f"ONNX, opset {manifest['opset']}, run by {manifest['runtime']} (MIT licence)."
     )
   return f"It is ONNX, opset {manifest['opset']}; onnxruntime runs it, without JAX."
 

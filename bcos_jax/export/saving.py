@@ -14,11 +14,12 @@ from .. import ops
 from ..errors import InputError, unknown_name
 from ..io.bundles import Bundle
 from ..network import Network
-from . import checks, onnx_file, page, stablehlo
+from ..render import kinds
+from . import checks, onnx_file, page, stablehlo, web_page
 from . import folder as folders
 from .programs import ExportProgram, program_of
 
-KINDS = ("stablehlo", "onnx")
+KINDS = ("stablehlo", "onnx", "web")
 
 
 def save(
@@ -31,6 +32,7 @@ def save(
   image_size: tuple[int, int] | None = None,
   length: int | None = None,
   targets: Sequence[str] | None = None,
+  runtime: str | os.PathLike | None = None,
 ) -> pathlib.Path:
   """Writes a network and its explanation as one file, with a manifest and a page that say its use.
 
@@ -40,7 +42,7 @@ def save(
   Args:
     bundle: The network, such as `bcos_jax.load` returns.
     folder: Where to: new, empty, or an older export, which is replaced.
-    to: "stablehlo" or "onnx".
+    to: "stablehlo", "onnx", or "web": a page that runs the ONNX file in a browser.
     parts: What it returns: "logits", "map" (contributions of an asked class, its value and the
       residual), "picture" (coloured explanation), "weights" (W(x)). None takes the first two, and
       the picture where the network has one.
@@ -48,9 +50,10 @@ def save(
     image_size: Height and width of the pictures; None takes the network's.
     length: Tokens of a text; None takes the network's context.
     targets: Platforms of StableHLO, of cpu, cuda, rocm and tpu; None takes all but rocm.
+    runtime: For the page, the npm package onnxruntime-web: its folder or archive (.tgz).
 
   Returns:
-    The folder; `load` reads it.
+    The folder; `load` reads it, unless it is a page.
 
   Raises:
     InputError: The folder holds something else; a kind, platform, part, operator or precision that
@@ -61,24 +64,47 @@ def save(
     raise unknown_name("kind of export", to, KINDS)
   if targets is not None and to != "stablehlo":
     raise InputError("targets are platforms of StableHLO.", f"Omit them for {to}.")
+  if to == "web":
+    web_page.check_runtime(runtime)
+    parts, batch = _of_pages(parts, batch)
+  elif runtime is not None:
+    raise InputError("runtime is for a page of browsers.", f"Omit it for {to}.")
   platforms = stablehlo.check_platforms(("cpu", "cuda", "tpu") if targets is None else targets)
   folder = folders.check_destination(folder)
   network = bundle if isinstance(bundle, Network) else Network.of(bundle)
+  if to == "web" and network.preprocess is None:
+    raise InputError(f"{network.name} reads texts, pages explain pictures.", "Export it as onnx.")
   asked = default_parts(network) if parts is None else parts
   program = program_of(network, asked, batch=batch, image_size=image_size, length=length)
   name, content, more, found = _written(network, program, to, platforms)
   manifest = {"kind": to, "file": name, **described(network, program), **more, "checked": found}
-  files = {name: content, folders.README: page.page(manifest).encode()}
+  if to == "web" and runtime is not None:
+    manifest |= {"file": "index.html", "runtime": f"{web_page.RUNTIME} {web_page.VERSION}"}
+    files = web_page.files(network, manifest, content, runtime)
+  else:
+    files = {name: content}
+  files[folders.README] = page.page(manifest).encode()
   files |= {f"{folders.TOKENIZER}/{key}": value for key, value in network.tokenizer.items()}
   folders.write(folder, files, manifest)
   return folder
+
+
+def _of_pages(parts: Sequence[str] | None, batch: int | None) -> tuple[None, int]:
+  """Returns the parts and the batch of a page, which are its own."""
+  if parts is not None or batch not in (None, 1):
+    raise InputError(
+      f"{'parts are' if parts is not None else 'batch is'} given for a page, which shows one "
+      "picture with all that there is.",
+      "Omit it for web.",
+    )
+  return None, 1
 
 
 def _written(
   network: Network, program: ExportProgram, to: str, platforms: Sequence[str]
 ) -> tuple[str, bytes, dict[str, Any], dict[str, float]]:
   """Returns name and content of a file, what the manifest says of it, and how it compares."""
-  if to == "onnx":
+  if to != "stablehlo":
     content, more = onnx_file.written(program, {"network": network.name, "made_by": made_by()})
     found = _compared(program, network, onnx_file.reader(content))
     checks.check(found, checks.TOLERANCE, "onnxruntime on the CPU")
@@ -117,6 +143,7 @@ def described(network: Network, program: ExportProgram) -> dict[str, Any]:
   """Returns what the manifest says of a network and its program, whatever it is written as."""
   results = jax.eval_shape(program.function, *program.inputs.values())
   model = network.model
+  how = kinds.POST_HOC if model.ops.conventional else kinds.EXACT
   return {
     "made_by": made_by(),
     "network": {
@@ -125,6 +152,7 @@ def described(network: Network, program: ExportProgram) -> dict[str, Any]:
       "ops": ops.to_dict(dataclasses.replace(model.ops, detach=False)),
       "conventional": model.ops.conventional,
     },
+    "explanation": "; ".join(filter(None, (how, kinds.origin_of(network.config).value))),
     "batch": program.batch,
     "inputs": [_value(name, spec) for name, spec in program.inputs.items()],
     "outputs": [_value(name, results[name]) for name in program.outputs],

@@ -19,6 +19,9 @@ from ...errors import InputError
 Dim = Any
 """Length of an axis: an int, or a symbolic dimension of `jax.export`."""
 
+SMALL = 1024
+"""Elements below which arrays are stored as often as they are needed in another order."""
+
 DTYPES = ("float32", "int32", "int64", "bool", "uint8")
 """What values may be."""
 
@@ -136,8 +139,10 @@ class OnnxGraph:
   def stored(self, x: Tensor, order: Sequence[int] | None = None) -> str:
     """Returns the name of a tensor whose axes are stored in an order; None for the program's."""
     order = tuple(range(x.rank)) if order is None else tuple(order)
-    if x.array is not None:
+    if x.array is not None and x.array.size < SMALL:
       return self.initialiser(np.transpose(x.array, order))
+    if x.array is not None:  # turned when it is loaded: forward and backward passes share weights
+      return self.transposed(self.initialiser(x.array), order)
     if x.order == order:
       return x.name
     if [a for a in x.order if x.dims[a] != 1] == [a for a in order if x.dims[a] != 1]:

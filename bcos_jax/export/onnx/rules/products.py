@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from ..graph import Dim, OnnxGraph, Tensor, known
+from ..graph import SMALL, Dim, OnnxGraph, Tensor, known
 from .layout import padded
 from .table import UnwrittenEquation, rule
 
@@ -177,7 +177,7 @@ def _shared(graph: OnnxGraph, weights: np.ndarray) -> str:
   """
   turned = np.ascontiguousarray(_flipped(weights).swapaxes(0, 1))
   source = graph.initialiser_name(turned)
-  if weights.size < _SMALL or source not in graph.initialisers:
+  if weights.size < SMALL or source not in graph.initialisers:
     return graph.initialiser(weights)
   rank = weights.ndim
   name = graph.transposed(source, (1, 0, *range(2, rank)))
@@ -187,6 +187,3 @@ def _shared(graph: OnnxGraph, weights: np.ndarray) -> str:
   ends = graph.integers(*[-1] * len(axes))
   least = graph.integers(*[np.iinfo(np.int64).min] * len(axes))
   return graph.node("Slice", name, ends, least, graph.integers(*axes), ends)
-
-
-_SMALL = 1024
