@@ -60,20 +60,11 @@ def save(
       cannot be exported; packages that are not installed.
     RunError: What was written differs from the network.
   """
-  if to not in KINDS:
-    raise unknown_name("kind of export", to, KINDS)
-  if targets is not None and to != "stablehlo":
-    raise InputError("targets are platforms of StableHLO.", f"Omit them for {to}.")
-  if to == "web":
-    web_page.check_runtime(runtime)
-    parts, batch = _of_pages(parts, batch)
-  elif runtime is not None:
-    raise InputError("runtime is for a page of browsers.", f"Omit it for {to}.")
-  platforms = stablehlo.check_platforms(("cpu", "cuda", "tpu") if targets is None else targets)
+  platforms = _checked(to, parts, batch, targets, runtime)
   folder = folders.check_destination(folder)
   network = bundle if isinstance(bundle, Network) else Network.of(bundle)
-  if to == "web" and network.preprocess is None:
-    raise InputError(f"{network.name} reads texts, pages explain pictures.", "Export it as onnx.")
+  if to == "web":
+    batch = _for_page(network)
   asked = default_parts(network) if parts is None else parts
   program = program_of(network, asked, batch=batch, image_size=image_size, length=length)
   name, content, more, found = _written(network, program, to, platforms)
@@ -89,15 +80,36 @@ def save(
   return folder
 
 
-def _of_pages(parts: Sequence[str] | None, batch: int | None) -> tuple[None, int]:
-  """Returns the parts and the batch of a page, which are its own."""
-  if parts is not None or batch not in (None, 1):
-    raise InputError(
-      f"{'parts are' if parts is not None else 'batch is'} given for a page, which shows one "
-      "picture with all that there is.",
-      "Omit it for web.",
-    )
-  return None, 1
+def _checked(
+  to: str,
+  parts: Sequence[str] | None,
+  batch: int | None,
+  targets: Sequence[str] | None,
+  runtime: str | os.PathLike | None,
+) -> tuple[str, ...]:
+  """Checks options against the kind of export; returns the platforms of StableHLO."""
+  if to not in KINDS:
+    raise unknown_name("kind of export", to, KINDS)
+  if targets is not None and to != "stablehlo":
+    raise InputError("targets are platforms of StableHLO.", f"Omit them for {to}.")
+  if to == "web":
+    web_page.check_runtime(runtime)
+    if parts is not None or batch not in (None, 1):
+      raise InputError(
+        f"{'parts are' if parts is not None else 'batch is'} given for a page, which shows one "
+        "picture with all that there is.",
+        "Omit it for web.",
+      )
+  elif runtime is not None:
+    raise InputError("runtime is for a page of browsers.", f"Omit it for {to}.")
+  return stablehlo.check_platforms(("cpu", "cuda", "tpu") if targets is None else targets)
+
+
+def _for_page(network: Network) -> int:
+  """Returns how many inputs a page explains at a time: one picture."""
+  if network.preprocess is None:
+    raise InputError(f"{network.name} reads texts, pages explain pictures.", "Export it as onnx.")
+  return 1
 
 
 def _written(
