@@ -20,12 +20,13 @@ ABOUT = {
   "weights": "the dynamic linear weights W(x) of each encoded channel",
 }
 
-_STABLEHLO = """import numpy as np
+_STABLEHLO = """import jax
 from jax import export
+import numpy as np
 
 with open("{file}", "rb") as file:
-  explanation = export.deserialize(bytearray(file.read()))
-found = explanation.call({arguments})
+  explanation = jax.jit(export.deserialize(bytearray(file.read())).call)
+found = explanation({arguments})
 """
 _ONNX = """import numpy as np
 import onnxruntime

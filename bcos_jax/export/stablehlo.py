@@ -53,7 +53,7 @@ def written(program: ExportProgram, platforms: Sequence[str]) -> tuple[bytes, di
 
 
 def reader(content: bytes) -> Callable[..., dict[str, Any]]:
-  """Returns the function that a file holds.
+  """Returns the function that a file holds, which compiles at its first call.
 
   Raises:
     InputError: It cannot be read.
@@ -65,5 +65,4 @@ def reader(content: bytes) -> Callable[..., dict[str, Any]]:
       f"JAX cannot read the program: {' '.join(str(error).split())[:300]}",
       "It is of a JAX too old or too new: export the network again.",
     ) from error
-  run: Any = exported.call
-  return run
+  return jax.jit(exported.call)
