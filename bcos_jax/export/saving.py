@@ -12,6 +12,7 @@ import jax
 
 from .. import ops
 from ..errors import InputError, unknown_name
+from ..explain.targets import blaming_variables
 from ..io.bundles import Bundle
 from ..network import Network
 from ..render import kinds
@@ -67,7 +68,9 @@ def save(
     batch = _for_page(network)
   asked = default_parts(network) if parts is None else parts
   program = program_of(network, asked, batch=batch, image_size=image_size, length=length)
-  name, content, more, found = _written(network, program, to, platforms)
+  side = None if program.preprocess is None else program.preprocess.size
+  with blaming_variables(network.model, network.variables, side):
+    name, content, more, found = _written(network, program, to, platforms)
   manifest = {"kind": to, "file": name, **described(network, program), **more, "checked": found}
   if to == "web" and runtime is not None:
     manifest |= {"file": "index.html", "runtime": f"{web_page.RUNTIME} {web_page.VERSION}"}

@@ -8,8 +8,9 @@ import pathlib
 import re
 import tomllib
 
-from bcos_jax import cli, models, studies
+from bcos_jax import cli, export, models, studies
 from bcos_jax.convert import targets
+from bcos_jax.export import web_page
 from bcos_jax.train import config, pod, start
 from bcos_jax.train.evaluation import image_metrics, text_metrics
 
@@ -38,7 +39,8 @@ def _bcos_jax(words: list[str]) -> None:
     assert given["architecture"] in {*models.names(), *EXAMPLES}
   layouts = set(targets.names()) - {targets.BUNDLE, targets.ORBAX}
   assert given.get("layout") in {None, *layouts}
-  assert given.get("to") in {None, *targets.names()}
+  kinds = export.KINDS if options.command == "export" else targets.names()
+  assert given.get("to") in {None, *kinds}
   _CONTENT.get(options.command, lambda *_: None)(options, rest)
 
 
@@ -102,6 +104,11 @@ def _git(words: list[str]) -> None:
   assert words[0] in ("clone", "config"), words
 
 
+def _npm(words: list[str]) -> None:
+  """`npm pack` of the one package that pages run."""
+  assert words == ["pack", f"{web_page.RUNTIME}@{web_page.VERSION}"], words
+
+
 def _eval(words: list[str]) -> None:
   """`eval "$(bcos-jax completion bash)"`."""
   inner = re.fullmatch(r"\$\((.*)\)", words[0])
@@ -116,4 +123,5 @@ _CHECKS: dict[str, Callable[[list[str]], None]] = {
   "pip": _pip,
   "git": _git,
   "eval": _eval,
+  "npm": _npm,
 }

@@ -156,6 +156,38 @@ def _concatenate(graph: OnnxGraph, equation: UnwrittenEquation) -> Tensor:
   return Tensor(equation.dims[0], equation.dtypes[0], order, made)
 
 
+@rule("stack")
+def _stack(graph: OnnxGraph, equation: UnwrittenEquation) -> Tensor:
+  axis, rank = equation.params["axis"], len(equation.dims[0])
+  kept = [a for a in range(rank) if a != axis]
+  parts = [placed(graph, equation.full(graph, i), kept, rank) for i in range(len(equation.inputs))]
+  order = next((x.order for x in parts if x.array is None), parts[0].order)
+  names = [graph.stored(x, order) for x in parts]
+  made = graph.node("Concat", *names, axis=order.index(axis))
+  return Tensor(equation.dims[0], equation.dtypes[0], order, made)
+
+
+@rule("unstack")
+def _unstack(graph: OnnxGraph, equation: UnwrittenEquation) -> list[Tensor]:
+  axis, x = equation.params["axis"], equation.full(graph)
+  parts = []
+  for i in range(len(equation.dims)):
+    starts, limits = [0] * x.rank, list(x.dims)
+    starts[axis], limits[axis] = i, i + 1
+    dims = [1 if a == axis else dim for a, dim in enumerate(x.dims)]
+    part = sliced(graph, x, dims, starts, limits, [1] * x.rank)
+    parts.append(squeezed(graph, part, [axis]))
+  return parts
+
+
+@rule("tile")
+def _tile(graph: OnnxGraph, equation: UnwrittenEquation) -> Tensor:
+  x, counts = equation.full(graph), equation.params["reps"]
+  times = graph.integers(*(counts[axis] for axis in x.order))
+  made = graph.node("Tile", graph.stored(x, x.order), times)
+  return Tensor(equation.dims[0], x.dtype, x.order, made)
+
+
 @rule("split")
 def _split(graph: OnnxGraph, equation: UnwrittenEquation) -> list[Tensor]:
   axis, sizes = equation.params["axis"], equation.params["sizes"]
