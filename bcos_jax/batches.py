@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 import operator
 import os
 from typing import Any
@@ -160,3 +162,24 @@ def overlapped(parts: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
     waiting = part
   if waiting is not None:
     yield jax.tree.map(np.asarray, waiting[0]), waiting[1]
+
+
+THREADS = min(4, os.cpu_count() or 1)
+"""That read or write pictures beside a device's computations."""
+
+
+def ahead(
+  function: Callable[[Any], Any], items: Iterable[Any], depth: int, threads: int = THREADS
+) -> Generator[Any, None, None]:
+  """Yields function(item) in the order of the items, up to `depth` of which threads work on."""
+  pool = ThreadPoolExecutor(threads)
+  waiting: deque[Future[Any]] = deque()
+  try:
+    for item in items:
+      waiting.append(pool.submit(function, item))
+      if len(waiting) > depth:
+        yield waiting.popleft().result()
+    while waiting:
+      yield waiting.popleft().result()
+  finally:
+    pool.shutdown(wait=False, cancel_futures=True)

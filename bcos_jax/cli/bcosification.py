@@ -24,7 +24,7 @@ from ..inputs import of_pictures
 from ..io import bundles
 from ..models import is_language_model
 from ..network import Network
-from ..network.inputs import read
+from ..network.inputs import batches
 from ..ops import idle
 from ..render import kinds
 from ..variables import num_parameters
@@ -239,9 +239,8 @@ class _ClosedForm:
     )
     for picture in chosen:
       picture.check()
-    starts = bar("reading pictures")(range(0, len(chosen), _AT_A_TIME))
-    parts = [read(chosen[start : start + _AT_A_TIME], preprocess)[0] for start in starts]
-    images = np.concatenate(parts)
+    read = batches(chosen, preprocess, _AT_A_TIME, progress=bar("reading pictures"))
+    images = np.concatenate([images[:kept] for _, kept, images, _ in read])
     return images, images[-_EXPLAINED:], len(images)
 
   def _texts(self) -> tuple[Any, Any, int]:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import functools
+import hashlib
 import os
 import pathlib
+from typing import Any
 
-from .. import render
+import jax
+import numpy as np
+
+from .. import __version__, render
 from ..explain import saving
 from ..explain.conventions import as_published
+from ..explain.images import Explanation
 from ..network import Network
 from .command import bar
 
@@ -25,9 +32,13 @@ def explain_pictures(
   batch_size: int = 16,
   frame: int = 0,
   published: bool = False,
+  kinds: Sequence[str] = saving.DEFAULT_KINDS,
   say: Callable[[str], None] = print,
 ) -> list[pathlib.Path]:
   """Writes figures, arrays, tables and a report of pictures; see `saving.SavedPictures`.
+
+  What the same call has written before is not made again, as long as it is intact and its picture
+  is the same.
 
   Args:
     network: The network.
@@ -37,6 +48,7 @@ def explain_pictures(
     batch_size: Pictures at a time.
     frame: Of animated pictures and files of several pages.
     published: Whether contributions are those of the authors' code, see `as_published`.
+    kinds: What is written of each picture, of `saving.KINDS`.
     say: Function that prints one line of output.
 
   Returns:
@@ -47,33 +59,65 @@ def explain_pictures(
   """
   found = network.pictures(pictures)
   listed = len(found) <= _LISTED
-  batches = network.explanations(
-    pictures,
-    target,
+  explained = functools.partial(
+    network.explanations,
+    target=target,
     batch_size=batch_size,
     frame=frame,
     progress=bar("explaining", shown=not listed),
   )
+  batches = explained(pictures)  # every argument is checked before anything is written
   names = [picture.name for picture in found]
-  with saving.SavedPictures(output, names, network=network.name) as saved:
+  settings = _settings(network, target=target, frame=frame, published=published)
+  with saving.SavedPictures(
+    output, names, network=network.name, kinds=kinds, settings=settings
+  ) as saved:
+    if kept := len(found) - len(saved.left):
+      say(f"{kept} of {len(found)} pictures were explained before, and are kept")
+      batches = explained([names[i] for i in saved.left]) if saved.left else ()
     for ex in batches:
       if published:
         ex = as_published(ex, network.model.ops.encoding)
       figures = saved.add(ex)
-      for index, figure in enumerate(figures if listed else ()):
-        say(pathlib.PurePath(ex.names[index]).name)
-        say(f"  {ex.readings[index]}")
-        shown = render.view(ex, index, ex.labels, ex.options)
-        for _, label, probability in shown.classes:
-          say(f"  {probability:7.2%}  {label}")
-        say(f"  {shown.kind}")
-        say(f"  figure: {figure}")
+      if listed:
+        _say_what(ex, figures, say)
+  _say_where(saved, len(found), listed, say)
+  return saved.paths
+
+
+def _say_what(ex: Explanation, figures: list[pathlib.Path], say: Callable[[str], None]) -> None:
+  for index in range(len(ex)):
+    known = render.facts(ex, index, ex.labels, ex.options)
+    say(pathlib.PurePath(ex.names[index]).name)
+    say(f"  {ex.readings[index]}")
+    for _, label, probability in known.classes:
+      say(f"  {probability:7.2%}  {label}")
+    say(f"  {known.kind}")
+    for figure in figures[index : index + 1]:
+      say(f"  figure: {figure}")
+
+
+def _say_where(
+  saved: saving.SavedPictures, count: int, listed: bool, say: Callable[[str], None]
+) -> None:
   *_, numbers, table, report = saved.paths
   if not listed:
-    say(f"{len(names)} pictures are explained in {str(saved.folder)!r}")
-  say(f"arrays: beside the figures, NAME.npz; numbers: {numbers}, {table}")
+    say(f"{count} pictures are explained in {str(saved.folder)!r}")
+  if saved.kinds:
+    places = (f"{kind} {saving.place(kind, 'NAME')}" for kind in saved.kinds)
+    say(f"of each picture: {', '.join(places)}")
+  say(f"numbers: {numbers}, {table}")
   say(f"report: {report}")
-  return saved.paths
+
+
+def _settings(network: Network, **options: Any) -> dict[str, Any]:
+  """Returns what explanations depend on beside the pictures: options, network, this package."""
+  found = hashlib.sha256(repr((network.model, network.preprocess, network.labels)).encode())
+  for path, leaf in jax.tree_util.tree_leaves_with_path(network.variables):
+    array = np.asarray(leaf)
+    found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+    found.update(array.tobytes())
+  return {**options, "by": found.hexdigest(), "bcos_jax": __version__}
 
 
 def prepared(

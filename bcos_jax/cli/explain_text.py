@@ -9,7 +9,7 @@ import sys
 
 from .. import render
 from ..errors import InputError
-from ..explain import saving
+from ..explain import saved_texts, saving
 from ..explain.text_reader import TextReader
 from ..explain.texts import Contrast, TextExplanation
 from ..network import Network
@@ -64,7 +64,7 @@ def explain_sentences(
     say: Function that prints one line of output.
 
   Returns:
-    The files, the page first; see `saving.texts`.
+    The files, the page first; see `saved_texts.save`.
 
   Raises:
     InputError: A bundle, text, class or folder that cannot be used.
@@ -83,7 +83,7 @@ def explain_sentences(
     if not colored:
       say(f"  {heat.kind}")
   named = {} if foil is None or target is None else {"target_name": target}
-  paths = saving.texts(ex, output, own_scales=own_scales, **named, foil=foil)
+  paths = saved_texts.save(ex, output, own_scales=own_scales, **named, foil=foil)
   say(f"report: {paths[0]}")
   return paths
 

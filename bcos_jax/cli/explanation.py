@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 import pathlib
 
@@ -47,7 +48,25 @@ def add_explain(commands: Commands) -> None:
     help="contributions as the authors' code has them, which do not add up to the output of "
     "B-cosified networks; for pictures without --text",
   )
+  command.add_argument(
+    "--write",
+    type=_kinds,
+    metavar="KINDS",
+    help="files of each picture, comma-separated, of: figure, arrays (NPZ), map (contributions, "
+    "NPY), picture (what the network sees, PNG), or none; tables and report are always written; "
+    "default: figure,arrays",
+  )
   _add_texts(command)
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+  from ..explain import saving
+
+  names = tuple(dict.fromkeys(text.split(","))) if text != "none" else ()
+  if unknown := set(names) - set(saving.KINDS):
+    expected = f"some of {', '.join(saving.KINDS)}, or none"
+    raise argparse.ArgumentTypeError(f"={text}: {min(unknown)!r} is not one of them, {expected}")
+  return names
 
 
 def _add_texts(command):
@@ -104,6 +123,8 @@ def _explain(options, _):
   if options.text is not None:
     if options.published:
       raise InputError("--published is not for texts to compare with.", "Omit --published.")
+    if options.write is not None:
+      raise InputError("--write is not for texts to compare with.", "Omit --write.")
     _check_text(options)
     from .explain_prompts import explain_prompts
 
@@ -123,15 +144,15 @@ def _explain(options, _):
       raise InputError(
         f"--{name} is given without --text.", 'For example, add --text "a dog, a cat".'
       )
-  explain_pictures(
-    network, options.pictures, target=options.target, published=options.published, **shared
-  )
+  kinds = saving.DEFAULT_KINDS if options.write is None else options.write
+  fields = {"target": options.target, "published": options.published, "kinds": kinds}
+  explain_pictures(network, options.pictures, **fields, **shared)
 
 
 def _explain_sentences(network, options):
   from .explain_text import explain_sentences, read_lines
 
-  for name in ("pictures", "frame", "text_tower", "unpooled", "power", "published"):
+  for name in ("pictures", "frame", "text_tower", "unpooled", "power", "published", "write"):
     if getattr(options, name) not in (None, False, 0, []):
       raise InputError(f"{name} is given, but the network reads texts.", f"Omit {name}.")
   if (options.text is None) == (options.text_file is None):

@@ -120,9 +120,9 @@ class TextExplanation:
     Raises:
       InputError: The folder cannot be written, or the explanation does not know the texts.
     """
-    from . import saving
+    from . import saved_texts
 
-    return saving.texts(self, folder, own_scales=own_scales)
+    return saved_texts.save(self, folder, own_scales=own_scales)
 
   def _repr_html_(self) -> str | None:
     return display.text_page(self)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
 import os
 import pathlib
 import tempfile
+import threading
+from typing import BinaryIO
 
 from ..errors import InputError
 
 _LONGEST = 255  # bytes of a name, on all common file systems
+_READING_UMASK = threading.Lock()
 _TEMPORARY = 40  # bytes that are added to the name of what is being written
 
 
@@ -99,14 +104,27 @@ def check_page(path: str | os.PathLike) -> pathlib.Path:
 
 def write(path: pathlib.Path, content: bytes) -> None:
   """Writes a file so that readers, and a crash, see the old one or the whole new one."""
+  with writing(path) as file:
+    file.write(content)
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """Yields a file to write into, which takes the place of `path` as a whole, or not at all."""
   handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
   try:
     with os.fdopen(handle, "wb") as file:
-      file.write(content)
-    umask = os.umask(0)  # the only way to read it: mkstemp's own files are private
-    os.umask(umask)
-    os.chmod(name, 0o666 & ~umask)
+      yield file
+    os.chmod(name, 0o666 & ~_umask())
     os.replace(name, path)
   except BaseException:
     os.unlink(name)
     raise
+
+
+def _umask() -> int:
+  """Returns the process' umask, which mkstemp's own files, private ones, do not follow."""
+  with _READING_UMASK:  # setting it is the only way to read it
+    umask = os.umask(0)
+    os.umask(umask)
+  return umask

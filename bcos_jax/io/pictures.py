@@ -15,8 +15,8 @@ SUFFIXES = frozenset(
   for suffix in "png jpg jpeg jpe jfif webp bmp gif tif tiff ppm pgm pbm pnm tga avif jp2".split()
 )
 LISTS = (".txt", ".csv", ".tsv")
-RESULTS = "explanations.json"
-"""A folder with a file of this name holds explanations, not pictures to explain."""
+RESULTS, JOURNAL = "explanations.json", "explanations.journal"
+"""A folder with a file of such a name holds explanations, not pictures to explain."""
 
 
 def find_pictures(folder: pathlib.Path) -> tuple[list[str], list[str]]:
@@ -83,7 +83,8 @@ def expanded(sources: Iterable[str | os.PathLike]) -> list[pathlib.Path]:
 
 def _of_folder(folder: pathlib.Path) -> list[pathlib.Path]:
   names, others = find_pictures(folder)
-  results = {file.parent for file in map(pathlib.PurePosixPath, others) if file.name == RESULTS}
+  files = map(pathlib.PurePosixPath, others)
+  results = {file.parent for file in files if file.name in (RESULTS, JOURNAL)}
   results.discard(pathlib.PurePosixPath("."))
   kept = [name for name in names if not results & {*pathlib.PurePosixPath(name).parents}]
   if not kept:

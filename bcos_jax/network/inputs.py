@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import dataclasses
+import itertools
 import os
 import pathlib
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..batches import Progress, ahead, filled
 from ..errors import InputError
 from ..inputs import Preprocess
 from ..io.pictures import LISTS, expanded
@@ -70,21 +73,33 @@ def gathered(inputs: Any) -> list[Picture]:
   return found
 
 
-def read(
-  pictures: Sequence[Picture], preprocess: Preprocess, frame: int = 0
-) -> tuple[np.ndarray, tuple[str, ...]]:
-  """Returns images [N, H, W, colors] in [0, 1], and in words what was done to each picture.
+def batches(
+  pictures: Sequence[Picture],
+  preprocess: Preprocess,
+  size: int,
+  frame: int = 0,
+  progress: Progress = iter,
+) -> Iterator[tuple[np.ndarray, int, np.ndarray, tuple[str, ...]]]:
+  """Yields pictures in batches of one size; the next two are read meanwhile.
+
+  Yields:
+    The pictures' numbers [B], how many of the last batch count, images [B, H, W, colors] in
+    [0, 1], and in words what was done to each picture that counts.
 
   Raises:
     InputError: A file that cannot be read.
   """
-  done = [
-    preprocess.of_array(picture.content)
-    if isinstance(picture.content, np.ndarray)
-    else preprocess.read(picture.content, frame)
-    for picture in pictures
-  ]
-  return np.stack([image for image, _ in done]), tuple(said for _, said in done)
+
+  def read(picture: Picture) -> tuple[np.ndarray, str]:
+    if isinstance(picture.content, np.ndarray):
+      return preprocess.of_array(picture.content)
+    return preprocess.read(picture.content, frame)
+
+  with contextlib.closing(ahead(read, pictures, depth=2 * size)) as seen:
+    for rows, kept in filled(len(pictures), size, progress, exact=True):
+      images, readings = zip(*itertools.islice(seen, kept), strict=True)
+      # The last batch is as large as the others, by repetitions.
+      yield rows, kept, np.stack([images[min(i, kept - 1)] for i in range(size)]), readings
 
 
 def _is_array(value: Any) -> bool:

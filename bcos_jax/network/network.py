@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import render
-from ..batches import Progress, check_batch_size, check_picture_batch, filled
+from ..batches import Progress, check_batch_size, check_picture_batch
 from ..errors import InputError
 from ..explain.images import Explanation, explain
 from ..explain.text_reader import TextReader
@@ -23,7 +23,7 @@ from ..inputs import of_pictures
 from ..io import bundles
 from ..models import is_language_model
 from . import card, sharing
-from .inputs import Picture, gathered, read
+from .inputs import Picture, batches, gathered
 from .labels import classes_of, named_classes
 
 BATCH_SIZE = 16
@@ -130,10 +130,8 @@ class Network(bundles.Bundle):
   def _explained(
     self, pictures: Sequence[Picture], target: Any, size: int, frame: int, progress: Progress
   ) -> Iterator[Explanation]:
-    for rows, kept in filled(len(pictures), size, progress, exact=True):
-      chosen = [pictures[i] for i in rows[:kept]]
-      images, readings = read(chosen, of_pictures(self.preprocess), frame)
-      images = images[np.minimum(np.arange(size), kept - 1)]  # the last batch is as large
+    preprocess = of_pictures(self.preprocess)
+    for rows, kept, images, readings in batches(pictures, preprocess, size, frame, progress):
       asked = target[rows] if isinstance(target, np.ndarray) else target
       ex = explain(self.model, self._on_device, images, asked)
       assert isinstance(ex, Explanation)  # of images
@@ -141,7 +139,7 @@ class Network(bundles.Bundle):
       yield dataclasses.replace(
         ex,
         labels=named_classes(self.labels, ex.logits),
-        names=tuple(picture.name for picture in chosen),
+        names=tuple(pictures[i].name for i in rows[:kept]),
         readings=readings,
         network=self.name,
         options=render.options_of(self),
@@ -278,9 +276,8 @@ class Network(bundles.Bundle):
 
   def _logits(self, pictures: Sequence[Picture], size: int, frame: int) -> np.ndarray:
     parts = []
-    for rows, kept in filled(len(pictures), size, exact=True):
-      images, _ = read([pictures[i] for i in rows[:kept]], of_pictures(self.preprocess), frame)
-      images = images[np.minimum(np.arange(size), kept - 1)]
+    preprocess = of_pictures(self.preprocess)
+    for _, kept, images, _ in batches(pictures, preprocess, size, frame):
       with jax.default_matmul_precision("highest"):
         parts.append(np.asarray(_predicted(self._exact, self._on_device, images))[:kept])
     return np.concatenate(parts)

@@ -15,19 +15,21 @@ from .figure import figure, figures
 from .kinds import Origin
 from .plots import Panel, bars, curves
 from .prompts import prompts
-from .report import Entry, report
+from .report import Entry, article, report
 from .text.heat_maps import TextHeat, common_cutoff, explained_text, text_heat
 from .text.html import text_fragment, text_html, text_report
 from .text.plain import text_latex, text_terminal
-from .views import Options, View, ground, options_for, options_of, view
+from .views import Facts, Options, View, facts, ground, options_for, options_of, seen, view
 
 __all__ = [
   "Entry",
+  "Facts",
   "Options",
   "Origin",
   "Panel",
   "TextHeat",
   "View",
+  "article",
   "bars",
   "common_cutoff",
   "comparison",
@@ -35,6 +37,7 @@ __all__ = [
   "curves",
   "cutoff_of",
   "explained_text",
+  "facts",
   "figure",
   "figures",
   "ground",
@@ -45,6 +48,7 @@ __all__ = [
   "report",
   "rgba",
   "rgba_from",
+  "seen",
   "text_fragment",
   "text_heat",
   "text_html",

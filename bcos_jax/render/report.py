@@ -107,7 +107,7 @@ class Entry:
 def report(
   path: str | os.PathLike,
   title: str,
-  entries: Sequence[Entry],
+  entries: Sequence[Entry | str],
   *,
   intro: str = "",
   summary: Sequence[Sequence[object]] | None = None,
@@ -119,7 +119,7 @@ def report(
   Args:
     path: File to write, replaced as a whole.
     title: Heading.
-    entries: The explanations, in order.
+    entries: The explanations, in order, or the articles that `article` made of them.
     intro: Text below the heading; an empty line starts a paragraph.
     summary: Rows of a table, the first one its header; None for no table.
     plots: Caption to figure, shown below the table; see `curves` and `bars`.
@@ -129,7 +129,9 @@ def report(
     InputError: Arguments that do not fit, or a path that cannot be written.
   """
   target = files.check_folder(path)
-  articles = "".join(_article(entry, options or Options()) for entry in entries)
+  articles = "".join(
+    entry if isinstance(entry, str) else article(entry, options) for entry in entries
+  )
   body = f"{_plots(plots or {})}<main>{_LEGEND if entries else ''}{articles}</main>"
   files.write(target, page(title, intro, body, summary))
 
@@ -204,7 +206,9 @@ def _is_number(cell: object) -> bool:
   return not text or text[:1] in "+-−±<>≤≥.0123456789"
 
 
-def _article(entry: Entry, options: Options) -> str:
+def article(entry: Entry, options: Options | None = None) -> str:
+  """Returns one explanation as the HTML of a report."""
+  options = options or Options()
   shown = view(entry.explanation, entry.index, entry.labels, options)
   panels, sums, kind = _panels(shown), [completeness(shown)], "panels"
   if entry.rival is not None:

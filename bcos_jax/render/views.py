@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 from ..errors import InputError, unknown_name
 from ..ops import Ops
@@ -69,17 +69,11 @@ def options_of(bundle: Any) -> Options:
   return dataclasses.replace(options, origin=kinds.origin_of(bundle.config))
 
 
-@dataclasses.dataclass(frozen=True)
-class View:
-  """Everything a picture of one explanation shows, as NumPy.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
+  """What is known of one explanation of one image, in numbers and words.
 
   Attributes:
-    picture: [H, W, 3] floats in [0, 1].
-    colored: [H, W, 3] floats in [0, 1], the coloured explanation on its background; None where
-      the encoding has no complement channels.
-    contributions: [H, W] floats.
-    cutoff: Contribution at which the map's colour saturates; far above all contributions where
-      they are negligible, so that their noise stays pale.
     target: The explained class; None for another scalar.
     name: The explained class in words.
     value: The explained output.
@@ -89,10 +83,6 @@ class View:
     kind: What kind of explanation it is, in words.
   """
 
-  picture: np.ndarray
-  colored: np.ndarray | None
-  contributions: np.ndarray
-  cutoff: float
   target: int | None
   name: str
   value: float
@@ -100,6 +90,30 @@ class View:
   classes: tuple[tuple[int, str, float], ...]
   account: kinds.Account
   kind: str
+
+  @property
+  def probability(self) -> float | None:
+    """Probability of the explained class, where it is listed."""
+    return next((p for c, _, p in self.classes if c == self.target), None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class View(Facts):
+  """Everything a picture of one explanation shows, as NumPy.
+
+  Attributes:
+    picture: [H, W, 3] floats in [0, 1].
+    colored: [H, W, 3] floats in [0, 1], the coloured explanation on its background; None where
+      the encoding has no complement channels.
+    contributions: [H, W] floats.
+    cutoff: Contribution at which the map's colour saturates; far above all contributions where
+      they are negligible, so that their noise stays pale.
+  """
+
+  picture: np.ndarray
+  colored: np.ndarray | None
+  contributions: np.ndarray
+  cutoff: float
 
   @property
   def heat(self) -> np.ndarray:
@@ -111,10 +125,40 @@ class View:
     """The contributions on a pale copy of the picture, [H, W, 3]."""
     return np.asarray(color.overlay_on_scale(self.picture, self.contributions, self.cutoff))
 
-  @property
-  def probability(self) -> float | None:
-    """Probability of the explained class, where it is listed."""
-    return next((p for c, _, p in self.classes if c == self.target), None)
+
+def facts(
+  ex: Any,
+  index: int | tuple[int, int],
+  labels: Sequence[str] | None = None,
+  options: Options | None = None,
+) -> Facts:
+  """Returns what is known of one explanation of the batch `ex`; arguments and errors of `view`."""
+  options = options or Options()
+  where = place(ex, index)
+  image = where[0]
+  if getattr(ex.logits, "ndim", None) != 2:
+    raise InputError(
+      "The explained network has no logits [N, C], so there are no classes to list.",
+      "Draw its contributions with contribution_map.",
+    )
+  logits = np.asarray(ex.logits[image], np.float64)
+  names = _names(labels, logits.shape[-1])
+  if not (np.isfinite(ex.contributions[where]).all() and np.isfinite(logits).all()):
+    raise InputError(
+      f"The explanation of image {image} contains NaN or infinite values.",
+      "Look for NaN among the network's weights.",
+    )
+  target = None if ex.target is None else int(np.asarray(ex.target)[where])
+  account = kinds.account(ex, where)
+  return Facts(
+    target=target,
+    name="the chosen output" if target is None else names[target],
+    value=float(ex.value[where]),
+    terms=_terms(account),
+    classes=_classes(logits, names, target, options),
+    account=account,
+    kind=kinds.kind([account], options.origin),
+  )
 
 
 def view(
@@ -135,40 +179,28 @@ def view(
     InputError: The index or the number of labels does not fit, or the explanation has NaN.
   """
   options = options or Options()
+  known = facts(ex, index, labels, options)
   where = place(ex, index)
-  image = where[0]
-  if getattr(ex.logits, "ndim", None) != 2:
-    raise InputError(
-      "The explained network has no logits [N, C], so there are no classes to list.",
-      "Draw its contributions with contribution_map.",
-    )
-  logits = np.asarray(ex.logits[image], np.float64)
-  names = _names(labels, logits.shape[-1])
   contributions = np.asarray(ex.contributions[where], np.float32)
-  if not (np.isfinite(contributions).all() and np.isfinite(logits).all()):
-    raise InputError(
-      f"The explanation of image {image} contains NaN or infinite values.",
-      "Look for NaN among the network's weights.",
-    )
-  inputs, weights = ex.inputs[image], ex.weights[where]
-  paired = weights.shape[-1] in (2, 6)
-  target = None if ex.target is None else int(np.asarray(ex.target)[where])
-  picture = np.clip(np.asarray(ex.images[image], np.float32), 0, 1)
-  account = kinds.account(ex, where)
-  seen = colored(picture, inputs, weights, options, account.strength) if paired else None
+  picture = np.clip(np.asarray(ex.images[where[0]], np.float32), 0, 1)
   return View(
     picture=np.broadcast_to(picture, (*picture.shape[:2], 3)),
-    colored=seen,
+    colored=seen(ex, where, known.account, options),
     contributions=contributions,
-    cutoff=cutoff(contributions, account, options),
-    target=target,
-    name="the chosen output" if target is None else names[target],
-    value=float(ex.value[where]),
-    terms=_terms(account),
-    classes=_classes(logits, names, target, options),
-    account=account,
-    kind=kinds.kind([account], options.origin),
+    cutoff=cutoff(contributions, known.account, options),
+    **{field.name: getattr(known, field.name) for field in dataclasses.fields(known)},
   )
+
+
+def seen(
+  ex: Any, where: tuple[int, ...], account: kinds.Account, options: Options
+) -> np.ndarray | None:
+  """Returns what the network sees in one image of `ex`, see `View.colored`."""
+  inputs, weights = ex.inputs[where[0]], ex.weights[where]
+  if weights.shape[-1] not in (2, 6):
+    return None
+  picture = np.clip(np.asarray(ex.images[where[0]], np.float32), 0, 1)
+  return colored(picture, inputs, weights, options, account.strength)
 
 
 def place(ex: Any, index: int | tuple[int, int]) -> tuple[int, ...]:
@@ -244,8 +276,10 @@ def _classes(
   logits: np.ndarray, names: list[str], target: int | None, options: Options
 ) -> tuple[tuple[int, str, float], ...]:
   """The most probable classes; the explained one replaces the last if it is not among them."""
-  function = jax.nn.sigmoid if options.probability == "sigmoid" else jax.nn.softmax
-  probabilities = np.asarray(function(jnp.asarray(logits, jnp.float32)))
+  # By NumPy: JAX could wait for a batch that it is computing meanwhile.
+  probabilities = special.expit(logits)
+  if options.probability == "softmax":
+    probabilities = special.softmax(logits)
   order = np.argsort(-logits, kind="stable")[: options.top].tolist()
   if target is not None and target not in order:
     order[-1] = target

@@ -55,13 +55,14 @@ def test_explain_writes_figures_and_a_report(bundle, picture, tmp_path, capsys):
     "a picture.npz",
     "a picture.png",
     "explanations.csv",
+    "explanations.journal",
     "explanations.json",
     "report.html",
   ]
   assert printed.count("%") == 10  # the five most probable classes of each
   assert printed.count("30 x 40 pixels, stretched to 16 x 16") == 2
   for path in output.iterdir():
-    assert str(path) in printed or path.suffix == ".npz"
+    assert str(path) in printed or path.suffix in (".npz", ".journal")
 
 
 def test_explain_takes_folders_and_overwrites_no_input(
