@@ -48,7 +48,7 @@ def bundle(name: str) -> Any:
     if path[-1].key == "kernel":
       scale = (2 / np.prod(spec.shape[:-1])) ** 0.5
       return scale * rng.standard_normal(spec.shape, np.float32)
-    return np.full(spec.shape, 0.02 if path[-1].key == "var" else 1.0, np.float32)
+    return np.full(spec.shape, 0.03 if path[-1].key == "var" else 1.0, np.float32)
 
   return make_bundle(model, jax.tree_util.tree_map_with_path(leaf, abstract_variables(model)))
 

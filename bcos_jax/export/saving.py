@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 import dataclasses
 import os
 import pathlib
@@ -119,16 +119,17 @@ def _written(
   network: Network, program: ExportProgram, to: str, platforms: Sequence[str]
 ) -> tuple[str, bytes, dict[str, Any], dict[str, float]]:
   """Returns name and content of a file, what the manifest says of it, and how it compares."""
+  inputs = checks.example(program, network.model)
   if to != "stablehlo":
     content, more = onnx_file.written(program, {"network": network.name, "made_by": made_by()})
-    found = _compared(program, network, onnx_file.reader(content))
-    checks.check(found, checks.TOLERANCE, "onnxruntime on the CPU")
+    run = onnx_file.reader(content)
+    found = checks.compared(program, run, inputs, exact=False, where="onnxruntime on the CPU")
     return onnx_file.FILE, content, more, found
   content, more = stablehlo.written(program, platforms)
   found, here = {}, jax.default_backend()
   if {here, "cuda" if here == "gpu" else here}.intersection(platforms):
-    found = _compared(program, network, stablehlo.reader(content))
-    checks.check(found, 0.0 if here == "cpu" else checks.TOLERANCE, f"JAX on the {here}")
+    run, exact = stablehlo.reader(content), here == "cpu"
+    found = checks.compared(program, run, inputs, exact=exact, where=f"JAX on the {here}")
   return stablehlo.FILE, content, more, found
 
 
@@ -144,14 +145,6 @@ def default_parts(network: Network) -> tuple[str, ...]:
   encoding = network.model.ops.encoding
   coloured = network.preprocess is not None and encoding.channels == 2 * encoding.colors
   return ("logits", "map", "picture") if coloured else ("logits", "map")
-
-
-def _compared(
-  program: ExportProgram, network: Network, run: Callable[..., Mapping[str, Any]]
-) -> dict[str, float]:
-  """Returns by how much a file differs from the network, when it is read again."""
-  inputs = checks.example(program, network.model)
-  return checks.differences(program, run, inputs)
 
 
 def described(network: Network, program: ExportProgram) -> dict[str, Any]:
