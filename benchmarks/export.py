@@ -30,7 +30,7 @@ from bcos_jax import BcosOps, export
 from bcos_jax.io.bundles import make_bundle
 from bcos_jax.variables import abstract_variables
 
-NETWORKS = ("resnet50", "simple_vit_s_patch16_224", "densenet121")
+NETWORKS = ("resnet50", "simple_vit_s_patch16_224")
 PAUSE = 0.05  # seconds between turns, in which the threads of the others fall asleep
 HEAD = (
   "| network | file, MB (StableHLO, ONNX) | write, s | load, s "
