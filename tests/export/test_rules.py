@@ -150,6 +150,16 @@ CASES = {
   ),
   "gather a slice": (lambda x: x[:, 1] + lax.dynamic_slice_in_dim(x, 0, 1, 1)[:, 0], A),
   "gather rows": (lambda x: x[:, jnp.argmax(x.max(0)[:, :2], axis=0)], A),
+  "gather rows, some beyond": (
+    lambda x: (
+      jnp.arange(6.0)
+      .reshape(3, 2)
+      .at[(2 * x).astype(jnp.int32).swapaxes(0, 2)]
+      .get(mode="fill", fill_value=7.0)
+    ),
+    A,
+  ),
+  "gradient of what is constant": (lambda x: x + jax.grad(lambda y: y[1, :2].sum())(x * 0), A),
   "gather one each": (
     lambda x: jnp.take_along_axis(x, jnp.argmax(x, axis=1, keepdims=True), axis=1),
     A,

@@ -62,7 +62,8 @@ def _filled(graph: OnnxGraph, equation: UnwrittenEquation, found: Tensor, length
   inside = graph.node(
     "And", graph.node("GreaterOrEqual", name, low), graph.node("Less", name, high)
   )
-  mask = placed(graph, Tensor(indices.dims, "bool", indices.order, inside), others, found.rank)
+  mask = Tensor(indices.dims, "bool", tuple(range(indices.rank)), inside)
+  mask = placed(graph, mask, others, found.rank)
   return dataclasses.replace(
     found,
     name=graph.node(
@@ -136,7 +137,7 @@ def _plus(graph: OnnxGraph, equation: UnwrittenEquation, spread: Tensor) -> Tens
   if equation.inputs[0].zero:
     return spread
   x = equation.full(graph)
-  name = graph.node("Add", graph.stored(x, spread.order), spread.name)
+  name = graph.node("Add", graph.stored(x, spread.order), graph.stored(spread, spread.order))
   return Tensor(x.dims, x.dtype, spread.order, name)
 
 
