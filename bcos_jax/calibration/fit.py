@@ -258,13 +258,14 @@ class _NormalEquations:
 
   def __init__(self, rows: Rows, old: Array):
     live = ~rows.held_out
-    self._old = old
-    self._x = x = jnp.where(live[:, None, None, None], rows.x, 0.0)
-    self._count = jnp.maximum(live.sum(), 1) * x.shape[1]
-    self._gram = jnp.einsum("rpgd,rpge->gde", x, x) / self._count
+    self._old, self._x, self._live = old, rows.x, live[:, None, None, None]
+    self._count = jnp.maximum(live.sum(), 1) * rows.x.shape[1]
+    # What a map sees may be most of the memory: masked here alone, the copy goes at once.
+    fitted = jnp.where(self._live, rows.x, 0.0)
+    self._gram = jnp.einsum("rpgd,rpge->gde", fitted, rows.x) / self._count
     channels = self._gram.shape[-1]
     self.power = jnp.trace(self._gram, axis1=1, axis2=2)[:, None, None] / channels + 1e-30
-    self._before = _linear(old, x)
+    self._before = jnp.where(self._live, _linear(old, rows.x), 0.0)
 
   def factor(self, ridge: float | Array) -> Array:
     """Returns the Cholesky factors of the regularised matrices, [G, D, D]."""
@@ -274,7 +275,8 @@ class _NormalEquations:
   def sides(self, wanted: Array) -> tuple[Array, Array]:
     """Returns the multiples of the old kernels to start from, and the right sides of the rest."""
     multiple = _multiple(self._before, wanted)
-    right = _back(self._x, wanted - self._before * multiple) / self._count
+    rest = jnp.where(self._live, wanted - self._before * multiple, 0.0)
+    right = _back(self._x, rest) / self._count
     return self._old * multiple[:, None], right
 
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from .. import functional as F
 from ..errors import unknown_name
+from .convolutions import Geometry, convolve
 
 Array = jax.Array
 
@@ -84,17 +85,9 @@ class Convolution:
     pads = self.pads
     if self.padding_mode != "zeros":
       x = jnp.pad(x, ((0, 0), *pads, (0, 0)), mode=_PAD_MODES[self.padding_mode])
-      pads = [(0, 0)] * len(pads)
-    axes = "DHW"[3 - len(pads) :]
-    return lax.conv_general_dilated(
-      x,
-      kernel,
-      self.strides,
-      pads,
-      rhs_dilation=self.dilation,
-      feature_group_count=self.groups,
-      dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
-    )
+      pads = ((0, 0),) * len(pads)
+    geometry = Geometry(self.window, self.strides, pads, self.dilation, self.groups)
+    return convolve(x, kernel, geometry)
 
   def sq_norm(self, x: Array) -> Array:
     """Returns the squared norm of each patch, float32 [N, *spatial_out, groups]."""

@@ -22,7 +22,8 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import InputError, check_fields, unknown_name
+from ..errors import InputError, check_fields
+from .held import hold, widened
 
 Array = jax.Array
 Pads = Sequence[tuple[int, int]]
@@ -76,11 +77,6 @@ DENSE_GUARD = Guard(eps=1e-12, inside=False)
 """B-cos v2, B-cosification and ALOE, linear maps."""
 
 
-def widened(x: Array) -> Array:
-  """Returns `x` in float32 at least: sums of squares lose digits in anything smaller."""
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def check_b(b: float) -> float:
   """Returns `b` if it is a usable exponent, else raises InputError."""
   if isinstance(b, bool) or not (isinstance(b, numbers.Real) and math.isfinite(b) and b >= 1):
@@ -89,19 +85,6 @@ def check_b(b: float) -> float:
       "Use b=1 for a linear layer, b=2 for the published B-cos networks.",
     )
   return b
-
-
-@jax.custom_vjp
-def hold(x: Array) -> Array:
-  """Returns `x`, a constant to the derivative that is taken next.
-
-  Unlike `lax.stop_gradient`, only to that one: a loss on an explanation still sees how the
-  dynamic weights depend on inputs and parameters. Reverse mode only.
-  """
-  return x
-
-
-hold.defvjp(lambda x: (x, None), lambda _, cotangent: (jnp.zeros_like(cotangent),))
 
 
 def bcos_scale(
@@ -137,7 +120,7 @@ def bcos_scale(
   wide = widened(y)
   response = hold(wide) if detach else wide
   norm = guard.norm(hold(sq_norm) if detach else sq_norm)
-  cos = jnp.abs(response) / _per_channel(norm, y.shape[-1])
+  cos = jnp.abs(response) * _per_channel(1 / norm, y.shape[-1])
   scale = cos if fixed and b == 2 else (cos + guard.base_eps) ** (b - 1)
   return (wide * scale).astype(y.dtype)
 
@@ -150,7 +133,8 @@ def square_scale(y: Array, norm: Array) -> Array:
     norm: Guarded norms, float32 [..., G].
   """
   wide = widened(y)
-  return (wide * jnp.abs(wide) / _per_channel(norm, y.shape[-1])).astype(y.dtype)
+  # Divided once for each position: compilers keep quotients in memory, and compute products again.
+  return (wide * jnp.abs(wide) * _per_channel(1 / norm, y.shape[-1])).astype(y.dtype)
 
 
 def square_scale_gradient(out: Array, norm: Array, cotangent: Array) -> Array:
@@ -160,7 +144,7 @@ def square_scale_gradient(out: Array, norm: Array, cotangent: Array) -> Array:
   the result, which the next layer keeps anyway, and never stores the response.
   """
   wide, g = widened(out), widened(cotangent)
-  square = jnp.abs(wide) / _per_channel(norm, out.shape[-1])
+  square = jnp.abs(wide) * _per_channel(1 / norm, out.shape[-1])
   # Safe at zero in the second derivative as well.
   root = jnp.where(square == 0, 0.0, jnp.sqrt(jnp.where(square == 0, 1.0, square)))
   return (2.0 * g * root).astype(out.dtype)
@@ -261,85 +245,6 @@ def max_out(y: Array, units: int) -> Array:
   return y if units == 1 else y.reshape(*y.shape[:-1], -1, units).max(axis=-1)
 
 
-GATES = {
-  "relu": lambda x: (x > 0).astype(x.dtype),
-  "relu6": lambda x: jnp.where(x > 6, 6 / jnp.maximum(x, 6), x > 0).astype(x.dtype),
-  "gelu": lambda x: 0.5 * (1.0 + lax.erf(x * math.sqrt(0.5))),
-  "gelu_tanh": lambda x: 0.5 * (1.0 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-  "quick_gelu": lambda x: jax.nn.sigmoid(1.702 * x),
-  "silu": jax.nn.sigmoid,
-  "hard_swish": lambda x: jnp.clip(x + 3, 0, 6) / 6,
-  "tanh": lambda x: jnp.where(x == 0, 1.0, jnp.tanh(x) / jnp.where(x == 0, 1.0, x)).astype(x.dtype),
-  "identity": None,
-}
-"""Activations of the form gate(x) * x. `gelu` is exact (erf); `gelu_tanh` and `quick_gelu` (CLIP)
-approximate it."""
-
-
-def gated(x: Array, kind: str, *, detach: bool = False) -> Array:
-  """Applies a gated activation; with `detach`, the gate becomes a constant dynamic weight.
-
-  Raises:
-    InputError: `kind` is not in `GATES`, with the nearest name.
-  """
-  if kind not in GATES:
-    raise unknown_name("activation", kind, GATES)
-  gate = GATES[kind]
-  if gate is None:
-    return x
-  return x * gate(hold(x) if detach else x)
-
-
-def attention_weights(
-  q: Array, k: Array, *, bias: Array | None = None, scale: float | None = None
-) -> Array:
-  """Returns the weights of softmax attention, float32 [..., heads, Q, T]; see `attend`."""
-  wide = jnp.promote_types(q.dtype, jnp.float32)
-  # Heads first: XLA's CPU backend multiplies matrices two to four times as fast so.
-  q, k = jnp.swapaxes(q, -3, -2), jnp.swapaxes(k, -3, -2)
-  logits = jnp.einsum("...qd,...kd->...qk", q, k, preferred_element_type=wide)
-  logits = logits * (q.shape[-1] ** -0.5 if scale is None else scale)
-  return jax.nn.softmax(logits if bias is None else logits + bias, axis=-1)
-
-
-def mix(weights: Array, v: Array) -> Array:
-  """Returns values mixed by attention weights, [..., Q, heads, head_dim]; see `attend`."""
-  # The heads' result is turned afterwards: a product that turns it itself is slower on the CPU.
-  return jnp.swapaxes(jnp.einsum("...hqk,...khd->...hqd", weights.astype(v.dtype), v), -3, -2)
-
-
-def attend(
-  q: Array,
-  k: Array,
-  v: Array,
-  *,
-  bias: Array | None = None,
-  scale: float | None = None,
-  keep: Array | None = None,
-  detach: bool = False,
-) -> Array:
-  """Softmax attention.
-
-  Args:
-    q: Queries, [..., Q, heads, head_dim].
-    k: Keys, [..., T, heads, head_dim].
-    v: Values, like `k`.
-    bias: Added to the scaled products, broadcastable against [..., heads, Q, T]: what depends on
-      no input, such as relative positions or a mask of large negative numbers.
-    scale: Multiplies the products; None takes head_dim^-0.5.
-    keep: Multiplies the weights, likewise broadcastable (dropout while training).
-    detach: Stops the gradient through the attention weights (queries and keys), so that the
-      result is linear in `v`.
-
-  Returns:
-    [..., Q, heads, head_dim] in the dtype of `v`. The softmax is computed in float32.
-  """
-  if detach:
-    q, k = hold(q), hold(k)
-  weights = attention_weights(q, k, bias=bias, scale=scale)
-  return mix(weights if keep is None else weights * keep, v)
-
-
 def unit_length(x: Array, *, eps: float = 1e-12, detach: bool = False) -> Array:
   """Divides vectors by their length.
 
@@ -353,23 +258,3 @@ def unit_length(x: Array, *, eps: float = 1e-12, detach: bool = False) -> Array:
   """
   inverse = lax.rsqrt(jnp.maximum(sq_norm(x), eps**2))
   return (x * (hold(inverse) if detach else inverse)).astype(x.dtype)
-
-
-def rotate(x: Array, cos: Array, sin: Array) -> Array:
-  """Turns queries or keys by their positions (rotary embedding, arXiv 2104.09864).
-
-  Channel i and channel i + head_dim / 2 are the two coordinates of a plane ("rotate half").
-
-  Args:
-    x: [N, T, heads, head_dim]; the last P tokens have positions, those before are left alone.
-    cos: Cosines of the angles, [P, head_dim], or [N, P, head_dim] where texts differ.
-    sin: Sines, likewise.
-
-  Returns:
-    The same shape and dtype as `x`.
-  """
-  prefix, placed = jnp.split(x, [x.shape[1] - cos.shape[-2]], axis=1)
-  low, high = jnp.split(placed, 2, axis=-1)
-  cos, sin = cos[..., None, :], sin[..., None, :]
-  turned = placed * cos + jnp.concatenate([-high, low], axis=-1) * sin
-  return jnp.concatenate([prefix, turned.astype(x.dtype)], axis=1)

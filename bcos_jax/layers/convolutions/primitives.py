@@ -1,0 +1,154 @@
+"""The convolution and its two gradients as primitives of JAX, closed under differentiation.
+
+A convolution is one side of a form that is linear in three things: input, kernel and cotangent.
+Given two of them it is a linear map of the third, so the derivatives of each operation here are
+the two others. They are primitives because only those are compiled for the platform that they will
+run on, also where it is not the one they are compiled on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+from jax.custom_derivatives import SymbolicZero
+from jax.extend import core
+from jax.interpreters import ad, batching, mlir
+import jax.numpy as jnp
+
+from . import cpu, plain
+from .plain import Geometry
+
+Array = jax.Array
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def convolve(x: Array, kernel: Array, geometry: Geometry) -> Array:
+  """Maps x [N, *spatial, I] by kernel [*window, I / groups, O] to [N, *spatial_out, O].
+
+  The numbers of `lax.conv_general_dilated` up to the order of sums, with derivatives of every order
+  and direction.
+  """
+  if geometry.groups == 1:  # nothing is faster, and readers of traced programs know it
+    return plain.convolved(x, kernel, geometry)
+  return _convolution(x, kernel, geometry=_settled(geometry))
+
+
+def _convolve_jvp(geometry, primals, tangents):
+  (x, kernel), (d_x, d_kernel) = primals, tangents
+  settled = _settled(geometry)
+  parts = []
+  if not isinstance(d_x, SymbolicZero):
+    parts.append(_convolution(d_x, kernel, geometry=settled))
+  if not isinstance(d_kernel, SymbolicZero):
+    parts.append(_convolution(x, d_kernel, geometry=settled))
+  out = convolve(x, kernel, geometry)
+  return out, sum(parts[1:], parts[0]) if parts else jnp.zeros_like(out)
+
+
+convolve.defjvp(_convolve_jvp, symbolic_zeros=True)
+
+
+def _settled(geometry: Geometry) -> Geometry:
+  """Returns the geometry with the precision that holds now; it is compiled later."""
+  if geometry.precision is not None:
+    return geometry
+  return dataclasses.replace(geometry, precision=jax.config.jax_default_matmul_precision)
+
+
+def _primitive(name: str, reference: Callable, on_cpu: Callable, folded: Callable) -> Callable:
+  """Makes a primitive of two arrays.
+
+  Args:
+    name: In traced programs.
+    reference: (first, second, **parameters) -> result, as every platform can.
+    on_cpu: The same, for CPUs.
+    folded: (whether first and second have an axis of batches) -> whether that axis is one with the
+      examples.
+
+  Returns:
+    (first, second, **parameters) -> result.
+  """
+  primitive = core.Primitive(name)
+  run = jax.jit(primitive.bind, static_argnames=("geometry", "spatial"))
+  primitive.def_impl(run)
+
+  @primitive.def_abstract_eval
+  def _(first, second, **parameters):
+    result = jax.eval_shape(functools.partial(reference, **parameters), first, second)
+    return jax.core.ShapedArray(result.shape, result.dtype)
+
+  def batched(operands, axes, **parameters):
+    if not folded(*(axis is not None for axis in axes)):
+      each = functools.partial(reference, **parameters)
+      return jax.vmap(each, in_axes=axes)(*operands), 0
+    first, second = operands
+    first = jnp.moveaxis(first, axes[0], 0)
+    result = primitive.bind(first.reshape(-1, *first.shape[2:]), second, **parameters)
+    return result.reshape(*first.shape[:2], *result.shape[1:]), 0
+
+  batching.primitive_batchers[primitive] = batched
+  mlir.register_lowering(primitive, mlir.lower_fun(reference, multiple_results=False))
+  mlir.register_lowering(primitive, mlir.lower_fun(on_cpu, multiple_results=False), platform="cpu")
+  return primitive
+
+
+def _examples_alone(first: bool, second: bool) -> bool:
+  return first and not second
+
+
+_convolution_p = _primitive("bcos_convolution", plain.convolved, cpu.convolved, _examples_alone)
+_input_gradient_p = _primitive(
+  "bcos_convolution_input_gradient", plain.input_gradient, cpu.input_gradient, _examples_alone
+)
+_kernel_gradient_p = _primitive(
+  "bcos_convolution_kernel_gradient",
+  plain.kernel_gradient,
+  cpu.kernel_gradient,
+  lambda first, second: False,
+)
+
+
+def _convolution(x: Array, kernel: Array, *, geometry: Geometry) -> Array:
+  return _convolution_p.bind(x, kernel, geometry=geometry)
+
+
+def _input_gradient(cotangent, kernel, *, geometry: Geometry, spatial: tuple[int, ...]) -> Array:
+  return _input_gradient_p.bind(cotangent, kernel, geometry=geometry, spatial=spatial)
+
+
+def _kernel_gradient(x, cotangent, *, geometry: Geometry) -> Array:
+  return _kernel_gradient_p.bind(x, cotangent, geometry=geometry)
+
+
+def _spatial(operand: Any) -> tuple[int, ...]:
+  """Returns the spatial extent of an operand of which a derivative knows the shape alone."""
+  return tuple(operand.aval.shape[1:-1])
+
+
+ad.defbilinear(
+  _convolution_p,
+  lambda cotangent, x, kernel, *, geometry: _input_gradient(
+    cotangent, kernel, geometry=geometry, spatial=_spatial(x)
+  ),
+  lambda cotangent, x, kernel, *, geometry: _kernel_gradient(x, cotangent, geometry=geometry),
+)
+ad.defbilinear(
+  _input_gradient_p,
+  lambda outer, cotangent, kernel, *, geometry, spatial: _convolution(
+    outer, kernel, geometry=geometry
+  ),
+  lambda outer, cotangent, kernel, *, geometry, spatial: _kernel_gradient(
+    outer, cotangent, geometry=geometry
+  ),
+)
+ad.defbilinear(
+  _kernel_gradient_p,
+  lambda outer, x, cotangent, *, geometry: _input_gradient(
+    cotangent, outer, geometry=geometry, spatial=_spatial(x)
+  ),
+  lambda outer, x, cotangent, *, geometry: _convolution(x, outer, geometry=geometry),
+)
