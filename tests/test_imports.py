@@ -14,7 +14,7 @@ from .common import ROOT
 # The floors of the house, from the ground up: a module imports only from its own room and from
 # rooms on lower floors. Its room is its folder in `bcos_jax`, or its file in the root.
 FLOORS = (
-  ("errors", "cache"),
+  ("errors", "cache", "compiling"),
   ("picture_files",),
   ("functional", "inputs", "batches", "variables"),
   ("layers",),

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import compiling
 from ..batches import filled, overlapped
 from ..text.tokens import padded_length
 from .task import Array, Batch, Task, with_classes
@@ -110,7 +112,7 @@ def summed(
   return total
 
 
-@jax.jit(static_argnums=(0, 1, 2))
+@functools.partial(compiling.jit, static_argnums=(0, 1, 2))
 def _summed(method, settings, chosen, network, blank, inside, pair, arrays):
   where, numbers, real, rows = pair
   (inputs, classes, foils), rows = jax.tree.map(lambda leaf: leaf[where], (inside, rows))
@@ -167,7 +169,7 @@ def removed_values(
   return values
 
 
-@jax.jit(static_argnums=(0, 1))
+@functools.partial(compiling.jit, static_argnums=(0, 1))
 def _removed(make, chosen, network, removal, inside, where, made):
   (inputs, classes, foils), own = jax.tree.map(lambda leaf: leaf[where], inside)
   shared, described = made
@@ -192,7 +194,7 @@ def outputs_of(task: Task) -> np.ndarray:
   return np.concatenate([outputs for _, outputs in fetched])[order].astype(np.float32)
 
 
-@jax.jit
+@compiling.jit
 def _outputs(network, inputs):
   return network.predict(*inputs)
 

@@ -11,6 +11,7 @@ whole batch, and, in the same backward pass, the share of every constant by its 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 from typing import Any
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import render
+from .. import compiling, render
 from ..batches import in_batches
 from ..errors import InputError
 from ..inputs import check_images, side_of
@@ -276,7 +277,7 @@ def dynamic_linear(
   )
 
 
-@jax.jit(static_argnums=0)
+@functools.partial(compiling.jit, static_argnums=0)
 def _explain_jit(model, function, variables, images, classes):
   # As a Partial, the function is static by its code and dynamic by its arrays.
   return dynamic_linear(model, variables, images, classes if function is None else function)

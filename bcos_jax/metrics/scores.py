@@ -17,6 +17,7 @@ from flax import linen as nn
 import jax
 import numpy as np
 
+from .. import compiling
 from ..batches import in_batches
 from ..errors import InputError
 
@@ -247,7 +248,7 @@ def logits_of(
   return in_batches(lambda batch: _logits(model, variables, batch), np.asarray(images), batch_size)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(compiling.jit, static_argnums=0)
 def _logits(model: nn.Module, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
   outputs: Any = model.apply(variables, model.ops.encoding(images))
   return outputs

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import render
+from .. import compiling, render
 from ..batches import Progress, check_batch_size, check_picture_batch
 from ..errors import InputError
 from ..explain.images import Explanation, explain
@@ -303,7 +303,7 @@ class Network(bundles.Bundle):
     return self.model.clone(ops=dataclasses.replace(self.model.ops, dtype=None))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(compiling.jit, static_argnums=0)
 def _predicted(model: Any, variables: Any, images: jax.Array) -> jax.Array:
   return model.apply(variables, model.ops.encoding(images))
 

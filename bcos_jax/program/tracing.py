@@ -10,6 +10,7 @@ from typing import Any
 from jax.extend import core
 import numpy as np
 
+from ..layers.convolutions import expanded
 from .rules import Case, Typing, is_float, typed, weight
 from .values import Atom, Body, Equation, Place, Value, ValueKind, place_of
 
@@ -32,6 +33,12 @@ _KEEP_ZERO = (
   *("broadcast_in_dim", "convert_element_type", "copy", "neg", "pbroadcast", "pvary", "reshape"),
   *("squeeze", "transpose"),
 )
+
+
+def inlined(equation: Any) -> core.ClosedJaxpr | None:
+  """Returns the equations that take the place of one; None where it stays."""
+  name = equation.primitive.name
+  return _closed(equation.params[INLINED[name]]) if name in INLINED else expanded(equation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +109,7 @@ class Tracer:
       operands = tuple(read(atom) for atom in found.invars)
       place = place_of(found).inside(outside)
       kinds = [self.known(atom).kind for atom in operands]
-      name = found.primitive.name
-      inner = _closed(found.params[INLINED[name]]) if name in INLINED else None
+      inner = inlined(found)
       if inner is not None and ValueKind.SIGNAL in kinds and not self._options.weighs(place):
         made = self._enter(inner, operands, place, equations, constants)
       else:

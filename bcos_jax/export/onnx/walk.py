@@ -10,7 +10,7 @@ from jax.extend import core
 import numpy as np
 
 from ...errors import InputError
-from ...program.tracing import ENTERED, INLINED
+from ...program.tracing import ENTERED, inlined
 from ...program.values import place_of
 from .graph import Dim, OnnxGraph, Tensor, check_dtype, known, zero
 from .rules import RULES, UnwrittenEquation
@@ -53,7 +53,7 @@ _UFUNCS: dict[str, Any] = {
 """What NumPy rounds as JAX does; it compiles nothing, and leaves broadcasts open."""
 
 _LARGEST = 2**20  # elements that a constant may have which is more than its operands together
-_CALLS = {**INLINED, **{name: key for name, key in ENTERED.items() if name.startswith("custom_")}}
+_CALLS = {name: key for name, key in ENTERED.items() if name.startswith("custom_")}
 _CALLS |= {name: ENTERED[name] for name in ("checkpoint", "remat", "remat2")}
 
 
@@ -97,8 +97,8 @@ def _enter(graph: OnnxGraph, closed: Any, arguments: Sequence[Tensor]) -> list[T
   for found in jaxpr.eqns:
     operands = [read(atom) for atom in found.invars]
     name = found.primitive.name
-    if name in _CALLS:
-      inner = found.params[_CALLS[name]]
+    inner = found.params[_CALLS[name]] if name in _CALLS else inlined(found)
+    if inner is not None:
       inner = inner if isinstance(inner, core.ClosedJaxpr) else core.ClosedJaxpr(inner, ())
       made = _enter(graph, inner, operands)
     else:

@@ -2,3 +2,4 @@
 
 from .plain import Geometry as Geometry
 from .primitives import convolve as convolve
+from .primitives import expanded as expanded

@@ -73,7 +73,7 @@ def _seen(x: Array, geometry: Geometry, results: tuple[int, ...]) -> Iterator[Ar
       start + (count - 1) * stride + 1
       for start, count, stride in zip(starts, results, geometry.strides, strict=True)
     ]
-    yield lax.slice(x, (0, *starts, 0), (len(x), *ends, x.shape[-1]), (1, *geometry.strides, 1))
+    yield lax.slice(x, (0, *starts, 0), (x.shape[0], *ends, x.shape[-1]), (1, *geometry.strides, 1))
 
 
 def _padded(x: Array, geometry: Geometry) -> Array:
@@ -101,7 +101,7 @@ def _tap_gradients(x: Array, cotangent: Array, geometry: Geometry) -> Array:
   strided = (slice(None), *(slice(None, None, stride) for stride in geometry.strides))
 
   def of_tap(start: Array) -> Array:
-    seen = lax.dynamic_slice(x, (0, *start, 0), (len(x), *spans, x.shape[-1]))
+    seen = lax.dynamic_slice(x, (0, *start, 0), (x.shape[0], *spans, x.shape[-1]))
     return jnp.sum(seen[strided] * cotangent, axes)
 
   taps = itertools.product(*map(range, geometry.window))
@@ -232,7 +232,7 @@ def _phase(cotangent, kernel, geometry, counts, phase):
   taps = _taps(kernel, geometry, phase)
   if 0 in taps.shape:
     inputs = kernel.shape[-2] * geometry.groups
-    return jnp.zeros((len(cotangent), *counts, inputs), cotangent.dtype)
+    return jnp.zeros((cotangent.shape[0], *counts, inputs), cotangent.dtype)
   one_phase = _of_taps(taps, geometry, counts, cotangent)
   return convolved(cotangent, _transposed(taps, geometry.groups), one_phase)
 

@@ -73,7 +73,7 @@ def input_gradient(
 ) -> Array:
   """Returns what `convolved` has as gradient with respect to x, [N, *spatial, I]."""
   x = jax.ShapeDtypeStruct(
-    (len(cotangent), *spatial, kernel.shape[-2] * geometry.groups), cotangent.dtype
+    (cotangent.shape[0], *spatial, kernel.shape[-2] * geometry.groups), cotangent.dtype
   )
   return jax.linear_transpose(lambda x: convolved(x, kernel, geometry), x)(cotangent)[0]
 

@@ -14,7 +14,6 @@ import functools
 from typing import Any
 
 import jax
-from jax.custom_derivatives import SymbolicZero
 from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 import jax.numpy as jnp
@@ -25,31 +24,28 @@ from .plain import Geometry
 Array = jax.Array
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def convolve(x: Array, kernel: Array, geometry: Geometry) -> Array:
   """Maps x [N, *spatial, I] by kernel [*window, I / groups, O] to [N, *spatial_out, O].
 
   The numbers of `lax.conv_general_dilated` up to the order of sums, with derivatives of every order
   and direction.
   """
-  if geometry.groups == 1:  # nothing is faster, and readers of traced programs know it
-    return plain.convolved(x, kernel, geometry)
   return _convolution(x, kernel, geometry=_settled(geometry))
 
 
-def _convolve_jvp(geometry, primals, tangents):
-  (x, kernel), (d_x, d_kernel) = primals, tangents
-  settled = _settled(geometry)
-  parts = []
-  if not isinstance(d_x, SymbolicZero):
-    parts.append(_convolution(d_x, kernel, geometry=settled))
-  if not isinstance(d_kernel, SymbolicZero):
-    parts.append(_convolution(x, d_kernel, geometry=settled))
-  out = convolve(x, kernel, geometry)
-  return out, sum(parts[1:], parts[0]) if parts else jnp.zeros_like(out)
+def expanded(equation: Any) -> core.ClosedJaxpr | None:
+  """Returns what an equation of a traced program stands for, in primitives of JAX.
+
+  None for equations of other primitives than those of this module.
+  """
+  reference = _REFERENCES.get(equation.primitive)
+  if reference is None:
+    return None
+  avals = [variable.aval for variable in equation.invars]
+  return jax.make_jaxpr(functools.partial(reference, **equation.params))(*avals)
 
 
-convolve.defjvp(_convolve_jvp, symbolic_zeros=True)
+_REFERENCES: dict[core.Primitive, Callable] = {}
 
 
 def _settled(geometry: Geometry) -> Geometry:
@@ -73,6 +69,7 @@ def _primitive(name: str, reference: Callable, on_cpu: Callable, folded: Callabl
     (first, second, **parameters) -> result.
   """
   primitive = core.Primitive(name)
+  _REFERENCES[primitive] = reference
   run = jax.jit(primitive.bind, static_argnames=("geometry", "spatial"))
   primitive.def_impl(run)
 
