@@ -78,7 +78,12 @@ MOST_WEIGHTS = 2**22
 def _weights(q: Array, k: Array, bias: Array | None, scale: float) -> Array:
   """Returns the weights of heads that come first, float32 [..., heads, Q, T]."""
   wide = jnp.promote_types(q.dtype, jnp.float32)
-  logits = jnp.einsum("...qd,...td->...qt", q, k, preferred_element_type=wide) * scale
+  # Queries are the smaller array to scale, but must not lose digits by it.
+  early = q.dtype == wide
+  logits = jnp.einsum(
+    "...qd,...td->...qt", q * scale if early else q, k, preferred_element_type=wide
+  )
+  logits = logits if early else logits * scale
   return jax.nn.softmax(logits if bias is None else logits + bias, axis=-1)
 
 
@@ -103,9 +108,9 @@ def _attended_bwd(scale, residuals, cotangent):
   share = jnp.sum(d_weights * weights, axis=-1, keepdims=True)
   d_logits = weights * (d_weights - share)
   d_bias = None if bias is None else _summed_to(d_logits, bias)
-  d_logits = (d_logits * scale).astype(q.dtype)
-  d_q = jnp.einsum("...qt,...td->...qd", d_logits, k)
-  d_k = jnp.einsum("...qt,...qd->...td", d_logits, q)
+  d_logits = d_logits.astype(q.dtype)
+  d_q = jnp.einsum("...qt,...td->...qd", d_logits, k) * scale
+  d_k = jnp.einsum("...qt,...qd->...td", d_logits, q) * scale
   return d_q, d_k, d_v, d_bias
 
 

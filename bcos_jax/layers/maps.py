@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from .. import functional as F
 from ..errors import unknown_name
-from .convolutions import Geometry, convolve
+from .convolutions import DENSE, Geometry, convolve
 
 Array = jax.Array
 
@@ -36,7 +36,7 @@ class Matmul:
 
   def __call__(self, x: Array, kernel: Array) -> Array:
     """Returns x @ kernel, [..., O]."""
-    return x @ kernel
+    return convolve(x, kernel, DENSE)
 
   def sq_norm(self, x: Array) -> Array:
     """Returns the squared norm behind each response, float32 [..., 1]."""

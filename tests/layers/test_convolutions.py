@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bcos_jax.layers.convolutions import Geometry, convolve, cpu, plain
+from bcos_jax.layers.convolutions import DENSE, Geometry, convolve, cpu, plain
 
 from ..common import rel
 
 FIXED = {
+  "matrix": (DENSE, (4, 3), 3, 5),
+  "matrix, narrowing": (DENSE, (4, 3), 5, 2),
   "stem": (Geometry((7, 7), (2, 2), ((3, 3), (3, 3)), (1, 1)), (13, 12), 6, 4),
   "shortcut": (Geometry((1, 1), (2, 2), ((0, 0), (0, 0)), (1, 1)), (9, 8), 3, 5),
   "dense": (Geometry((1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)), (5, 4), 3, 5),
@@ -48,7 +50,7 @@ def _arrays(case):
   shapes = (
     (2, *spatial, inputs),
     (*geometry.window, inputs // geometry.groups, outputs),
-    (2, *geometry.spatial_out(spatial), outputs),
+    (2, *(geometry.spatial_out(spatial) if geometry.rank else spatial), outputs),
   )
   return [jnp.float32(draw.standard_normal(shape)) for shape in shapes]
 
@@ -56,6 +58,7 @@ def _arrays(case):
 @pytest.mark.parametrize("name", CASES)
 def test_formulations_for_cpus_are_the_same_maps(name):
   geometry, spatial, *_ = CASES[name]
+  spatial = spatial if geometry.rank else ()
   x, kernel, cotangent = _arrays(CASES[name])
 
   @jax.jit
@@ -74,7 +77,9 @@ def test_formulations_for_cpus_are_the_same_maps(name):
     assert rel(got, expected) <= 1e-6
 
 
-@pytest.mark.parametrize("name", ["stem", "shortcut", "depthwise, strided", "grouped", "random 3"])
+@pytest.mark.parametrize(
+  "name", ["matrix", "stem", "shortcut", "depthwise, strided", "grouped", "random 3"]
+)
 def test_derivatives_of_derivatives(name):
   geometry = CASES[name][0]
   x, kernel, cotangent = _arrays(CASES[name])
@@ -95,9 +100,10 @@ def test_derivatives_of_derivatives(name):
 
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
-def test_batches_of_inputs_and_of_kernels(axes):
-  geometry, *_ = CASES["grouped"]
-  x, kernel, _ = _arrays(CASES["grouped"])
+@pytest.mark.parametrize("name", ["grouped", "matrix"])
+def test_batches_of_inputs_and_of_kernels(name, axes):
+  geometry, *_ = CASES[name]
+  x, kernel, _ = _arrays(CASES[name])
   operands = [
     part if axis is None else jnp.stack([part, -part, 0.5 * part])
     for part, axis in zip((x, kernel), axes, strict=True)

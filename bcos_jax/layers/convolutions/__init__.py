@@ -1,5 +1,6 @@
-"""Convolutions whose gradients, of any order, are computed as the platform runs them fastest."""
+"""Convolutions and dense maps, their gradients of any order as the platform runs them fastest."""
 
+from .plain import DENSE as DENSE
 from .plain import Geometry as Geometry
 from .primitives import convolve as convolve
 from .primitives import expanded as expanded

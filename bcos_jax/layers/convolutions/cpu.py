@@ -37,6 +37,8 @@ def input_gradient(
   cotangent: Array, kernel: Array, geometry: Geometry, spatial: tuple[int, ...]
 ) -> Array:
   """Computes what `plain.input_gradient` does."""
+  if not geometry.rank:
+    return _product(cotangent, kernel, geometry)
   if geometry.groups == 1 and geometry.one_position:
     return _spread(_product(cotangent, kernel, geometry), geometry.strides, spatial)
   if math.prod(geometry.strides) == 1:
@@ -48,18 +50,15 @@ def input_gradient(
 
 def kernel_gradient(x: Array, cotangent: Array, geometry: Geometry) -> Array:
   """Computes what `plain.kernel_gradient` does."""
+  if not geometry.rank:
+    return _matrix_gradient(x, cotangent, geometry)
   if geometry.groups > 1:
     if geometry.groups == x.shape[-1] == cotangent.shape[-1]:
       return _tap_gradients(x, cotangent, geometry)
     return _block_gradients(x, cotangent, geometry)
   if geometry.one_position:
     seen = next(_seen(x, geometry, cotangent.shape[1:-1]))
-    product = lax.dot_general(
-      seen.reshape(-1, x.shape[-1]),
-      cotangent.reshape(-1, cotangent.shape[-1]),
-      (((0,), (0,)), ((), ())),
-      precision=geometry.precision,
-    )
+    product = _matrix_gradient(seen, cotangent, geometry)
     return product.reshape(*geometry.window, *product.shape)
   return plain.kernel_gradient(x, cotangent, geometry)
 
@@ -150,6 +149,16 @@ def _block_gradients(x: Array, cotangent: Array, geometry: Geometry) -> Array:
     whole = whole.reshape(*geometry.window, together, per_group, together, outputs)
     parts.append(jnp.einsum("...tito->...ito", whole))
   return jnp.concatenate(parts, axis=-2).reshape(*geometry.window, per_group, groups * outputs)
+
+
+def _matrix_gradient(x: Array, cotangent: Array, geometry: Geometry) -> Array:
+  """The gradient with respect to the matrix that maps [..., I] to [..., O], [I, O]."""
+  x, cotangent = (part.reshape(-1, part.shape[-1]) for part in (x, cotangent))
+  # XLA turns the first factor round in memory: the smaller one.
+  turned = x.shape[1] > cotangent.shape[1]
+  factors = (cotangent, x) if turned else (x, cotangent)
+  product = lax.dot_general(*factors, (((0,), (0,)), ((), ())), precision=geometry.precision)
+  return product.T if turned else product
 
 
 def _product(cotangent: Array, kernel: Array, geometry: Geometry) -> Array:

@@ -17,6 +17,8 @@ Array = jax.Array
 class Geometry:
   """Which inputs a convolution of 1 to 3 spatial axes maps to which results.
 
+  Without spatial axes it is a dense map, `DENSE`, of [..., I] to [..., O].
+
   Attributes:
     window: Extent of the kernel along each spatial axis.
     strides: Strides along each spatial axis.
@@ -53,8 +55,14 @@ class Geometry:
     )
 
 
+DENSE = Geometry((), (), (), ())
+
+
 def convolved(x: Array, kernel: Array, geometry: Geometry) -> Array:
   """Maps x [N, *spatial, I] by kernel [*window, I / groups, O] to [N, *spatial_out, O]."""
+  if not geometry.rank:
+    contracted = ((x.ndim - 1,), (0,))
+    return lax.dot_general(x, kernel, (contracted, ((), ())), precision=geometry.precision)
   axes = "DHW"[3 - geometry.rank :]
   return lax.conv_general_dilated(
     x,
@@ -72,9 +80,9 @@ def input_gradient(
   cotangent: Array, kernel: Array, geometry: Geometry, spatial: tuple[int, ...]
 ) -> Array:
   """Returns what `convolved` has as gradient with respect to x, [N, *spatial, I]."""
-  x = jax.ShapeDtypeStruct(
-    (cotangent.shape[0], *spatial, kernel.shape[-2] * geometry.groups), cotangent.dtype
-  )
+  examples = cotangent.shape[:1] if geometry.rank else cotangent.shape[:-1]
+  inputs = kernel.shape[-2] * geometry.groups
+  x = jax.ShapeDtypeStruct((*examples, *spatial, inputs), cotangent.dtype)
   return jax.linear_transpose(lambda x: convolved(x, kernel, geometry), x)(cotangent)[0]
 
 

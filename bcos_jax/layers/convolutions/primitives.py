@@ -27,8 +27,8 @@ Array = jax.Array
 def convolve(x: Array, kernel: Array, geometry: Geometry) -> Array:
   """Maps x [N, *spatial, I] by kernel [*window, I / groups, O] to [N, *spatial_out, O].
 
-  The numbers of `lax.conv_general_dilated` up to the order of sums, with derivatives of every order
-  and direction.
+  With `DENSE`, [..., I] by [I, O] to [..., O]. The same numbers as `lax.conv_general_dilated` and
+  `lax.dot_general` up to the order of sums, with derivatives of every order and direction.
   """
   return _convolution(x, kernel, geometry=_settled(geometry))
 
@@ -84,6 +84,8 @@ def _primitive(name: str, reference: Callable, on_cpu: Callable, folded: Callabl
       return jax.vmap(each, in_axes=axes)(*operands), 0
     first, second = operands
     first = jnp.moveaxis(first, axes[0], 0)
+    if not parameters["geometry"].rank:
+      return primitive.bind(first, second, **parameters), 0
     result = primitive.bind(first.reshape(-1, *first.shape[2:]), second, **parameters)
     return result.reshape(*first.shape[:2], *result.shape[1:]), 0
 
@@ -121,15 +123,15 @@ def _kernel_gradient(x, cotangent, *, geometry: Geometry) -> Array:
   return _kernel_gradient_p.bind(x, cotangent, geometry=geometry)
 
 
-def _spatial(operand: Any) -> tuple[int, ...]:
+def _spatial(operand: Any, geometry: Geometry) -> tuple[int, ...]:
   """Returns the spatial extent of an operand of which a derivative knows the shape alone."""
-  return tuple(operand.aval.shape[1:-1])
+  return tuple(operand.aval.shape[1:-1]) if geometry.rank else ()
 
 
 ad.defbilinear(
   _convolution_p,
   lambda cotangent, x, kernel, *, geometry: _input_gradient(
-    cotangent, kernel, geometry=geometry, spatial=_spatial(x)
+    cotangent, kernel, geometry=geometry, spatial=_spatial(x, geometry)
   ),
   lambda cotangent, x, kernel, *, geometry: _kernel_gradient(x, cotangent, geometry=geometry),
 )
@@ -145,7 +147,7 @@ ad.defbilinear(
 ad.defbilinear(
   _kernel_gradient_p,
   lambda outer, x, cotangent, *, geometry: _input_gradient(
-    cotangent, outer, geometry=geometry, spatial=_spatial(x)
+    cotangent, outer, geometry=geometry, spatial=_spatial(x, geometry)
   ),
   lambda outer, x, cotangent, *, geometry: _convolution(x, outer, geometry=geometry),
 )
