@@ -8,9 +8,13 @@ from typing import Any
 
 import jax
 
-# XLA's CPU backend hands operations over to a library of kernels, and fuses what surrounds them.
-# Without, networks explain in 0.6 to 0.8 of the time, and none is slower; see docs/performance.md.
-_CPU = {"xla_cpu_experimental_ynn_fusion_type": ""}
+# Of what XLA's CPU backend hands over to a library of kernels, sums and matrix products gain by it;
+# convolutions and what it fuses with them lose; see docs/performance.md.
+_CPU = {
+  "xla_cpu_experimental_ynn_fusion_type": (
+    "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+  )
+}
 
 
 @functools.cache

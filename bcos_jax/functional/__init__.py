@@ -10,6 +10,7 @@ from .bcos import Guard as Guard
 from .bcos import bcos_scale as bcos_scale
 from .bcos import check_b as check_b
 from .bcos import group_sum as group_sum
+from .bcos import kernel_norm as kernel_norm
 from .bcos import max_out as max_out
 from .bcos import patch_sq_norm as patch_sq_norm
 from .bcos import sq_norm as sq_norm

@@ -234,10 +234,15 @@ def unit_kernel(kernel: Array) -> tuple[Array, Array]:
   Returns:
     The unit-norm kernel, and the norms [O].
   """
+  norm = kernel_norm(kernel)
+  return kernel / jnp.where(norm == 0, 1.0, norm), norm
+
+
+def kernel_norm(kernel: Array) -> Array:
+  """Returns the norm of each output unit of a kernel [..., O], [O]; differentiable at zero."""
   square = jnp.sum(jnp.square(kernel), axis=tuple(range(kernel.ndim - 1)))
   zero = square == 0
-  norm = jnp.sqrt(jnp.where(zero, 1.0, square))
-  return kernel / norm, jnp.where(zero, 0.0, norm)
+  return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
 
 
 def max_out(y: Array, units: int) -> Array:

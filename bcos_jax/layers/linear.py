@@ -50,6 +50,24 @@ def weighed(kernel: Array, weights: str, max_out: int) -> tuple[Array, Array | N
   Raises:
     InputError: Weights that are unknown, or cannot be combined with MaxOut.
   """
+  _check_weights(weights, max_out)
+  if weights == "plain":
+    return kernel, None
+  kernel, norm = F.unit_kernel(kernel)
+  return kernel, norm if weights == "cosine" else None
+
+
+def divisors(kernel: Array, weights: str, max_out: int) -> tuple[Array, Array | None]:
+  """Returns what responses to a kernel as it is are divided, and then multiplied by; see `weighed`.
+
+  Nothing as large as the kernel is made: for one input, that is most of the work.
+  """
+  _check_weights(weights, max_out)
+  norm = F.kernel_norm(kernel)
+  return jnp.where(norm == 0, 1.0, norm), norm if weights == "cosine" else None
+
+
+def _check_weights(weights: str, max_out: int) -> None:
   if weights not in WEIGHTS:
     raise unknown_name("weights", weights, WEIGHTS)
   if weights == "cosine" and max_out > 1:
@@ -58,10 +76,6 @@ def weighed(kernel: Array, weights: str, max_out: int) -> tuple[Array, Array | N
       "own.",
       "Use one of them.",
     )
-  if weights == "plain":
-    return kernel, None
-  kernel, norm = F.unit_kernel(kernel)
-  return kernel, norm if weights == "cosine" else None
 
 
 class _BcosLinear(nn.Module):
@@ -86,7 +100,11 @@ class _BcosLinear(nn.Module):
     kernel = tied
     if kernel is None:
       kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-    kernel, weight_norm = weighed(kernel, self.weights, self.max_out)
+    lengths = None
+    if self.detach and self.weights != "plain":
+      lengths, weight_norm = divisors(kernel, self.weights, self.max_out)
+    else:
+      kernel, weight_norm = weighed(kernel, self.weights, self.max_out)
     x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
 
     def biased(y: Array) -> Array:
@@ -103,6 +121,7 @@ class _BcosLinear(nn.Module):
       add_bias=biased if self.use_bias else None,
       gate=self.gate,
       detach=self.detach,
+      lengths=lengths,
     )
     y = y if weight_norm is None else y * weight_norm.astype(y.dtype)
     return y * (100 / math.sqrt(math.prod(shape[:-1]))) if self.fan_in_gain else y

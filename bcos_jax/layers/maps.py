@@ -105,6 +105,7 @@ def bcos_map(
   add_bias: Callable[[Array], Array] | None = None,
   gate: str | None = None,
   detach: bool = False,
+  lengths: Array | None = None,
 ) -> Array:
   """Returns the B-cos transform |cos|^(b-1) w.x of a linear map (arXiv 2205.10268, eq. 3).
 
@@ -118,6 +119,7 @@ def bcos_map(
     add_bias: Adds a bias to the linear response, before the scale.
     gate: Activation of `functional.GATES` applied to the input first.
     detach: Explanation mode: no gradient flows through the scale.
+    lengths: Divisors [O] of the linear responses, in explanation mode.
   """
   fixed = isinstance(b, numbers.Real)
   if fixed and b == 2 and not (detach or add_bias or max_out > 1):
@@ -126,6 +128,7 @@ def bcos_map(
   if gate is not None:
     x = F.gated(x, gate, detach=detach)
   y = linear(x, kernel)
+  y = y if lengths is None else y * (1 / lengths).astype(y.dtype)
   y = F.max_out(y if add_bias is None else add_bias(y), max_out)
   if fixed and b == 1:
     return y

@@ -82,11 +82,29 @@ def _padded(x: Array, geometry: Geometry) -> Array:
 
 
 def _by_taps(x: Array, kernel: Array, geometry: Geometry) -> Array:
-  """A convolution each of whose results sees one channel: sums of products, no matrices."""
-  x = jnp.repeat(x, kernel.shape[-1] // x.shape[-1], axis=-1)
+  """A convolution each of whose results sees one channel: sums of products, no matrices.
+
+  Made in a loop over parts of the first axis, which the compiler does not look into: what reads
+  the sums would compute them again, and round them otherwise, so that a maximum could differ from
+  all that it was taken of.
+  """
+  results = geometry.spatial_out(x.shape[1:-1])
+  parts = next((n for n in range(2, results[0] + 1) if results[0] % n == 0), 0)
+  if not parts:
+    return plain.convolved(x, kernel, geometry)
+  x = _padded(jnp.repeat(x, kernel.shape[-1] // x.shape[-1], axis=-1), geometry)
+  rows, stride = results[0] // parts, geometry.strides[0]
+  reach = (rows - 1) * stride + (geometry.window[0] - 1) * geometry.dilation[0] + 1
+  one = dataclasses.replace(geometry, pads=((0, 0),) * geometry.rank)
   taps = kernel.reshape(-1, kernel.shape[-1])
-  seen = _seen(x, geometry, geometry.spatial_out(x.shape[1:-1]))
-  return functools.reduce(jnp.add, (part * tap for part, tap in zip(seen, taps, strict=True)))
+
+  def part(i: Array) -> Array:
+    seen = lax.dynamic_slice_in_dim(x, i * rows * stride, reach, axis=1)
+    seen = _seen(seen, one, (rows, *results[1:]))
+    return functools.reduce(jnp.add, (each * tap for each, tap in zip(seen, taps, strict=True)))
+
+  made = jnp.moveaxis(lax.map(part, jnp.arange(parts)), 0, 1)
+  return made.reshape(x.shape[0], *results, kernel.shape[-1])
 
 
 def _tap_gradients(x: Array, cotangent: Array, geometry: Geometry) -> Array:
