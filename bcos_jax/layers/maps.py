@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from .. import functional as F
 from ..errors import unknown_name
-from .convolutions import DENSE, Geometry, convolve
+from .convolutions import DENSE, Geometry, convolve, window_sum
 
 Array = jax.Array
 
@@ -86,12 +86,16 @@ class Convolution:
     if self.padding_mode != "zeros":
       x = jnp.pad(x, ((0, 0), *pads, (0, 0)), mode=_PAD_MODES[self.padding_mode])
       pads = ((0, 0),) * len(pads)
-    geometry = Geometry(self.window, self.strides, pads, self.dilation, self.groups)
-    return convolve(x, kernel, geometry)
+    return convolve(x, kernel, self._geometry(pads))
+
+  def _geometry(self, pads: tuple[tuple[int, int], ...]) -> Geometry:
+    return Geometry(self.window, self.strides, pads, self.dilation, self.groups)
 
   def sq_norm(self, x: Array) -> Array:
     """Returns the squared norm of each patch, float32 [N, *spatial_out, groups]."""
-    return F.patch_sq_norm(x, self.window, self.strides, self.pads, self.dilation, self.groups)
+    if self.groups > 1:
+      return window_sum(F.sq_norm(x, self.groups), self._geometry(self.pads))
+    return F.patch_sq_norm(x, self.window, self.strides, self.pads, self.dilation)
 
 
 def bcos_map(

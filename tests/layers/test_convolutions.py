@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bcos_jax.layers.convolutions import DENSE, Geometry, convolve, cpu, plain
+from bcos_jax.layers.convolutions import DENSE, Geometry, convolve, cpu, plain, window_sum
 
 from ..common import rel
 
@@ -130,3 +130,36 @@ def test_other_platforms_keep_the_convolutions_of_jax():
     for platform in ("cpu", "tpu", "cuda")
   }
   assert dilated == {"cpu": False, "tpu": True, "cuda": True}
+
+
+def test_pads_beyond_the_kernel():
+  """XLA's own gradients read past the end of the cotangent there."""
+  geometry = Geometry((2, 3), (1, 2), ((3, 2), (4, 0)), (1, 1))
+  assert (geometry.beyond, geometry.within) == (((2, 1), (2, 0)), ((1, 1), (2, 0)))
+  x, kernel, cotangent = _arrays((geometry, (5, 6), 3, 2))
+  padded = jnp.pad(x, ((0, 0), *geometry.pads, (0, 0)))
+  bare = Geometry((2, 3), (1, 2), ((0, 0), (0, 0)), (1, 1))
+
+  def gradients(x, kernel, geometry):
+    loss = jax.grad(lambda *a: jnp.sum(convolve(*a, geometry) * cotangent), (0, 1))
+    return loss(x, kernel)
+
+  d_x, d_kernel = jax.jit(gradients, static_argnums=2)(x, kernel, geometry)
+  d_padded, expected = gradients(padded, kernel, bare)
+  assert rel(d_x, d_padded[:, 3:8, 4:10]) <= 1e-6
+  assert rel(d_kernel, expected) <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["depthwise", "depthwise, strided", "random 4"])
+def test_sums_over_windows(name):
+  geometry, *_ = CASES[name]
+  x, *_ = _arrays(CASES[name])
+
+  def both(function):
+    return function(x), jax.grad(lambda x: jnp.sum(jnp.sin(function(x))))(x)
+
+  got = jax.jit(lambda: both(lambda x: window_sum(x, geometry)))()
+  expected = jax.jit(lambda: both(lambda x: plain.window_sum(x, geometry)))()
+  mapped = jax.vmap(lambda x: window_sum(x, geometry), 1, 1)(jnp.stack([x, -x], 1))
+  for a, b in zip((*got, mapped[:, 1]), (*expected, -expected[0]), strict=True):
+    assert rel(a, b) <= 1e-6

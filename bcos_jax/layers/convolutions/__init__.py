@@ -4,3 +4,4 @@ from .plain import DENSE as DENSE
 from .plain import Geometry as Geometry
 from .primitives import convolve as convolve
 from .primitives import expanded as expanded
+from .primitives import window_sum as window_sum

@@ -45,6 +45,23 @@ class Geometry:
     """Whether each result sees one position."""
     return math.prod(self.window) == 1 and not any(map(any, self.pads))
 
+  @property
+  def beyond(self) -> tuple[tuple[int, int], ...]:
+    """Zeros (before, after) each axis that are further out than the kernel reaches."""
+    reach = [(k - 1) * d for k, d in zip(self.window, self.dilation, strict=True)]
+    return tuple(
+      (max(before - r, 0), max(after - r, 0))
+      for (before, after), r in zip(self.pads, reach, strict=True)
+    )
+
+  @property
+  def within(self) -> tuple[tuple[int, int], ...]:
+    """The pads but for those beyond."""
+    return tuple(
+      (before - b, after - a)
+      for (before, after), (b, a) in zip(self.pads, self.beyond, strict=True)
+    )
+
   def spatial_out(self, spatial: Sequence[int]) -> tuple[int, ...]:
     """Returns the extent of the results for inputs of extent `spatial`."""
     return tuple(
@@ -91,3 +108,16 @@ def kernel_gradient(x: Array, cotangent: Array, geometry: Geometry) -> Array:
   shape = (*geometry.window, x.shape[-1] // geometry.groups, cotangent.shape[-1])
   kernel = jax.ShapeDtypeStruct(shape, jnp.result_type(x, cotangent))
   return jax.linear_transpose(lambda kernel: convolved(x, kernel, geometry), kernel)(cotangent)[0]
+
+
+def window_sum(x: Array, geometry: Geometry) -> Array:
+  """Returns the sum over each window of x [N, *spatial, C], channel by channel."""
+  return lax.reduce_window(
+    x,
+    0.0,
+    lax.add,
+    window_dimensions=(1, *geometry.window, 1),
+    window_strides=(1, *geometry.strides, 1),
+    padding=((0, 0), *geometry.pads, (0, 0)),
+    window_dilation=(1, *geometry.dilation, 1),
+  )

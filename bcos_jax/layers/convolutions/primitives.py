@@ -30,7 +30,16 @@ def convolve(x: Array, kernel: Array, geometry: Geometry) -> Array:
   With `DENSE`, [..., I] by [I, O] to [..., O]. The same numbers as `lax.conv_general_dilated` and
   `lax.dot_general` up to the order of sums, with derivatives of every order and direction.
   """
+  beyond = geometry.beyond
+  if any(map(any, beyond)):  # or XLA's gradients would take zeros away that are not there
+    x = jnp.pad(x, ((0, 0), *beyond, (0, 0)))
+    geometry = dataclasses.replace(geometry, pads=geometry.within)
   return _convolution(x, kernel, geometry=_settled(geometry))
+
+
+def window_sum(x: Array, geometry: Geometry) -> Array:
+  """Returns the sum over each window of x [N, *spatial, C], channel by channel."""
+  return _window_sum_p.bind(x, geometry=geometry)
 
 
 def expanded(equation: Any) -> core.ClosedJaxpr | None:
@@ -55,38 +64,33 @@ def _settled(geometry: Geometry) -> Geometry:
   return dataclasses.replace(geometry, precision=jax.config.jax_default_matmul_precision)
 
 
-def _primitive(name: str, reference: Callable, on_cpu: Callable, folded: Callable) -> Callable:
-  """Makes a primitive of two arrays.
+def _primitive(name: str, reference: Callable, on_cpu: Callable, folds: bool) -> core.Primitive:
+  """Makes a primitive of arrays, of which the first holds examples.
 
   Args:
     name: In traced programs.
-    reference: (first, second, **parameters) -> result, as every platform can.
+    reference: (*arrays, **parameters) -> result, as every platform can.
     on_cpu: The same, for CPUs.
-    folded: (whether first and second have an axis of batches) -> whether that axis is one with the
-      examples.
-
-  Returns:
-    (first, second, **parameters) -> result.
+    folds: Whether a further axis of the first array alone may become one with the examples.
   """
   primitive = core.Primitive(name)
   _REFERENCES[primitive] = reference
-  run = jax.jit(primitive.bind, static_argnames=("geometry", "spatial"))
-  primitive.def_impl(run)
+  primitive.def_impl(jax.jit(primitive.bind, static_argnames=("geometry", "spatial")))
 
   @primitive.def_abstract_eval
-  def _(first, second, **parameters):
-    result = jax.eval_shape(functools.partial(reference, **parameters), first, second)
+  def _(*operands, **parameters):
+    result = jax.eval_shape(functools.partial(reference, **parameters), *operands)
     return jax.core.ShapedArray(result.shape, result.dtype)
 
   def batched(operands, axes, **parameters):
-    if not folded(*(axis is not None for axis in axes)):
+    if not folds or axes[0] is None or any(axis is not None for axis in axes[1:]):
       each = functools.partial(reference, **parameters)
       return jax.vmap(each, in_axes=axes)(*operands), 0
-    first, second = operands
+    first, *rest = operands
     first = jnp.moveaxis(first, axes[0], 0)
     if not parameters["geometry"].rank:
-      return primitive.bind(first, second, **parameters), 0
-    result = primitive.bind(first.reshape(-1, *first.shape[2:]), second, **parameters)
+      return primitive.bind(first, *rest, **parameters), 0
+    result = primitive.bind(first.reshape(-1, *first.shape[2:]), *rest, **parameters)
     return result.reshape(*first.shape[:2], *result.shape[1:]), 0
 
   batching.primitive_batchers[primitive] = batched
@@ -95,20 +99,14 @@ def _primitive(name: str, reference: Callable, on_cpu: Callable, folded: Callabl
   return primitive
 
 
-def _examples_alone(first: bool, second: bool) -> bool:
-  return first and not second
-
-
-_convolution_p = _primitive("bcos_convolution", plain.convolved, cpu.convolved, _examples_alone)
+_convolution_p = _primitive("bcos_convolution", plain.convolved, cpu.convolved, folds=True)
 _input_gradient_p = _primitive(
-  "bcos_convolution_input_gradient", plain.input_gradient, cpu.input_gradient, _examples_alone
+  "bcos_convolution_input_gradient", plain.input_gradient, cpu.input_gradient, folds=True
 )
 _kernel_gradient_p = _primitive(
-  "bcos_convolution_kernel_gradient",
-  plain.kernel_gradient,
-  cpu.kernel_gradient,
-  lambda first, second: False,
+  "bcos_convolution_kernel_gradient", plain.kernel_gradient, cpu.kernel_gradient, folds=False
 )
+_window_sum_p = _primitive("bcos_window_sum", plain.window_sum, cpu.window_sum, folds=True)
 
 
 def _convolution(x: Array, kernel: Array, *, geometry: Geometry) -> Array:
@@ -151,3 +149,11 @@ ad.defbilinear(
   ),
   lambda outer, x, cotangent, *, geometry: _convolution(x, outer, geometry=geometry),
 )
+
+
+def _spread_sums(cotangent, x, *, geometry):
+  like = jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype)
+  return jax.linear_transpose(lambda x: plain.window_sum(x, geometry), like)(cotangent)
+
+
+ad.deflinear2(_window_sum_p, _spread_sums)
