@@ -8,13 +8,9 @@ from typing import Any
 
 import jax
 
-# Of what XLA's CPU backend hands over to a library of kernels, sums and matrix products gain by it;
-# convolutions and what it fuses with them lose; see docs/performance.md.
-_CPU = {
-  "xla_cpu_experimental_ynn_fusion_type": (
-    "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-  )
-}
+# Of what XLA's CPU backend hands over to a library of kernels, matrix products gain by it;
+# convolutions, sums, and all that it fuses with them lose; see docs/performance.md.
+_CPU = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 
 @functools.cache

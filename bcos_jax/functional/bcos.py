@@ -240,7 +240,10 @@ def unit_kernel(kernel: Array) -> tuple[Array, Array]:
 
 def kernel_norm(kernel: Array) -> Array:
   """Returns the norm of each output unit of a kernel [..., O], [O]; differentiable at zero."""
-  square = jnp.sum(jnp.square(kernel), axis=tuple(range(kernel.ndim - 1)))
+  square = jnp.square(kernel).reshape(-1, kernel.shape[-1])
+  # Summed by a product, which every core takes part in.
+  ones = jnp.ones((1, len(square)), square.dtype)
+  square = jnp.matmul(ones, square, precision=lax.Precision.HIGHEST)[0]
   zero = square == 0
   return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
 
