@@ -8,6 +8,7 @@ from .bcosify import bcosify as bcosify
 from .errors import InputError as InputError
 from .errors import RunError as RunError
 from .explain.conventions import as_published as as_published
+from .explain.explainer import Explainer as Explainer
 from .explain.images import Explanation as Explanation
 from .explain.images import dynamic_linear as dynamic_linear
 from .explain.patches import backbone as backbone

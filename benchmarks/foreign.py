@@ -110,6 +110,7 @@ NETWORKS = {
   "equinox: equimo ConvNeXt": equimo_network("ConvNeXt"),
   "equinox: equimo VisionTransformer": equimo_network("VisionTransformer"),
   "haiku: nets.ResNet18": haiku_resnet,
+  "keras: applications.ResNet50": keras_network("ResNet50"),
   "keras: applications.MobileNetV3Small": keras_network("MobileNetV3Small"),
   "keras: applications.ConvNeXtTiny": keras_network("ConvNeXtTiny"),
   "keras: applications.DenseNet121": keras_network("DenseNet121"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import os
 import pathlib
 
@@ -12,7 +13,8 @@ import numpy as np
 
 from .. import attribution, render
 from ..errors import InputError
-from ..explain.images import Explanation, explain
+from ..explain.explainer import Explainer
+from ..explain.images import Explanation
 from ..inputs import Preprocess, of_pictures
 from ..io import bundles
 from ..models import is_language_model
@@ -53,10 +55,12 @@ class ServedNetwork:
     """
     self._check(targets)
     images = np.repeat(image[None], len(targets), axis=0)
+    return self._explainer(images, np.asarray(targets, np.int32))
+
+  @functools.cached_property
+  def _explainer(self) -> Explainer:
     model, variables = self.bundle.model, self.bundle.variables
-    ex = explain(model, variables, images, np.asarray(targets, np.int32), batch_size=1)
-    assert isinstance(ex, Explanation)  # of images
-    return ex
+    return Explainer(model, variables, size=self.preprocess.size, questions=("classes",))
 
   def input_x_gradient(self, image: np.ndarray, target: int) -> np.ndarray:
     """Returns the attribution [H, W] of one class of an image [H, W, colors]."""

@@ -283,6 +283,20 @@ def _explain_jit(model, function, variables, images, classes):
   return dynamic_linear(model, variables, images, classes if function is None else function)
 
 
+def compiled(model: nn.Module, variables: Variables, images: Any, classes: Any) -> Any:
+  """Compiles explanations for shapes: (variables, images, classes) -> Explanation, in JAX arrays.
+
+  Args:
+    model: A network in float32.
+    variables: Its variables, or their shapes.
+    images: Shape of the images [N, H, W, colors].
+    classes: Shape of the classes, int32 [N]; None explains the predicted ones.
+  """
+  with jax.default_matmul_precision("highest"):
+    program = _explain_jit.lower(model, None, variables, images, classes).compile()
+  return functools.partial(program, None)
+
+
 def _by_source(shares: Variables) -> dict[str, Array]:
   totals: dict[str, Array] = {}
   flat: dict[Any, Any] = traverse_util.flatten_dict(shares)
