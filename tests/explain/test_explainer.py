@@ -32,9 +32,11 @@ def test_threads_ask_at_once_and_nothing_is_compiled(asked):
   _, _, images, explainer = asked
   alone = [explainer(images[i : i + 1], i).contributions for i in range(5)]
   compiled = []
-  jax.monitoring.register_event_duration_secs_listener(
-    lambda event, *_, **__: compiled.append(event)
-  )
+
+  def note(event, *_, **__):
+    compiled.append(event)
+
+  jax.monitoring.register_event_duration_secs_listener(note)
   try:
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
       found = list(pool.map(lambda i: explainer(images[i : i + 1], i).contributions, range(5)))
