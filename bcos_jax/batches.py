@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+import math
 import operator
 import os
 from typing import Any
+import warnings
 
 import jax
 import numpy as np
@@ -37,6 +39,46 @@ def check_batch_size(batch_size: int | None) -> int | None:
 def memory() -> int:
   """Returns the bytes of memory that this machine has."""
   return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+LARGEST_BATCH, USED = 256, 0.5
+"""Most rows that `fitting` chooses, and the share of free memory that they may take."""
+
+
+def free_memory() -> int | None:
+  """Returns the free bytes of the default device; None where it does not say."""
+  device = jax.local_devices()[0]
+  if device.platform == "cpu":
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+  stats = device.memory_stats() or {}
+  if "bytes_limit" not in stats:
+    return None
+  return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+
+
+def fitting(program: Any, count: int) -> int:
+  """Returns how many rows a device batch may have.
+
+  Args:
+    program: Compiled for one row.
+    count: Rows that there are.
+
+  Returns:
+    A power of two, or `count`: two batches and what they leave behind take at most half of the
+    memory that is free, as far as the program for one row tells. Warns of 16 where the device does
+    not say how much that is.
+  """
+  free, needed = free_memory(), program.memory_analysis()
+  if free is None or needed is None:
+    warnings.warn(
+      "The device does not say how much memory is free: batches of 16 are taken. Give batch_size "
+      "a number for others.",
+      stacklevel=4,
+    )
+    return min(16, count)
+  each = needed.temp_size_in_bytes + 2 * needed.output_size_in_bytes
+  most = max(1, int(USED * free / max(each, 1)))
+  return min(2 ** int(math.log2(min(most, LARGEST_BATCH))), count)
 
 
 def check_memory(what: str, needed: float, fix: str, capacity: float | None = None) -> None:

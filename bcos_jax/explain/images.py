@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import compiling, render
-from ..batches import in_batches
+from ..batches import fitting, in_batches
 from ..errors import InputError
 from ..inputs import check_images, side_of
 from ..layers import sources
@@ -163,7 +163,7 @@ def explain(
   variables: Variables,
   images: Array | np.ndarray,
   target: Target | Contrast = None,
-  batch_size: int | None = None,
+  batch_size: int | str | None = None,
   **text: Any,
 ) -> Explanation | TextExplanation:
   """Explains a scalar output for each image, or text, of a batch.
@@ -178,7 +178,8 @@ def explain(
       a function of the outputs that returns [N] or [N, K]. Each function is compiled for; arrays
       that change from call to call are compiled for once as `jax.tree_util.Partial(f, arrays)`.
     batch_size: Images per device batch, to bound memory: two batches are there at once. None takes
-      all together. Compiled once.
+      all together; 'auto' as many as fit into half of the free memory. Compiled once, for 'auto'
+      for one image as well.
     **text: For language models: mask, types, at and buckets, see `explain_tokens`, which explains
       them.
 
@@ -217,6 +218,11 @@ def explain(
     return _explain_jit(model, function, variables, *rows)
 
   with blaming_variables(model, variables, side_of(images)):
+    if batch_size == "auto":
+      one = jax.tree.map(lambda rows: rows[:1], (images, classes))
+      with jax.default_matmul_precision("highest"):
+        program = _explain_jit.lower(model, function, variables, *one).compile()
+      batch_size = fitting(program, images.shape[0])
     return in_batches(run, (images, classes), batch_size)
 
 

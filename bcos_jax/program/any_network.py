@@ -29,7 +29,7 @@ def explain(
   variables: Any,
   images: Any,
   target: Target | Contrast = None,
-  batch_size: int | None = None,
+  batch_size: Any = None,
   *,
   products: Mapping[str, str] | None = None,
   weights: Sequence[str] = (),
@@ -51,7 +51,8 @@ def explain(
       of others the input as it is, floating-point numbers [N, ...].
     target: What to explain: None, the predicted class; an int, ints [N] or [N, K]; or a function
       of the outputs that returns [N] or [N, K].
-    batch_size: Inputs per device batch, to bound memory; None takes all together.
+    batch_size: Inputs per device batch, to bound memory; None takes all together, and 'auto', for
+      networks of this package, as many as fit.
     products: Of traced networks, place -> the factor that is held; see `program.trace`.
     weights: Of traced networks, places whose results are weights.
     **options: Further arguments of the network's call; of language models see `explain_tokens`.

@@ -1,13 +1,16 @@
 """Explanations compiled beforehand: the numbers of `explain`, from any thread."""
 
 import concurrent.futures
+import types
 
 import jax
 import numpy as np
 import pytest
 
 import bcos_jax
-from bcos_jax import BcosOps, InputError
+from bcos_jax import BcosOps, InputError, batches
+from bcos_jax.batches import in_batches
+from bcos_jax.explain import images as images_room
 
 from ..common import filled, photos
 
@@ -62,3 +65,33 @@ def test_what_it_was_not_compiled_for(asked):
   with pytest.raises(InputError, match="does not classify pictures"):
     headless = bcos_jax.create("resnet_tiny", ops=BcosOps(), num_classes=0)
     bcos_jax.Explainer(headless, variables)
+
+
+@pytest.mark.parametrize("free, expected", [(1e15, 5), (0, 1), (None, 5)])
+def test_batches_that_fit(asked, monkeypatch, recwarn, free, expected):
+  model, variables, images, _ = asked
+  seen = []
+  monkeypatch.setattr(batches, "free_memory", lambda: free)
+
+  def noted(function, rows, batch_size):
+    seen.append(batch_size)
+    return in_batches(function, rows, batch_size)
+
+  monkeypatch.setattr(images_room, "in_batches", noted)
+  ex = bcos_jax.explain(model, variables, images, batch_size="auto")
+  assert seen == [expected] and len(ex) == 5
+  assert any("does not say" in str(each.message) for each in recwarn) == (free is None)
+
+
+def test_the_batch_grows_with_memory():
+  class Program:
+    def memory_analysis(self):
+      return types.SimpleNamespace(temp_size_in_bytes=80, output_size_in_bytes=10)
+
+  def chosen(free, count=1000):
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(batches, "free_memory", lambda: free)
+      return batches.fitting(Program(), count)
+
+  assert [chosen(free) for free in (0, 400, 1400, 1e9)] == [1, 2, 4, 256]
+  assert chosen(1e9, 3) == 3
