@@ -18,6 +18,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from ... import functional as F
 from . import plain
 from .plain import Geometry
 
@@ -28,7 +29,7 @@ def convolved(x: Array, kernel: Array, geometry: Geometry) -> Array:
   """Computes what `plain.convolved` does."""
   if geometry.groups == 1:
     return plain.convolved(x, kernel, geometry)
-  if kernel.shape[-2] == 1:
+  if kernel.shape[-2] == 1 and math.prod(geometry.window) <= MOST_TAPS:
     return _by_taps(x, kernel, geometry)
   return _by_blocks(x, kernel, geometry)
 
@@ -77,20 +78,20 @@ def _seen(x: Array, geometry: Geometry, results: tuple[int, ...]) -> Iterator[Ar
 
 def _padded(x: Array, geometry: Geometry) -> Array:
   """Returns x with its zeros around it."""
-  if not any(map(any, geometry.pads)):
-    return x
-  sides = [n + sum(pads) for n, pads in zip(x.shape[1:-1], geometry.pads, strict=True)]
-  zeros = jnp.zeros((x.shape[0], *sides, x.shape[-1]), x.dtype)
-  # Written into zeros rather than padded, which would be fused with what made x, and be slow.
-  return lax.dynamic_update_slice(zeros, x, (0, *(before for before, _ in geometry.pads), 0))
+  pads = [(before, after, 0) for before, after in geometry.pads]
+  return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
 
 
 def window_sum(x: Array, geometry: Geometry) -> Array:
   """Computes what `plain.window_sum` does."""
-  if math.prod(geometry.window) == 1 or x.shape[-1] == 1:
+  if x.shape[-1] == 1 or not 1 < math.prod(geometry.window) <= MOST_TAPS:
     return plain.window_sum(x, geometry)
   ones = jnp.ones((*geometry.window, 1, x.shape[-1]), x.dtype)
   return _by_taps(x, ones, geometry)
+
+
+MOST_TAPS = 128
+"""Taps up to which depthwise convolutions are written out as sums."""
 
 
 def _by_taps(x: Array, kernel: Array, geometry: Geometry) -> Array:
@@ -113,7 +114,8 @@ def _by_taps(x: Array, kernel: Array, geometry: Geometry) -> Array:
   def part(i: Array) -> Array:
     seen = lax.dynamic_slice_in_dim(x, i * rows * stride, reach, axis=1)
     seen = _seen(seen, one, (rows, *results[1:]))
-    return functools.reduce(jnp.add, (each * tap for each, tap in zip(seen, taps, strict=True)))
+    products = (F.widened(each) * tap for each, tap in zip(seen, taps, strict=True))
+    return functools.reduce(jnp.add, products).astype(x.dtype)
 
   made = jnp.moveaxis(lax.map(part, jnp.arange(parts)), 0, 1)
   return made.reshape(x.shape[0], *results, kernel.shape[-1])
@@ -247,7 +249,9 @@ def _by_phases(
     for length, before, stride in zip(spatial, starts, geometry.strides, strict=True)
   ]
   phases = list(itertools.product(*map(range, geometry.strides)))
-  if geometry.groups == 1 and len(phases) * kernel.shape[-2] <= FEW:
+  none_missing = all(k % s == 0 for k, s in zip(geometry.window, geometry.strides, strict=True))
+  few = len(phases) * kernel.shape[-2] <= FEW
+  if geometry.groups == 1 and (none_missing or few):
     parts = _phases_at_once(cotangent, kernel, geometry, counts, phases)
   else:
     parts = [_phase(cotangent, kernel, geometry, counts, phase) for phase in phases]
@@ -255,11 +259,11 @@ def _by_phases(
 
 
 FEW = 32
-"""Channels of all phases together up to which one convolution makes them, as those of a stem."""
+"""Channels of all phases up to which one convolution makes them, though some of it is zeros."""
 
 
 def _phases_at_once(cotangent, kernel, geometry, counts, phases):
-  """Phases as channels; those with fewer taps get further ones of zeros."""
+  """Phases as channels; those with fewer taps, as of a stem, get further ones of zeros."""
   more = [(0, -k % s) for k, s in zip(geometry.window, geometry.strides, strict=True)]
   kernel = jnp.pad(kernel, (*more, (0, 0), (0, 0)))
   taps = jnp.concatenate([_transposed(_taps(kernel, geometry, p), 1) for p in phases], axis=-1)
