@@ -163,7 +163,7 @@ def explain(
   variables: Variables,
   images: Array | np.ndarray,
   target: Target | Contrast = None,
-  batch_size: int | str | None = None,
+  batch_size: Any = None,
   **text: Any,
 ) -> Explanation | TextExplanation:
   """Explains a scalar output for each image, or text, of a batch.

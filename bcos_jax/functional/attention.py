@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,13 +62,13 @@ def attend(
     q, k = hold(q), hold(k)
   if keep is not None:
     return mix(attention_weights(q, k, bias=bias, scale=scale) * keep, v)
-  scale = q.shape[-1] ** -0.5 if scale is None else scale
+  factor = q.shape[-1] ** -0.5 if scale is None else scale
   q, k, v = (jnp.swapaxes(part, -3, -2) for part in (q, k, v))
   queries, tokens = q.shape[-2], k.shape[-2]
   if queries * tokens <= MOST_WEIGHTS:
-    out = _attended(q, k, v, bias, scale)
+    out: Any = _attended(q, k, v, bias, factor)
   else:
-    out = _in_parts(q, k, v, bias, scale, max(1, MOST_WEIGHTS // tokens))
+    out = _in_parts(q, k, v, bias, factor, max(1, MOST_WEIGHTS // tokens))
   return jnp.swapaxes(out, -3, -2)
 
 
@@ -129,13 +130,13 @@ def _in_parts(q: Array, k: Array, v: Array, bias: Array | None, scale: float, si
   count = q.shape[-2]
   short = -count % size
   rows = jnp.moveaxis(_split_rows(q, short, size), -3, 0)
-  per_row = bias is not None and bias.ndim > 1 and bias.shape[-2] > 1
-  offsets = jnp.moveaxis(_split_rows(bias, short, size), -3, 0) if per_row else None
+  per_row = None if bias is None or bias.ndim < 2 or bias.shape[-2] == 1 else bias
+  offsets = None if per_row is None else jnp.moveaxis(_split_rows(per_row, short, size), -3, 0)
 
   @jax.checkpoint
   def part(pieces):
     rows, offset = pieces
-    return _attended(rows, k, v, offset if per_row else bias, scale)
+    return _attended(rows, k, v, bias if per_row is None else offset, scale)
 
   out = jnp.moveaxis(jax.lax.map(part, (rows, offsets)), 0, -3)
   return out.reshape(*out.shape[:-3], -1, out.shape[-1])[..., :count, :]

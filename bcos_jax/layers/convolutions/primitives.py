@@ -14,6 +14,7 @@ import functools
 from typing import Any
 
 import jax
+from jax.core import ShapedArray
 from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 import jax.numpy as jnp
@@ -61,7 +62,7 @@ def _settled(geometry: Geometry) -> Geometry:
   """Returns the geometry with the precision that holds now; it is compiled later."""
   if geometry.precision is not None:
     return geometry
-  return dataclasses.replace(geometry, precision=jax.config.jax_default_matmul_precision)
+  return dataclasses.replace(geometry, precision=jax.config.values["jax_default_matmul_precision"])
 
 
 def _primitive(name: str, reference: Callable, on_cpu: Callable, folds: bool) -> core.Primitive:
@@ -80,7 +81,7 @@ def _primitive(name: str, reference: Callable, on_cpu: Callable, folds: bool) ->
   @primitive.def_abstract_eval
   def _(*operands, **parameters):
     result = jax.eval_shape(functools.partial(reference, **parameters), *operands)
-    return jax.core.ShapedArray(result.shape, result.dtype)
+    return ShapedArray(result.shape, result.dtype)
 
   def batched(operands, axes, **parameters):
     if not folds or axes[0] is None or any(axis is not None for axis in axes[1:]):
