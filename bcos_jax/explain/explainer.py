@@ -65,7 +65,8 @@ class Explainer:
     if unknown := [each for each in questions if each not in QUESTIONS]:
       raise InputError(f"The question {unknown[0]!r} is unknown.", f"Use {' or '.join(QUESTIONS)}.")
     self.model = model.clone(ops=dataclasses.replace(model.ops, dtype=None))
-    self.size = tuple(size or model.image_sides)
+    height, width = size or model.image_sides
+    self.size = (height, width)
     self.batch_size = check_batch_size(batch_size) or 1
     self._variables = jax.tree.map(jnp.asarray, variables)
     self._outputs = output_shapes(self.model, self.size)
