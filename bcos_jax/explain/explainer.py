@@ -100,7 +100,7 @@ class Explainer:
       check_range(classes, self._outputs)
       program, rows = self._program("classes"), (images, np.asarray(classes, np.int32))
     return in_batches(
-      lambda part: program(self._variables, *part), rows, self.batch_size, exact=True
+      lambda part: program(None, self._variables, *part), rows, self.batch_size, exact=True
     )
 
   def _program(self, question: str) -> Any:
@@ -110,5 +110,5 @@ class Explainer:
         shape = (self.batch_size, *self.size, colors)
         classes = jax.ShapeDtypeStruct(shape[:1], jnp.int32) if question == "classes" else None
         images = jax.ShapeDtypeStruct(shape, jnp.float32)
-        self._programs[question] = compiled(self.model, self._variables, images, classes)
+        self._programs[question] = compiled(self.model, None, self._variables, images, classes)
       return self._programs[question]

@@ -220,9 +220,7 @@ def explain(
   with blaming_variables(model, variables, side_of(images)):
     if batch_size == "auto":
       one = jax.tree.map(lambda rows: rows[:1], (images, classes))
-      with jax.default_matmul_precision("highest"):
-        program = _explain_jit.lower(model, function, variables, *one).compile()
-      batch_size = fitting(program, images.shape[0])
+      batch_size = fitting(compiled(model, function, variables, *one), images.shape[0])
     return in_batches(run, (images, classes), batch_size)
 
 
@@ -289,18 +287,18 @@ def _explain_jit(model, function, variables, images, classes):
   return dynamic_linear(model, variables, images, classes if function is None else function)
 
 
-def compiled(model: nn.Module, variables: Variables, images: Any, classes: Any) -> Any:
-  """Compiles explanations for shapes: (variables, images, classes) -> Explanation, in JAX arrays.
+def compiled(model: nn.Module, function: Any, variables: Variables, images: Any, classes: Any):
+  """Compiles explanations for shapes: (function, variables, images, classes) -> Explanation.
 
   Args:
     model: A network in float32.
+    function: The target, a `jax.tree_util.Partial`, or None.
     variables: Its variables, or their shapes.
-    images: Shape of the images [N, H, W, colors].
-    classes: Shape of the classes, int32 [N]; None explains the predicted ones.
+    images: Images [N, H, W, colors], or their shape.
+    classes: Classes int32 [N], or their shape; None for a function, or for the predicted ones.
   """
   with jax.default_matmul_precision("highest"):
-    program = _explain_jit.lower(model, None, variables, images, classes).compile()
-  return functools.partial(program, None)
+    return _explain_jit.lower(model, function, variables, images, classes).compile()
 
 
 def _by_source(shares: Variables) -> dict[str, Array]:
