@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from typing import Any
+from typing import Any, NoReturn
 import warnings
 
 from flax import linen as nn
@@ -197,10 +197,7 @@ def explain(
   if is_language_model(model):
     return explain_tokens(model, variables, images, target, batch_size, **text)
   if text:
-    raise InputError(
-      f"{next(iter(text))} is for language models, the model is a {type(model).__name__}.",
-      "Omit it.",
-    )
+    _refuse(text, model)
   images = check_images(images, model.ops.encoding)
   _warn_of_size(model, images.shape[1:3])
   if model.ops.dtype is not None:
@@ -222,6 +219,12 @@ def explain(
       one = jax.tree.map(lambda rows: rows[:1], (images, classes))
       batch_size = fitting(compiled(model, function, variables, *one), images.shape[0])
     return in_batches(run, (images, classes), batch_size)
+
+
+def _refuse(text: dict[str, Any], model: nn.Module) -> NoReturn:
+  raise InputError(
+    f"{next(iter(text))} is for language models, the model is a {type(model).__name__}.", "Omit it."
+  )
 
 
 def _warn_of_size(model: nn.Module, size: tuple[int, ...]) -> None:
