@@ -178,10 +178,8 @@ def explain(
       a function of the outputs that returns [N] or [N, K]. Each function is compiled for; arrays
       that change from call to call are compiled for once as `jax.tree_util.Partial(f, arrays)`.
     batch_size: Images per device batch, to bound memory: two batches are there at once. None takes
-      all together; 'auto' as many as fit into half of the free memory. Compiled once, for 'auto'
-      for one image as well.
-    **text: For language models: mask, types, at and buckets, see `explain_tokens`, which explains
-      them.
+      all together; 'auto' as many as fit into half of the free memory. Compiled once.
+    **text: For language models, see `explain_tokens`: mask, types, at and buckets.
 
   Returns:
     The explanation, as NumPy arrays. Computed in float32, at the highest matmul precision,
