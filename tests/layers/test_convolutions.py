@@ -4,6 +4,8 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 import numpy as np
 import pytest
 
@@ -164,3 +166,21 @@ def test_sums_over_windows(name):
   mapped = jax.vmap(lambda x: window_sum(x, geometry), 1, 1)(jnp.stack([x, -x], 1))
   for a, b in zip((*got, mapped[:, 1]), (*expected, -expected[0]), strict=True):
     assert rel(a, b) <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["matrix", "stem", "depthwise"])
+def test_devices_that_a_program_names(name):
+  """In `shard_map` gradients of kernels are summed over the devices, as JAX does it."""
+  geometry, *_ = CASES[name]
+  x, kernel, _ = _arrays(CASES[name])
+  mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+
+  def loss(kernel, x):
+    seen = window_sum(x, geometry) if geometry.rank else x
+    return jnp.sum(jnp.sin(0.1 * convolve(x, kernel, geometry))) + jnp.sum(jnp.sin(seen))
+
+  def step(kernel, x):
+    return jax.grad(lambda kernel: jax.lax.psum(loss(kernel, x), "data"))(kernel)
+
+  split = jax.shard_map(step, mesh=mesh, in_specs=(P(), P("data")), out_specs=P())
+  assert rel(jax.jit(split)(kernel, x), jax.grad(loss)(kernel, x)) <= 1e-6

@@ -18,6 +18,7 @@ from jax.core import ShapedArray
 from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 import jax.numpy as jnp
+from jax.sharding import AxisType
 
 from . import cpu, plain
 from .plain import Geometry
@@ -35,11 +36,15 @@ def convolve(x: Array, kernel: Array, geometry: Geometry) -> Array:
   if any(map(any, beyond)):  # or XLA's gradients would take zeros away that are not there
     x = jnp.pad(x, ((0, 0), *beyond, (0, 0)))
     geometry = dataclasses.replace(geometry, pads=geometry.within)
+  if _is_placed(x) or _is_placed(kernel):
+    return plain.convolved(x, kernel, geometry)
   return _convolution(x, kernel, geometry=_settled(geometry))
 
 
 def window_sum(x: Array, geometry: Geometry) -> Array:
   """Returns the sum over each window of x [N, *spatial, C], channel by channel."""
+  if _is_placed(x):
+    return plain.window_sum(x, geometry)
   return _window_sum_p.bind(x, geometry=geometry)
 
 
@@ -56,6 +61,14 @@ def expanded(equation: Any) -> core.ClosedJaxpr | None:
 
 
 _REFERENCES: dict[core.Primitive, Callable] = {}
+
+
+def _is_placed(x: Array) -> bool:
+  """Whether the type of an array says where it lies, in `shard_map` or on an explicit mesh.
+
+  Only operations of JAX carry that on. Nothing is lost: such programs are not for one CPU.
+  """
+  return any(kind != AxisType.Auto for kind in jax.typeof(x).sharding.mesh.axis_types)
 
 
 def _settled(geometry: Geometry) -> Geometry:
