@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bcos_jax import functional as F
+from bcos_jax.functional import attention
 
 from .. import twins
 from ..common import pulled_back, rel
@@ -246,6 +247,45 @@ def test_attention_and_its_explanation():
   assert not np.any(d_q) and not np.any(d_k)
   assert np.any(plain[0]) and np.any(plain[1])
   assert rel(d_v, plain[2]) <= 1e-6
+
+
+@pytest.mark.parametrize("bias", [None, (3, 10, 7), (10, 7), (2, 1, 1, 7), (7,)])
+@pytest.mark.parametrize("most", [2**22, 21])
+def test_attention_gradients_whole_and_in_parts(monkeypatch, bias, most):
+  """Of every operand, and of gradients, as automatic differentiation finds them."""
+  monkeypatch.setattr(attention, "MOST_WEIGHTS", most)
+  q, k, v = (jnp.float32(_random(2, n, 3, 4, seed=n + i)) for i, n in enumerate((10, 7, 7)))
+  operands = (q, k, v) if bias is None else (q, k, v, jnp.float32(_random(*bias, seed=9)))
+
+  def ours(q, k, v, bias=None):
+    return F.attend(q, k, v, bias=bias)
+
+  def plain(q, k, v, bias=None):
+    return F.mix(F.attention_weights(q, k, bias=bias), v)
+
+  def derivatives(function):
+    def loss(*operands):
+      return jnp.sum(jnp.sin(function(*operands)))
+
+    def outer(*operands):
+      return jnp.sum(jax.grad(loss, 2)(*operands) ** 2)
+
+    places = tuple(range(len(operands)))
+    return function(*operands), jax.grad(loss, places)(*operands), jax.grad(outer)(*operands)
+
+  got, expected = jax.jit(lambda: (derivatives(ours), derivatives(plain)))()
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+    assert rel(a, b) <= 2e-6
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_memory_of_attention_grows_no_faster_than_the_tokens(detach):
+  def temporaries(tokens):
+    shape = jax.ShapeDtypeStruct((1, tokens, 2, 16), jnp.float32)
+    loss = jax.grad(lambda q, k, v: jnp.sum(jnp.sin(F.attend(q, k, v, detach=detach))), (0, 1, 2))
+    return jax.jit(loss).lower(shape, shape, shape).compile().memory_analysis().temp_size_in_bytes
+
+  assert temporaries(16_384) <= 4 * temporaries(4_096) < 4 * 4_096**2 * 4 * 2
 
 
 def test_attention_of_bfloat16_keeps_its_softmax_in_float32():
