@@ -36,7 +36,7 @@ import torch.nn.functional as TF
 import torch_networks as theirs
 
 import bcos_jax
-from bcos_jax import BcosOps, convert
+from bcos_jax import BcosOps, compiling, convert
 from bcos_jax.train.objectives import Supervised, losses
 from bcos_jax.train.optimizer import Optimizer
 from bcos_jax.train.state import create as create_state
@@ -193,7 +193,7 @@ def ours(task: str, model: Any, variables: Any, images: np.ndarray) -> Run:
 
     return explain
   if task == "inference":
-    apply = jax.jit(lambda v, x: model.apply(v, model.ops.encoding(x)))
+    apply = compiling.jit(lambda v, x: model.apply(v, model.ops.encoding(x)))  # as `predict` does
     return lambda: {"logits": np.asarray(apply(variables, images))}
   return _training(model, variables, images)
 
