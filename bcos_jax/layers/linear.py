@@ -44,30 +44,8 @@ def check_sizes(**sizes: Any) -> None:
       raise InputError(cause, "Use 1 or more.")
 
 
-def weighed(kernel: Array, weights: str, max_out: int) -> tuple[Array, Array | None]:
-  """Returns a kernel as a layer applies it, and what its responses are multiplied by, if anything.
-
-  Raises:
-    InputError: Weights that are unknown, or cannot be combined with MaxOut.
-  """
-  _check_weights(weights, max_out)
-  if weights == "plain":
-    return kernel, None
-  kernel, norm = F.unit_kernel(kernel)
-  return kernel, norm if weights == "cosine" else None
-
-
-def divisors(kernel: Array, weights: str, max_out: int) -> tuple[Array, Array | None]:
-  """Returns what responses to a kernel as it is are divided, and then multiplied by; see `weighed`.
-
-  Nothing as large as the kernel is made: for one input, that is most of the work.
-  """
-  _check_weights(weights, max_out)
-  norm = F.kernel_norm(kernel)
-  return jnp.where(norm == 0, 1.0, norm), norm if weights == "cosine" else None
-
-
-def _check_weights(weights: str, max_out: int) -> None:
+def check_weights(weights: str, max_out: int) -> None:
+  """Raises InputError for weights that are unknown, or cannot be combined with MaxOut."""
   if weights not in WEIGHTS:
     raise unknown_name("weights", weights, WEIGHTS)
   if weights == "cosine" and max_out > 1:
@@ -100,12 +78,8 @@ class _BcosLinear(nn.Module):
     kernel = tied
     if kernel is None:
       kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-    lengths = None
-    if self.detach and self.weights != "plain":
-      lengths, weight_norm = divisors(kernel, self.weights, self.max_out)
-    else:
-      kernel, weight_norm = weighed(kernel, self.weights, self.max_out)
-    x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+    check_weights(self.weights, self.max_out)
+    x, _ = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
 
     def biased(y: Array) -> Array:
       bias = self.param("bias", nn.initializers.zeros, y.shape[-1:], self.param_dtype)
@@ -117,13 +91,14 @@ class _BcosLinear(nn.Module):
       kernel,
       b=self._exponent(),
       guard=self.guard,
+      unit=self.weights != "plain",
       max_out=self.max_out,
       add_bias=biased if self.use_bias else None,
       gate=self.gate,
       detach=self.detach,
-      lengths=lengths,
     )
-    y = y if weight_norm is None else y * weight_norm.astype(y.dtype)
+    if self.weights == "cosine":
+      y = y * F.kernel_norm(kernel).astype(y.dtype)
     return y * (100 / math.sqrt(math.prod(shape[:-1]))) if self.fan_in_gain else y
 
 

@@ -105,39 +105,87 @@ def bcos_map(
   *,
   b: float | Array,
   guard: F.Guard,
+  unit: bool = False,
   max_out: int = 1,
   add_bias: Callable[[Array], Array] | None = None,
   gate: str | None = None,
   detach: bool = False,
-  lengths: Array | None = None,
 ) -> Array:
   """Returns the B-cos transform |cos|^(b-1) w.x of a linear map (arXiv 2205.10268, eq. 3).
 
   Args:
     linear: The map.
     x: Input, of the compute dtype.
-    kernel: Kernel, of the compute dtype; units of MaxOut are neighbours.
+    kernel: Kernel, cast to that; units of MaxOut are neighbours.
     b: The exponent; a number is compiled in, an array may be learned.
     guard: The epsilons of the norm.
+    unit: Whether each output's weights count as of unit length.
     max_out: Units per output, of which the largest counts.
     add_bias: Adds a bias to the linear response, before the scale.
     gate: Activation of `functional.GATES` applied to the input first.
     detach: Explanation mode: no gradient flows through the scale.
-    lengths: Divisors [O] of the linear responses, in explanation mode.
   """
   fixed = isinstance(b, numbers.Real)
   if fixed and b == 2 and not (detach or add_bias or max_out > 1):
-    y: Any = square_map(x, kernel, linear, guard, gate)
-    return y
+    made: Any = (
+      unit_square_map(x, kernel, linear, guard, gate)
+      if unit
+      else square_map(x, kernel.astype(x.dtype), linear, guard, gate)
+    )
+    return made
   if gate is not None:
     x = F.gated(x, gate, detach=detach)
-  y = linear(x, kernel)
-  y = y if lengths is None else y * (1 / lengths).astype(y.dtype)
+  if unit and detach:
+    y = _unit_response(linear, x, kernel)
+  else:
+    y = linear(x, (F.unit_kernel(kernel)[0] if unit else kernel).astype(x.dtype))
   y = F.max_out(y if add_bias is None else add_bias(y), max_out)
   if fixed and b == 1:
     return y
   seen = F.hold(x) if detach else x
   return F.bcos_scale(y, linear.sq_norm(seen), b=b, guard=guard, detach=detach)
+
+
+def _unit_response(linear: Matmul | Convolution, x: Array, kernel: Array) -> Array:
+  """Returns the response of weights of unit length.
+
+  The response is divided, not the kernel: to make another is most of the work for one input.
+  """
+  length = F.kernel_norm(kernel)
+  y = linear(x, kernel.astype(x.dtype))
+  return y * (1 / jnp.where(length == 0, 1.0, length)).astype(y.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def unit_square_map(
+  x: Array, kernel: Array, linear: Matmul | Convolution, guard: F.Guard, gate: str | None = None
+) -> Array:
+  """Returns `square_map` of a kernel of any dtype each of whose outputs is divided by its norm."""
+  if gate is not None:
+    x = F.gated(x, gate)
+  return F.square_scale(_unit_response(linear, x, kernel), guard.norm(linear.sq_norm(x)))
+
+
+def _unit_square_map_fwd(x, kernel, linear, guard, gate):
+  # Gradients keep and read the divided kernel, which is smaller than what is made of it.
+  def transform(x: Array, kernel: Array) -> Array:
+    return square_map(x, F.unit_kernel(kernel)[0].astype(x.dtype), linear, guard, gate)
+
+  if x.perturbed:
+    return jax.vjp(transform, x.value, kernel.value)
+  out, pullback = jax.vjp(functools.partial(transform, x.value), kernel.value)
+  return out, jax.tree_util.Partial(_without_input, x.value, pullback)
+
+
+def _without_input(x, pullback, cotangent):
+  return jnp.zeros_like(x), *pullback(cotangent)
+
+
+unit_square_map.defvjp(
+  _unit_square_map_fwd,
+  lambda linear, guard, gate, pullback, cotangent: pullback(cotangent),
+  symbolic_zeros=True,
+)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))

@@ -40,15 +40,15 @@ class _BcosMap(nnx.Module):
   ):
     F.check_b(b)
     kernel = kernel_init(rngs.params(), shape, param_dtype)
-    linen.weighed(kernel, weights, max_out)
+    linen.check_weights(weights, max_out)
     self.kernel = nnx.Param(kernel)
     self.bias = nnx.Param(jnp.zeros(shape[-1:], param_dtype)) if use_bias else nnx.data(None)
     self.b = nnx.Param(jnp.asarray(b, jnp.float32)) if learn_b else b
     self.weights, self.max_out, self.guard, self.dtype = weights, max_out, guard, dtype
 
   def _applied(self, map_of: Matmul | Convolution, x: Array) -> Array:
-    kernel, weight_norm = linen.weighed(self.kernel[...], self.weights, self.max_out)
-    x, kernel = dtypes.promote_dtype((x, kernel), dtype=self.dtype)
+    kernel = self.kernel[...]
+    x, _ = dtypes.promote_dtype((x, kernel), dtype=self.dtype)
     bias = self.bias
     y = bcos_map(
       map_of,
@@ -56,10 +56,11 @@ class _BcosMap(nnx.Module):
       kernel,
       b=jnp.maximum(self.b[...], 1.0) if isinstance(self.b, nnx.Param) else self.b,
       guard=self.guard,
+      unit=self.weights != "plain",
       max_out=self.max_out,
       add_bias=None if bias is None else lambda y: y + bias[...].astype(y.dtype),
     )
-    return y if weight_norm is None else y * weight_norm.astype(y.dtype)
+    return y * F.kernel_norm(kernel).astype(y.dtype) if self.weights == "cosine" else y
 
 
 class BcosLinear(_BcosMap):
