@@ -25,7 +25,7 @@ import bcos_jax
 from bcos_jax import BcosOps, StandardOps, calibration
 from bcos_jax.calibration import aims, closed_form, traced
 from bcos_jax.calibration.fit import Compared, Rows
-from bcos_jax.train import pod
+from bcos_jax.train.estimates import chips, pod
 from bcos_jax.variables import abstract_variables
 
 PASSES = 6
@@ -122,7 +122,7 @@ def main():
   options = parser.parse_args()
   devices = pod.devices(options.topology)
   mesh = Mesh(list(devices), ("data",))
-  chip = pod.CHIPS[options.topology.partition(":")[0]]
+  chip = chips.TPUS[options.topology.partition(":")[0]]
   effort, everywhere = calibration.Effort(), NamedSharding(mesh, PartitionSpec())
   work, programs = {}, {}
   for path, (dims, gate) in fits(options.architecture, options.pictures, options.b).items():

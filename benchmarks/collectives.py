@@ -16,8 +16,9 @@ import sys
 import jax
 from ml_collections import ConfigDict
 
-from bcos_jax.train import objectives, plan, pod, sharding, start
+from bcos_jax.train import objectives, plan, sharding, start
 from bcos_jax.train.config import load_config
+from bcos_jax.train.estimates import pod
 
 DEVICES = 8
 FSDP = ("--config.mesh.data=1", "--config.mesh.fsdp=-1", '--config.layout=(("", "fsdp"),)')

@@ -125,13 +125,13 @@ def add_compile(commands: Commands) -> None:
     commands,
     "compile",
     _compile,
-    "compile a recipe's training step for a TPU slice, without the hardware",
+    "compile a recipe's training step for a TPU slice, or estimate it for GPUs, none of them here",
     "bcos-jax compile --config=bcosify_cnn:resnet50_v1 --topology=v5e:16x16 "
     "--config.data.batch_size=4096",
   )
   command.set_defaults(takes_overrides=True)
   command.add_argument("--config", required=True, help="as for train")
-  command.add_argument("--topology", required=True, help="e.g. v5e:16x16, v4:2x2x4, v6e:4x4")
+  command.add_argument("--topology", required=True, help="e.g. v5e:16x16, v4:2x2x4, h100:8")
   command.add_argument(
     "--examples",
     type=whole(1),
@@ -147,13 +147,14 @@ def add_compile(commands: Commands) -> None:
 
 
 def _compile(options, overrides):
-  from ..train import config, pod
+  from ..train import config, estimates
 
-  pod.check_topology(options.topology)
+  estimates.check_topology(options.topology)
   recipe = config.load_config(options.config, overrides)
-  print(f"Compiling for {options.topology}; this takes minutes.", flush=True)
+  if not estimates.is_gpu(options.topology):
+    print(f"Compiling for {options.topology}; this takes minutes.", flush=True)
   try:
-    cost = pod.compile_recipe(recipe, options.topology, options.examples)
+    cost = estimates.of_recipe(recipe, options.topology, options.examples)
   except MemoryError as error:
     print(f"error: the step does not fit: {error}", file=sys.stderr)
     print(
@@ -162,5 +163,6 @@ def _compile(options, overrides):
       file=sys.stderr,
     )
     return 1
-  pod.report(cost, print, examples=options.examples, utilisation=options.utilisation)
+  assumed = {"examples": options.examples, "utilisation": options.utilisation}
+  estimates.report(cost, print, recipe, **assumed)
   return 0 if cost.fits else 1

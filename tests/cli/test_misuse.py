@@ -15,14 +15,14 @@ from bcos_jax import BcosOps, StandardOps, cli
 from bcos_jax.cli.command import Parser, number, whole
 from bcos_jax.errors import InputError
 from bcos_jax.io import files
-from bcos_jax.train import pod
 from bcos_jax.train.data import shapes
+from bcos_jax.train.estimates import pod
 
 from ..common import filled
 
 WORK = (
   "bcos_jax.train.loop.set_up",
-  "bcos_jax.train.pod.compile_recipe",
+  "bcos_jax.train.estimates.pod.compile_recipe",
   "bcos_jax.train.evaluation.evaluate.evaluate",
   "bcos_jax.train.probes.features.extract",
   "bcos_jax.train.evaluation.suite.read",

@@ -11,7 +11,8 @@ import tomllib
 from bcos_jax import cli, export, models, studies
 from bcos_jax.convert import targets
 from bcos_jax.export import web_page
-from bcos_jax.train import config, pod, start
+from bcos_jax.train import config, start
+from bcos_jax.train.estimates import check_topology
 from bcos_jax.train.evaluation import image_metrics, text_metrics
 
 from ..common import ROOT
@@ -51,7 +52,7 @@ def _recipe(options, overrides: list[str]) -> None:
   if recipe.model.name:
     start.network(recipe, weights=False)
   if options.command == "compile":
-    pod.check_topology(options.topology)
+    check_topology(options.topology)
 
 
 def _metrics(options, _) -> None:

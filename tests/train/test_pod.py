@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from bcos_jax import InputError, cli
-from bcos_jax.train import config, pod
+from bcos_jax.train import config
+from bcos_jax.train.estimates import pod
 
 PROGRAM = """
   %all-reduce.1 = f32[64,3]{1,0} all-reduce(%a), replica_groups={}

@@ -1,12 +1,13 @@
 """Cost estimates of a training step on a TPU slice, compiled without the hardware.
 
 libtpu (extra `[tpu]`) compiles for a described topology on any machine. The program is the very one
-that the slice would run, so its memory and communication are exact; only times are estimates.
+that the slice would run, so its memory and communication are exact; only times are estimates. For
+GPUs see `gpus`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import math
 import os
@@ -18,47 +19,13 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from bcos_jax.errors import InputError, unknown_name
+from bcos_jax.errors import InputError
 
-from . import feeds, objectives, plan, sharding, start
-from .config import TEXT_OBJECTIVES, as_steps
-from .monitor.writer import peak_flops
+from .. import feeds, objectives, plan, sharding, start
+from ..config import TEXT_OBJECTIVES
+from .chips import GPUS, TPUS, Chip, check_topology
 
 IMAGENET_TRAIN = 1_281_167
-GIB = 2**30
-
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-  """Published figures of one TPU chip.
-
-  Attributes:
-    memory: Of HBM, in bytes.
-    flops: Peak per second in bfloat16.
-    bandwidth: Of HBM, in bytes per second.
-  """
-
-  memory: float
-  flops: float
-  bandwidth: float
-
-
-def _chip(memory: float, name: str, bandwidth: float) -> Chip:
-  flops = peak_flops(name)
-  assert flops is not None, f"the peak of a {name} is not known"
-  return Chip(memory, flops, bandwidth)
-
-
-CHIPS = {
-  "v4": _chip(32 * GIB, "TPU v4", 1228e9),
-  "v5e": _chip(16 * GIB, "TPU v5e", 819e9),
-  "v5p": _chip(95 * GIB, "TPU v5p", 2765e9),
-  "v6e": _chip(32 * GIB, "TPU v6e", 1640e9),
-}
-
-_AXES = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2}
-_SHAPE = re.compile(r"[0-9]{1,3}(x[0-9]{1,3})*")
-MOST_CHIPS = 256  # along a side
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
@@ -70,6 +37,7 @@ class Cost:
 
   Attributes:
     topology: As given, e.g. "v5e:16x16".
+    chip: The device's chip.
     devices: Number of devices.
     batch_size: Of all devices together.
     parameters: Number of the network's parameters.
@@ -79,10 +47,12 @@ class Cost:
     traffic: Bytes read from and written to HBM.
     collectives: Kind -> (how many, bytes of their results).
     loops: Number of loops; traffic and collectives within count once, not for every turn.
-    seconds: That compiling took.
+    seconds: That compiling took; None for an estimate from the program before it is compiled.
+    exchange: Seconds in which devices exchange gradients; 0 where `collectives` say it.
   """
 
   topology: str
+  chip: Chip
   devices: int
   batch_size: int
   parameters: int
@@ -91,12 +61,8 @@ class Cost:
   traffic: float
   collectives: dict[str, tuple[int, int]]
   loops: int
-  seconds: float
-
-  @property
-  def chip(self) -> Chip:
-    """The device's chip."""
-    return CHIPS[self.topology.partition(":")[0]]
+  seconds: float | None
+  exchange: float = 0.0
 
   @property
   def fits(self) -> bool:
@@ -106,7 +72,7 @@ class Cost:
   def step_seconds(self, utilisation: float) -> float:
     """Estimates the time of a step at a share of the chip's peak arithmetic and bandwidth."""
     slowest = max(self.flops / self.chip.flops, self.traffic / self.chip.bandwidth)
-    return slowest / utilisation
+    return slowest / utilisation + self.exchange
 
 
 def compile_recipe(config: ConfigDict, topology: str, examples: int = IMAGENET_TRAIN) -> Cost:
@@ -123,10 +89,10 @@ def compile_recipe(config: ConfigDict, topology: str, examples: int = IMAGENET_T
   """
   check_memory_of(config, topology)
   mesh = sharding.make_mesh(config.mesh, devices(topology))
-  lowered, layout = _lowered(config, mesh, examples)
+  program, layout = lowered(config, mesh, examples)
   begin = time.perf_counter()
   try:
-    compiled = lowered.compile()
+    compiled = program.compile()
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
@@ -148,10 +114,10 @@ def arithmetic(config: ConfigDict, examples: int = IMAGENET_TRAIN) -> float:
     config.accumulate = 1  # A loop over the parts of a batch; the arithmetic is the same.
     config.mesh.update(dict.fromkeys(config.mesh, 1))
   mesh = sharding.make_mesh(config.mesh, jax.local_devices()[:1])
-  return (_lowered(config, mesh, examples)[0].cost_analysis() or {})["flops"]
+  return (lowered(config, mesh, examples)[0].cost_analysis() or {})["flops"]
 
 
-def _lowered(config: ConfigDict, mesh: Mesh, examples: int) -> tuple[jax.stages.Lowered, Any]:
+def lowered(config: ConfigDict, mesh: Mesh, examples: int) -> tuple[jax.stages.Lowered, Any]:
   """Returns a recipe's step for a mesh, before it is compiled, and the layout of its state."""
   model, _ = start.network(config, weights=False)
   objective, frozen = objectives.from_config(config, model, mesh, weights=False)
@@ -161,26 +127,6 @@ def _lowered(config: ConfigDict, mesh: Mesh, examples: int) -> tuple[jax.stages.
   return made.train_step.lower(made.layout, batch, made.frozen), made.layout
 
 
-def check_topology(topology: str) -> None:
-  """Checks the form of a topology, without libtpu: what that is given must not end the process.
-
-  Raises:
-    InputError: An unknown generation, or a shape that no slice of it has.
-  """
-  kind, _, shape = topology.partition(":")
-  if kind not in CHIPS:
-    raise unknown_name("TPU generation", kind, CHIPS)
-  sides = [int(side) for side in shape.split("x")] if _SHAPE.fullmatch(shape) else []
-  axes = _AXES[kind]
-  if len(sides) != axes or not all(1 <= side <= MOST_CHIPS for side in sides):
-    example = "x".join(["4"] * axes)
-    raise InputError(
-      f"Topology {topology!r} has the shape {shape!r}, expected {axes} sides from 1 to "
-      f"{MOST_CHIPS}, such as {example}.",
-      f"For example: --topology={kind}:{example}.",
-    )
-
-
 def check_memory_of(config: ConfigDict, topology: str) -> None:
   """Checks that the chips of a topology can hold a batch of a recipe, before it is compiled.
 
@@ -188,11 +134,11 @@ def check_memory_of(config: ConfigDict, topology: str) -> None:
     InputError: They cannot, with both sizes.
   """
   kind, _, shape = topology.partition(":")
-  chips = math.prod(int(side) for side in shape.split("x"))
+  memory = {**TPUS, **GPUS}[kind].memory * math.prod(int(side) for side in shape.split("x"))
   if config.objective.name not in TEXT_OBJECTIVES:
-    feeds.check_pictures(config, CHIPS[kind].memory * chips)
+    feeds.check_pictures(config, memory)
   model, _ = start.network(config, weights=False)
-  feeds.check_batches(config, model, CHIPS[kind].memory * chips)
+  feeds.check_batches(config, model, memory)
 
 
 def devices(topology: str) -> Sequence[Any]:
@@ -251,6 +197,7 @@ def read(
   results = memory.output_size_in_bytes - memory.alias_size_in_bytes
   return Cost(
     topology=topology,
+    chip=TPUS[topology.partition(":")[0]],
     devices=mesh.size,
     batch_size=batch_size,
     parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(layout.params)),
@@ -290,31 +237,3 @@ def largest_buffers(message: str) -> str:
     if re.match(r"(Used|Exceeded|Total hbm|\d+\. Size|Shape:|XLA label:|Operator:)", line)
   ]
   return "\n  ".join([lines[0][:300], *wanted[:24]])
-
-
-def report(cost: Cost, say: Callable[[str], None], *, examples: int, utilisation: float) -> None:
-  """Prints what `compile_recipe` found."""
-  chip, memory = cost.chip, cost.memory
-  seconds = cost.step_seconds(utilisation)
-  steps = as_steps("1 epoch", max(examples // cost.batch_size, 1))
-  rows = [
-    ("topology", f"{cost.topology}, {cost.devices} devices, batch {cost.batch_size}"),
-    ("parameters", f"{cost.parameters / 1e6:.1f} M"),
-    ("memory of state and batch", f"{memory['arguments'] / GIB:.3f} GiB"),
-    ("memory of temporaries", f"{memory['temporaries'] / GIB:.3f} GiB"),
-    ("memory, total", f"{memory['total'] / GIB:.3f} of {chip.memory / GIB:.0f} GiB"),
-    ("FLOPs", f"{cost.flops / 1e12:.3f} T"),
-    ("HBM traffic", f"{cost.traffic / 1e9:.2f} GB"),
-    ("arithmetic intensity", f"{cost.flops / cost.traffic:.0f} FLOPs per byte"),
-    *(
-      (kind, f"{count} with {size / 1e6:.2f} MB")
-      for kind, (count, size) in sorted(cost.collectives.items())
-    ),
-    *([("loops", f"{cost.loops}; traffic and collectives count once")] if cost.loops else []),
-    (f"step at {utilisation:.0%} of peak", f"{1e3 * seconds:.1f} ms (estimate)"),
-    (f"epoch of {examples} examples", f"{seconds * steps / 60:.2f} min (estimate)"),
-    ("compiled in", f"{cost.seconds:.0f} s"),
-  ]
-  for name, value in rows:
-    say(f"{name:<28}{value}")
-  say("per device and step, unless said otherwise")
