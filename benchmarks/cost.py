@@ -36,6 +36,7 @@ import jax.numpy as jnp
 # Not public: nothing public analyses a program that has no executable.
 from jaxlib import _hlo, _jax
 import optax
+from plain_flax import PlainResNet50
 
 import bcos_jax
 from bcos_jax.train.objectives import Supervised, losses
@@ -47,6 +48,7 @@ FAMILIES = {
   "conventional": bcos_jax.StandardOps(dtype="bfloat16"),
   "B-cos": bcos_jax.BcosOps(dtype="bfloat16"),
 }
+PLAIN = "Flax alone"  # ResNet-50 only, see `plain_flax`
 # What XLA has written once a program is optimised and its memory laid out, in this order.
 PROGRAM = "*jit_step*after_optimizations.txt"
 BUFFERS = "*jit_step*buffer-assignment.txt"
@@ -65,7 +67,7 @@ def chip() -> jax.sharding.SingleDeviceSharding:
 def lower_step(name: str, family: str, batch: int) -> jax.stages.Lowered:
   """Lowers the training step of an architecture: bfloat16 compute, float32 parameters, AdamW."""
   placement = chip()
-  model = bcos_jax.create(name, ops=FAMILIES[family])
+  model = PlainResNet50() if family == PLAIN else bcos_jax.create(name, ops=FAMILIES[family])
   rate = optax.constant_schedule(1e-3)
   optimizer = Optimizer(optax.adamw(rate, weight_decay=1e-4), rate, None)
 

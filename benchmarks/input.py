@@ -82,7 +82,7 @@ def main() -> None:
   parser = argparse.ArgumentParser()
   parser.add_argument("--pictures", type=int, default=128)
   parser.add_argument("--repeats", type=int, default=5)
-  parser.add_argument("--policy", default="none", choices=augment.POLICIES)
+  parser.add_argument("--policy", default="none", help="of config.data.augment")
   options = parser.parse_args()
   config = load_config("bcosify_cnn", [f"--config.data.augment.policy={options.policy}"])
   preprocess = Preprocess(size=(SIDE, SIDE), resize=256)

@@ -10,7 +10,7 @@ import pytest
 
 # Before jax is imported. More threads than devices: with fewer, collectives on virtual devices
 # can wait for each other for ever.
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_PLATFORMS"] = os.environ.get("BCOS_TEST_PLATFORM", "cpu")  # cuda: benchmarks/gpu.py
 os.environ.setdefault("PJRT_NPROC", "32")
 os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
