@@ -2,6 +2,7 @@
 
     python benchmarks/peers.py
     python benchmarks/peers.py --only=resnet50:explain,small_vit --repeats=20
+    taskset -c 0 python benchmarks/peers.py --busy      # beside other work: one core, CPU time
 
 Both frameworks have the same random weights and the same pictures, and take turns, so that a busy
 moment of the machine hits both; the ratio of the medians is the number to read, on a machine that
@@ -293,10 +294,15 @@ def difference(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> floa
   )
 
 
-def measure(work: Work, repeats: int, device: str = "cpu") -> tuple[dict[str, np.ndarray], float]:
+def measure(
+  work: Work,
+  repeats: int,
+  device: str = "cpu",
+  clock: Callable[[], float] = time.perf_counter,
+) -> tuple[dict[str, np.ndarray], float]:
   """Returns the seconds of each repeat, of "jax" and of PyTorch's variants, and the difference.
 
-  `device` is PyTorch's name of the device that JAX has by default.
+  `device` is PyTorch's name of the device that JAX has by default, `clock` what tells the time.
 
   Raises:
     RuntimeError: They do not compute the same.
@@ -315,9 +321,9 @@ def measure(work: Work, repeats: int, device: str = "cpu") -> tuple[dict[str, np
   for _ in range(repeats):
     for name, run in runs.items():
       time.sleep(PAUSE)
-      begin = time.perf_counter()
+      begin = clock()
       run()
-      seconds[name].append(time.perf_counter() - begin)
+      seconds[name].append(clock() - begin)
   return {name: np.array(values) for name, values in seconds.items()}, worst
 
 
@@ -353,18 +359,25 @@ def main():
   )
   parser.add_argument("--only", default="", help="network, network:task or network:task:batch, ...")
   parser.add_argument("--repeats", type=int, default=10)
+  parser.add_argument(
+    "--busy", action="store_true", help="count the processor's time, on one core (taskset)"
+  )
   args = parser.parse_args()
   cores = len(os.sched_getaffinity(0))
+  if args.busy and cores > 1:
+    parser.error(f"--busy counts the time of one core, and may use {cores}: start by taskset -c 0")
   torch.set_num_threads(cores)
+  what = "CPU time" if args.busy else "wall time"
+  clock = time.process_time if args.busy else time.perf_counter
   print(
-    f"jax {jax.__version__}, torch {torch.__version__}, {cores} cores, float32, medians of "
+    f"jax {jax.__version__}, torch {torch.__version__}, {cores} cores, {what}, float32, medians of "
     f"{args.repeats}, load {os.getloadavg()[0]:.1f}, XLA_FLAGS={os.environ.get('XLA_FLAGS', '')}\n"
   )
   print("| network | task | batch | PyTorch (ms) | here (ms) | ratio | of minima | goal | differ |")
   print("|---|---|---|---|---|---|---|---|---|", flush=True)
   for work in chosen(args.only):
     print(f"{work.name} ...", end="\r", file=sys.stderr, flush=True)
-    print(row(work, *measure(work, args.repeats)), flush=True)
+    print(row(work, *measure(work, args.repeats, clock=clock)), flush=True)
     gc.collect()
     jax.clear_caches()
 
