@@ -80,26 +80,24 @@ def test_formulations_for_cpus_are_the_same_maps(name):
     assert rel(got, expected) <= 1e-6
 
 
-@pytest.mark.parametrize(
-  "name", ["matrix", "stem", "shortcut", "depthwise, strided", "grouped", "random 3"]
-)
+@pytest.mark.parametrize("name", sorted(CASES.keys() - {"many taps"}))
 def test_derivatives_of_derivatives(name):
   geometry = CASES[name][0]
   x, kernel, cotangent = _arrays(CASES[name])
 
   def derivatives(function):
     def loss(x, kernel):
-      return jnp.sum(jnp.sin(function(x, kernel, geometry)) * cotangent)
+      return jnp.sum(jnp.sin(0.1 * function(x, kernel, geometry)) * cotangent)
 
     def outer(x, kernel):
-      return sum(jnp.sum(jnp.cos(part)) for part in jax.grad(loss, (0, 1))(x, kernel))
+      return sum(jnp.sum(jnp.cos(0.1 * part)) for part in jax.grad(loss, (0, 1))(x, kernel))
 
     along = jax.jvp(lambda x, k: function(x, k, geometry), (x, kernel), (x, jnp.ones_like(kernel)))
     return jax.grad(loss, (0, 1))(x, kernel), jax.grad(outer, (0, 1))(x, kernel), along
 
   expected, got = jax.jit(lambda: (derivatives(plain.convolved), derivatives(convolve)))()
   for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-    assert rel(a, b) <= 2e-6
+    assert rel(a, b) <= 1e-6
 
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
