@@ -22,7 +22,6 @@ from bcos_jax.train import (
   objectives,
   optimizer,
   plan,
-  pod,
   sharding,
   start,
   state,
@@ -30,6 +29,7 @@ from bcos_jax.train import (
 )
 from bcos_jax.train import config as configs
 from bcos_jax.train.data import Examples, open_dataset, sources
+from bcos_jax.train.estimates import pod
 from bcos_jax.train.evaluation import evaluate
 from bcos_jax.train.monitor import writer as logs
 from bcos_jax.train.objectives import losses
