@@ -1,23 +1,20 @@
 """The exported page in a real browser: from the disk, offline, with the maps of Python."""
 
 import io
-import shutil
 
 import numpy as np
 from PIL import Image
 import pytest
 
-sync_api = pytest.importorskip(
-  "playwright.sync_api", reason="playwright is installed by `make test-app` only"
-)
+pytest.importorskip("playwright.sync_api", reason="playwright is installed by `make test-app` only")
 
-import bcos_jax  # noqa: E402
-from bcos_jax import BcosOps, StandardOps, export  # noqa: E402
-from bcos_jax.export import web_page  # noqa: E402
+import bcos_jax
+from bcos_jax import BcosOps, StandardOps, export
+from bcos_jax.export import web_page
 
-from ..common import ROOT, filled, photos, tiny  # noqa: E402
+from ..common import ROOT, filled, photos, tiny
+from .browsing import needs_chromium, watched
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 RUNTIME = ROOT / "build" / f"{web_page.RUNTIME}-{web_page.VERSION}.tgz"
 LABELS = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
 NETWORKS = {
@@ -28,21 +25,11 @@ NETWORKS = {
 
 pytestmark = [
   pytest.mark.app,
-  pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium here (Debian: apt-get install chromium)"
-  ),
+  needs_chromium,
   pytest.mark.skipif(
     not RUNTIME.exists(), reason=f"{RUNTIME.name} is fetched by `make test-app` only"
   ),
 ]
-
-
-@pytest.fixture(scope="module")
-def browser():
-  with sync_api.sync_playwright() as playwright:
-    chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-    yield chromium
-    chromium.close()
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -59,18 +46,10 @@ def exported(request, tmp_path_factory):
 @pytest.fixture
 def page(browser, exported):
   """The page, with its example explained; it must ask nobody and complain of nothing."""
-  view = browser.new_page(viewport={"width": 1100, "height": 800})
-  view.set_default_timeout(60_000)
-  asked, complaints = [], []
-  view.on("request", lambda request: asked.append(request.url))
-  view.on("pageerror", lambda error: complaints.append(str(error)))
-  view.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-  view.goto((exported[1] / "index.html").as_uri())
-  ready(view)
-  yield view
-  view.close()
-  assert not [url for url in asked if not url.startswith(("file:", "blob:", "data:"))]
-  assert not complaints
+  with watched(browser, (1100, 800), ("file:", "blob:", "data:")) as view:
+    view.goto((exported[1] / "index.html").as_uri())
+    ready(view)
+    yield view
 
 
 def ready(view):

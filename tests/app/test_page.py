@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 
@@ -22,17 +21,15 @@ from bcos_jax import BcosOps, StandardOps, render  # noqa: E402
 from bcos_jax.app import networks  # noqa: E402
 
 from ..common import ROOT, filled, photos, tiny  # noqa: E402
+from .browsing import needs_chromium, watched  # noqa: E402
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 sync_api.expect.set_options(timeout=60_000)  # busy machines compile slowly
 LABELS = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
 NUMBER = r"[+−][\d.e−-]+"
 
 pytestmark = [
   pytest.mark.app,
-  pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium here (Debian: apt-get install chromium)"
-  ),
+  needs_chromium,
 ]
 
 
@@ -85,29 +82,12 @@ def served(tmp_path_factory, *arguments):
     server.wait(timeout=30)
 
 
-@pytest.fixture(scope="module")
-def browser():
-  with sync_api.sync_playwright() as playwright:
-    chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-    yield chromium
-    chromium.close()
-
-
 @pytest.fixture
 def page(browser, address):
   """A fresh page; at the end, it must have asked nobody else and complained of nothing."""
-  view = browser.new_page(viewport={"width": 1280, "height": 900})
-  view.set_default_timeout(60_000)
-  outside, complaints = [], []
-  view.on("request", lambda asked: outside.append(asked.url))
-  view.on("pageerror", lambda error: complaints.append(str(error)))
-  view.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-  view.goto(address)
-  yield view
-  view.close()
-  own = (address, "data:", "blob:")
-  assert not [url for url in outside if not url.startswith(own)]
-  assert not complaints
+  with watched(browser, (1280, 900), (address, "data:", "blob:")) as view:
+    view.goto(address)
+    yield view
 
 
 @pytest.fixture(scope="module")
@@ -331,10 +311,10 @@ def test_a_text_is_explained(browser, tmp_path_factory):
   bert = ROOT / "tests" / "fixtures" / "old" / "bundles" / "bert" / "bundle"
   examples = tmp_path_factory.mktemp("texts")
   (examples / "praise.txt").write_text("a good film")
-  with served(tmp_path_factory, bert, f"--examples={examples}") as address:
-    view = browser.new_page(viewport={"width": 390, "height": 844})
-    complaints = []
-    view.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+  with (
+    served(tmp_path_factory, bert, f"--examples={examples}") as address,
+    watched(browser, (390, 844), (address, "data:", "blob:")) as view,
+  ):
     view.goto(address)
     view.locator("#text").fill("a film that is zyxwv")
     view.get_by_role("button", name="Explain").click()
@@ -350,5 +330,3 @@ def test_a_text_is_explained(browser, tmp_path_factory):
     view.get_by_role("button", name="Explain").click()
     sync_api.expect(view.get_by_role("alert")).to_contain_text("no text")
     assert view.locator("html").evaluate("e => e.scrollWidth") <= 390
-    assert not complaints
-    view.close()
