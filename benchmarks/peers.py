@@ -45,6 +45,7 @@ from bcos_jax.train.step import make_train_step
 
 Run = Callable[[], Mapping[str, np.ndarray]]
 RATE = 1e-4
+WARM_UP = 2  # calls before those timed: the second training step sees the first's update
 PAUSE = 0.05  # seconds between turns, in which the threads of the other framework fall asleep
 TOLERANCE = 5e-3  # gates of values close to zero: W(x) of a ResNet-50 in float64 is 4.5e-4 away
 
@@ -212,7 +213,7 @@ def _training(model: Any, variables: Any, images: np.ndarray) -> Run:
   def run():
     nonlocal state
     state, metrics = step(state, batch, {})
-    return {"loss": np.asarray(metrics["loss"])}
+    return {name: np.asarray(metrics[name]) for name in ("loss", "gradient_norm")}
 
   return run
 
@@ -262,13 +263,17 @@ def _torch_training(ops: BcosOps, network: torch.nn.Module, images: torch.Tensor
     classes = network(encoded(ops, images[:2])).shape[1]
   labels = torch.arange(len(images)) * 7 % classes
   targets = TF.one_hot(labels, classes).float().clamp(min=1 / classes).to(images.device)
+  compared = iter(range(WARM_UP))
 
   def run():
     optimizer.zero_grad(set_to_none=True)
     loss = TF.binary_cross_entropy_with_logits(network(encoded(ops, images)), targets)
     loss.backward()
+    found = {"loss": loss.detach()}
+    if next(compared, None) is not None:  # no part of a training step in PyTorch, and not timed
+      found["gradient_norm"] = torch.nn.utils.get_total_norm([p.grad for p in network.parameters()])
     optimizer.step()
-    return {"loss": loss.detach().cpu().numpy()}
+    return {name: value.cpu().numpy() for name, value in found.items()}
 
   return run
 
@@ -312,7 +317,7 @@ def measure(
   images = pictures(model.image_size, work.batch)
   runs = {"jax": ours(work.task, model, variables, images)}
   runs |= dict(variants(peer, work.task, twin, images, device))
-  for _ in range(2):  # the first call compiles, and a second training step sees the first's update
+  for _ in range(WARM_UP):
     results = {name: run() for name, run in runs.items()}
   worst = max(difference(results["jax"], found) for name, found in results.items() if name != "jax")
   if not worst < TOLERANCE:
