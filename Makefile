@@ -78,9 +78,10 @@ $(VENV)/.installed-test-docs: $(VENV)/.installed-test
 	$(VENV)/bin/python $(INSTALL) "scikit-image>=0.25"
 	touch $@
 
-# Types are checked with all extras, so that those of their packages are known.
+# Types are checked with all extras of users, so that those of their packages are known; without onnx,
+# `bcos_jax/export/onnx` would be taken for it.
 $(VENV)/.installed-lint: setup.py pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python $(INSTALL) -e ".[all,lint]"
+	$(VENV)/bin/python $(INSTALL) -e ".[all,onnx,lint]"
 	touch $@
 
 $(VENV)/.installed-docs: setup.py pyproject.toml | $(VENV)/bin/python
