@@ -1,4 +1,4 @@
-"""ResNet-20 or a small vision transformer on Fashion-MNIST: clothes, shoes and bags, 28 x 28 grey.
+"""ResNet-20 or small vision transformers on Fashion-MNIST: clothes, shoes and bags, 28 x 28 grey.
 
   apt-get download dataset-fashion-mnist
   bcos-jax prepare fashion_mnist --source dataset-fashion-mnist_*.deb
@@ -9,7 +9,8 @@
 
 `conventional` is a standard network, `bcosify` fine-tunes its B-cos twin (B=2, no biases;
 arXiv 2411.00715) and `scratch` trains the same B-cos network from random weights. With `,vit`, as
-in `fashion_mnist:conventional,vit`, each is a transformer of four blocks and 49 tokens. To choose
+in `fashion_mnist:conventional,vit`, each is a transformer of four blocks, and with `,vitc` one
+behind a stem of convolutions. To choose
 settings without the test pictures: --config.data.train_split=train[5000:] and
 --config.data.test_split=train[:5000].
 """
@@ -67,13 +68,28 @@ def scratch(config: ConfigDict) -> None:
   _bcos(config, lr=1e-2)
 
 
-def vit(config: ConfigDict) -> None:
-  """Takes the transformer in place of the ResNet-20; its conventional recipe is longer."""
-  config.model.update(name="simple_vit_tiny", image_size=28, patch_size=4)
-  config.model.update(width=64, depth=4, num_heads=4, mlp_dim=128)
+def _transformer(config: ConfigDict, steps: int, **sizes) -> None:
+  config.model.update(width=96, depth=4, num_heads=4, mlp_dim=192, **sizes)
+  config.data.batch_size = 128
+  # So few epochs are better spent on the pictures as they are.
+  config.data.augment = common.get_config().data.augment
+  config.data.augment.flip = 0.5
+  config.statistics = "batch"  # They have no batch norms.
   if config.ops.family == "standard":
-    config.steps, config.optimizer.lr = 3000, 2e-3
-  config.statistics = "batch"  # It has no batch norms.
+    config.steps, config.optimizer.lr = steps, 3e-3
+    config.optimizer.update(warmup_steps=200, b2=0.99)
+  else:
+    config.steps = 1000
+
+
+def vit(config: ConfigDict) -> None:
+  """Takes a transformer of 16 tokens in place of the ResNet-20."""
+  _transformer(config, 3000, name="simple_vit_tiny", patch_size=7)
+
+
+def vitc(config: ConfigDict) -> None:
+  """Takes a transformer behind three convolutions in place of the ResNet-20."""
+  _transformer(config, 2000, name="vitc_tiny", conv_stem=(16, 32, 64))
 
 
 def runlocal(config: ConfigDict) -> None:
@@ -89,5 +105,6 @@ VARIANTS = {
   "match": match,
   "scratch": scratch,
   "vit": vit,
+  "vitc": vitc,
   "runlocal": runlocal,
 }

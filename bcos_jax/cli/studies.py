@@ -18,7 +18,7 @@ def add_study(commands: Commands) -> None:
   command.add_argument(
     "study",
     help="equivalence, speedup, b-sweep, options, methods, sanity, robustness, alignment, clip, "
-    "closed-form, calibration or texts",
+    "closed-form, calibration, replication or texts",
   )
   command.add_argument(
     "--dataset",
@@ -29,7 +29,8 @@ def add_study(commands: Commands) -> None:
   command.add_argument(
     "--network",
     default="",
-    help="architecture, see `bcos-jax models`, or vit of fashion_mnist; default: the recipe's",
+    help="architecture, see `bcos-jax models`; vit or vitc, small ones of fashion_mnist; default: "
+    "the recipe's",
   )
   command.add_argument(
     "--workdir",
@@ -39,7 +40,10 @@ def add_study(commands: Commands) -> None:
   )
   command.add_argument("--seed", type=int, default=0, help="random seed")
   command.add_argument(
-    "--seeds", type=int, default=1, help="how many seeds, from --seed on (closed-form, calibration)"
+    "--seeds",
+    type=int,
+    default=1,
+    help="how many seeds, from --seed on (closed-form, calibration, replication)",
   )
   command.add_argument(
     "--short", action="store_true", help="a fraction of the steps, as a smoke test"

@@ -1,7 +1,7 @@
 """Studies of B-cosification with small networks, which run offline in minutes.
 
   bcos-jax study equivalence | speedup | b-sweep | options | methods | sanity | robustness |
-    alignment | clip | closed-form | calibration | texts
+    alignment | clip | closed-form | calibration | replication | texts
 
 Each trains what it needs, measures it, and leaves a table, plots and a report. Every sentence of
 an answer is written from the numbers of its table.
@@ -26,6 +26,7 @@ from . import (
   equivalence,
   methods,
   options,
+  replication,
   robustness,
   sanity,
   speedup,
@@ -47,12 +48,13 @@ STUDIES: dict[str, Callable[..., Findings]] = {
   "clip": clip.study,
   "closed-form": closed_form.study,
   "calibration": closed_form.settings,
+  "replication": replication.study,
   "texts": text.study,
 }
 """Every study by name."""
 
 _OF_TEXTS = ("texts",)
-_OF_SEEDS = ("closed-form", "calibration")
+_OF_SEEDS = ("closed-form", "calibration", "replication")
 
 
 def run(
@@ -75,11 +77,11 @@ def run(
       goes on where it was.
     dataset: "digits", "shape_scenes" or, once it is prepared, "fashion_mnist"; of `texts`
       "reviews". "" for shape_scenes or reviews.
-    network: Architecture, see `bcos_jax.names()`, or "vit" of fashion_mnist; "" for that of the
-      data set's recipe (of `equivalence`: one small network of every kind).
+    network: Architecture, see `bcos_jax.names()`, or "vit" or "vitc" of fashion_mnist; "" for that
+      of the data set's recipe (of `equivalence`: one small network of every kind).
     seed: Of everything.
-    seeds: How many seeds, from `seed` on, are measured; more than one for `closed-form`
-      and `calibration`.
+    seeds: How many seeds, from `seed` on, are measured; more than one for `closed-form`,
+      `calibration` and `replication`.
     short: A fraction of the steps and pictures; shows that everything runs, the numbers mean
       little.
     progress: Whether to show progress bars.

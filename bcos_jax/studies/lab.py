@@ -33,6 +33,15 @@ Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Steps:
+  """How long another network than the recipe's is trained; see `Setting`."""
+
+  pretrain: int
+  finetune: int
+  eval_every: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
   """How long networks are trained on a data set, and how their explanations are measured.
 
@@ -45,7 +54,7 @@ class Setting:
     smooth: Odd averaging window of the pointing games: the published 15 pixels, of 224, scaled.
     num_images: Pictures to measure on where not all of the test set is.
     validation: Training pictures that a study holds out to choose settings.
-    networks: Variants of the recipe that are other networks: steps of their pretraining.
+    networks: Variants of the recipe that are other networks, and how long they are trained.
   """
 
   pretrain: int
@@ -56,7 +65,7 @@ class Setting:
   smooth: int
   num_images: int = 200
   validation: int = 300
-  networks: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  networks: Mapping[str, Steps] = dataclasses.field(default_factory=dict)
 
 
 SETTINGS = {
@@ -72,7 +81,10 @@ SETTINGS = {
     num_grids=100,
     smooth=3,
     validation=5000,
-    networks={"vit": 3000},
+    networks={
+      "vit": Steps(pretrain=3000, finetune=1000, eval_every=100),
+      "vitc": Steps(pretrain=2000, finetune=1000, eval_every=100),
+    },
   ),
 }
 
@@ -160,8 +172,8 @@ class Lab:
   @property
   def setting(self) -> Setting:
     setting = SETTINGS[self.dataset]
-    pretrain = setting.networks.get(self.network, setting.pretrain)
-    setting = dataclasses.replace(setting, pretrain=pretrain)
+    if steps := setting.networks.get(self.network):
+      setting = dataclasses.replace(setting, **dataclasses.asdict(steps))
     return _shortened(setting) if self.short else setting
 
   def conventional(self) -> TrainResult:

@@ -31,11 +31,11 @@ def test_rates_are_ranked_within_a_length_by_held_out_pictures():
 @pytest.mark.parametrize("recipe", ["conventional", "bcosify", "scratch"])
 def test_a_variant_of_the_recipe_is_a_network(recipe, tmp_path):
   lab = Lab(workdir=tmp_path, dataset="fashion_mnist", network="vit", seed=3)
-  assert lab.setting.pretrain == 3000
+  assert (lab.setting.pretrain, lab.setting.finetune) == (3000, 1000)
   config = lab._config(f"fashion_mnist:{recipe}", 7, "--config.optimizer.lr=0.5")
   assert (config.steps, config.seed, config.optimizer.lr) == (7, 3, 0.5)
   network, _ = start.network(config, weights=False)
-  assert (network.width, network.depth, network.patch_size) == (64, 4, 4)
+  assert (network.width, network.depth, network.patch_size) == (96, 4, 7)
   assert network.ops.encoding.pairing == ("none" if recipe == "conventional" else "negated")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 
 import bcos_jax
@@ -11,11 +12,26 @@ import bcos_jax
 from ... import calibration
 from ...inputs import of_pictures
 from ...ops import BcosOps
+from ...train.config import load_config
 from ...train.data import open_dataset, pipeline
 from ...train.loop import TrainResult
 from ..lab import Lab
 
 Network = tuple[Any, Any]
+
+
+def recipe(lab: Lab) -> tuple[int, int]:
+  """Returns pictures and rounds of the second sweep of the data set's recipe of matching."""
+  config = load_config(f"{lab.dataset}:match", [])
+  return (32, 0) if lab.short else (config.calibrate, config.calibrate_blocks)
+
+
+def by_recipe(lab: Lab, conventional: TrainResult) -> Network:
+  """Returns the B-cos twin (B=2, no biases) in closed form, with the recipe's settings."""
+  count, rounds = recipe(lab)
+  given = conventional.model, jax.device_get(conventional.variables)
+  pictures = training_pictures(lab, conventional, count)
+  return in_closed_form(lab, given, "closed", pictures, rounds=rounds)
 
 
 def training_pictures(lab: Lab, conventional: TrainResult, count: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ... import render
 from ..lab import Lab
+from ..seeds import curve
 from ..study import Findings
 from ..tables import Table
 from . import races, summary
@@ -171,9 +172,9 @@ def _plot(teacher: Outcome, outcomes: dict[Variation, Outcome]) -> Figure:
   panels = []
   for label, found, factors in (("pictures", by_count, True), ("B", by_b, False)):
     points = [(at, o.pointing) for at, o in found.items() if o.pointing is not None]
-    curves = {"accuracy": summary.curve((at, o.accuracy) for at, o in found.items())}
+    curves = {"accuracy": curve((at, o.accuracy) for at, o in found.items())}
     if points:
-      curves["grid pointing"] = summary.curve(points)
+      curves["grid pointing"] = curve(points)
     levels = {"accuracy, conventional": teacher.accuracy.value}
     panels.append(
       render.Panel(curves=curves, x=label, y="accuracy and score", levels=levels, factors=factors)

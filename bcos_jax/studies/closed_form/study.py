@@ -11,13 +11,13 @@ import bcos_jax
 
 from ... import render
 from ...ops import BcosOps
-from ...train.config import load_config
 from ...train.loop import TrainResult
 from ..lab import Lab
+from ..seeds import curve
 from ..study import Findings
 from ..tables import Table
 from . import races, summary
-from .networks import in_closed_form, training_pictures
+from .networks import in_closed_form, recipe, training_pictures
 from .races import Entrant, Start
 from .summary import Outcome
 
@@ -76,7 +76,7 @@ def _entrants(lab: Lab, lengths: tuple[int, ...]) -> list[Entrant]:
 
 
 def _question(labs: tuple[Lab, ...], lengths: tuple[int, ...]) -> str:
-  lab, (count, rounds) = labs[0], _settings(labs[0])
+  lab, (count, rounds) = labs[0], recipe(labs[0])
   networks = "A conventional network is" if len(labs) == 1 else f"{len(labs)} networks are"
   sweep = f", with {rounds} rounds of the second sweep," if rounds else ""
   return (
@@ -97,17 +97,11 @@ def _question(labs: tuple[Lab, ...], lengths: tuple[int, ...]) -> str:
   )
 
 
-def _settings(lab: Lab) -> tuple[int, int]:
-  """Returns pictures and rounds of the second sweep of the recipe's closed form."""
-  recipe = load_config(f"{lab.dataset}:match", [])
-  return (32, 0) if lab.short else (recipe.calibrate, recipe.calibrate_blocks)
-
-
 def _starts(
   lab: Lab, given: tuple[Any, Any], conventional: TrainResult, lengths: tuple[int, ...]
 ) -> tuple[Start, ...]:
   """Returns what is fine-tuned, and what is only measured."""
-  count, rounds = _settings(lab)
+  count, rounds = recipe(lab)
   pictures = training_pictures(lab, conventional, count)
   closed = Start(
     name=CLOSED,
@@ -189,9 +183,7 @@ def _plot(found: list[Outcome]) -> Figure:
   }
   panels = [
     render.Panel(
-      curves={
-        name: summary.curve((r.steps, r.accuracy) for r in own) for name, own in by_start.items()
-      },
+      curves={name: curve((r.steps, r.accuracy) for r in own) for name, own in by_start.items()},
       x="steps",
       y="accuracy",
       percent=True,
@@ -206,7 +198,7 @@ def _plot(found: list[Outcome]) -> Figure:
   if any(played.values()):
     panels.append(
       render.Panel(
-        curves={name: summary.curve(points) for name, points in played.items() if points},
+        curves={name: curve(points) for name, points in played.items() if points},
         x="steps",
         y="grid pointing score",
         levels={} if teacher.pointing is None else {TEACHER: teacher.pointing.value},

@@ -1,0 +1,94 @@
+"""The study of B-cosification's claims: what it compares, and its files."""
+
+import csv
+
+import pytest
+
+from bcos_jax import studies
+from bcos_jax.studies import replication
+from bcos_jax.studies.replication import BOTH, CLOSED, CONVENTIONAL, PUBLISHED, SCRATCH, Measured
+from bcos_jax.studies.seeds import Mean
+
+
+def measured(accuracy: float, pointing: dict[str, float], *history: tuple[int, float]) -> Measured:
+  return Measured(
+    accuracy=accuracy,
+    pointing=pointing,
+    incomplete=1e-7,
+    history=history,
+    maps=lambda images, targets: images[..., 0],
+  )
+
+
+def seed(shift: float) -> dict[str, Measured]:
+  own = {"own": 0.9}
+  return {
+    CONVENTIONAL: measured(0.9, {"grad cam": 0.5, "guided backprop": 0.6}),
+    CLOSED: measured(0.8, own),
+    PUBLISHED: measured(0.88 + shift, own, (10, 0.7), (20, 0.88 + shift)),
+    BOTH: measured(0.89, own, (10, 0.86), (20, 0.89)),
+    SCRATCH: measured(0.85, {"own": 0.7}, (10, 0.3), (20, 0.85)),
+  }
+
+
+def test_steps_are_those_to_the_end_of_the_network_from_scratch():
+  first = replication._first_steps(seed(0.0))
+  assert first == {PUBLISHED: 20, BOTH: 10, SCRATCH: 20}
+  assert replication._first_steps(seed(-0.04))[PUBLISHED] is None
+
+
+def test_differences_are_paired_by_seed_and_judged_by_their_error():
+  seeds = [seed(0.0), seed(0.02)]
+  assert replication._compared(seeds, BOTH, SCRATCH) == "4.0 ± 0.0 points"
+  assert replication._compared(seeds, PUBLISHED, SCRATCH) == "4.0 ± 1.0 points"
+  assert replication._compared(seeds, PUBLISHED, BOTH) == (
+    "0.0 ± 1.0 points, within 2 standard errors of none"
+  )
+  assert replication._verdict(Mean(0.1, None)) == ""
+
+
+def test_the_best_post_hoc_method_counts():
+  said = replication._localisation([seed(0.0), seed(0.02)])
+  assert f"Grid pointing, {BOTH}, less the best post-hoc method: 0.300 ± 0.000." in said
+  assert f"Grid pointing, {CLOSED}, less from scratch: 0.200 ± 0.000." in said
+  assert said[-1].endswith("grad cam 0.500 ± 0.000, guided backprop 0.600 ± 0.000.")
+
+
+def test_networks_that_cannot_play_are_not_compared():
+  lost = seed(0.0) | {SCRATCH: measured(0.1, {}, (10, 0.1), (20, 0.1))}
+  said = "\n".join(replication._localisation([seed(0.0), lost]))
+  assert "less from scratch" not in said and "less the best post-hoc" in said
+
+
+@pytest.mark.slow
+def test_every_network_has_a_row_and_a_map(tmp_path):
+  said = []
+  found = studies.run(
+    "replication",
+    workdir=tmp_path,
+    dataset="digits",
+    network="resnet_tiny",
+    seeds=2,
+    short=True,
+    progress=False,
+    say=said.append,
+  )
+  folder = tmp_path / "findings" / "digits-resnet_tiny-seeds0-1-short" / "replication"
+  assert {path.name for path in folder.iterdir()} == {
+    "replication.png",
+    "replication-maps.png",
+    "report.html",
+    "study.md",
+    "table.csv",
+  }
+  with open(folder / "table.csv", encoding="utf-8", newline="") as file:
+    rows = list(csv.DictReader(file))
+  assert [(row["network"], row["steps"]) for row in rows] == [
+    (CONVENTIONAL, "30"),
+    (CLOSED, "0"),
+    (PUBLISHED, "10"),
+    (BOTH, "10"),
+    (SCRATCH, "10"),
+  ]
+  assert all(float(row["completeness error"]) < 1e-5 for row in rows)
+  assert any(line.startswith("Speed-up") for line in found.answer)
