@@ -63,6 +63,13 @@ def match(config: ConfigDict) -> None:
   common.match(config, "runs/fashion/conventional/bundle", blocks=2)
 
 
+def align(config: ConfigDict) -> None:
+  """Teaches the B-cos twin, without labels, what the conventional network sees at all depths."""
+  bcosify(config)
+  config.model.num_classes, config.init, config.steps = 0, "", 600
+  config.objective.update(name="align", teacher="runs/fashion/conventional/bundle")
+
+
 def scratch(config: ConfigDict) -> None:
   """Trains a B-cos network from random weights."""
   _bcos(config, lr=1e-2)
@@ -78,7 +85,7 @@ def _transformer(config: ConfigDict, steps: int, **sizes) -> None:
   if config.ops.family == "standard":
     config.steps, config.optimizer.lr = steps, 3e-3
     config.optimizer.update(warmup_steps=200, b2=0.99)
-  else:
+  elif config.objective.name == "supervised":
     config.steps = 1000
 
 
@@ -103,6 +110,7 @@ VARIANTS = {
   "conventional": conventional,
   "bcosify": bcosify,
   "match": match,
+  "align": align,
   "scratch": scratch,
   "vit": vit,
   "vitc": vitc,

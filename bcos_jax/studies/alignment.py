@@ -27,11 +27,11 @@ _DRAWN = 3
 
 def study(lab: Lab) -> Findings:
   """Aligns the B-cos twin of a conventional network, and compares features and explanations."""
-  frozen.check(lab)
+  frozen.check(lab, "shape_scenes", "fashion_mnist")
   before = lab.conventional()
   bundle = lab.bundle("conventional", before)
   steps = SHORT_STEPS if lab.short else STEPS
-  begun, result = lab.taught("aligned", "shape_scenes:align", steps, bundle)
+  begun, result = lab.taught("aligned", f"{lab.dataset}:align", steps, bundle)
   networks = {
     TEACHER: without_head(before.model, jax.device_get(before.variables)),
     BEGUN: begun,
@@ -61,7 +61,7 @@ def _question(lab: Lab, before: TrainResult, result: TrainResult, steps: int) ->
     f"the blocks {depths}, and of the pooled features. Probes are trained on frozen features, in "
     "the form of the network's own head; 20 nearest neighbours; how often the neighbours of both "
     "say the same. Energy pointing game: the probe's explanations of the labelled class in "
-    f"{lab.setting.num_images} pictures, masks of the labelled object, maps averaged over "
+    f"{lab.setting.num_images} pictures, {lab.places}, maps averaged over "
     f"{lab.setting.smooth}x{lab.setting.smooth} pixels. The B-cos networks explain themselves, the "
     "teacher is explained by post-hoc methods."
   )

@@ -47,7 +47,7 @@ class Seen:
 
 def study(lab: Lab) -> Findings:
   """Trains a pair on captions, B-cosifies its image tower, and compares both on texts."""
-  frozen.check(lab)
+  frozen.check(lab, "shape_scenes")
   result, text, networks = _trained(lab)
   read = of_pictures(result.preprocess)
   everything = lab.pictures_of(read)

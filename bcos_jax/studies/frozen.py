@@ -46,12 +46,13 @@ class Worth:
   neighbours: knn.Neighbours
 
 
-def check(lab: Lab) -> None:
-  """Raises InputError unless the data set has masks and captions."""
-  if lab.dataset != "shape_scenes":
+def check(lab: Lab, *datasets: str) -> None:
+  """Raises InputError unless the data set is one of those that have what the study needs."""
+  if lab.dataset not in datasets:
     raise InputError(
-      f"The data set {lab.dataset!r} has neither masks nor captions, which this study needs.",
-      "Leave out --dataset, or set --dataset=shape_scenes.",
+      f"The data set {lab.dataset!r} does not tell where objects are, or has no captions, which "
+      "this study needs.",
+      f"Set --dataset={' or --dataset='.join(datasets)}.",
     )
 
 

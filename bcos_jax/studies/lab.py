@@ -31,6 +31,9 @@ from ..train.loop import TrainResult, train
 
 Say = Callable[[str], None]
 
+_DARK = 0.05
+"""Colour of a silhouette's ground, at most: black, up to what scanning and resizing left."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Steps:
@@ -54,6 +57,7 @@ class Setting:
     smooth: Odd averaging window of the pointing games: the published 15 pixels, of 224, scaled.
     num_images: Pictures to measure on where not all of the test set is.
     validation: Training pictures that a study holds out to choose settings.
+    silhouettes: Whether objects lie on black ground, so that where they are needs no masks.
     networks: Variants of the recipe that are other networks, and how long they are trained.
   """
 
@@ -65,6 +69,7 @@ class Setting:
   smooth: int
   num_images: int = 200
   validation: int = 300
+  silhouettes: bool = False
   networks: Mapping[str, Steps] = dataclasses.field(default_factory=dict)
 
 
@@ -81,6 +86,7 @@ SETTINGS = {
     num_grids=100,
     smooth=3,
     validation=5000,
+    silhouettes=True,
     networks={
       "vit": Steps(pretrain=3000, finetune=1000, eval_every=100),
       "vitc": Steps(pretrain=2000, finetune=1000, eval_every=100),
@@ -103,7 +109,7 @@ class StudyPictures:
     images: [N, H, W, colors] in [0, 1].
     labels: int [N].
     names: Of the classes.
-    regions: bool [N, H, W], where the labelled object is; None if the data set does not say.
+    regions: bool [N, H, W], where the labelled object is; None if nothing tells.
   """
 
   images: np.ndarray
@@ -128,7 +134,7 @@ class Measures:
     accuracy: On all test pictures.
     grid_pointing: Mean score of the grid pointing game; None if too few pictures could be used.
     grid_pointing_error: Its standard error over the grids; None likewise.
-    energy_pointing: Mean score; None where the data set has no masks.
+    energy_pointing: Mean score; None where the places of objects are not known.
     bias_share: Mean share of the terms of an output that belong to no pixel: sizes of biases and
       other constants, over theirs and that of the pixels' sum. The logit bias is left out.
   """
@@ -175,6 +181,11 @@ class Lab:
     if steps := setting.networks.get(self.network):
       setting = dataclasses.replace(setting, **dataclasses.asdict(steps))
     return _shortened(setting) if self.short else setting
+
+  @property
+  def places(self) -> str:
+    """What tells where objects are, in words."""
+    return "silhouettes" if self.setting.silhouettes else "masks of the labelled object"
 
   def conventional(self) -> TrainResult:
     """The pretrained network that the study starts from."""
@@ -274,9 +285,11 @@ class Lab:
     """The test pictures, as a network with this preprocessing reads them."""
     examples = pipeline.Examples(open_dataset(self.dataset, "test"), prepare)
     images, labels = pipeline.to_arrays(examples)
-    dataset = examples.dataset
-    masked = "mask" in dataset.source[0]
-    regions = image_metrics.regions(prepare, dataset, range(len(images))) if masked else None
+    dataset, regions = examples.dataset, None
+    if "mask" in dataset.source[0]:
+      regions = image_metrics.regions(prepare, dataset, range(len(images)))
+    elif self.setting.silhouettes:
+      regions = images.max(axis=-1) > _DARK
     return StudyPictures(images=images, labels=labels, names=dataset.label_names, regions=regions)
 
   def logits(self, result: TrainResult) -> np.ndarray:

@@ -52,7 +52,7 @@ def study(lab: Lab) -> Findings:
     f"({tuned.metrics['accuracy']:.1%}) by itself. Grid pointing game: "
     f"{setting.grid}x{setting.grid}, at most {_most_grids(lab)} grids, each network on the "
     "pictures that it classifies rightly, the surest first. Energy pointing game: "
-    f"{setting.num_images} pictures, masks of the labelled object. Maps are averaged over "
+    f"{setting.num_images} pictures, {lab.places}. Maps are averaged over "
     f"{setting.smooth}x{setting.smooth} pixels in both.",
     table=_table(scored),
     answer=_answer(scored),

@@ -5,22 +5,25 @@ import csv
 import pytest
 
 from bcos_jax import studies
-from bcos_jax.studies import replication
-from bcos_jax.studies.replication import BOTH, CLOSED, CONVENTIONAL, PUBLISHED, SCRATCH, Measured
-from bcos_jax.studies.seeds import Mean
+from bcos_jax.studies.replication import claims
+from bcos_jax.studies.replication.networks import (
+  BOTH,
+  CLOSED,
+  CONVENTIONAL,
+  PUBLISHED,
+  SCRATCH,
+  NetworkScores,
+)
+from bcos_jax.studies.seeds import Mean, curve
 
 
-def measured(accuracy: float, pointing: dict[str, float], *history: tuple[int, float]) -> Measured:
-  return Measured(
-    accuracy=accuracy,
-    pointing=pointing,
-    incomplete=1e-7,
-    history=history,
-    maps=lambda images, targets: images[..., 0],
-  )
+def measured(
+  accuracy: float, grids: dict[str, float], *history: tuple[int, float]
+) -> NetworkScores:
+  return NetworkScores(accuracy=accuracy, grids=grids, energy={}, incomplete=1e-7, history=history)
 
 
-def seed(shift: float) -> dict[str, Measured]:
+def seed(shift: float) -> dict[str, NetworkScores]:
   own = {"own": 0.9}
   return {
     CONVENTIONAL: measured(0.9, {"grad cam": 0.5, "guided backprop": 0.6}),
@@ -31,24 +34,32 @@ def seed(shift: float) -> dict[str, Measured]:
   }
 
 
+def test_a_mean_has_its_standard_error():
+  mean = Mean.of([1.0, 3.0])
+  assert (mean.value, mean.error) == (2.0, pytest.approx(1.0))
+  assert Mean.of([1.0]).error is None and Mean.of([1.0]).written(".1f") == "1.0"
+  assert curve([(5, mean), (6, Mean(4.0, 0.5))]) == ([5, 6], [2.0, 4.0], [mean.error, 0.5])
+  assert curve([(5, mean), (6, Mean(4.0, None))]) == ([5, 6], [2.0, 4.0])
+
+
 def test_steps_are_those_to_the_end_of_the_network_from_scratch():
-  first = replication._first_steps(seed(0.0))
-  assert first == {PUBLISHED: 20, BOTH: 10, SCRATCH: 20}
-  assert replication._first_steps(seed(-0.04))[PUBLISHED] is None
+  found = seed(0.0)
+  assert found[PUBLISHED].first_step(0.85) == 20
+  assert found[BOTH].first_step(0.85) == 10
+  assert seed(-0.04)[PUBLISHED].first_step(0.85) is None
 
 
 def test_differences_are_paired_by_seed_and_judged_by_their_error():
-  seeds = [seed(0.0), seed(0.02)]
-  assert replication._compared(seeds, BOTH, SCRATCH) == "4.0 ± 0.0 points"
-  assert replication._compared(seeds, PUBLISHED, SCRATCH) == "4.0 ± 1.0 points"
-  assert replication._compared(seeds, PUBLISHED, BOTH) == (
-    "0.0 ± 1.0 points, within 2 standard errors of none"
-  )
-  assert replication._verdict(Mean(0.1, None)) == ""
+  said = claims.accuracies([seed(0.0), seed(0.02)])
+  assert f"Accuracy, {BOTH}, less {SCRATCH}: 4.0 ± 0.0 points." in said
+  assert f"Accuracy, {PUBLISHED}, less {SCRATCH}: 4.0 ± 1.0 points." in said
+  none = "within 2 standard errors of none"
+  assert f"Accuracy, {BOTH}, less {PUBLISHED}: 0.0 ± 1.0 points, {none}." in said
+  assert none not in "".join(claims.accuracies([seed(0.0)]))  # One seed has no error.
 
 
 def test_the_best_post_hoc_method_counts():
-  said = replication._localisation([seed(0.0), seed(0.02)])
+  said = claims.localisation([seed(0.0), seed(0.02)])
   assert f"Grid pointing, {BOTH}, less the best post-hoc method: 0.300 ± 0.000." in said
   assert f"Grid pointing, {CLOSED}, less from scratch: 0.200 ± 0.000." in said
   assert said[-1].endswith("grad cam 0.500 ± 0.000, guided backprop 0.600 ± 0.000.")
@@ -56,8 +67,9 @@ def test_the_best_post_hoc_method_counts():
 
 def test_networks_that_cannot_play_are_not_compared():
   lost = seed(0.0) | {SCRATCH: measured(0.1, {}, (10, 0.1), (20, 0.1))}
-  said = "\n".join(replication._localisation([seed(0.0), lost]))
+  said = "\n".join(claims.localisation([seed(0.0), lost]))
   assert "less from scratch" not in said and "less the best post-hoc" in said
+  assert claims.mean_of([seed(0.0), lost], lambda found: found[SCRATCH].best_grids) is None
 
 
 @pytest.mark.slow

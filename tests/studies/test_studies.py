@@ -146,7 +146,7 @@ def test_a_student_that_points_no_better_is_said_to():
 
 @pytest.mark.parametrize("name", ["alignment", "clip"])
 def test_studies_of_masks_refuse_data_without(name, tmp_path):
-  with pytest.raises(bcos_jax.InputError, match="neither masks nor captions"):
+  with pytest.raises(bcos_jax.InputError, match="does not tell where objects are"):
     _run(name, tmp_path)
 
 
