@@ -79,17 +79,17 @@ SETTINGS = {
     pretrain=600, finetune=300, eval_every=25, grid=3, num_grids=25, smooth=5
   ),
   "fashion_mnist": Setting(
-    pretrain=1200,
+    pretrain=600,
     finetune=300,
-    eval_every=100,
+    eval_every=25,
     grid=2,
     num_grids=100,
     smooth=3,
     validation=5000,
     silhouettes=True,
     networks={
-      "vit": Steps(pretrain=3000, finetune=1000, eval_every=100),
-      "vitc": Steps(pretrain=2000, finetune=1000, eval_every=100),
+      "vit": Steps(pretrain=3000, finetune=600, eval_every=50),
+      "vitc": Steps(pretrain=2000, finetune=600, eval_every=50),
     },
   ),
 }

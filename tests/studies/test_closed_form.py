@@ -31,7 +31,7 @@ def test_rates_are_ranked_within_a_length_by_held_out_pictures():
 @pytest.mark.parametrize("recipe", ["conventional", "bcosify", "scratch"])
 def test_a_variant_of_the_recipe_is_a_network(recipe, tmp_path):
   lab = Lab(workdir=tmp_path, dataset="fashion_mnist", network="vit", seed=3)
-  assert (lab.setting.pretrain, lab.setting.finetune) == (3000, 1000)
+  assert (lab.setting.pretrain, lab.setting.finetune) == (3000, 600)
   config = lab._config(f"fashion_mnist:{recipe}", 7, "--config.optimizer.lr=0.5")
   assert (config.steps, config.seed, config.optimizer.lr) == (7, 3, 0.5)
   network, _ = start.network(config, weights=False)
@@ -42,7 +42,7 @@ def test_a_variant_of_the_recipe_is_a_network(recipe, tmp_path):
 def test_networks_of_other_data_sets_are_unknown(tmp_path):
   with pytest.raises(InputError, match="'vit'"):
     Lab(workdir=tmp_path, dataset="digits", network="vit")
-  assert Lab(workdir=tmp_path, dataset="fashion_mnist").setting.pretrain == 1200
+  assert Lab(workdir=tmp_path, dataset="fashion_mnist").setting.pretrain == 600
 
 
 def chosen(start: str, steps: int, accuracy: float, pointing: float | None) -> races.Entrant:
