@@ -1,11 +1,13 @@
 """The study of B-cosification's claims: what it compares, and its files."""
 
 import csv
+import types
 
+import numpy as np
 import pytest
 
 from bcos_jax import studies
-from bcos_jax.studies.replication import claims
+from bcos_jax.studies.replication import claims, networks
 from bcos_jax.studies.replication.networks import (
   BOTH,
   CLOSED,
@@ -70,6 +72,24 @@ def test_networks_that_cannot_play_are_not_compared():
   said = "\n".join(claims.localisation([seed(0.0), lost]))
   assert "less from scratch" not in said and "less the best post-hoc" in said
   assert claims.mean_of([seed(0.0), lost], lambda found: found[SCRATCH].best_grids) is None
+
+
+def test_transformers_explain_grids_through_windows():
+  lab = types.SimpleNamespace(pictures=types.SimpleNamespace(images=np.zeros((1, 8, 8, 1))))
+  ops = types.SimpleNamespace(encoding=types.SimpleNamespace(mean=(0.5,)))
+  sides = []
+
+  def explainer(images, targets):
+    sides.append(images.shape[1])
+    return np.ones((len(images), targets.shape[1], *images.shape[1:3]), np.float32)
+
+  grids, targets = np.zeros((1, 16, 16, 1), np.float32), np.zeros((1, 1), int)
+  for layout, expected, seen in ((None, 16, 1.0), ("tokens", 8, 4.0)):
+    model = types.SimpleNamespace(token_layout=lambda side, at=layout: at, ops=ops)
+    maps = networks.through_windows(lab, model, explainer)(grids, targets)
+    assert set(sides) == {expected}
+    np.testing.assert_array_equal(maps, np.full((1, 1, 16, 16), seen))  # Every pixel equally often.
+    sides.clear()
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from .networks import (
   PUBLISHED,
   SCRATCH,
   NetworkScores,
+  has_positions,
   of_seed,
 )
 
@@ -83,6 +84,11 @@ def _question(labs: Sequence[Lab]) -> str:
     if lab.pictures.regions is None
     else f", and energy pointing game: {lab.places} of {setting.num_images} pictures"
   )
+  windows = (
+    ", explained through windows of a picture's size at half of it, as published for transformers"
+    if has_positions(lab.conventional().model, lab.pictures.images.shape[1])
+    else ""
+  )
   return (
     f"{len(labs)} conventional network{'s are' if len(labs) > 1 else ' is'} trained for "
     f"{setting.pretrain} steps and B-cosified (B=2, no biases): in closed form, without labels; "
@@ -91,7 +97,8 @@ def _question(labs: Sequence[Lab]) -> str:
     f"has the recipe of `configs/{lab.dataset}.py`; test accuracy is evaluated every "
     f"{setting.eval_every} steps. Grid pointing game: {setting.grid}x{setting.grid}, at most "
     f"{setting.num_grids} grids of the test pictures that a network classifies rightly, the "
-    f"surest first{named}; maps are averaged over {setting.smooth}x{setting.smooth} pixels. B-cos "
+    f"surest first{windows}{named}; maps are averaged over {setting.smooth}x{setting.smooth} "
+    "pixels. B-cos "
     "networks explain themselves; the conventional one is explained by "
     f"{', '.join(name.replace('_', ' ') for name in METHODS)}, and the best counts in each game. "
     f"Completeness error: the largest of {EXPLAINED} pictures, relative. ± is the standard error "
