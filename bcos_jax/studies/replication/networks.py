@@ -19,8 +19,13 @@ from ..lab import Lab
 
 CONVENTIONAL, SCRATCH = "conventional", "from scratch"
 PUBLISHED, CLOSED, BOTH = "B-cosified", "in closed form", "closed form, fine-tuned"
-METHODS = ("input_x_gradient", "integrated_gradients", "guided_backprop", "grad_cam")
-"""What the conventional network is explained by."""
+METHODS: dict[str, dict[str, int]] = {
+  "input_x_gradient": {},
+  "integrated_gradients": {"steps": 20},
+  "guided_backprop": {},
+  "grad_cam": {},
+}
+"""What the conventional network is explained by, where it applies, and settings."""
 EXPLAINED = 50
 """Pictures whose explanations are checked to be complete."""
 
@@ -76,7 +81,7 @@ def of_seed(lab: Lab) -> dict[str, NetworkScores]:
     SCRATCH: lab.scratch(),
   }
   found = {
-    CONVENTIONAL: _measured(lab, *_network(conventional), methods=METHODS),
+    CONVENTIONAL: _measured(lab, *_network(conventional), post_hoc=True),
     CLOSED: _measured(lab, *closed),
     **{name: _measured(lab, *_network(run), history=run.history) for name, run in runs.items()},
   }
@@ -96,14 +101,13 @@ def _measured(
   variables: Any,
   *,
   history: tuple[Mapping[str, float], ...] = (),
-  methods: tuple[str, ...] = (),
+  post_hoc: bool = False,
 ) -> NetworkScores:
   """Measures a network, by its own explanations or by post-hoc methods."""
   pictures = lab.pictures
   logits = metrics.logits_of(model, variables, pictures.images)
-  explainers = {
-    name.replace("_", " "): attribution.attribute_with(name, model, variables) for name in methods
-  } or {"own": metrics.attribute_with(model, variables)}
+  own = {"own": metrics.attribute_with(model, variables)}
+  explainers = _post_hoc(lab, model, variables) if post_hoc else own
   some = pictures.some(EXPLAINED)
   ex = bcos_jax.explain(model, variables, some.images, some.labels, batch_size=EXPLAINED)
   return NetworkScores(
@@ -114,6 +118,21 @@ def _measured(
     history=tuple((int(row["step"]), row["accuracy"]) for row in history),
     explainers=explainers,
   )
+
+
+def _post_hoc(lab: Lab, model: Any, variables: Any) -> dict[str, Maps]:
+  """Returns the methods that apply to a network; says which do not."""
+  image, label = lab.pictures.images[:1], lab.pictures.labels[:1]
+  found = {}
+  for name, settings in METHODS.items():
+    explainer = attribution.attribute_with(name, model, variables, **settings)
+    try:
+      explainer(image, label)
+    except InputError as reason:
+      lab.say(f"  {name} does not apply: {reason.cause}")
+    else:
+      found[name.replace("_", " ")] = explainer
+  return found
 
 
 def _grids(
