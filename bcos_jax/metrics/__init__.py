@@ -5,7 +5,15 @@ the metrics of Captum and Quantus.
 """
 
 from .adapters import captum_explainer, quantus_explainer, to_captum, torch_module
-from .attacks import fgsm, pgd
+from .attacks import (
+  WorstCase,
+  adapted_attacks,
+  apgd,
+  fgsm,
+  pgd,
+  square_attack,
+  worst_case,
+)
 from .axioms import CompletenessScores, StabilityScores, completeness, stability, token_completeness
 from .corruptions import CORRUPTIONS, corrupt
 from .grid_pointing import (
@@ -68,6 +76,9 @@ __all__ = [
   "TextScores",
   "TokenCurves",
   "TokenPerturbation",
+  "WorstCase",
+  "adapted_attacks",
+  "apgd",
   "attribute_with",
   "box_masks",
   "captum_explainer",
@@ -102,6 +113,7 @@ __all__ = [
   "select",
   "sequence_pointing_game",
   "similarity",
+  "square_attack",
   "stability",
   "strided",
   "sufficiency",
@@ -112,4 +124,5 @@ __all__ = [
   "token_sufficiency",
   "torch_module",
   "windowed",
+  "worst_case",
 ]

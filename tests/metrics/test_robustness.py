@@ -10,7 +10,7 @@ import pytest
 
 import bcos_jax
 from bcos_jax import BcosOps, StandardOps, metrics
-from bcos_jax.metrics.ascents import LOSSES
+from bcos_jax.metrics.attacks.ascents import LOSSES
 
 from ..common import CLASSES, SIDE, photos, rel
 from .test_metrics import PLAIN, SIX, linear, noise, refused

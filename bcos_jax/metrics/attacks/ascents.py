@@ -6,10 +6,11 @@ import functools
 from typing import NamedTuple
 
 import jax
+from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from ..attribution.images import ImageNetwork
+from ...attribution.images import ImageNetwork
 
 Array = jax.Array
 
@@ -24,7 +25,21 @@ def _margin(logits: Array, targets: Array) -> Array:
   return others - jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
 
 
-LOSSES = {"cross_entropy": _cross_entropy, "margin": _margin}
+def _ratio(logits: Array, targets: Array) -> Array:
+  """The difference-of-logits ratio (arXiv 2003.01690, equation 6): the margin, over the largest
+  logit less the third largest. No scale and no shift of the logits changes it."""
+  third = -min(3, logits.shape[1])
+  ordered = jnp.sort(logits, axis=1)
+  spread = lax.stop_gradient(ordered[:, -1] - ordered[:, third])[:, None]
+  # Divided beforehand: the derivative of the ratio has the spread's square, which underflows.
+  alike = spread == 0
+  scaled = (logits - lax.stop_gradient(ordered[:, -1:])) / jnp.where(alike, 1.0, spread)
+  ordered = jnp.sort(scaled, axis=1)
+  divisor = jnp.where(alike[:, 0], 1.0, ordered[:, -1] - ordered[:, third])
+  return _margin(scaled, targets) / divisor
+
+
+LOSSES = {"cross_entropy": _cross_entropy, "margin": _margin, "ratio": _ratio}
 """Losses of logits [B, C] and classes [B], each [B]; attacks climb them."""
 
 RADII = {"linf": 2 / 255, "l2": 0.5}
@@ -67,27 +82,27 @@ def climb(
   norm: str, loss: str, network: ImageNetwork, classes: Array, state: State, sizes: Sizes
 ) -> State:
   """Looks at where the ascent is, and goes one step on."""
-  evaluate = functools.partial(_evaluated, loss, network, classes)
+  evaluate = functools.partial(evaluated, loss, network, classes)
   gradient, seen = jax.grad(evaluate, has_aux=True)(state.images)
-  direction = jnp.sign(gradient) if norm == "linf" else _unit(gradient)
-  moved = _back(state.images + sizes.step * direction, state.clean, norm, sizes.epsilon)
-  return _kept(state, *seen)._replace(images=moved)
+  direction = jnp.sign(gradient) if norm == "linf" else unit(gradient)
+  moved = back(state.images + sizes.step * direction, state.clean, norm, sizes.epsilon)
+  return kept(state, *seen)._replace(images=moved)
 
 
 @jax.jit(static_argnums=0)
 def look(loss: str, network: ImageNetwork, classes: Array, state: State) -> State:
   """Looks at where the ascent is."""
-  return _kept(state, *_evaluated(loss, network, classes, state.images)[1])
+  return kept(state, *evaluated(loss, network, classes, state.images)[1])
 
 
-def _evaluated(loss, network, classes, images) -> tuple[Array, tuple[Array, Array]]:
+def evaluated(loss, network, classes, images) -> tuple[Array, tuple[Array, Array]]:
   """Returns the sum of the losses, and for each image its loss and whether it is wrong."""
   logits = network.predict(images)
   losses = LOSSES[loss](logits, classes)
   return jnp.sum(losses), (losses, jnp.argmax(logits, axis=1) != classes)
 
 
-def _kept(state: State, losses: Array, wrong: Array) -> State:
+def kept(state: State, losses: Array, wrong: Array) -> State:
   """Returns the state with the best so far, now that `images` were looked at."""
   better = (wrong & ~state.wrong) | ((wrong == state.wrong) & (losses > state.loss))
   return state._replace(
@@ -97,7 +112,7 @@ def _kept(state: State, losses: Array, wrong: Array) -> State:
   )
 
 
-def _unit(gradient: Array) -> Array:
+def unit(gradient: Array) -> Array:
   """Returns gradients of length 1, or 0 where they are 0."""
   axes = (1, 2, 3)
   # Saturated losses have gradients whose squares underflow in float32.
@@ -107,7 +122,7 @@ def _unit(gradient: Array) -> Array:
   return scaled / jnp.where(length > 0, length, 1.0)
 
 
-def _back(images: Array, clean: Array, norm: str, epsilon: float) -> Array:
+def back(images: Array, clean: Array, norm: str, epsilon: float) -> Array:
   """Returns images in the ball and, by clipping, which leaves no ball, in [0, 1]."""
   change = images - clean
   if norm == "linf":
@@ -137,10 +152,10 @@ def anywhere(
   if norm == "linf":
     drawn = jax.vmap(lambda k: jax.random.uniform(k, shape, minval=-1, maxval=1))(keys)
   else:
-    direction = _unit(jax.vmap(lambda k: jax.random.normal(k, shape))(keys))
+    direction = unit(jax.vmap(lambda k: jax.random.normal(k, shape))(keys))
     share = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 1)))(keys)
     drawn = direction * (share ** (1 / np.prod(shape)))[:, None, None, None]
-  return _back(clean + epsilon * drawn, clean, norm, epsilon)
+  return back(clean + epsilon * drawn, clean, norm, epsilon)
 
 
 def inside(changed: np.ndarray, clean: np.ndarray, norm: str, epsilon: float) -> np.ndarray:
