@@ -126,8 +126,8 @@ def unaligned():
   """At B=64 responses underflow unless an image is nearly aligned: there is no slope to climb."""
   model = Unaligned(BcosOps(encoding=PLAIN, b=64.0))
   images = np.full((1, 4, 4, 3), 0.5, np.float32)
-  sign = np.where(np.arange(48) % 2, 1.0, -1.0).astype(np.float32) / 48**0.5
-  kernel = np.stack([sign, -sign], axis=1)  # orthogonal to the grey image
+  signs = [np.where(np.arange(48) // width % 2, 1.0, -1.0) for width in (1, 2)]
+  kernel = np.stack(signs, axis=1).astype(np.float32) / 48**0.5  # orthogonal to the grey image
   variables = model.init(jax.random.key(0), images)
   (name,) = variables["params"]["units"]
   return model, {"params": {"units": {name: kernel}}}, images, np.zeros(1, int)

@@ -22,20 +22,25 @@ arXiv 1802.00420); logits close together make it lower the true class and raise 
 rather than the nearest. Logits of B-cos networks have scales of their own, and slopes that vanish
 where no unit is aligned (`adaptive`). `adapted_attacks` tries what is known against this, with a
 search that needs no gradient, and `worst_case` counts a picture as withstood only if all failed.
+`manipulate` attacks explanations, and keeps predictions.
 """
 
 from .adaptive import SLOPES, apgd
 from .ensemble import WorstCase, adapted_attacks, worst_case
 from .gradient import fgsm, pgd
+from .manipulation import MAPS, manipulate, random_change
 from .square import square_attack
 
 __all__ = [
+  "MAPS",
   "SLOPES",
   "WorstCase",
   "adapted_attacks",
   "apgd",
   "fgsm",
+  "manipulate",
   "pgd",
+  "random_change",
   "square_attack",
   "worst_case",
 ]
