@@ -53,6 +53,7 @@ from .text.perturbation import (
   token_comprehensiveness,
   token_sufficiency,
 )
+from .text.randomization import other_targets, token_randomization
 from .text.rationales import rationale_auprc, rationale_iou_f1, rationale_token_f1
 from .text.sequence_pointing import (
   SequencePointingScores,
@@ -101,6 +102,7 @@ __all__ = [
   "logits_of",
   "make_grid",
   "manipulate",
+  "other_targets",
   "parameter_randomization",
   "pgd",
   "pointing_game",
@@ -125,6 +127,7 @@ __all__ = [
   "to_captum",
   "token_completeness",
   "token_comprehensiveness",
+  "token_randomization",
   "token_sufficiency",
   "torch_module",
   "windowed",

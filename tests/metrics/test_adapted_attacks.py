@@ -1,5 +1,7 @@
 """Attacks adapted to B-cos networks: closed forms, gradients that vanish, and what must hold."""
 
+from typing import Any
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -36,7 +38,7 @@ def two_classes():
 def test_apgd_finds_the_best_change_of_a_linear_network():
   model, variables, weights, images, targets = two_classes()
   away = np.moveaxis(weights[..., 1 - targets] - weights[..., targets], -1, 0)
-  given = {"epsilon": 0.1, "loss": "margin", "steps": 5}
+  given: dict[str, Any] = {"epsilon": 0.1, "loss": "margin", "steps": 5}
   found = metrics.apgd(model, variables, images, targets, **given)
   np.testing.assert_allclose(found, images + 0.1 * np.sign(away), atol=1e-6)
   found = metrics.apgd(model, variables, images, targets, norm="l2", **given)
@@ -68,7 +70,7 @@ def test_steps_halve_where_they_overshoot():
 
   model, images = Bowl(linear()[0].ops), np.full((1, 2, 2, 3), 0.5, np.float32)
   targets = np.zeros(1, int)
-  given = {"epsilon": 0.1, "random_start": False, "loss": "margin"}
+  given: dict[str, Any] = {"epsilon": 0.1, "random_start": False, "loss": "margin"}
   # Fixed steps of 0.2 jump across the ball from border to border: the start stays the best.
   fixed = metrics.pgd(model, {}, images, targets, steps=60, step_size=0.2, **given)
   halved = metrics.apgd(model, {}, images, targets, steps=60, **given)
@@ -104,7 +106,7 @@ def test_saturated_logits_hide_a_gradient_from_plain_pgd():
   weights *= 1e4
   images = photos(3, 4) / 2 + 0.25
   targets = metrics.logits_of(model, variables, images).argmax(1)
-  given = {"epsilon": 0.2, "steps": 5, "random_start": False}
+  given: dict[str, Any] = {"epsilon": 0.2, "steps": 5, "random_start": False}
   fooled = metrics.pgd(model, variables, images, targets, **given)
   np.testing.assert_array_equal(fooled, images)
   found = metrics.apgd(model, variables, images, targets, **given)
@@ -135,7 +137,7 @@ def unaligned():
 
 def test_a_linear_stand_in_sees_through_vanished_slopes():
   model, variables, images, targets = unaligned()
-  given = {"epsilon": 0.5, "steps": 5, "loss": "margin"}
+  given: dict[str, Any] = {"epsilon": 0.5, "steps": 5, "loss": "margin"}
   for attack, settings in (
     (metrics.pgd, {}),
     (metrics.apgd, {}),
@@ -149,7 +151,7 @@ def test_a_linear_stand_in_sees_through_vanished_slopes():
 
 def test_held_slopes_are_the_explanation():
   model, variables, images, targets = small()
-  given = {"epsilon": 0.02, "steps": 1, "random_start": False, "loss": "margin"}
+  given: dict[str, Any] = {"epsilon": 0.02, "steps": 1, "random_start": False, "loss": "margin"}
   found = metrics.apgd(model, variables, images, targets, slopes="held", **given)
   ex = bcos_jax.explain(model, variables, images, target=lambda z: LOSSES["margin"](z, targets))
   colors = ex.weights[..., :3] - ex.weights[..., 3:]
@@ -161,7 +163,7 @@ def test_held_slopes_are_the_explanation():
 
 def test_slopes_of_a_conventional_network_are_its_own():
   model, variables, images, targets = small(bcos_jax.StandardOps())
-  given = {"epsilon": 0.02, "steps": 3}
+  given: dict[str, Any] = {"epsilon": 0.02, "steps": 3}
   full, linear_, held = (
     metrics.apgd(model, variables, images, targets, slopes=slopes, **given)
     for slopes in ("full", "linear", "held")
@@ -188,7 +190,7 @@ def test_a_search_climbs_stairs_that_gradients_do_not_see():
   model, variables = Stairs(plain.ops), {"params": {"linear": variables["params"]}}
   images = photos(4, 4) / 2 + 0.25
   targets = metrics.logits_of(model, variables, images).argmax(1)
-  given = {"epsilon": 0.25}
+  given: dict[str, Any] = {"epsilon": 0.25}
   climbed = metrics.apgd(model, variables, images, targets, random_start=False, **given)
   assert accuracy(model, variables, climbed, targets) == 1
   found = metrics.square_attack(model, variables, images, targets, queries=100, **given)
@@ -288,7 +290,7 @@ def test_bad_adapted_attacks_are_refused():
 @pytest.mark.parametrize("steps", [(1, 4), (4, 12)])
 def test_more_steps_are_never_worse_in_the_worst_case(steps):
   model, variables, images, targets = small()
-  given = {"epsilon": 0.03, "loss": "margin", "random_start": False}
+  given: dict[str, Any] = {"epsilon": 0.03, "loss": "margin", "random_start": False}
   few, many = (
     metrics.apgd(model, variables, images, targets, steps=count, **given) for count in steps
   )

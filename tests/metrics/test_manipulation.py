@@ -1,5 +1,7 @@
 """Manipulated explanations: by hand, against random changes, with bad input."""
 
+from typing import Any
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -97,7 +99,7 @@ def test_explanations_of_a_linear_network_follow_its_input():
   """Its map is the weight times the pixels: the least alike is found at a border of the ball."""
   model, variables, _ = linear(side=4)
   images = photos(2, 4) / 2 + 0.25
-  given = {"epsilon": 0.05, "tolerance": 1e3}
+  given: dict[str, Any] = {"epsilon": 0.05, "tolerance": 1e3}
   found = metrics.manipulate(model, variables, images, explanation="own", steps=30, **given)
   inner = np.abs(found - images) < 0.05 - 1e-6
   kept = metrics.logits_of(model, variables, found).argmax(1)
@@ -107,7 +109,7 @@ def test_explanations_of_a_linear_network_follow_its_input():
 
 def test_nothing_valid_leaves_the_image():
   model, variables, images = network("own")
-  given = {"steps": 3, "epsilon": 0.3, "tolerance": 1e-9}
+  given: dict[str, Any] = {"steps": 3, "epsilon": 0.3, "tolerance": 1e-9}
   np.testing.assert_array_equal(metrics.manipulate(model, variables, images, **given), images)
 
 
@@ -132,4 +134,4 @@ def test_bad_manipulations_are_refused():
   refused(lambda: metrics.manipulate(*given, images * 255), "[0, 1]")
   refused(lambda: metrics.random_change(images * 255, 0.1), "[0, 1]")
   refused(lambda: metrics.random_change(images, float("nan")), "epsilon=nan")
-  refused(lambda: metrics.random_change(np.float32(0), 0.1), "shape ()")
+  refused(lambda: metrics.random_change(np.zeros(()), 0.1), "shape ()")
