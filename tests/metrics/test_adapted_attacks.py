@@ -138,11 +138,12 @@ def unaligned():
 def test_a_linear_stand_in_sees_through_vanished_slopes():
   model, variables, images, targets = unaligned()
   given: dict[str, Any] = {"epsilon": 0.5, "steps": 5, "loss": "margin"}
-  for attack, settings in (
+  attacks: list[tuple[Any, dict[str, Any]]] = [
     (metrics.pgd, {}),
     (metrics.apgd, {}),
     (metrics.apgd, {"slopes": "held"}),
-  ):
+  ]
+  for attack, settings in attacks:
     found = attack(model, variables, images, targets, **given, **settings)
     assert accuracy(model, variables, found, targets) == 1
   found = metrics.apgd(model, variables, images, targets, slopes="linear", **given)

@@ -166,7 +166,7 @@ def adapted_attacks(
     "seed": seed,
     "progress": progress,
   }
-  climbs = given | {"steps": steps}
+  climbs: dict[str, Any] = given | {"steps": steps}
 
   def run(attack: Callable[..., np.ndarray], **settings: Any) -> np.ndarray:
     return attack(model, variables, images, targets, **settings)

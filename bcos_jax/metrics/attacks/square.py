@@ -120,7 +120,7 @@ def _signs(key: Array, shape: tuple[int, ...]) -> Array:
   return jax.random.rademacher(key, shape, jnp.float32)
 
 
-def _window(key: Array, side: Array, shape: tuple[int, ...]) -> Array:
+def _window(key: Array, side: Array | int, shape: tuple[int, ...]) -> Array:
   """Returns bool [H, W, 1], true in a square of `side` pixels somewhere inside the image."""
   inside = []
   for axis, length in zip(jax.random.split(key), shape[:2], strict=True):
