@@ -5,7 +5,7 @@ import pytest
 
 from bcos_jax import metrics
 from bcos_jax.studies.robustness import adapted, plain, summary
-from bcos_jax.studies.robustness.rows import Row
+from bcos_jax.studies.robustness.rows import ChangeRow
 
 
 def worst(withstood: dict[str, list[int]]) -> metrics.WorstCase:
@@ -59,12 +59,12 @@ def test_leads_and_what_was_missed_by_hand():
 
 def test_the_answer_has_every_part():
   rows = [
-    Row("none", "", (1.0, 0.9), (1.0, 1.0)),
-    *(Row(name, "1", (0.5, 0.4), (0.5, 0.6)) for name in plain.ATTACKS),
-    Row(adapted.UNBOUNDED, "255/255", (0.0, 0.1)),
-    Row(adapted.MANIPULATED, "2/255", (1.0, 0.9), (0.3, 0.5)),
-    Row(adapted.RANDOM, "2/255", (1.0, 0.9), (0.8, 0.9)),
-    Row("fog", "severity 1", (0.7, 0.6), (0.4, 0.5)),
+    ChangeRow("none", "", (1.0, 0.9), (1.0, 1.0)),
+    *(ChangeRow(name, "1", (0.5, 0.4), (0.5, 0.6)) for name in plain.ATTACKS),
+    ChangeRow(adapted.UNBOUNDED, "255/255", (0.0, 0.1)),
+    ChangeRow(adapted.MANIPULATED, "2/255", (1.0, 0.9), (0.3, 0.5)),
+    ChangeRow(adapted.RANDOM, "2/255", (1.0, 0.9), (0.8, 0.9)),
+    ChangeRow("fog", "severity 1", (0.7, 0.6), (0.4, 0.5)),
   ]
   found = [radius(0.2, 0.8), radius(0.3, 0.5, 4 / 255)]
   said = summary.answer(rows, found, ("fog",))

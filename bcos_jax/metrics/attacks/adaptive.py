@@ -28,7 +28,7 @@ from ...batches import Progress
 from ...errors import unknown_name
 from ..scores import check_count
 from .ascents import LOSSES, State, anywhere, back, evaluated, kept, look, unit
-from .checked import check_attack, check_starts
+from .checked import Attacked, check_attack, check_starts
 
 Array = jax.Array
 
@@ -88,22 +88,26 @@ def apgd(
     raise unknown_name("slopes", slopes, SLOPES)
   attack = check_attack(model, variables, images, targets, norm, epsilon, loss)
   stand_in = _stand_in(attack.network, slopes)
-  windows = _windows(steps)
 
   def change(state: State, classes: Array, rows: np.ndarray) -> Array:
     for restart in range(restarts):
       if random_start:
         start = anywhere(norm, seed, restart, rows, state.clean, attack.epsilon)
         state = state._replace(images=start)
-      run = _begin(state, attack.epsilon)
-      for step in range(steps):
-        run = _climb(
-          norm, loss, attack.network, stand_in, classes, run, attack.epsilon, step, windows[step]
-        )
-      state = look(loss, attack.network, classes, run.state)._replace(images=state.clean)
+      state = _ascend(attack, stand_in, state, classes, steps)
     return state.best
 
   return attack.by_batch(change, batch_size, progress)
+
+
+def _ascend(
+  attack: Attacked, stand_in: ImageNetwork | None, state: State, classes: Array, steps: int
+) -> State:
+  """Returns the state after some steps from where it is, with the last place looked at."""
+  how, run = (attack.norm, attack.loss, attack.network, stand_in), _begin(state, attack.epsilon)
+  for step, window in enumerate(_windows(steps)):
+    run = _climb(*how, classes, run, attack.epsilon, step, window)
+  return look(attack.loss, attack.network, classes, run.state)
 
 
 def _stand_in(network: ImageNetwork, slopes: str) -> ImageNetwork | None:

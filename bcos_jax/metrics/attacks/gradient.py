@@ -12,7 +12,7 @@ import numpy as np
 from ...batches import Progress
 from ..scores import check_count
 from .ascents import RADII, Sizes, State, anywhere, climb, look
-from .checked import check_attack, check_length, check_starts
+from .checked import Attacked, check_attack, check_length, check_starts
 
 
 def fgsm(
@@ -111,10 +111,15 @@ def pgd(
       if random_start:
         start = anywhere(norm, seed, restart, rows, state.clean, attack.epsilon)
         state = state._replace(images=start)
-      # A loop on the device would be slower on CPUs, where XLA runs its convolutions on one thread.
-      for _ in range(steps):
-        state = climb(norm, loss, attack.network, classes, state, sizes)
-      state = look(loss, attack.network, classes, state)
+      state = _ascend(attack, state, classes, steps, sizes)
     return state.best
 
   return attack.by_batch(change, batch_size, progress)
+
+
+def _ascend(attack: Attacked, state: State, classes: jax.Array, steps: int, sizes: Sizes) -> State:
+  """Returns the state after some steps, with the last place looked at."""
+  # A loop on the device would be slower on CPUs, where XLA runs its convolutions on one thread.
+  for _ in range(steps):
+    state = climb(attack.norm, attack.loss, attack.network, classes, state, sizes)
+  return look(attack.loss, attack.network, classes, state)

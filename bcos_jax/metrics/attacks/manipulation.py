@@ -88,6 +88,21 @@ def manipulate(
   Raises:
     InputError: An unknown explanation, or inputs and settings that cannot be used.
   """
+  _check(explanation, steps, tolerance)
+  attack = check_attack(
+    model, variables, images, np.zeros(np.shape(images)[:1], int), "linf", epsilon, "margin"
+  )
+  step_size = 2.5 * attack.epsilon / steps if step_size is None else step_size
+  limits = _Limits(attack.epsilon, check_length("step_size", step_size), tolerance)
+
+  def change(state: State, _: Array, rows: np.ndarray) -> Array:
+    start = anywhere("linf", seed, 0, rows, state.clean, attack.epsilon)
+    return _descended(explanation, attack.network, state, start, steps, limits)
+
+  return attack.by_batch(change, batch_size, progress)
+
+
+def _check(explanation: str, steps: int, tolerance: float) -> None:
   check_count("steps", steps)
   if explanation not in MAPS:
     raise unknown_name("explanation", explanation, MAPS)
@@ -96,25 +111,25 @@ def manipulate(
       f"tolerance={tolerance!r}, expected a number above 0.",
       "0.1 is a tenth of the logits' spread.",
     )
-  attack = check_attack(
-    model, variables, images, np.zeros(np.shape(images)[:1], int), "linf", epsilon, "margin"
-  )
-  step_size = 2.5 * attack.epsilon / steps if step_size is None else step_size
-  limits = _Limits(attack.epsilon, check_length("step_size", step_size), tolerance)
-  network, bent = attack.network, _bent(attack.network)
 
-  def change(state: State, _: Array, rows: np.ndarray) -> Array:
-    aim = _aim(explanation, network, state.clean)
-    start = anywhere("linf", seed, 0, rows, state.clean, attack.epsilon)
-    # The lowest cosine so far is the negative of `loss`; an image is as good as unchanged.
-    state = state._replace(images=start, loss=jnp.full(len(start), -1.0))
-    for step in range(steps + 1):
-      # Ever shorter: logits leave the tolerance by long ones. The last look goes nowhere.
-      length = 2 * limits.step * (1 - step / steps)
-      state = _descend(explanation, bent, aim, state, limits._replace(step=length))
-    return state.best
 
-  return attack.by_batch(change, batch_size, progress)
+def _descended(
+  explanation: str,
+  network: ImageNetwork,
+  state: State,
+  start: Array,
+  steps: int,
+  limits: _Limits,
+) -> Array:
+  """Returns the best images of a descent from `start`, those of `state` where none is valid."""
+  aim, bent = _aim(explanation, network, state.clean), _bent(network)
+  # The lowest cosine so far is the negative of `loss`; an image is as good as unchanged.
+  state = state._replace(images=start, loss=jnp.full(len(start), -1.0))
+  for step in range(steps + 1):
+    # Ever shorter: logits leave the tolerance by long ones. The last look goes nowhere.
+    length = 2 * limits.step * (1 - step / steps)
+    state = _descend(explanation, bent, aim, state, limits._replace(step=length))
+  return state.best
 
 
 def _bent(network: ImageNetwork) -> ImageNetwork:
@@ -188,7 +203,7 @@ def _scaled(rows: Array) -> Array:
 def _length(rows: Array) -> Array:
   """Returns lengths [B] of rows [B, K], with a derivative of 0 where a row is 0."""
   squares = jnp.sum(rows**2, axis=1)
-  return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 1e-30)
+  return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 1e-12)
 
 
 def _centred(logits: Array) -> Array:

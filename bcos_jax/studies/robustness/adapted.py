@@ -9,7 +9,7 @@ import numpy as np
 from ... import metrics
 from ..lab import StudyPictures
 from .plain import in_255ths
-from .rows import BATCH, Rival, Row
+from .rows import BATCH, ChangeRow, Rival
 
 WORST, UNBOUNDED = "worst case of the adapted", "APGD, unbounded"
 MANIPULATED, RANDOM = "explanation manipulated", "random signs"
@@ -19,7 +19,7 @@ _USUAL = ("PGD, margin", "APGD, cross-entropy", "APGD, ratio")
 
 
 @dataclasses.dataclass(frozen=True)
-class Effort:
+class AttackLength:
   """How long attacks go on: gradients of an ascent, and queries of the search."""
 
   steps: int = 50
@@ -70,9 +70,9 @@ def attacked(
   networks: tuple[Rival, Rival],
   pictures: StudyPictures,
   epsilon: float,
-  effort: Effort,
+  length: AttackLength,
   seed: int,
-) -> tuple[Radius, list[Row]]:
+) -> tuple[Radius, list[ChangeRow]]:
   """Attacks both networks in every way; returns the worst cases, and a row per attack."""
   worst = []
   for rival, other in (networks, networks[::-1]):
@@ -81,8 +81,8 @@ def attacked(
       pictures.images,
       pictures.labels,
       epsilon=epsilon,
-      steps=effort.steps,
-      queries=effort.queries,
+      steps=length.steps,
+      queries=length.queries,
       others={"the other network": other.given},
       batch_size=BATCH,
       seed=seed,
@@ -91,20 +91,20 @@ def attacked(
   radius, strength = Radius(epsilon, (worst[0], worst[1])), in_255ths(epsilon)
   singles = [found.accuracies() for found in worst]
   rows = [
-    Row(_PREFIX + name, strength, tuple(single.get(name) for single in singles))
+    ChangeRow(_PREFIX + name, strength, tuple(single.get(name) for single in singles))
     for name in dict.fromkeys([name for single in reversed(singles) for name in single])
   ]
   alike = (
     rival.compared(pictures.images, found.images, pictures.labels).mean
     for rival, found in zip(networks, worst, strict=True)
   )
-  rows.append(Row(WORST, strength, radius.accuracies(), tuple(alike)))
+  rows.append(ChangeRow(WORST, strength, radius.accuracies(), tuple(alike)))
   return radius, rows
 
 
 def unbounded(
-  networks: tuple[Rival, Rival], pictures: StudyPictures, effort: Effort, seed: int
-) -> Row:
+  networks: tuple[Rival, Rival], pictures: StudyPictures, length: AttackLength, seed: int
+) -> ChangeRow:
   """Any attack that works turns every picture once every picture is allowed."""
   accuracies = []
   for rival in networks:
@@ -114,22 +114,22 @@ def unbounded(
       pictures.labels,
       epsilon=1.0,
       loss="margin",
-      steps=effort.steps,
+      steps=length.steps,
       batch_size=BATCH,
       seed=seed,
     )
     found = metrics.worst_case(*rival.given, pictures.images, pictures.labels, {"apgd": changed})
     accuracies.append(found.accuracy)
-  return Row(UNBOUNDED, in_255ths(1.0), tuple(accuracies))
+  return ChangeRow(UNBOUNDED, in_255ths(1.0), tuple(accuracies))
 
 
 def manipulated(
   networks: tuple[Rival, Rival],
   pictures: StudyPictures,
   epsilon: float,
-  effort: Effort,
+  length: AttackLength,
   seed: int,
-) -> list[Row]:
+) -> list[ChangeRow]:
   """Explanations after manipulation, and after random changes; of the class predicted before."""
   images = pictures.images
   by_change: dict[str, list[metrics.RobustnessScores]] = {MANIPULATED: [], RANDOM: []}
@@ -140,7 +140,7 @@ def manipulated(
       images,
       explanation=rival.explanation,
       epsilon=epsilon,
-      steps=effort.steps,
+      steps=length.steps,
       batch_size=BATCH,
       seed=seed,
     )
@@ -148,7 +148,7 @@ def manipulated(
     for name, after in ((MANIPULATED, changed), (RANDOM, noisy)):
       by_change[name].append(rival.compared(images, after, predictions))
   return [
-    Row(
+    ChangeRow(
       name,
       in_255ths(epsilon),
       tuple(float(np.mean(s.changed_predictions == pictures.labels)) for s in scores),

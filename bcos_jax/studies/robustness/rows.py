@@ -19,7 +19,7 @@ BATCH = 50
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ChangeRow:
   """A change of the pictures, and what it did to each network, in the order of `NAMES`.
 
   Attributes:
@@ -86,16 +86,16 @@ def changed_row(
   function: Change,
   networks: tuple[Rival, Rival],
   pictures: StudyPictures,
-) -> Row:
+) -> ChangeRow:
   """Measures both networks on pictures that a function changes for each."""
   scores = [
     rival.compared(pictures.images, function(rival, pictures), pictures.labels)
     for rival in networks
   ]
   accuracies = tuple(s.changed_accuracy for s in scores)
-  return Row(change, strength, accuracies, tuple(s.mean for s in scores))
+  return ChangeRow(change, strength, accuracies, tuple(s.mean for s in scores))
 
 
-def chosen(rows: list[Row], *changes: str) -> list[Row]:
+def chosen(rows: list[ChangeRow], *changes: str) -> list[ChangeRow]:
   """Returns the rows of some changes."""
   return [row for row in rows if row.change in changes]

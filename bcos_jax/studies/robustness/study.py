@@ -5,18 +5,18 @@ from __future__ import annotations
 from ..lab import Lab
 from ..study import Findings
 from . import adapted, plain, summary
-from .rows import Row, changed_row, rivals
+from .rows import ChangeRow, changed_row, rivals
 
 
 def study(lab: Lab) -> Findings:
   """Attacks and corrupts pictures, and compares a conventional network with its B-cosified twin."""
   networks = rivals(lab.conventional(), lab.bcosified())
   some = lab.pictures.some(lab.setting.num_images)
-  effort = adapted.Effort(5, 20) if lab.short else adapted.Effort()
+  length = adapted.AttackLength(5, 20) if lab.short else adapted.AttackLength()
   colors, radii = some.images.shape[-1], plain.radii(lab.dataset)
-  rows: list[Row] = []
+  rows: list[ChangeRow] = []
 
-  def add(*found: Row) -> None:
+  def add(*found: ChangeRow) -> None:
     for row in found:
       rows.append(row)
       read = ("–" if accuracy is None else f"{accuracy:.1%}" for accuracy in row.accuracies)
@@ -28,31 +28,31 @@ def study(lab: Lab) -> Findings:
     add(changed_row(*change, networks, some))
   worst = []
   for epsilon in radii:
-    radius, found = adapted.attacked(networks, some, epsilon, effort, lab.seed)
+    radius, found = adapted.attacked(networks, some, epsilon, length, lab.seed)
     worst.append(radius)
     add(*found)
-  add(adapted.unbounded(networks, some, effort, lab.seed))
+  add(adapted.unbounded(networks, some, length, lab.seed))
   for epsilon in radii:
-    add(*adapted.manipulated(networks, some, epsilon, effort, lab.seed))
+    add(*adapted.manipulated(networks, some, epsilon, length, lab.seed))
   for change in changes[len(attacks) :]:
     add(changed_row(*change, networks, some))
   names = tuple(map(plain.spoken, plain.corruptions(colors)))
   return Findings(
     title=f"Robustness: conventional and B-cosified, {lab.dataset}",
-    question=_question(len(some.images), effort),
+    question=_question(len(some.images), length),
     table=summary.table(rows),
     answer=summary.answer(rows, worst, names),
     plots={"robustness": ("Accuracy under attack, and explanations", summary.plot(rows, radii))},
   )
 
 
-def _question(count: int, effort: adapted.Effort) -> str:
+def _question(count: int, length: adapted.AttackLength) -> str:
   return (
     f"{count} test pictures are attacked, or corrupted, both networks alike. Plain attacks climb "
     f"each network's own gradient (margin loss, PGD of {plain.STEPS} steps from a random start). "
-    f"Adapted ones have {effort.steps} steps: PGD and Auto-PGD (APGD) with three losses; APGD "
+    f"Adapted ones have {length.steps} steps: PGD and Auto-PGD (APGD) with three losses; APGD "
     "along the linear map W(x) of the explanation, and, of the B-cosified network only, along the "
-    f"gradient at B = 1; the Square attack, {effort.queries} queries without gradients; and "
+    f"gradient at B = 1; the Square attack, {length.queries} queries without gradients; and "
     "pictures made with the other network. In the worst case a picture counts as withstood only "
     "if all these failed. Radii are in colour values from 0 to 1; of l2 over the whole picture. "
     "The similarity is Spearman's rank correlation of the explanation of the true class before "

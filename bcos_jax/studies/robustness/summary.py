@@ -10,12 +10,12 @@ from ... import render
 from ..tables import Table
 from .adapted import MANIPULATED, RANDOM, UNBOUNDED, WORST, Radius
 from .plain import ATTACKS, LENGTHS, in_255ths
-from .rows import NAMES, Row, chosen
+from .rows import NAMES, ChangeRow, chosen
 
 _SURE = 2  # standard errors that a difference has to be away from 0
 
 
-def table(rows: list[Row]) -> Table:
+def table(rows: list[ChangeRow]) -> Table:
   columns = {"change": "", "strength": ""}
   columns |= {f"accuracy, {name}": ".1%" for name in NAMES}
   columns |= {f"similarity, {name}": ".2f" for name in NAMES}
@@ -23,7 +23,7 @@ def table(rows: list[Row]) -> Table:
 
 
 def answer(
-  rows: list[Row], adapted: Sequence[Radius], corruptions: tuple[str, ...]
+  rows: list[ChangeRow], adapted: Sequence[Radius], corruptions: tuple[str, ...]
 ) -> tuple[str, ...]:
   return (
     verdict(adapted),
@@ -72,7 +72,7 @@ def _worst(radius: Radius) -> str:
   )
 
 
-def _checks(rows: list[Row], adapted: Sequence[Radius]) -> str:
+def _checks(rows: list[ChangeRow], adapted: Sequence[Radius]) -> str:
   missed, searched = (
     np.sum([read(radius) for radius in adapted], axis=0)
     for read in (Radius.missed, Radius.found_without_gradient)
@@ -92,7 +92,7 @@ def _checks(rows: list[Row], adapted: Sequence[Radius]) -> str:
   )
 
 
-def _manipulations(rows: list[Row]) -> str:
+def _manipulations(rows: list[ChangeRow]) -> str:
   parts = [
     f"{after.strength} {after.similarities[1]:.2f} and {after.similarities[0]:.2f} (random signs "
     f"{noisy.similarities[1]:.2f} and {noisy.similarities[0]:.2f})"
@@ -104,7 +104,7 @@ def _manipulations(rows: list[Row]) -> str:
   )
 
 
-def _mean(kind: str, rows: list[Row]) -> str:
+def _mean(kind: str, rows: list[ChangeRow]) -> str:
   accuracy, similarity = (
     np.mean([read(row) for row in rows], axis=0)
     for read in (lambda row: row.accuracies, lambda row: row.similarities)
@@ -115,7 +115,7 @@ def _mean(kind: str, rows: list[Row]) -> str:
   )
 
 
-def plot(rows: list[Row], radii: Sequence[float]):
+def plot(rows: list[ChangeRow], radii: Sequence[float]):
   (clean,) = chosen(rows, "none")
   distances = tuple(epsilon * 255 for epsilon in radii)
 
@@ -126,10 +126,10 @@ def plot(rows: list[Row], radii: Sequence[float]):
       for i, name in enumerate(NAMES)
     }
 
-  def accuracy(row: Row) -> tuple:
+  def accuracy(row: ChangeRow) -> tuple:
     return row.accuracies
 
-  def similarity(row: Row) -> tuple:
+  def similarity(row: ChangeRow) -> tuple:
     return row.similarities
 
   plain, worst, random = ", PGD alone", ", worst case", ", random signs"
