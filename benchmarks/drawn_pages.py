@@ -340,7 +340,7 @@ def main() -> None:
   )
   parser.add_argument("fonts", type=pathlib.Path)
   parser.add_argument("folder", type=pathlib.Path)
-  parser.add_argument("--count", type=int, default=32, help="test pages of each layout")
+  parser.add_argument("--count", type=int, default=24, help="test pages of each layout")
   options = parser.parse_args()
   fonts = find_fonts(options.fonts)
   fit, _ = whole_pages(fonts, 256, seed=1)

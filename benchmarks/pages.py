@@ -2,7 +2,9 @@
 
     python benchmarks/pages.py fit bundles/typegroups pages/fit bundles/closed
     python benchmarks/pages.py measure bundles/typegroups pages/tests.npz \
-      --closed=bundles/closed --matched=runs/pages/bundle --output=pages/measured.json
+      --closed=bundles/closed --matched=runs/pages/bundle --output=pages/boxes.json
+    python benchmarks/pages.py play bundles/typegroups pages/tests.npz \
+      --closed=bundles/closed --matched=runs/pages/bundle --output=pages/grids.json
     python benchmarks/pages.py figure bundles/typegroups pages/tests.npz \
       --closed=bundles/closed --matched=runs/pages/bundle --scan=page.png --output=pages.png
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -34,6 +37,7 @@ import tqdm
 
 import bcos_jax
 from bcos_jax import BcosOps, attribution, calibration, metrics, render
+from bcos_jax.errors import unknown_name
 from bcos_jax.render.color import box_average
 
 Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -139,8 +143,11 @@ def opened(options: argparse.Namespace) -> dict[str, bcos_jax.Network]:
   return {name: bcos_jax.load(path) for name, path in paths.items() if path}
 
 
-def methods_of(networks: Mapping[str, bcos_jax.Network]) -> dict[str, Method]:
-  """Returns post-hoc methods on the conventional network, and the contributions of the others."""
+def methods_of(options: argparse.Namespace, networks: Mapping[str, bcos_jax.Network]):
+  """Returns post-hoc methods on the conventional network and the contributions of the others.
+
+  Those that `options.methods` names, if it names any: a dict of (images, targets) -> maps.
+  """
 
   def post_hoc(method: attribution.Method) -> Method:
     net = networks["conventional"]
@@ -151,24 +158,81 @@ def methods_of(networks: Mapping[str, bcos_jax.Network]) -> dict[str, Method]:
   found = {name: post_hoc(method) for name, method in CONVENTIONAL.items()}
   for name, net in list(networks.items())[1:]:
     found[name] = metrics.attribute_with(net.model, net.variables)
+  asked = options.methods.split(",") if options.methods else list(found)
+  for name in asked:
+    if name not in found:
+      raise unknown_name("method", name, found)
+  return {name: found[name] for name in asked}
+
+
+def agreed(tests: Mapping[str, np.ndarray], networks: Mapping[str, bcos_jax.Network]):
+  """Returns the agreement with the conventional network by layout and network; see `agreements`."""
+  found: dict[str, dict[str, Any]] = {}
+  for layout in ("whole", *LAYOUTS):
+    images = colors(tests[layout])
+    logits = {
+      name: metrics.logits_of(net.model, net.variables, images, _BATCH)
+      for name, net in networks.items()
+    }
+    found[layout] = {
+      name: agreements(made, logits["conventional"]) for name, made in logits.items()
+    }
+    if layout != "whole":
+      named = np.array(networks["conventional"].labels)
+      for name, made in logits.items():
+        right = (named[made.argmax(-1)][:, None] == tests[f"{layout} kinds"]).any(-1)
+        found[layout][name]["named"] = float(right.mean())  # the text, or one of both
+    print(f"agreement, {layout}: {found[layout]}", flush=True)
   return found
 
 
-def games(networks, methods: Mapping[str, Method], whole: np.ndarray, count: int) -> dict[str, Any]:
-  """Plays the same grids with every method: the pages that the teacher is sure of, its classes."""
-  net = networks["conventional"]
-  logits = metrics.logits_of(net.model, net.variables, whole)
+def located(tests: Mapping[str, np.ndarray], methods: Mapping[str, Method], labels: tuple):
+  """Returns where methods point, by layout, method and window; see `in_boxes`."""
+  found: dict[str, dict[str, Any]] = {}
+  for layout in LAYOUTS:
+    given = boxed(tests, layout, labels)
+    found[layout] = {}
+    for name, method in methods.items():
+      began, maps = time.process_time(), []
+      for i in tqdm.tqdm(range(0, len(given.rows), _BATCH), f"{layout}, {name}"):
+        part = slice(i, i + _BATCH)
+        maps.append(method(colors(given.pages[part]), given.targets[part]))
+      whole = np.concatenate(maps)
+      found[layout][name] = {str(window): in_boxes(whole, given, window) for window in (0, 15)}
+      took = f"{time.process_time() - began:.0f} s of processor time"
+      print(f"{layout}, {name}: {found[layout][name]}; {took}", flush=True)
+  return found
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+  """Returns agreement, what lies in boxes, and the largest completeness errors."""
+  tests, networks = np.load(options.tests), opened(options)
+  methods, labels = methods_of(options, networks), networks["conventional"].labels
+  found: dict[str, Any] = {"agreement": agreed(tests, networks), "completeness": {}}
+  for name, net in list(networks.items())[1:]:
+    ex = bcos_jax.explain(net.model, net.variables, colors(tests["whole"][:24]), batch_size=_BATCH)
+    found["completeness"][name] = float(np.max(ex.completeness_error))
+    print(f"largest completeness error, {name}: {found['completeness'][name]:.1e}", flush=True)
+  return found | {"boxes": located(tests, methods, labels)}
+
+
+def play(options: argparse.Namespace) -> dict[str, Any]:
+  """Returns scores of the grid pointing game, and their standard errors over grids, by method.
+
+  All methods get the same grids: of pages that the conventional network is sure of, for its class.
+  """
+  tests, networks = np.load(options.tests), opened(options)
+  net, whole = networks["conventional"], colors(tests["whole"])
+  logits = metrics.logits_of(net.model, net.variables, whole, _BATCH)
   found = {}
-  for name, method in methods.items():
-    if name == "integrated gradients":
-      continue  # 8 steps of 4 classes of 448 pixels: as long as all others together
+  for name, method in methods_of(options, networks).items():
     game = metrics.grid_pointing_game(
       method if name in networks else metrics.for_grids(method),
       logits,
       whole,
       logits.argmax(-1),
       grid=2,
-      num_grids=count,
+      num_grids=options.grids,
       smooth=15,
       probability="softmax",
       batch_size=2,
@@ -178,36 +242,9 @@ def games(networks, methods: Mapping[str, Method], whole: np.ndarray, count: int
   return found
 
 
-def measure(options: argparse.Namespace) -> None:
-  """Measures everything, prints it as it comes, and writes it as JSON."""
-  tests, networks = np.load(options.tests), opened(options)
-  methods, labels = methods_of(networks), networks["conventional"].labels
-  found: dict[str, Any] = {"agreement": {}, "boxes": {}, "completeness": {}}
-  for layout in ("whole", *LAYOUTS):
-    teacher = None
-    for name, net in networks.items():
-      logits = metrics.logits_of(net.model, net.variables, colors(tests[layout]), _BATCH)
-      teacher = logits if teacher is None else teacher
-      found["agreement"].setdefault(layout, {})[name] = said = agreements(logits, teacher)
-      print(f"agreement, {layout}, {name}: {said}", flush=True)
-  for layout in LAYOUTS:
-    given = boxed(tests, layout, labels)
-    for name, method in methods.items():
-      began, maps = time.process_time(), []
-      for i in tqdm.tqdm(range(0, len(given.rows), _BATCH), f"{layout}, {name}"):
-        part = slice(i, i + _BATCH)
-        maps.append(method(colors(given.pages[part]), given.targets[part]))
-      for smooth in (0, 15):
-        said = in_boxes(np.concatenate(maps), given, smooth)
-        found["boxes"].setdefault(layout, {}).setdefault(name, {})[str(smooth)] = said
-        print(f"{layout}, {name}, window {smooth}: {said}", flush=True)
-      print(f"{time.process_time() - began:.0f} s of processor time", flush=True)
-  for name, net in list(networks.items())[1:]:
-    ex = bcos_jax.explain(net.model, net.variables, colors(tests["whole"][:24]), batch_size=_BATCH)
-    found["completeness"][name] = float(np.max(ex.completeness_error))
-    print(f"largest completeness error, {name}: {found['completeness'][name]:.1e}", flush=True)
-  if options.grids:
-    found["grids"] = games(networks, methods, colors(tests["whole"]), options.grids)
+def written(options: argparse.Namespace, run: Callable[[argparse.Namespace], Any]) -> None:
+  """Runs a measurement and writes what it returns as JSON."""
+  found = run(options)
   options.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
   print(f"{time.process_time():.0f} s of processor time, at most {peak:.1f} GiB of memory")
@@ -273,12 +310,7 @@ def figure(options: argparse.Namespace) -> None:
     titles.append(f"scan: {labels[target]}")
     drawn.append((np.zeros(crop.shape, bool),) * 2)
   images, classes = colors(np.stack(pages)), np.array(targets)
-  maps = {}
-  for name, method in methods_of(networks).items():
-    if name != "integrated gradients":
-      maps[name] = np.concatenate(
-        [method(images[i : i + 1], classes[i : i + 1]) for i in range(len(images))]
-      )
+  maps = {name: method(images, classes) for name, method in methods_of(options, networks).items()}
   shown = np.stack([_outlined(*each) for each in zip(images, drawn, strict=True)])
   exact = [name for name in maps if name in networks]
   render.comparison(shown, maps, titles, options.output, columns=len(maps) + 1, exact=exact)
@@ -306,16 +338,19 @@ def main() -> None:
   for name in ("teacher", "pages", "closed"):
     fitting.add_argument(name, type=pathlib.Path)
   fitting.set_defaults(run=fit)
-  for run, output in ((measure, "measured.json"), (figure, "pages.png")):
-    command = commands.add_parser(run.__name__)
+  for name, output in (("measure", "boxes.json"), ("play", "grids.json"), ("figure", "pages.png")):
+    command = commands.add_parser(name)
     command.add_argument("teacher", type=pathlib.Path)
     command.add_argument("tests", type=pathlib.Path)
     command.add_argument("--closed", type=pathlib.Path)
     command.add_argument("--matched", type=pathlib.Path)
+    command.add_argument("--methods", help="names with commas between; default: all")
     command.add_argument("--output", type=pathlib.Path, default=pathlib.Path(output))
-    command.add_argument("--grids", type=int, default=12, help="of the pointing game; 0: none")
-    command.add_argument("--scan", type=pathlib.Path, help="picture of a page, for the figure")
-    command.set_defaults(run=run)
+  commands.choices["play"].add_argument("--grids", type=int, default=12)
+  commands.choices["figure"].add_argument("--scan", type=pathlib.Path, help="picture of a page")
+  commands.choices["measure"].set_defaults(run=functools.partial(written, run=measure))
+  commands.choices["play"].set_defaults(run=functools.partial(written, run=play))
+  commands.choices["figure"].set_defaults(run=figure)
   options = parser.parse_args()
   options.run(options)
 

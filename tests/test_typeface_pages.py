@@ -2,15 +2,19 @@
 
 import importlib
 import io
+import json
 import os
 import pickle
 import sys
 
+import jax
 from matplotlib import get_data_path
 import numpy as np
+from PIL import Image
 import pytest
 
-from bcos_jax import InputError
+import bcos_jax
+from bcos_jax import InputError, StandardOps
 
 from .common import ROOT
 
@@ -199,3 +203,40 @@ def test_every_box_of_a_page_is_explained_for_its_own_text():
   assert list(given.targets) == [1, 0] and list(given.rows) == [0, 0]
   assert [mask.sum() for mask in given.own] == [4, 16]
   np.testing.assert_array_equal(given.other, given.own[::-1])
+
+
+@pytest.mark.slow
+def test_fitted_measured_and_drawn_on_a_small_network(tmp_path, monkeypatch):
+  """All commands but the matching, whose recipe the pages of docs check."""
+  model = bcos_jax.create("resnet_tiny", ops=StandardOps(), num_classes=4)
+  variables = model.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+  bundles = tmp_path / "conventional", tmp_path / "closed"
+  bcos_jax.save(bundles[0], model, variables, labels=drawn_pages.CLEAR)
+  (tmp_path / "fit").mkdir()
+  drawn = [page.picture for page in drawn_pages.boxed_pages(FONTS, "two kinds", 16, seed=0)]
+  for i, page in enumerate(drawn):
+    Image.fromarray(page).save(tmp_path / "fit" / f"{i:02d}.png")
+  tests = {"whole": np.stack(drawn)}
+  for layout in drawn_pages.LAYOUTS:
+    made = drawn_pages.boxed_pages(FONTS, layout, 24, seed=1)
+    tests[layout] = np.stack([page.picture for page in made])
+    tests[f"{layout} boxes"] = np.array([page.boxes for page in made])
+    tests[f"{layout} kinds"] = np.array([page.kinds for page in made])
+  np.savez(tmp_path / "tests.npz", **tests)
+
+  def run(*words):
+    monkeypatch.setattr(sys, "argv", ["pages.py", *map(str, words)])
+    pages.main()
+
+  run("fit", bundles[0], tmp_path / "fit", bundles[1])
+  given = bundles[0], tmp_path / "tests.npz", f"--closed={bundles[1]}"
+  run("measure", *given, f"--output={tmp_path / 'boxes.json'}")
+  found = json.loads((tmp_path / "boxes.json").read_text())
+  assert set(found["boxes"]) == set(drawn_pages.LAYOUTS)
+  assert set(found["boxes"]["two kinds"]) == {*pages.CONVENTIONAL, "closed form"}
+  assert found["agreement"]["whole"]["conventional"]["all"] == 1
+  assert found["completeness"]["closed form"] < 1e-4
+  run("figure", *given, "--methods=closed form", f"--output={tmp_path / 'pages.png'}")
+  assert Image.open(tmp_path / "pages.png").width > 200
+  with pytest.raises(InputError, match="Grad-CAM"):
+    run("figure", *given, "--methods=Grad-Cam")
