@@ -280,7 +280,7 @@ def fit(options: argparse.Namespace) -> None:
   )
 
 
-def crops(path: pathlib.Path, count: int = 2) -> np.ndarray:
+def crops(path: pathlib.Path, count: int = 1) -> np.ndarray:
   """Returns squares from left to right of a scan, of its full height: uint8 [count, 224, 224]."""
   scan = Image.open(path).convert("L")
   side = min(scan.size)
@@ -292,7 +292,7 @@ def crops(path: pathlib.Path, count: int = 2) -> np.ndarray:
 
 
 def figure(options: argparse.Namespace) -> None:
-  """Draws pages with boxes, and crops of a scan, with the maps of some methods."""
+  """Draws pages with boxes, and a crop of a scan, with the maps of some methods."""
   tests, networks = np.load(options.tests), opened(options)
   net, labels = networks["conventional"], networks["conventional"].labels
   pages, targets, titles, drawn = [], [], [], []
