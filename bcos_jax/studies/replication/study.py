@@ -147,8 +147,7 @@ def _maps(lab: Lab, found: Mapping[str, NetworkScores]) -> Figure:
   maps = {}
   for name, one in found.items():
     best = max(one.explainers, key=lambda how: one.grids.get(how, 0.0))
-    titled = f"conventional, {best}" if name == CONVENTIONAL else name
-    maps[titled] = one.explainers[best](some.images, some.labels)
+    maps[best if name == CONVENTIONAL else name] = one.explainers[best](some.images, some.labels)
   return render.comparison(
     some.images,
     maps,
