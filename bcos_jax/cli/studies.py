@@ -18,19 +18,22 @@ def add_study(commands: Commands) -> None:
   command.add_argument(
     "study",
     help="equivalence, speedup, b-sweep, options, methods, sanity, robustness, alignment, clip, "
-    "closed-form, calibration, replication or texts",
+    "closed-form, calibration, replication, texts or mail",
   )
   command.add_argument(
     "--dataset",
     default="",
     help="shape_scenes (default), digits or fashion_mnist (see `bcos-jax prepare`); for the study "
-    "texts: reviews",
+    "texts: reviews; mail: spam_assassin",
   )
   command.add_argument(
     "--network",
     default="",
     help="architecture, see `bcos-jax models`; vit or vitc, small ones of fashion_mnist; default: "
     "the recipe's",
+  )
+  command.add_argument(
+    "--init", default="", help="bundle of a pretrained encoder that the study mail starts from"
   )
   command.add_argument(
     "--workdir",
@@ -58,6 +61,7 @@ def _study(options, _):
     workdir=options.workdir,
     dataset=options.dataset,
     network=options.network,
+    init=options.init,
     seed=options.seed,
     seeds=options.seeds,
     short=options.short,

@@ -1,7 +1,7 @@
 """Metrics of explanations, each reported with random and oracle baselines.
 
-Also attacks and corruptions, to see what predictions and explanations withstand, and adapters for
-the metrics of Captum and Quantus.
+Also attacks and corruptions, to see what predictions and explanations withstand, how far
+probabilities can be believed, and adapters for the metrics of Captum and Quantus.
 """
 
 from .adapters import captum_explainer, quantus_explainer, to_captum, torch_module
@@ -17,6 +17,7 @@ from .attacks import (
   worst_case,
 )
 from .axioms import CompletenessScores, StabilityScores, completeness, stability, token_completeness
+from .confidence import brier_scores, expected_calibration_error
 from .corruptions import CORRUPTIONS, corrupt
 from .grid_pointing import (
   GridPointingResult,
@@ -84,6 +85,7 @@ __all__ = [
   "apgd",
   "attribute_with",
   "box_masks",
+  "brier_scores",
   "captum_explainer",
   "class_randomization",
   "completeness",
@@ -92,6 +94,7 @@ __all__ = [
   "corrupt",
   "deletion",
   "energy_pointing_game",
+  "expected_calibration_error",
   "fgsm",
   "for_grids",
   "grid_pointing_game",

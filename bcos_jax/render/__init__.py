@@ -18,6 +18,7 @@ from .prompts import prompts
 from .report import Entry, article, report
 from .text.heat_maps import TextHeat, common_cutoff, explained_text, text_heat
 from .text.html import text_fragment, text_html, text_report
+from .text.picture import text_figure
 from .text.plain import text_latex, text_terminal
 from .views import Facts, Options, View, facts, ground, options_for, options_of, seen, view
 
@@ -49,6 +50,7 @@ __all__ = [
   "rgba",
   "rgba_from",
   "seen",
+  "text_figure",
   "text_fragment",
   "text_heat",
   "text_html",

@@ -1,7 +1,7 @@
 """Studies of B-cosification with small networks, which run offline in minutes.
 
   bcos-jax study equivalence | speedup | b-sweep | options | methods | sanity | robustness |
-    alignment | clip | closed-form | calibration | replication | texts
+    alignment | clip | closed-form | calibration | replication | texts | mail
 
 Each trains what it needs, measures it, and leaves a table, plots and a report. Every sentence of
 an answer is written from the numbers of its table.
@@ -24,6 +24,7 @@ from . import (
   clip,
   closed_form,
   equivalence,
+  mail,
   methods,
   options,
   replication,
@@ -35,6 +36,8 @@ from . import (
 from .lab import SETTINGS, Lab
 from .study import Findings
 from .text_lab import DATASET, TextLab
+
+AnyLab = Lab | TextLab | mail.MailLab
 
 STUDIES: dict[str, Callable[..., Findings]] = {
   "equivalence": equivalence.study,
@@ -50,10 +53,12 @@ STUDIES: dict[str, Callable[..., Findings]] = {
   "calibration": closed_form.settings,
   "replication": replication.study,
   "texts": text.study,
+  "mail": mail.study,
 }
 """Every study by name."""
 
-_OF_TEXTS = ("texts",)
+_OF_TEXTS = {"texts": (TextLab, DATASET), "mail": (mail.MailLab, mail.DATASET)}
+_FROM_A_BUNDLE = ("mail",)
 _OF_SEEDS = ("closed-form", "calibration", "replication")
 
 
@@ -63,6 +68,7 @@ def run(
   workdir: str | os.PathLike = "runs/studies",
   dataset: str = "",
   network: str = "",
+  init: str = "",
   seed: int = 0,
   seeds: int = 1,
   short: bool = False,
@@ -76,9 +82,10 @@ def run(
     workdir: Folder of networks and findings, which other studies share; a study that was stopped
       goes on where it was.
     dataset: "digits", "shape_scenes" or, once it is prepared, "fashion_mnist"; of `texts`
-      "reviews". "" for shape_scenes or reviews.
+      "reviews", of `mail` "spam_assassin". "" for shape_scenes or those.
     network: Architecture, see `bcos_jax.names()`, or "vit" or "vitc" of fashion_mnist; "" for that
       of the data set's recipe (of `equivalence`: one small network of every kind).
+    init: Of `mail`: bundle of the pretrained encoder that it starts from.
     seed: Of everything.
     seeds: How many seeds, from `seed` on, are measured; more than one for `closed-form`,
       `calibration` and `replication`.
@@ -92,22 +99,22 @@ def run(
     `workdir/findings/<data set>/<name>`.
 
   Raises:
-    InputError: An unknown name, several seeds for a study of one, or a folder that cannot be
-      written.
+    InputError: An unknown name, several seeds for a study of one, a bundle for a study that takes
+      none, or a folder that cannot be written.
   """
-  _check(name, seeds)
+  _check(name, seeds, init)
   began = time.monotonic()
   workdir = check_writable(workdir)
-  reads_texts = name in _OF_TEXTS
-  dataset = dataset or (DATASET if reads_texts else "shape_scenes")
-  lab = (TextLab if reads_texts else Lab)(
+  kind, usual = _OF_TEXTS.get(name, (Lab, "shape_scenes"))
+  lab = kind(
     workdir=pathlib.Path(workdir) / "networks",
-    dataset=dataset,
+    dataset=dataset or usual,
     network=network,
     seed=seed,
     short=short,
     progress=progress,
     say=say,
+    **({"init": init} if name in _FROM_A_BUNDLE else {}),
   )
   labs = [_of_seed(lab, one) for one in range(seed, seed + seeds)]
   found = STUDIES[name](*labs)
@@ -119,16 +126,21 @@ def run(
   return found
 
 
-def _of_seed(lab: Lab | TextLab, seed: int) -> Lab | TextLab:
+def _of_seed(lab: AnyLab, seed: int) -> AnyLab:
   return dataclasses.replace(lab, seed=seed, workdir=lab.workdir / _kind(lab, f"seed{seed}"))
 
 
-def _kind(lab: Lab | TextLab, seeds: str) -> str:
-  words = [lab.dataset, lab.network, seeds, "short" if lab.short else ""]
+def _kind(lab: AnyLab, seeds: str) -> str:
+  words = [lab.dataset, lab.network, *_source(lab).parts[-2:], seeds, "short" if lab.short else ""]
   return "-".join(word for word in words if word)
 
 
-def _check(name: str, seeds: int) -> None:
+def _source(lab: AnyLab) -> pathlib.Path:
+  """Returns the bundle that a study starts from; the empty path of one that takes none."""
+  return pathlib.Path(lab.init if isinstance(lab, mail.MailLab) else "")
+
+
+def _check(name: str, seeds: int, init: str) -> None:
   if name not in STUDIES:
     raise unknown_name("study", name, STUDIES)
   several = name in _OF_SEEDS
@@ -137,12 +149,18 @@ def _check(name: str, seeds: int) -> None:
       f"{seeds} seeds, expected {'at least 1' if several else '1'} for {name}.",
       f"Several seeds are measured by {', '.join(_OF_SEEDS)}; --seed=1 is another one.",
     )
+  if init and name not in _FROM_A_BUNDLE:
+    raise InputError(
+      f"--init={init} for {name}, expected none.",
+      f"Omit it; {', '.join(_FROM_A_BUNDLE)} starts from a bundle.",
+    )
 
 
-def _command(name: str, labs: Sequence[Lab | TextLab]) -> str:
+def _command(name: str, labs: Sequence[AnyLab]) -> str:
   lab = labs[0]
   words = ["bcos-jax", "study", name, f"--dataset={lab.dataset}"]
   words += [f"--network={lab.network}"] if lab.network else []
+  words += [f"--init={source}"] if (source := _source(lab)).name else []
   words += [f"--seed={lab.seed}"] if lab.seed else []
   words += [f"--seeds={len(labs)}"] if len(labs) > 1 else []
   words += ["--short"] if lab.short else []

@@ -26,6 +26,7 @@ class Findings:
     table: The measurements.
     answer: The answer, in sentences whose numbers come from the table.
     plots: File name (without suffix) to (caption, figure).
+    more: Further tables: file name (without suffix) to (caption, table).
   """
 
   title: str
@@ -33,9 +34,12 @@ class Findings:
   table: Table
   answer: tuple[str, ...]
   plots: Mapping[str, tuple[str, Figure]]
+  more: Mapping[str, tuple[str, Table]] = dataclasses.field(default_factory=dict)
 
   def write(self, folder: pathlib.Path, command: str, seconds: float) -> None:
     """Writes study.md, table.csv, a PNG per plot, and report.html, which needs none of them.
+
+    Further tables are in study.md, and in CSV files of their own.
 
     Args:
       folder: Where to; made if needed.
@@ -45,10 +49,13 @@ class Findings:
     made = f"Made by `{command}` in {_duration(seconds)} on {_machine()}."
     pictures = [f"![{caption}]({name}.png)\n" for name, (caption, _) in self.plots.items()]
     parts = [f"# {self.title}\n", f"{self.question}\n", self.table.markdown()]
+    for caption, table in self.more.values():
+      parts += [f"{caption}\n", table.markdown()]
     parts += ["\n".join(f"- {line}" for line in self.answer) + "\n", *pictures, f"{made}\n"]
     for name, (_, figure) in self.plots.items():
       canvas.save(figure, folder / f"{name}.png")
-    files.write(files.check_folder(folder / "table.csv"), self.table.csv().encode())
+    for name, table in {"table": self.table, **{k: t for k, (_, t) in self.more.items()}}.items():
+      files.write(files.check_folder(folder / f"{name}.csv"), table.csv().encode())
     files.write(files.check_folder(folder / "study.md"), "\n".join(parts).encode())
     render.report(
       folder / "report.html",

@@ -9,6 +9,7 @@ import pytest
 from bcos_jax import render
 from bcos_jax.errors import InputError
 from bcos_jax.render import TextHeat
+from bcos_jax.render.text import picture
 from bcos_jax.text import tokens
 from bcos_jax.text.influential_words import influential_words, words_by_class
 from bcos_jax.text.tokenizer import read_tokenizer
@@ -243,3 +244,31 @@ def test_too_few_texts_are_said_to_be_so(tmp_path):
   render.text_report(tmp_path / "t.html", "x", [heat()], influential=more)
   page = (tmp_path / "t.html").read_text()
   assert "too few" not in page and page.count("<table") == 1 and "<td>good</td>" in page
+
+
+# Figures.
+
+
+def test_pieces_stand_in_a_grid_of_letters():
+  """Lines break between words; a word longer than a line is cut; white space is one space."""
+  heat = render.TextHeat(
+    pieces=("good", "\n ", "film", " ", "a" * 25), scores=(1.0, None, -1.0, None, 0.5)
+  )
+  assert picture.placed(heat, 20) == [
+    (0, 0, "good", 1.0),
+    (0, 5, "film", -1.0),
+    (1, 0, "a" * 20, 0.5),
+    (2, 0, "a" * 5, 0.5),
+  ]
+  apart = render.TextHeat(pieces=("x" * 18, ", ", "yes"), scores=(1.0, None, 1.0))
+  assert picture.placed(apart, 20)[1:] == [(0, 18, ",", None), (1, 0, "yes", 1.0)]
+
+
+def test_a_figure_has_every_word_title_and_sum():
+  heat = render.TextHeat(pieces=("good", " ", "$film$"), scores=(1.0, None, -0.5), title="T")
+  figure = render.text_figure([heat, heat], columns=30)
+  shown = [text.get_text() for ax in figure.axes for text in ax.texts]
+  assert shown.count("good") == shown.count("$film$") == shown.count("T") == 2
+  assert "words +0.5" in shown and "full colour: 1;" in shown[-1]
+  with pytest.raises(InputError, match="0 texts in 100 columns"):
+    render.text_figure([])
