@@ -42,8 +42,9 @@ class MailSetting:
   Attributes:
     steps: Of each fine-tuning, batches of 16.
     few: Steps of the fine-tuning that starts in closed form.
-    headed: Steps of the fine-tuning on mails with their headers.
+    headed: Steps of that on mails with their headers.
     calibrate: Training mails, without labels, of the closed form.
+    rows: Places at which each of its maps is fitted, or four times its inputs if more.
     length: Most tokens of a mail.
     tested: Test mails that accuracy is measured on, at most.
     explained: Test mails whose explanations are measured.
@@ -55,8 +56,9 @@ class MailSetting:
 
   steps: int = 150
   few: int = 20
-  headed: int = 60
+  headed: int = 40
   calibrate: int = 128
+  rows: int = 6000
   length: int = 96
   tested: int = 400
   explained: int = 12
@@ -147,11 +149,15 @@ class MailLab:
     return self._tuned("closed-form-tuned", "", start, self.setting.few)
 
   def headed(self) -> TextReader:
-    """The B-cosified encoder, fine-tuned on mails with their headers."""
-    return self._tuned("headed", "", self._start(), self.setting.headed, column="mail")
+    """The closed form, fine-tuned for a few steps on mails with their headers."""
+    self.closed_form()
+    return self._tuned("headed", "", self._bundle("closed-form"), self.setting.headed, "mail")
 
   def seconds(self) -> dict[str, float]:
-    """Returns how long each network took to make, by the name of its folder."""
+    """Returns how long each network kept one core busy, by the name of its folder.
+
+    None of a network that was made in several runs.
+    """
     path = self.workdir / _TIMES
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
@@ -162,10 +168,11 @@ class MailLab:
     """Returns the reader of a bundle, which is made if it is not there."""
     folder = self._bundle(name)
     if not folder.exists():
-      began = time.monotonic()
+      resumed, began = (self.workdir / name).exists(), time.process_time()
       make()
-      times = self.seconds() | {name: time.monotonic() - began}
-      write(self.workdir / _TIMES, json.dumps(times, indent=1).encode())
+      if not resumed:
+        times = self.seconds() | {name: time.process_time() - began}
+        write(self.workdir / _TIMES, json.dumps(times, indent=1).encode())
     return TextReader.load(folder, length=self.setting.length, truncate=True)
 
   def _start(self) -> pathlib.Path:
@@ -225,7 +232,9 @@ class MailLab:
     batch = given.read(self.mails("train").some(self.setting.calibrate).bare)
     texts = {"tokens": batch.ids, "mask": batch.mask}
     twin = bcos_jax.bcosify(given.model, given.variables, ops=BcosOps.lm(b=B))
-    settings = calibration.Calibration(head="log_odds", seed=self.seed)
+    settings = calibration.Calibration(
+      head="log_odds", rows=self.setting.rows, rows_per_channel=4, seed=self.seed
+    )
     made, report = calibration.calibrate(given.model, given.variables, *twin, texts, settings)
     self.say(str(report))
     source = bcos_jax.load(self._bundle("conventional"))

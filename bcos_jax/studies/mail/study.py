@@ -27,14 +27,14 @@ def study(lab: MailLab) -> Findings:
   """Compares classifiers of mail, their explanations, and the words that they decide by."""
   readers = {
     CONVENTIONAL: lab.conventional(),
-    TUNED: lab.fine_tuned(),
     CLOSED: lab.closed_form(),
     BOTH: lab.closed_form_tuned(),
     HEADED: lab.headed(),
+    TUNED: lab.fine_tuned(),
   }
   test = lab.mails("test").some(lab.setting.tested)
   found = {name: _predicted(lab, name, reader, test) for name, reader in readers.items()}
-  hiding = [_hiding(lab, readers[n], found[n], test, _column(n)) for n in (TUNED, HEADED)]
+  hiding = [_hiding(lab, readers[n], found[n], test, _column(n)) for n in (BOTH, HEADED)]
   faithful = _faithfulness(lab, readers, test)
   reach = header_share(readers[HEADED].read(test.headed))
   return Findings(
@@ -55,7 +55,7 @@ def study(lab: MailLab) -> Findings:
     plots={
       "mail-words": ("Two mails as the classifier with headers decides", _figure(lab, readers)),
       "mail-faithful": (
-        "Comprehensiveness of explanations of the fine-tuned B-cos network",
+        "Comprehensiveness of explanations of the tuned B-cos network",
         _bars(faithful),
       ),
     },
@@ -77,7 +77,7 @@ def _faithfulness(lab: MailLab, readers: dict[str, TextReader], test: Mails) -> 
   for network in (CONVENTIONAL, TUNED, CLOSED, BOTH):
     reader = readers[network]
     batch = reader.read(some.bare)
-    post_hoc = network in (CONVENTIONAL, TUNED)
+    post_hoc = network in (CONVENTIONAL, BOTH)
     made = explainers(reader, post_hoc=post_hoc, path_steps=lab.setting.path_steps)
     for name, explain in made.items():
       result[name, network] = scores = faithfulness(reader, batch, explain)
@@ -128,14 +128,14 @@ def _bars(faithful: Faithful):
   scores = {
     (f"{OWN}, itself" if name == OWN else name): found["comprehensiveness"]
     for (name, network), found in faithful.items()
-    if network == TUNED
+    if network == BOTH
   }
   return render.bars(
     {name: one.mean for name, one in scores.items()},
     errors={name: one.standard_error for name, one in scores.items()},
     marked=[f"{OWN}, itself"],
-    levels={"random scores": faithful[OWN, TUNED]["comprehensiveness"].random},
-    x="comprehensiveness, the B-cos network fine-tuned on mail",
+    levels={"random scores": faithful[OWN, BOTH]["comprehensiveness"].random},
+    x="comprehensiveness, the B-cos network in closed form, then tuned",
   )
 
 

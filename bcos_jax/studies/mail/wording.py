@@ -15,7 +15,7 @@ CONVENTIONAL, TUNED, CLOSED, BOTH, HEADED = (
   "B-cos, fine-tuned",
   "B-cos, closed form",
   "B-cos, closed form, then tuned",
-  "B-cos, fine-tuned with headers",
+  "B-cos, closed form, then tuned with headers",
 )
 _FOLDERS = {
   CONVENTIONAL: "conventional",
@@ -37,7 +37,7 @@ def networks_table(lab: MailLab, found: dict[str, Predicted]) -> Table:
     error = one.calibration_error
     rows.append((name, one.accuracy, one.accuracy_error, error, *one.brier, minutes))
   forms = {"network": "", "accuracy": ".1%", "±": ".1%", "calibration error": ".3f"}
-  forms |= {"Brier score": ".3f", "± ": ".3f", "minutes": ".1f"}
+  forms |= {"Brier score": ".3f", "± ": ".3f", "core minutes": ".1f"}
   return Table(forms, rows)
 
 
@@ -110,16 +110,16 @@ def accuracy_answer(found: dict[str, Predicted]) -> list[str]:
 def faithful_answer(faithful: Faithful) -> list[str]:
   lines = []
   for measure, sign in (("comprehensiveness", 1), ("sufficiency", -1)):
-    own = faithful[OWN, TUNED][measure]
+    own = faithful[OWN, BOTH][measure]
     others = {
       name: scores[measure]
       for (name, network), scores in faithful.items()
-      if network == TUNED and name != OWN
+      if network == BOTH and name != OWN
     }
     best = max(others, key=lambda name: sign * others[name].mean)
     gap = own.scores - others[best].scores
     lines.append(
-      f"{measure} of the fine-tuned B-cos network: its own explanation {own.mean:.3f}, random "
+      f"{measure}, {BOTH}: its own explanation {own.mean:.3f}, random "
       f"{own.random:.3f}, the best post-hoc one ({best}) {others[best].mean:.3f}; own less best "
       f"{gap.mean():+.3f} ± {_error(gap):.3f}."
     )
@@ -135,12 +135,12 @@ def question(lab: MailLab, count: int) -> str:
     f"{count} test mails. Conventional: {s.steps} steps of {BATCH} mails at a rate of {s.rate:g}, "
     f"cross-entropy. B-cos, fine-tuned: the encoder B-cosified (published preset, B={B}), as many "
     "steps at the same rate, binary cross-entropy as published. Closed form: the conventional "
-    f"classifier B-cosified and fitted to {s.calibrate} unlabelled training mails (head on log odds), then "
-    f"{s.few} steps. With headers: B-cosified and fine-tuned for {s.headed} steps on mails that "
+    f"classifier B-cosified and fitted to {s.calibrate} unlabelled training mails, head on log "
+    f"odds; then tuned for {s.few} steps at the same rate, or for {s.headed} on mails that "
     "begin with their headers. Calibration error: 15 bins (Guo et al., 2017); probabilities are "
     "those of each network's loss, softmax or sigmoids divided by their sum. Brier score: summed "
-    "over both classes. ±: standard errors over test mails, not over trainings. Minutes: to make a "
-    "network, the closed form without its conventional one."
+    "over both classes. ±: standard errors over test mails, not over trainings. Core minutes: "
+    "processor time to make a network, without those that it starts from; – if in several runs."
   )
 
 
