@@ -85,7 +85,8 @@ def run(
       "reviews", of `mail` "spam_assassin". "" for shape_scenes or those.
     network: Architecture, see `bcos_jax.names()`, or "vit" or "vitc" of fashion_mnist; "" for that
       of the data set's recipe (of `equivalence`: one small network of every kind).
-    init: Of `mail`: bundle of the pretrained encoder that it starts from.
+    init: Of `mail`: bundle of the pretrained encoder that it starts from. Networks are kept by its
+      last two names.
     seed: Of everything.
     seeds: How many seeds, from `seed` on, are measured; more than one for `closed-form`,
       `calibration` and `replication`.
@@ -131,13 +132,14 @@ def _of_seed(lab: AnyLab, seed: int) -> AnyLab:
 
 
 def _kind(lab: AnyLab, seeds: str) -> str:
-  words = [lab.dataset, lab.network, *_source(lab).parts[-2:], seeds, "short" if lab.short else ""]
+  words = [lab.dataset, lab.network, *_source(lab), seeds, "short" if lab.short else ""]
   return "-".join(word for word in words if word)
 
 
-def _source(lab: AnyLab) -> pathlib.Path:
-  """Returns the bundle that a study starts from; the empty path of one that takes none."""
-  return pathlib.Path(lab.init if isinstance(lab, mail.MailLab) else "")
+def _source(lab: AnyLab) -> tuple[str, ...]:
+  """Returns the last two names of the bundle that a study starts from, or nothing."""
+  init = lab.init if isinstance(lab, mail.MailLab) else ""
+  return pathlib.Path(init).resolve().parts[1:][-2:] if init else ()
 
 
 def _check(name: str, seeds: int, init: str) -> None:
@@ -160,7 +162,7 @@ def _command(name: str, labs: Sequence[AnyLab]) -> str:
   lab = labs[0]
   words = ["bcos-jax", "study", name, f"--dataset={lab.dataset}"]
   words += [f"--network={lab.network}"] if lab.network else []
-  words += [f"--init={source}"] if (source := _source(lab)).name else []
+  words += [f"--init={lab.init}"] if isinstance(lab, mail.MailLab) and lab.init else []
   words += [f"--seed={lab.seed}"] if lab.seed else []
   words += [f"--seeds={len(labs)}"] if len(labs) > 1 else []
   words += ["--short"] if lab.short else []

@@ -2,10 +2,12 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
-from bcos_jax import InputError, studies
+import bcos_jax
+from bcos_jax import BcosOps, InputError, StandardOps, studies
 from bcos_jax.studies.mail import MailLab, leaks, mails, measures
 from bcos_jax.studies.mail.study import header_share
 from bcos_jax.text.words import TextBatch, Word
@@ -105,6 +107,7 @@ def test_people_are_left_out_of_pages():
     assert private not in shown
   assert "wrote: hello" in shown and "From: " in shown
   names = leaks.names_in([mail])
+  assert leaks.names_in(["To: fork@xent.com", mail]) == names
   assert {"doe", "jo"} <= names and not {"hello", "relay", "fork-admin", "zzzz"} & names
 
 
@@ -180,6 +183,26 @@ def test_the_study_needs_an_encoder(tmp_path):
     studies.run("mail", workdir=tmp_path, dataset="digits")
   with pytest.raises(InputError, match="--init=a for texts"):
     studies.run("texts", workdir=tmp_path, init="a")
+
+
+def test_what_is_no_conventional_encoder_is_refused(tmp_path):
+  def saved(name, architecture, ops, **fields):
+    model = bcos_jax.create(architecture, ops=ops, **fields)
+    if not fields:
+      inputs = jax.numpy.zeros((1, 32, 32, 6 if isinstance(ops, BcosOps) else 3))
+    else:
+      inputs = jax.numpy.zeros((1, 8), jax.numpy.int32)
+    return str(bcos_jax.save(tmp_path / name, model, model.init(jax.random.key(0), inputs)))
+
+  sizes = {"width": 16, "mlp_dim": 16, "depth": 1, "num_heads": 2, "vocab_size": 20}
+  good = saved("good", "bert_tiny", StandardOps(), **sizes)
+  lab = MailLab(workdir=tmp_path, init=good)
+  assert studies._kind(lab, "seed0") == f"spam_assassin-{tmp_path.name}-good-seed0"
+  assert f"--init={good}" in studies._command("mail", [lab])
+  with pytest.raises(InputError, match="B-cos network already"):
+    MailLab(workdir=tmp_path, init=saved("bcos", "bert_tiny", BcosOps.lm(), **sizes))
+  with pytest.raises(InputError, match="expected an encoder of texts"):
+    MailLab(workdir=tmp_path, init=saved("pictures", "resnet_tiny", StandardOps()))
 
 
 @pytest.mark.slow

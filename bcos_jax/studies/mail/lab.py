@@ -51,21 +51,23 @@ class MailSetting:
     summed: Training mails over which contributions of words are summed.
     removed: Words that are hidden from test mails, of each label.
     path_steps: Steps of integrated gradients.
-    rate: Learning rate of every fine-tuning.
+    rate: Learning rate of every fine-tuning but that with headers.
+    headed_rate: Of that one, whose texts the encoder never saw.
   """
 
   steps: int = 150
   few: int = 20
-  headed: int = 40
+  headed: int = 60
   calibrate: int = 128
   rows: int = 6000
   length: int = 96
   tested: int = 400
-  explained: int = 12
+  explained: int = 16
   summed: int = 150
   removed: int = 10
   path_steps: int = 8
   rate: float = 5e-5
+  headed_rate: float = 2e-4
 
 
 _SHORT = MailSetting(
@@ -80,6 +82,7 @@ _SHORT = MailSetting(
   removed=2,
   path_steps=2,
   rate=1e-2,
+  headed_rate=1e-2,
 )
 
 
@@ -197,6 +200,7 @@ class MailLab:
 
   def _tune(self, name: str, variant: str, start: pathlib.Path, steps: int, column: str) -> None:
     self.say(f"Training {name}: {steps} steps")
+    rate = self.setting.headed_rate if column == "mail" else self.setting.rate
     # The loss of each kind of network: softmax of the conventional one, sigmoids as published.
     own = ["--config.loss.name=cross_entropy", "--config.loss.eval_name=cross_entropy"]
     config = load_config(
@@ -212,7 +216,7 @@ class MailLab:
         f"--config.steps={steps}",
         "--config.eval_every=0",
         "--config.best=False",
-        f"--config.optimizer.lr={self.setting.rate}",
+        f"--config.optimizer.lr={rate}",
         f"--config.optimizer.warmup_steps={steps // 10}",
         f"--config.seed={self.seed}",
         *([f"--config.ops.b={B}"] if not variant else own),

@@ -18,6 +18,7 @@ from ...text.words import TextBatch, Word, word_spans, words_of_tokens
 
 _ADDRESS = re.compile(r"([\w.+=&~'-]+)@[\w.-]+")
 _LIST = re.compile(r"^(owner|admin|bounce)-|-(admin|request|owner|bounces?|outgoing)$")
+_OF_LIST = re.compile(r"([\w.-]+)-(?:admin|request|owner)@")
 _PEOPLE = re.compile(r"(?im)^((?:From|To|Cc|Reply-To|Sender): *)(.*)$")
 _NUMBERS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b")
 _BLANKED = ("zzzz", "yyyy", "xxxx")  # what the corpus itself wrote in place of an address
@@ -201,13 +202,18 @@ def discreet(text: str) -> str:
 
 
 def names_in(texts: Iterable[str]) -> set[str]:
-  """Returns the words, in lower case, that often are part of what `discreet` hides."""
+  """Returns the words, in lower case, that often are part of what `discreet` hides.
+
+  Without the names of mailing lists, which have an address of their own such as NAME-admin@HOST.
+  """
   seen: dict[str, list[bool]] = {}
+  lists: set[str] = set()
   for text in texts:
     covered = discreet(text)
+    lists |= {found.lower() for found in _OF_LIST.findall(text)}
     for begin, end in word_spans(text):
       seen.setdefault(text[begin:end].lower(), []).append(HIDDEN in covered[begin:end])
-  return {word for word, hides in seen.items() if np.mean(hides) > _NAME_SHARE}
+  return {word for word, hides in seen.items() if np.mean(hides) > _NAME_SHARE} - lists
 
 
 def _known(local: str) -> bool:

@@ -34,7 +34,8 @@ def study(lab: MailLab) -> Findings:
   }
   test = lab.mails("test").some(lab.setting.tested)
   found = {name: _predicted(lab, name, reader, test) for name, reader in readers.items()}
-  hiding = [_hiding(lab, readers[n], found[n], test, _column(n)) for n in (BOTH, HEADED)]
+  names = leaks.names_in(lab.mails("train").headed)
+  hiding = [_hiding(lab, readers[n], found[n], test, _column(n), names) for n in (BOTH, HEADED)]
   faithful = _faithfulness(lab, readers, test)
   reach = header_share(readers[HEADED].read(test.headed))
   return Findings(
@@ -86,13 +87,17 @@ def _faithfulness(lab: MailLab, readers: dict[str, TextReader], test: Mails) -> 
 
 
 def _hiding(
-  lab: MailLab, reader: TextReader, whole: Predicted, test: Mails, column: str
+  lab: MailLab,
+  reader: TextReader,
+  whole: Predicted,
+  test: Mails,
+  column: str,
+  names: set[str],
 ) -> leaks.Hiding:
   train, setting = lab.mails("train").some(lab.setting.summed), lab.setting
   ex = explained(reader, train.texts(column))
   totals = leaks.word_totals([ex.words(i) for i in range(len(train))], train.labels == SPAM)
   chosen = leaks.deciding(totals, setting.removed)
-  names = leaks.names_in(train.headed)
   words = {one.word for side in chosen for one in side}
   batch, mask_id = reader.read(test.texts(column)), reader_task(reader).mask_id
   without, counts = leaks.hidden(batch, words, mask_id)
