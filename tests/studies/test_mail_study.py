@@ -107,8 +107,10 @@ def test_people_are_left_out_of_pages():
     assert private not in shown
   assert "wrote: hello" in shown and "From: " in shown
   names = leaks.names_in([mail])
-  assert leaks.names_in(["To: fork@xent.com", mail]) == names
-  assert {"doe", "jo"} <= names and not {"hello", "relay", "fork-admin", "zzzz"} & names
+  assert {"jo", "doe", "jmason"} <= names  # of the last, the corpus has a host
+  assert not {"hello", "relay", "fork-admin", "zzzz", "org", "64", "localhost"} & names
+  assert "fork" in leaks.names_in(["To: fork@xent.com"])
+  assert "fork" not in leaks.names_in(["To: fork@xent.com", mail])
 
 
 def test_probabilities_are_those_of_the_loss():

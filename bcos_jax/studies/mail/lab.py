@@ -57,7 +57,7 @@ class MailSetting:
 
   steps: int = 150
   few: int = 20
-  headed: int = 60
+  headed: int = 120
   calibrate: int = 128
   rows: int = 6000
   length: int = 96
@@ -67,7 +67,7 @@ class MailSetting:
   removed: int = 10
   path_steps: int = 8
   rate: float = 5e-5
-  headed_rate: float = 2e-4
+  headed_rate: float = 1e-4
 
 
 _SHORT = MailSetting(

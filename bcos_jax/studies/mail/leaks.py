@@ -22,6 +22,7 @@ _OF_LIST = re.compile(r"([\w.-]+)-(?:admin|request|owner)@")
 _PEOPLE = re.compile(r"(?im)^((?:From|To|Cc|Reply-To|Sender): *)(.*)$")
 _NUMBERS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b")
 _BLANKED = ("zzzz", "yyyy", "xxxx")  # what the corpus itself wrote in place of an address
+_HOSTS_OF_PEOPLE = {"jmason"}
 _NAME_SHARE = 0.3  # of a word's occurrences that are part of a name or an address
 HIDDEN = "•"
 
@@ -202,18 +203,24 @@ def discreet(text: str) -> str:
 
 
 def names_in(texts: Iterable[str]) -> set[str]:
-  """Returns the words, in lower case, that often are part of what `discreet` hides.
+  """Returns the words, in lower case, that often are what people are called, or their addresses.
 
-  Without the names of mailing lists, which have an address of their own such as NAME-admin@HOST.
+  Hosts are not, nor mailing lists, which have an address of their own such as NAME-admin@HOST.
   """
   seen: dict[str, list[bool]] = {}
   lists: set[str] = set()
   for text in texts:
-    covered = discreet(text)
+    covered = _PEOPLE.sub(lambda match: match[1] + _but_hosts(match[2]), text)
+    covered = _ADDRESS.sub(lambda match: _but_hosts(match[0]), covered)
     lists |= {found.lower() for found in _OF_LIST.findall(text)}
     for begin, end in word_spans(text):
       seen.setdefault(text[begin:end].lower(), []).append(HIDDEN in covered[begin:end])
-  return {word for word, hides in seen.items() if np.mean(hides) > _NAME_SHARE} - lists
+  names = {word for word, hides in seen.items() if np.mean(hides) > _NAME_SHARE}
+  return {word for word in names - lists if not _known(word)} | _HOSTS_OF_PEOPLE
+
+
+def _but_hosts(part: str) -> str:
+  return re.sub(r"(@[\w.-]+)|\S", lambda match: match[1] or HIDDEN, part)
 
 
 def _known(local: str) -> bool:

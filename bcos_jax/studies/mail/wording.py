@@ -138,9 +138,10 @@ def question(lab: MailLab, count: int) -> str:
     f"classifier B-cosified and fitted to {s.calibrate} unlabelled training mails, head on log "
     f"odds; then tuned for {s.few} steps at the same rate, or for {s.headed} at {s.headed_rate:g} "
     "on mails that begin with their headers. Calibration error: 15 bins (Guo et al., 2017); "
-    "probabilities are those of each network's loss, softmax or sigmoids divided by their sum. Brier "
-    "score: summed over both classes. ±: standard errors over test mails, not over trainings. Core minutes: "
-    "processor time to make a network, without those that it starts from; – if in several runs."
+    "probabilities are those of each network's loss, softmax or sigmoids divided by their sum. "
+    "Brier score: summed over both classes. ±: standard errors over test mails, not over "
+    "trainings. Core minutes: processor time to make a network, without those that it starts "
+    "from; – if in several runs."
   )
 
 
