@@ -293,10 +293,16 @@ def variants(
 
 
 def difference(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> float:
-  """Returns the norm of the difference of two results relative to their norm, the largest."""
-  return max(
-    float(np.linalg.norm(np.asarray(a[name]) - b[name]) / np.linalg.norm(b[name])) for name in b
-  )
+  """Returns the norm of the difference of two results relative to their norm, the largest.
+
+  Arrays are taken without their mean: a constant that both add, such as the logit bias, would hide
+  that the rest differs.
+  """
+
+  def size(values: np.ndarray) -> float:
+    return float(np.linalg.norm(values - values.mean() if values.size > 1 else values))
+
+  return max(float(np.linalg.norm(np.asarray(a[name]) - b[name])) / size(b[name]) for name in b)
 
 
 def measure(
