@@ -85,8 +85,7 @@ def run(
       "reviews", of `mail` "spam_assassin". "" for shape_scenes or those.
     network: Architecture, see `bcos_jax.names()`, or "vit" or "vitc" of fashion_mnist; "" for that
       of the data set's recipe (of `equivalence`: one small network of every kind).
-    init: Of `mail`: bundle of the pretrained encoder that it starts from. Networks are kept by its
-      last two names.
+    init: Of `mail`: bundle of the pretrained encoder; networks are kept by its last two names.
     seed: Of everything.
     seeds: How many seeds, from `seed` on, are measured; more than one for `closed-form`,
       `calibration` and `replication`.
@@ -100,15 +99,15 @@ def run(
     `workdir/findings/<data set>/<name>`.
 
   Raises:
-    InputError: An unknown name, several seeds for a study of one, a bundle for a study that takes
-      none, or a folder that cannot be written.
+    InputError: An unknown name, several seeds or a bundle for a study that takes none, or a folder
+      that cannot be written.
   """
   _check(name, seeds, init)
   began = time.monotonic()
-  workdir = check_writable(workdir)
+  workdir = pathlib.Path(check_writable(workdir))
   kind, usual = _OF_TEXTS.get(name, (Lab, "shape_scenes"))
   lab = kind(
-    workdir=pathlib.Path(workdir) / "networks",
+    workdir=workdir / "networks",
     dataset=dataset or usual,
     network=network,
     seed=seed,
@@ -119,9 +118,7 @@ def run(
   )
   labs = [_of_seed(lab, one) for one in range(seed, seed + seeds)]
   found = STUDIES[name](*labs)
-  which = f"seed{seed}" if seeds == 1 else f"seeds{seed}-{seed + seeds - 1}"
-  folder = pathlib.Path(workdir) / "findings" / _kind(lab, which) / name
-  folder.mkdir(parents=True, exist_ok=True)
+  folder = _folder(workdir, labs, name)
   found.write(folder, _command(name, labs), time.monotonic() - began)
   say("\n" + "\n".join(found.answer) + f"\n\nTable, plots and report: {folder}")
   return found
@@ -129,6 +126,14 @@ def run(
 
 def _of_seed(lab: AnyLab, seed: int) -> AnyLab:
   return dataclasses.replace(lab, seed=seed, workdir=lab.workdir / _kind(lab, f"seed{seed}"))
+
+
+def _folder(workdir: pathlib.Path, labs: Sequence[AnyLab], name: str) -> pathlib.Path:
+  first, last = labs[0].seed, labs[-1].seed
+  which = f"seed{first}" if len(labs) == 1 else f"seeds{first}-{last}"
+  folder = workdir / "findings" / _kind(labs[0], which) / name
+  folder.mkdir(parents=True, exist_ok=True)
+  return folder
 
 
 def _kind(lab: AnyLab, seeds: str) -> str:

@@ -123,7 +123,7 @@ def test_probabilities_are_those_of_the_loss():
 
 
 def test_predictions_are_summed_up_by_hand():
-  found = measures.Predicted(np.array([[0.75, 0.25], [1.0, 0.0]]), np.array([0, 1]))
+  found = measures.Verdicts(np.array([[0.75, 0.25], [1.0, 0.0]]), np.array([0, 1]))
   assert found.accuracy == 0.5
   assert found.accuracy_error == pytest.approx(0.125**0.5)
   assert found.brier == pytest.approx((1.0625, 0.9375))

@@ -25,7 +25,7 @@ _BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Predicted:
+class Verdicts:
   """What a classifier predicts of mails.
 
   Attributes:
@@ -61,12 +61,12 @@ class Predicted:
     return float(scores.mean()), float(scores.std(ddof=1) / len(scores) ** 0.5)
 
 
-def predicted(reader: TextReader, batch: TextBatch, labels: np.ndarray, ids=None) -> Predicted:
+def predicted(reader: TextReader, batch: TextBatch, labels: np.ndarray, ids=None) -> Verdicts:
   """Returns what a network predicts of texts, or of other token ids [N, L] in their place."""
   rows = (batch.ids if ids is None else ids), batch.mask > 0
   apply = _applied(reader.model)
   logits = in_batches(lambda b: apply(reader.variables, *b), rows, _BATCH, precision=None)
-  return Predicted(probabilities_of(logits, bcos=isinstance(reader.model.ops, BcosOps)), labels)
+  return Verdicts(probabilities_of(logits, bcos=isinstance(reader.model.ops, BcosOps)), labels)
 
 
 def probabilities_of(logits: np.ndarray, *, bcos: bool) -> np.ndarray:

@@ -15,7 +15,7 @@ from .mails import Mails
 from .measures import (
   OWN,
   SPAM,
-  Predicted,
+  Verdicts,
   explainers,
   faithfulness,
   predicted,
@@ -67,7 +67,7 @@ def _column(name: str) -> str:
   return "mail" if name == HEADED else "text"
 
 
-def _predicted(lab: MailLab, name: str, reader: TextReader, test: Mails) -> Predicted:
+def _predicted(lab: MailLab, name: str, reader: TextReader, test: Mails) -> Verdicts:
   found = predicted(reader, reader.read(test.texts(_column(name))), test.labels)
   lab.say(f"  {name}: {found.accuracy:.1%}, calibration error {found.calibration_error:.3f}")
   return found
@@ -89,7 +89,7 @@ def _faithfulness(lab: MailLab, readers: dict[str, TextReader], test: Mails) -> 
 def _hiding(
   lab: MailLab,
   reader: TextReader,
-  whole: Predicted,
+  whole: Verdicts,
   test: Mails,
   column: str,
   names: set[str],

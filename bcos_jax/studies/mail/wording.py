@@ -8,7 +8,7 @@ from ... import metrics
 from ..tables import Table
 from .lab import BATCH, B, MailLab
 from .leaks import Hiding
-from .measures import LEFT_OUT, OWN, SHARES, Predicted
+from .measures import LEFT_OUT, OWN, SHARES, Verdicts
 
 CONVENTIONAL, TUNED, CLOSED, BOTH, HEADED = (
   "conventional",
@@ -30,7 +30,7 @@ Faithful = dict[tuple[str, str], dict[str, metrics.TextScores]]
 """By explanation and network: measure to its scores."""
 
 
-def networks_table(lab: MailLab, found: dict[str, Predicted]) -> Table:
+def networks_table(lab: MailLab, found: dict[str, Verdicts]) -> Table:
   seconds, rows = lab.seconds(), []
   for name, one in found.items():
     minutes = seconds.get(_FOLDERS[name], float("nan")) / 60
@@ -93,7 +93,7 @@ def hiding_answer(one: Hiding) -> str:
   )
 
 
-def accuracy_answer(found: dict[str, Predicted]) -> list[str]:
+def accuracy_answer(found: dict[str, Verdicts]) -> list[str]:
   """States accuracies beside that of the conventional network, on the same mails."""
   plain, lines = found[CONVENTIONAL], []
   for name in (TUNED, CLOSED, BOTH):
