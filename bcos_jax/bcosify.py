@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from . import calibration
 from .errors import InputError
+from .models import BaseNetwork
 from .ops import BcosOps, Ops
 from .variables import abstract_variables
 
@@ -146,8 +147,11 @@ def bcosify(
     ops = dataclasses.replace(
       ops, encoding=dataclasses.replace(model.ops.encoding, pairing=ops.encoding.pairing)
     )
-  new = model.clone(ops=ops)
-  started = _edited(model, variables, new, fold_mean)
+  made = model.bcosified(variables, ops) if isinstance(model, BaseNetwork) else None
+  if made is None:
+    new = model.clone(ops=ops)
+    made = new, _edited(model, variables, new, fold_mean)
+  new, started = made
   if calibrate is None:
     return new, started
   calibrated, report = calibration.calibrate(model, variables, new, started, calibrate)

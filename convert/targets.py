@@ -17,18 +17,23 @@ from bcos_jax.io.bundles import Bundle
 from bcos_jax.io.files import check_name, check_new
 from bcos_jax.io.tensor_files import write_safetensors
 
+from .programs.networks import state_dict_of
 from .readers import writing
 from .state_dict import to_state_dict
 from .tables.keys import all_layouts
 
-BUNDLE, ORBAX = "bundle", "orbax"
+BUNDLE, ORBAX, STATE_DICT = "bundle", "orbax", "state_dict"
 _VARIABLES = "variables"
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 
 def names() -> tuple[str, ...]:
-  """Returns what may be written: a bundle, an Orbax checkpoint, and every layout of checkpoints."""
-  return (BUNDLE, ORBAX, *all_layouts())
+  """Returns what may be written.
+
+  A bundle, an Orbax checkpoint, every layout of checkpoints, and for networks that were read from
+  programs of PyTorch the names of their own modules.
+  """
+  return (BUNDLE, ORBAX, STATE_DICT, *all_layouts())
 
 
 def check(destination: str | os.PathLike, to: str) -> pathlib.Path:
@@ -87,7 +92,7 @@ def write(bundle: Bundle, destination: str | os.PathLike, to: str = BUNDLE) -> p
 
 
 def _write_layout(bundle: Bundle, staged: pathlib.Path, to: str, as_file: bool):
-  state = to_state_dict(bundle, to)
+  state = state_dict_of(bundle) if to == STATE_DICT else to_state_dict(bundle, to)
   # transformers asks for the framework's name.
   about = {"format": "pt"}
   if as_file:

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 
+from ..models import BaseNetwork
 from . import norms
 from .aims import Part, blocks, parts
 from .blocks import BlockFitter, Importance, importance
@@ -60,6 +61,9 @@ def calibrate(
   inputs in float32, about three times over. A second sweep (`Effort.block_rounds`) holds what a
   block returns for all inputs, four times over, whatever `settings.memory` says.
 
+  Networks of other libraries (`program.as_network`) are fitted on one device, their activations in
+  memory; mesh and cache are not used, and there is no second sweep.
+
   Args:
     teacher: The conventional network.
     teacher_variables: Its variables.
@@ -89,6 +93,10 @@ def calibrate(
   """
   check_networks(teacher, student)
   settings = Calibration() if settings is None else settings
+  if isinstance(student, BaseNetwork) and (
+    made := student.calibrated(teacher, teacher_variables, variables, inputs, settings, progress)
+  ):
+    return made
   shares = Shares(mesh, check_inputs(inputs))
   shares.hold_out(settings.held(shares.count))
   networks = (teacher, teacher_variables), (student, variables)

@@ -115,7 +115,7 @@ def bcosify(
   )
   _say_what(bundle, model, family, say)
   if made:
-    shutil.rmtree(work)
+    shutil.rmtree(work, ignore_errors=True)  # networks of other libraries record nothing there
     made.show(written)
   say(f"written: {written}")
   return written

@@ -38,7 +38,9 @@ def add_convert(commands: Commands) -> None:
     "convert a PyTorch or Hugging Face checkpoint to a bundle, or a bundle back",
     "bcos-jax convert resnet50.pth bundles/resnet50 --architecture=resnet50",
   )
-  command.add_argument("source", help="file, folder, hub id owner/name, or bundle")
+  command.add_argument(
+    "source", help="file, folder, hub id owner/name, program of PyTorch (.pt2), or bundle"
+  )
   command.add_argument("destination", type=pathlib.Path, help="bundle, folder or file to write")
   command.add_argument("--architecture", help="see `bcos-jax models`; detected if omitted")
   command.add_argument(
@@ -56,7 +58,9 @@ def add_convert(commands: Commands) -> None:
   )
   command.add_argument("--no_labels", action="store_true", help="leave the classes without names")
   command.add_argument(
-    "--to", default="bundle", help="bundle, orbax, or a layout such as huggingface"
+    "--to",
+    default="bundle",
+    help="bundle, orbax, a layout such as huggingface, or, of what was a program, state_dict",
   )
   command.add_argument(
     "--ema", action="store_true", help="convert the averaged (EMA) weights of a training run"
@@ -78,6 +82,12 @@ def add_convert(commands: Commands) -> None:
   command.add_argument(
     "--allow_nonfinite", action="store_true", help="accept weights that are NaN or infinite"
   )
+  group = command.add_argument_group("programs of PyTorch (.pt2)")
+  group.add_argument(
+    "--mean", help="of each colour channel in [0, 1], as the network was trained: 0.5,0.5,0.5"
+  )
+  group.add_argument("--std", help="deviation, likewise")
+  group.add_argument("--labels", type=pathlib.Path, help="file with the name of a class per line")
 
 
 def _convert(options, _):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 import dataclasses
 import os
 import pathlib
@@ -14,14 +14,16 @@ import tqdm
 import bcos_jax
 
 from .. import models
-from ..convert import original, report, stated, targets, verify
+from ..convert import original, report, sizes, stated, targets, verify
 from ..convert.plan import ConversionPlan, plan
+from ..convert.programs.networks import SUFFIX, from_exported, largest_difference
 from ..convert.readers import writing
 from ..errors import InputError
-from ..inputs import of_pictures
+from ..inputs import Encoding, of_pictures
 from ..io import bundles
 from ..network import located
 from ..variables import num_parameters
+from .explain_text import read_lines
 
 Say = Callable[[str], object]
 _VERIFIED_TOKENS = 64
@@ -38,6 +40,9 @@ class ConversionChoices:
     verify_images: Pictures to compare on besides the fixed random ones.
     every_key: One line per tensor in the table.
     no_labels: Leaves the classes without names.
+    mean: Of programs (.pt2), the mean of each colour channel in [0, 1], separated by commas.
+    std: Likewise the deviation; both or none.
+    labels: Of programs, a file with the name of a class per line.
   """
 
   architecture: str | None = None
@@ -56,6 +61,22 @@ class ConversionChoices:
   verify: bool = False
   verify_images: Sequence[str | os.PathLike] = ()
   every_key: bool = False
+  mean: str | None = None
+  std: str | None = None
+  labels: pathlib.Path | None = None
+
+  def check_idle(self, used: Collection[str], why: str, fix: str) -> None:
+    """Raises InputError if an option is given that would do nothing."""
+    ignored = [
+      f"--{field.name}={getattr(self, field.name)}"
+      for field in dataclasses.fields(self)
+      if field.name not in used and getattr(self, field.name) != field.default
+    ]
+    if ignored:
+      raise InputError(f"{', '.join(ignored)} would do nothing: {why}.", fix)
+
+
+_OF_PROGRAMS = ("mean", "std", "labels", "image_size")
 
 
 def convert(
@@ -83,6 +104,15 @@ def convert(
   path = located(source, download=choices.download)
   if bundles.has_bundle_config(path):
     return _back(path, str(source), target, choices, say)
+  if path.suffix == SUFFIX and path.is_file():
+    return _program(path, target, choices, say)
+  for name in ("mean", "std", "labels"):
+    if getattr(choices, name) is not None:
+      raise InputError(
+        f"--{name}={getattr(choices, name)} is for programs ({SUFFIX}): {str(source)!r} is a "
+        "checkpoint, whose layout or configuration says it.",
+        f"Omit --{name}.",
+      )
   made = plan(
     source,
     choices.architecture,
@@ -120,6 +150,83 @@ def convert(
   return written
 
 
+def _program(
+  path: pathlib.Path, target: pathlib.Path, choices: ConversionChoices, say: Say
+) -> pathlib.Path | None:
+  """Converts a program of PyTorch, which says itself what it computes."""
+  choices.check_idle(
+    (*_OF_PROGRAMS, "to", "dry_run", "download", "verify"),
+    f"{path.name} is a program, whose network and weights are in it",
+    "Omit it.",
+  )
+  bundle = from_exported(
+    path,
+    encoding=_encoding(choices),
+    image_size=sizes.parsed(choices.image_size),
+    labels=_names(choices.labels),
+  )
+  model = bundle.model
+  height, width = model.image_sides
+  say(
+    f"{path.name}: {num_parameters(model):,} parameters, pictures of {height}x{width} pixels, "
+    f"{model.num_classes} classes"
+  )
+  if choices.mean is None:
+    say("normalisation unknown: it is given colours in [0, 1]; --mean and --std state another")
+  if choices.dry_run:
+    say(f"dry run: nothing is written to {str(target)!r}")
+    return None
+  if choices.verify:
+    _verify_program(path, bundle, say)
+  written = targets.write(bundle, target, choices.to)
+  say(f"written: {written}")
+  if not choices.verify:
+    say("not compared with PyTorch: --verify does so, where torch is installed")
+  return written
+
+
+def _encoding(choices: ConversionChoices) -> Encoding | None:
+  given = {"mean": choices.mean, "std": choices.std}
+  missing = [name for name, text in given.items() if text is None]
+  if len(missing) == 1:
+    raise InputError(f"--{missing[0]} is missing.", "Give both --mean and --std.")
+  return None if missing else Encoding(**{k: _numbers(k, str(v)) for k, v in given.items()})
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+  try:
+    return tuple(map(float, text.split(",")))
+  except ValueError:
+    raise InputError(
+      f"--{name} is {text}, expected one number per colour channel.",
+      "For example --mean=0.485,0.456,0.406 --std=0.229,0.224,0.225.",
+    ) from None
+
+
+def _names(path: pathlib.Path | None) -> tuple[str, ...]:
+  return () if path is None else tuple(read_lines(path))
+
+
+def _verify_program(path: pathlib.Path, bundle: bundles.Bundle, say: Say) -> None:
+  """Compares a program with what PyTorch computes.
+
+  Raises:
+    InputError: They differ.
+  """
+  found = largest_difference(path, bundle)
+  if found is None:
+    say("not verified against PyTorch: torch is not installed. Every operator has its rule.")
+    return
+  if not found <= verify.TOLERANCE:
+    raise InputError(
+      f"The network differs from {path.name} as PyTorch runs it: relative difference {found:.2e}.",
+      "Nothing was written. Report it, with the file.",
+    )
+  say(
+    f"verified against PyTorch: the outputs of two random inputs; relative difference {found:.1e}"
+  )
+
+
 def _back(
   path: pathlib.Path, source: str, target: pathlib.Path, choices: ConversionChoices, say: Say
 ) -> pathlib.Path | None:
@@ -129,18 +236,11 @@ def _back(
       f"{str(source)!r} is a bundle already.",
       "Give --to, such as --to=huggingface; bcos-jax bcosify makes a B-cos network of it.",
     )
-  ignored = [
-    f"--{field.name}={getattr(choices, field.name)}"
-    for field in dataclasses.fields(ConversionChoices)
-    if field.name not in ("to", "dry_run", "download")
-    and getattr(choices, field.name) != field.default
-  ]
-  if ignored:
-    raise InputError(
-      f"{', '.join(ignored)} would do nothing: {str(source)!r} is a bundle, and is written as it "
-      "is.",
-      "Omit it. A bundle gets a new head by fine-tuning: bcos-jax train --config=finetune.",
-    )
+  choices.check_idle(
+    ("to", "dry_run", "download"),
+    f"{str(source)!r} is a bundle, and is written as it is",
+    "Omit it. A bundle gets a new head by fine-tuning: bcos-jax train --config=finetune.",
+  )
   bundle = bcos_jax.load(path)
   say(
     f"{bundle.config['architecture']} of {source!r}: "

@@ -7,7 +7,7 @@ a property of the network; the defaults below are those of a network that has no
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 
 from flax import linen as nn
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from ..layers import global_pool
 
 if TYPE_CHECKING:
+  from ..ops import Ops
   from .text.language_model import LanguageModel
 
 READS = ("images", "text")
@@ -93,6 +94,36 @@ class BaseNetwork(nn.Module):
   def is_text_tower(self) -> bool:
     """Whether the network maps texts to features that are compared with those of images."""
     return self.reads == "text" and not self.takes_embeddings
+
+  def with_classes(self, count: int) -> BaseNetwork:
+    """Returns the network for so many classes, or of features if 0."""
+    return self.clone(num_classes=count)
+
+  def bcosified(self, variables: Any, ops: Ops) -> tuple[BaseNetwork, Any] | None:
+    """Returns what B-cosification makes of the network, where that is more than edits of leaves.
+
+    `bcosify` asks for it first; None leaves it to the edits, for networks that are declared once
+    for all families.
+    """
+    del variables, ops
+    return None
+
+  def calibrated(
+    self,
+    teacher: BaseNetwork,
+    teacher_variables: Any,
+    variables: Any,
+    inputs: Any,
+    settings: Any,
+    progress: Any,
+  ) -> tuple[Any, Any] | None:
+    """Returns a B-cos network's variables in closed form, and the report, likewise.
+
+    `calibration.calibrate` asks for it first; arguments and results as there. None leaves it to the
+    maps that the network declares.
+    """
+    del teacher, teacher_variables, variables, inputs, settings, progress
+    return None
 
   def unpooled(self) -> BaseNetwork | None:
     """Returns the network whose outputs are the features of places, [N, h, w, D].

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import warnings
 
 from ..errors import InputError
 from ..io import bundles, hub
@@ -25,8 +26,9 @@ def load(
 
   Args:
     source: A bundle, what `save` wrote; a folder of Hugging Face or timm; a checkpoint file
-      (.safetensors, .pth and others), beside its config.json or with `architecture`; or a hub id,
-      `owner/name` or `owner/name@revision` ("hf:owner/name" where a folder of that name exists).
+      (.safetensors, .pth and others), beside its config.json or with `architecture`; a program of
+      PyTorch (.pt2), which is given colours in [0, 1]; or a hub id, `owner/name` or
+      `owner/name@revision` ("hf:owner/name" where a folder of that name exists).
     download: Lets a hub id be fetched; otherwise it must be in the cache.
     sharding: Where to put the variables, see `io.bundles.load`. None gives NumPy arrays.
     architecture: Name of the architecture, where the source does not say it.
@@ -95,6 +97,8 @@ def _converted(
 ) -> bundles.Bundle:
   from .. import convert
 
+  if path.suffix == convert.SUFFIX and path.is_file():
+    return _exported(path, source, {"architecture": architecture, "layout": layout})
   if not pathlib.Path(source).expanduser().exists():
     return convert.from_pretrained(source, architecture, layout=layout)  # in the cache by now
   if path.is_file() and architecture is None and (path.parent / "config.json").is_file():
@@ -102,3 +106,21 @@ def _converted(
     if path.name in hub.WEIGHTS:
       path = path.parent
   return convert.from_pretrained(path, architecture, layout=layout)
+
+
+def _exported(path: pathlib.Path, source: str, given: dict[str, str | None]) -> bundles.Bundle:
+  from .. import convert
+
+  for name, value in given.items():
+    if value is not None:
+      raise InputError(
+        f"{name}={value!r} would do nothing: {source!r} is a program, whose network is in it.",
+        f"Leave out {name}.",
+      )
+  warnings.warn(
+    f"{path.name} does not say how pictures are normalised, and is given colours in [0, 1]. If it "
+    f"wants others: bcos-jax convert {path.name} BUNDLE --mean=0.485,0.456,0.406 "
+    "--std=0.229,0.224,0.225",
+    stacklevel=4,
+  )
+  return convert.from_exported(path)

@@ -74,6 +74,23 @@ class TorchFunction:
     """Whether the network was exported for a batch of one: larger ones are mapped over."""
     return self.graph.described[self.arguments[0]].shape[:1] == (1,)
 
+  @property
+  def example(self) -> tuple[int | None, ...]:
+    """Shape of one input, without the batch; None for lengths that are free."""
+    return self.graph.described[self.arguments[0]].shape[1:]
+
+  def recipe(self) -> tuple[str, dict[str, str]]:
+    """Returns the factory and its arguments by which bundles build the function again."""
+    from .stored import FACTORY, packed
+
+    return FACTORY, {"program": packed(self)}
+
+  def with_classes(self, count: int) -> TorchFunction:
+    """Returns the function with a head of so many classes; see `heads.with_classes`."""
+    from .heads import with_classes
+
+    return with_classes(self, count)
+
   def state_dict(self, variables: Variables) -> dict[str, np.ndarray]:
     """Returns variables as the module's state dict, with all its names and dtypes.
 

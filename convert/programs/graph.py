@@ -122,12 +122,27 @@ def parse_graph(
   return Graph(inputs, nodes, tuple(outputs), described, frozenset(written))
 
 
+def check_graph(graph: Graph) -> None:
+  """Checks a graph that was written by this package, and those inside it.
+
+  Raises:
+    ValueError: A value is used that nothing makes.
+    Unsupported: An operator has no rule.
+  """
+  _check_defined(graph.inputs, graph.nodes, list(graph.outputs))
+  _check_rules(graph.nodes)
+  for node in graph.nodes:
+    for value in (*node.arguments, *node.keywords.values()):
+      if isinstance(value, Graph):
+        check_graph(value)
+
+
 def _check_defined(inputs: Sequence[str], nodes: Sequence[Node], outputs: list[Any]) -> None:
   known = set(inputs)
   for node in nodes:
     if unknown := set(node.references()) - known:
       raise ValueError(f"{node} uses {min(unknown)}, which nothing makes")
-    known.update(_flat(node.results))
+    known.update(flat_names(node.results))
   if unknown := set(_references(outputs)) - known:
     raise ValueError(f"nothing makes the output {min(unknown)}")
 
@@ -137,7 +152,7 @@ def _needed(nodes: Sequence[Node], outputs: list[Any]) -> tuple[Node, ...]:
   needed = set(_references(outputs))
   kept = []
   for node in reversed(nodes):
-    if needed.intersection(_flat(node.results)):
+    if needed.intersection(flat_names(node.results)):
       kept.append(node)
       needed.update(node.references())
   return tuple(reversed(kept))
@@ -244,7 +259,7 @@ _UNBACKED = re.compile(r"\bu\d+\b")  # what torch.export calls lengths that depe
 def _check_shapes(nodes: Sequence[Node], values: Mapping[str, Any]) -> None:
   """Raises InputError for a tensor whose shape depends on the values of others."""
   for node in nodes:
-    for name in _flat(node.results):
+    for name in flat_names(node.results):
       sizes = values[name]["sizes"] if name in values else ()
       if any(_UNBACKED.search(n["as_expr"]["expr_str"]) for n in sizes if "as_expr" in n):
         raise InputError(
@@ -297,7 +312,7 @@ def _without_writing(
       continue
     seen = node.arguments[0].name
     root = storage.setdefault(seen, seen)
-    storage.update(dict.fromkeys(_flat(node.results), root))
+    storage.update(dict.fromkeys(flat_names(node.results), root))
     if writes(node.target):
       (result,) = node.results
       same = tensor.setdefault(seen, seen)
@@ -322,8 +337,11 @@ def _references(value: Any) -> Iterator[str]:
       yield from _references(each)
 
 
-def _flat(results: Sequence[Any]) -> list[str]:
-  return [n for each in results for n in (_flat(each) if isinstance(each, list) else [each]) if n]
+def flat_names(results: Sequence[Any]) -> list[str]:
+  """Returns the names of results, those in lists included."""
+  return [
+    n for each in results for n in (flat_names(each) if isinstance(each, list) else [each]) if n
+  ]
 
 
 def _renamed(value: Any, names: Mapping[str, Reference]) -> Any:

@@ -9,9 +9,10 @@ torch = pytest.importorskip("torch", reason="PyTorch is installed by `make test-
 from torch import nn  # noqa: E402
 
 import bcos_jax  # noqa: E402
-from bcos_jax import InputError, convert, program  # noqa: E402
+from bcos_jax import InputError, cli, convert, program  # noqa: E402
+from bcos_jax.train.start.bundles import new_head  # noqa: E402
 
-from ..common import rel  # noqa: E402
+from ..common import photos, rel  # noqa: E402
 from ..docs import pages  # noqa: E402
 from . import live, program_fixture  # noqa: E402
 
@@ -244,12 +245,46 @@ def test_a_text_encoder():
   assert "bert.embeddings.position_embeddings.weight" in ex.residuals
 
 
-def test_the_page_runs_as_printed():
+@pytest.mark.parametrize("name", ["resnet10t", "swin_tiny_patch4_window7_224", "squeezenet1_1"])
+def test_as_a_network_of_this_package(name, tmp_path, capsys):
+  """Saved by PyTorch, converted and compared by the command, explained, and for other classes."""
+  torchvision = live.torchvision()
+  import timm
+
+  if name == "squeezenet1_1":
+    network, side = torchvision.models.squeezenet1_1(num_classes=10), 64
+  else:
+    side = 64 if name == "resnet10t" else 56
+    sized = {} if name == "resnet10t" else {"img_size": side, "depths": (1, 1, 1, 1)}
+    network = timm.create_model(name, num_classes=10, **sized)
+  network = live.stirred(network)
+  x = torch.zeros(2, 3, side, side)
+  free = ({0: torch.export.Dim.AUTO},)
+  torch.export.save(torch.export.export(network, (x,), dynamic_shapes=free), tmp_path / "net.pt2")
+  options = ("--verify", "--mean=0.485,0.456,0.406", "--std=0.229,0.224,0.225")
+  paths = [str(tmp_path / each) for each in ("net.pt2", "bundle")]
+  assert cli.main(["convert", *paths, *options]) == 0
+  assert "verified against PyTorch" in capsys.readouterr().out
+  read = bcos_jax.load(tmp_path / "bundle")
+  images = photos(2, side)
+  seen = np.moveaxis(np.asarray(read.model.ops.encoding(images)), -1, 1)
+  ex = read.explain(images, 3)
+  assert rel(ex.logits, outputs_of(network, seen)) <= 2e-5
+  assert ex.completeness_error.max() <= 1e-5
+  if name == "squeezenet1_1":  # whose head is a convolution before the pooling
+    return
+  new, own = new_head(read.model, read.variables, 4, jax.random.key(0))
+  assert new.apply(own, read.model.ops.encoding(images)).shape == (2, 4)
+
+
+def test_the_page_runs_as_printed(tmp_path, monkeypatch):
   live.torchvision()
+  monkeypatch.chdir(tmp_path)
   space = {}
-  for block in pages.blocks("pytorch.md")[:2]:
+  for block in [b for b in pages.blocks("pytorch.md") if b.not_run][:3]:
     assert block.not_run.startswith("needs PyTorch")
     exec(compile(block.text, str(block), "exec"), space)
+  assert bcos_jax.load(tmp_path / "bundles" / "resnet10t").model == space["net"]
   expected = outputs_of(space["network"], space["pictures"])
   function, variables, made = (space[name] for name in ("function", "variables", "made"))
   assert rel(function(variables, space["pictures"]), expected) <= 1e-5

@@ -85,7 +85,7 @@ def headless(model: nn.Module, variables: Any) -> tuple[nn.Module, Any]:
       f"{type(model).__name__} has no features of images: it reads token ids.",
       "Give an image network.",
     )
-  headed, model = model, model.clone(num_classes=0, ops=model.ops.pool_first())
+  headed, model = model, model.with_classes(0).clone(ops=model.ops.pool_first())
   head = (f"^[^/]+/{model.head}/",) if model.head else ()
   variables = graft(model, variables, (*surplus(headed, model), *head))
   shape = jax.eval_shape(model.apply, variables, model.input_spec).shape

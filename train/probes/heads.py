@@ -170,7 +170,7 @@ def _with_classes(model: nn.Module, num_classes: int) -> nn.Module:
   """Returns the network with a head after its pooling."""
   if getattr(model, "distillation_head", False):  # Features are those of the class token alone.
     model = model.clone(distillation_head=False)
-  return model.clone(num_classes=num_classes, ops=model.ops.pool_first())
+  return model.with_classes(num_classes).clone(ops=model.ops.pool_first())
 
 
 def _own(model: nn.Module, num_classes: int) -> nn.Module:

@@ -165,9 +165,9 @@ def new_head(model: nn.Module, variables: Any, num_classes: int, key: jax.Array)
   Raises:
     InputError: Another leaf does not fit.
   """
-  new = model.clone(num_classes=num_classes)
+  new = model.with_classes(num_classes)
   wanted: dict[Any, Any] = traverse_util.flatten_dict(abstract_variables(new), sep="/")
-  more = model.clone(num_classes=num_classes + 1)
+  more = model.with_classes(num_classes + 1)
   other: dict[Any, Any] = traverse_util.flatten_dict(abstract_variables(more), sep="/")
   given: dict[Any, Any] = traverse_util.flatten_dict(variables, sep="/")
   head = {path for path in wanted if wanted[path].shape != other[path].shape}
@@ -191,7 +191,7 @@ def without_head(model: nn.Module, variables: Any) -> Network:
   """
   if not model.num_classes:
     return model, variables
-  features = model.clone(num_classes=0)
+  features = model.with_classes(0)
   return features, graft(
     features,
     variables,

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 import json
 from typing import Any
-import warnings
 
 import jax
 import jax.numpy as jnp
 
+from ...bcosify import bcosify
 from ...errors import InputError
 from ...inputs import Encoding
 from ...models import create
-from ...ops import BcosOps, Ops, StandardOps
-from ..closed_form import calibrate as fitted
-from .factories import built_by, called
+from ...ops import BcosOps, StandardOps
+from .factories import Recorded, built_by, called
 from .module import NAME, ProgramNetwork
-
-_FOLLOWED = ("b", "learn_b", "use_bias", "pool", "encoding", "logit_bias", "detach", "recompute")
-"""Fields of a B-cos family that programs follow; the others must be as by default."""
 
 
 def as_network(
-  factory: str,
+  factory: str | Callable,
   arguments: Mapping[str, Any] | None = None,
   *,
-  image_size: int | tuple[int, int],
-  num_classes: int,
+  image_size: int | tuple[int, int] | None = None,
+  num_classes: int | None = None,
   encoding: Encoding | None = None,
-  channels_first: bool = False,
+  channels_first: bool | None = None,
   ops: BcosOps | None = None,
   rules: Mapping[str, Mapping[str, Any]] | None = None,
   products: Mapping[str, str] | None = None,
@@ -44,84 +39,89 @@ def as_network(
   takes it.
 
   Args:
-    factory: 'module:function' of a function that is marked as a `factory`.
+    factory: 'module:function' of a function that is marked as a `factory`; or a function of
+      `convert.from_torch`, which bundles then contain: neither PyTorch nor code of the network's
+      author is needed to read them.
     arguments: Of the factory, plain values.
-    image_size: Side of the pictures that it reads, or height and width.
-    num_classes: Outputs are [N, num_classes].
+    image_size: Side of the pictures that it reads, or height and width; a function of
+      `convert.from_torch` says it.
+    num_classes: Outputs are [N, num_classes]; None finds out.
     encoding: How colours in [0, 1] become what it reads; None for no mean and deviation 1.
-    channels_first: Whether it reads [N, C, H, W].
+    channels_first: Whether it reads [N, C, H, W]; None for no, or what the function says.
     ops: B-cosifies it, by its b, learn_b, use_bias, pool and pairing; None leaves it as it is.
     rules: See `bcosify_program`.
     products: See `trace`, as for `weights`.
     weights: See there.
-    variables: Of the network, of the structure that the factory returns; None for those.
+    variables: Of the network, of the structure that the factory returns; None for those. With a
+      function of `convert.from_torch`, those that it came with.
     calibrate: Pictures [N, H, W, C] in [0, 1]: fits the maps in closed form.
 
   Raises:
-    InputError: A factory that is not known, outputs of another shape, options of the family
-      that programs do not follow; or as `trace` and `bcosify_program`.
+    InputError: A factory that is not known, inputs that are no pictures, outputs of another shape,
+      options of the family that programs do not follow; or as `trace` and `bcosify_program`.
   """
+  if isinstance(factory, Recorded):
+    channels_first = factory.channel_axis == 1 if channels_first is None else channels_first
+    image_size = _sides(factory, channels_first) if image_size is None else image_size
+    if variables is None:
+      raise InputError("variables are missing.", "Pass those that the function came with.")
+    factory, arguments = factory.recipe()
+  if not isinstance(factory, str):
+    raise InputError(
+      f"The network is a {type(factory).__name__}, which does not say how it is built again.",
+      "Name a function that is marked with @bcos_jax.program.factory, 'module:function'.",
+    )
+  if image_size is None:
+    raise InputError("image_size is missing.", "State the side of the pictures that it reads.")
   encoding = Encoding((0.0,) * 3, (1.0,) * 3) if encoding is None else encoding
-  family: Ops = StandardOps(encoding=encoding) if ops is None else _followed(ops, encoding)
   fields = {
     "image_size": image_size,
-    "num_classes": num_classes,
     "factory": factory,
     "arguments": json.dumps(dict(arguments or {}), sort_keys=True),
     "rules": json.dumps({k: dict(v) for k, v in (rules or {}).items()}),
     "products": json.dumps(dict(products or {})),
     "weights": tuple(weights),
-    "channels_first": channels_first,
+    "channels_first": bool(channels_first),
   }
-  model: Any = create(NAME, ops=family, **fields)
+  model: Any = create(NAME, ops=StandardOps(encoding=encoding), **fields)
   if variables is None:
     _, variables = called(factory, model.arguments)
-  _check_outputs(model, variables)
+  model = model.clone(num_classes=_num_classes(model, num_classes))
+  own = model.variables_of(variables)
   if ops is None:
-    return model, model.variables_of(variables)
-  return model, _started(model, variables, calibrate)
+    return model, own
+  return bcosify(model, own, ops=ops, calibrate=calibrate)
 
 
-def _check_outputs(model: ProgramNetwork, variables: Any) -> None:
-  """Raises InputError unless the network returns logits of its classes."""
-  example = jax.ShapeDtypeStruct((1, *model.example), jnp.float32)
-  function = built_by(model.factory, model.arguments).function
-  found = jax.eval_shape(function, variables, example)
-  returned = getattr(found, "shape", type(found).__name__)
-  if returned != (1, model.num_classes):
+def _sides(function: Recorded, channels_first: bool) -> tuple[int, int]:
+  """Returns height and width of the pictures that a function reads."""
+  shape = function.example
+  if len(shape) != 3:
     raise InputError(
-      f"The network of {model.factory!r} returns {returned} for one picture, expected "
-      f"(1, {model.num_classes}).",
-      "Let the factory return logits of the classes.",
+      f"The network reads inputs of shape {('N', *shape)}, expected pictures [N, C, H, W].",
+      "Explain it as a function: bcos_jax.explain(function, variables, inputs).",
     )
+  height, width = shape[1:] if channels_first else shape[:2]
+  if height is None or width is None:
+    raise InputError(
+      f"The network reads pictures of any size, {shape}.", "State image_size, such as 224."
+    )
+  return height, width
 
 
-def _started(model: ProgramNetwork, variables: Any, calibrate: Any) -> dict[str, Any]:
-  """Returns the variables of a B-cosified network, fitted to pictures if there are any."""
-  made = model.made()
-  made = dataclasses.replace(
-    made,
-    program=dataclasses.replace(made.program, variables=variables),
-    variables=made.start(variables),
-  )
-  if calibrate is None:
-    return model.variables_of(made.variables)
-  colors = dataclasses.replace(model.ops.encoding, pairing="none")(jnp.asarray(calibrate))
-  tree, report = fitted(made, jnp.moveaxis(colors, -1, 1) if model.channels_first else colors)
-  for warning in report.warnings:
-    warnings.warn(warning, stacklevel=3)
-  return model.variables_of(tree)
-
-
-def _followed(ops: BcosOps, encoding: Encoding) -> BcosOps:
-  default = BcosOps()
-  for field in dataclasses.fields(ops):
-    value = getattr(ops, field.name)
-    if field.name not in _FOLLOWED and value != getattr(default, field.name):
-      raise InputError(
-        f"ops has {field.name}={value!r}, which B-cosification of programs does not follow.",
-        f"It follows {', '.join(_FOLLOWED[:5])}.",
-      )
-  return dataclasses.replace(
-    ops, encoding=dataclasses.replace(encoding, pairing=ops.encoding.pairing), logit_bias=0.0
-  )
+def _num_classes(model: ProgramNetwork, stated: int | None) -> int:
+  """Returns how many classes there are, which are what the network returns logits of."""
+  example = jax.ShapeDtypeStruct((1, *model.example), jnp.float32)
+  built = built_by(model.factory, model.arguments)
+  variables = built.structure.unflatten(built.shapes)
+  found = jax.eval_shape(built.function, variables, example)
+  returned = getattr(found, "shape", type(found).__name__)
+  classes = returned[1] if isinstance(returned, tuple) and len(returned) == 2 else stated
+  wanted = classes if stated is None else stated
+  if returned != (1, wanted):
+    raise InputError(
+      f"The network returns {returned} for one picture, expected "
+      f"(1, {'classes' if wanted is None else wanted}).",
+      "Let it return logits of the classes.",
+    )
+  return wanted

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
+import importlib
 import json
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -62,29 +63,53 @@ class Built:
     return self.structure.unflatten(leaves)
 
 
+@runtime_checkable
+class Recorded(Protocol):
+  """A function that says how it is built again, such as those of `convert.from_torch`."""
+
+  @property
+  def example(self) -> tuple[int | None, ...]:
+    """Shape of one input, without the batch; None for a length that is free."""
+
+  @property
+  def channel_axis(self) -> int:
+    """Axis of the channels of inputs [N, ...]."""
+
+  def recipe(self) -> tuple[str, dict[str, Any]]:
+    """Returns the name of the factory that builds it, and its arguments."""
+
+  def with_classes(self, count: int) -> Recorded:
+    """Returns the function with a head of so many classes."""
+
+
 Factory = Callable[..., Any]
 _FACTORIES: dict[str, Factory] = {}
+_OWN_MODULES = ("bcos_jax.convert",)
+"""Modules of this package that have factories."""
 
 
-def factory(function: Factory) -> Factory:
+def factory(function: Factory, *, name: str = "") -> Factory:
   """Makes a function known as one that builds networks: bundles call no other.
 
   A decorator. The function has plain arguments, and returns a network that has its variables
-  inside; or (network, variables); or (network, variables, arguments of the call). Its name in
-  `as_network` and in bundles is 'module:function'.
+  inside; or (network, variables); or (network, variables, arguments of the call). Variables may be
+  shapes, `jax.ShapeDtypeStruct`, where they come from elsewhere, such as a bundle. Its name in
+  `as_network` and in bundles is 'module:function', or the name that is given.
   """
-  _FACTORIES[f"{function.__module__}:{function.__qualname__}"] = function
+  _FACTORIES[name or f"{function.__module__}:{function.__qualname__}"] = function
   return function
 
 
 def known_factory(name: str) -> Factory:
-  """Returns a factory by name.
+  """Returns a factory by name; this package's own modules are imported for it.
 
   Raises:
     InputError: None of that name is known.
   """
+  module, _, function = name.partition(":")
+  if name not in _FACTORIES and module in _OWN_MODULES:
+    importlib.import_module(module)
   if name not in _FACTORIES:
-    module, _, function = name.partition(":")
     raise InputError(
       f"The network is built by {name!r}, which is not known: {function or 'it'!r} is not imported "
       "from there, or not marked as a factory.",
@@ -115,12 +140,14 @@ def _built(factory: Factory, arguments: str) -> Built:
   with jax.ensure_compile_time_eval():
     function, tree = _called(factory, arguments)
   found, structure = jax.tree_util.tree_flatten_with_path(tree)
-  leaves = [jnp.asarray(leaf) for _, leaf in found]
+  shapes = jax.ShapeDtypeStruct
+  leaves = [leaf if isinstance(leaf, shapes) else jnp.asarray(leaf) for _, leaf in found]
   paths = tuple(path_name(path) for path, _ in found)
   if isinstance(tree, Mapping) and "params" in tree:
     paths = tuple(path.partition("/")[2] for path in paths)
   floats = [is_float(leaf.dtype) for leaf in leaves]
-  kinds = trained_leaves(tree)
+  stated = getattr(function, "parameters", None)  # of functions of convert.from_torch
+  kinds = trained_leaves(tree) if stated is None else [path in stated for path in paths]
   _check_paths(factory.__qualname__, paths)
   return Built(
     function,

@@ -7,23 +7,27 @@ bundle holds no code: `bcos_jax.load` builds it again.
 from __future__ import annotations
 
 from collections.abc import Mapping
+import dataclasses
 import functools
 import json
+import math
 from typing import Any
 
 from flax import linen as nn
 from flax import traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ...errors import InputError
 from ...layers.sources import COLLECTION
 from ...models import ImageModel, register_unlisted
 from ...ops import BcosOps, Ops
 from ..bcosified import BcosifiedProgram
+from ..closed_form import calibrate
 from ..program import trace
 from ..reading import reading_of
-from .factories import COLLECTIONS, Built, built_by, called
+from .factories import COLLECTIONS, Built, Recorded, built_by, called
 
 Array = jax.Array
 
@@ -83,6 +87,11 @@ class ProgramNetwork(ImageModel):
     """Whether it reads [z, -z]."""
     return self.ops.encoding.pairing != "none"
 
+  @property
+  def program_arguments(self) -> dict[str, Any]:
+    """The arguments of the factory by name."""
+    return json.loads(self.arguments)
+
   def made(self) -> BcosifiedProgram:
     """Returns the B-cosified program, without variables.
 
@@ -96,6 +105,64 @@ class ProgramNetwork(ImageModel):
         "B-cosify the network: ops=BcosOps().",
       )
     return network
+
+  @nn.nowrap
+  def with_classes(self, count: int) -> ProgramNetwork:
+    """Returns the network with a head of so many classes; see `convert.programs.heads`.
+
+    Raises:
+      InputError: Features are asked for, or nothing tells which map the head is.
+    """
+    if count == self.num_classes:
+      return self
+    function = built_by(self.factory, self.arguments).function
+    if not count or not isinstance(function, Recorded):
+      what = "features" if not count else f"{count} classes"
+      raise InputError(
+        f"The network of {self.factory!r} returns {self.num_classes} classes, and cannot be made "
+        f"one of {what}.",
+        "Let the factory build that network, or export one that ends there.",
+      )
+    _, arguments = function.with_classes(count).recipe()
+    return self.clone(num_classes=count, arguments=json.dumps(arguments))
+
+  @nn.nowrap
+  def bcosified(self, variables: Mapping[str, Any], ops: Ops) -> tuple[ProgramNetwork, Any]:
+    """Returns the B-cos network that starts from the same weights; see `bcosify_program`.
+
+    Raises:
+      InputError: Options of the family that programs do not follow, or as `bcosify_program`.
+    """
+    assert isinstance(ops, BcosOps)
+    network = self.clone(ops=_followed(ops))
+    return network, network.variables_of(network.made().start(self.tree_of(variables)))
+
+  @nn.nowrap
+  def calibrated(
+    self,
+    teacher: ProgramNetwork,
+    teacher_variables: Mapping[str, Any],
+    variables: Mapping[str, Any],
+    inputs: Any,
+    settings: Any,
+    progress: Any,
+  ) -> tuple[Any, Any]:
+    """Returns the variables in closed form, and the report; see `closed_form.calibrate`."""
+    made = self.made()
+    own = dataclasses.replace(made.program, variables=teacher.tree_of(teacher_variables))
+    made = dataclasses.replace(made, program=own, variables=self.tree_of(variables))
+    colors = np.asarray(inputs)
+    colors = colors / np.float32(255) if colors.dtype == np.uint8 else colors
+    seen = dataclasses.replace(self.ops.encoding, pairing="none")(jnp.asarray(colors))
+    seen = jnp.moveaxis(seen, -1, 1) if self.channels_first else seen
+    tree, report = calibrate(made, seen, settings, progress=progress)
+    return self.variables_of(tree), report
+
+  def __repr__(self) -> str:
+    return (
+      f"{type(self).__name__}({self.factory!r}, {type(self.ops).__name__}, "
+      f"image_size={self.image_size}, num_classes={self.num_classes})"
+    )
 
   def tree_of(self, variables: Mapping[str, Any]) -> Any:
     """Returns variables in the structure of the program, which `made()` is called with."""
@@ -158,13 +225,23 @@ class ProgramNetwork(ImageModel):
     return tuple(found.items())
 
   def _started(self, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Returns the variables to start from."""
+    """Returns the variables to start from; what the factory gives but a shape of is drawn."""
     with jax.ensure_compile_time_eval():
       _, tree = called(self.factory, self.arguments)
+    tree = jax.tree.map(self._drawn, tree)
     if isinstance(self.ops, BcosOps):
       network = self._network(shape)
       tree = network.start(tree)
     return self.variables_of(tree)
+
+  def _drawn(self, leaf: Any) -> Any:
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+      return leaf
+    if len(leaf.shape) < 2:
+      return jnp.zeros(leaf.shape, leaf.dtype)
+    # Outputs come first, as PyTorch has its kernels.
+    scale = math.prod(leaf.shape[1:]) ** -0.5
+    return scale * jax.random.normal(self.make_rng("params"), leaf.shape, leaf.dtype)
 
   def _collected(self, shape: tuple[int, ...], built: Built) -> dict[str, Any]:
     """Returns path -> leaf of all variables, which are made where there are none yet."""
@@ -218,6 +295,22 @@ class ProgramNetwork(ImageModel):
       if explaining:
         gains[source] = self.variable(COLLECTION, source, jnp.ones, seen.shape[:1]).value
     return traced.held(variables, seen, gains)
+
+
+_FOLLOWED = ("b", "learn_b", "use_bias", "pool", "encoding", "logit_bias", "detach", "recompute")
+"""Fields of a B-cos family that programs follow; the others must be as by default."""
+
+
+def _followed(ops: BcosOps) -> BcosOps:
+  default = BcosOps()
+  for field in dataclasses.fields(ops):
+    value = getattr(ops, field.name)
+    if field.name not in _FOLLOWED and value != getattr(default, field.name):
+      raise InputError(
+        f"ops has {field.name}={value!r}, which B-cosification of programs does not follow.",
+        f"It follows {', '.join(_FOLLOWED[:5])}.",
+      )
+  return dataclasses.replace(ops, logit_bias=0.0)
 
 
 def _below(flat: Mapping[str, Any], prefix: str) -> dict[str, Any]:
