@@ -38,13 +38,17 @@ class Batched(NamedTuple):
   axes: Mapping[tuple[int, int], Shape] | None
 
 
-@functools.lru_cache(maxsize=64)
-def batched(program: Program, count: int) -> Batched:
-  """Returns the program of a batch of `count`.
+def batched(program: Program, count: Any) -> Batched:
+  """Returns the program of a batch of `count`, a number or a dimension of `jax.export`.
 
   Raises:
     InputError: The function makes one value of several examples.
   """
+  # Dimensions cannot be told apart from those of other exports: they are no keys of a cache.
+  return _batched(program, count) if isinstance(count, int) else _made(program, count)
+
+
+def _made(program: Program, count: Any) -> Batched:
   if count == 1:
     found = {
       (e.outputs[0], i): (1,) * len(_shape(program, e.inputs[i]))
@@ -66,6 +70,9 @@ def batched(program: Program, count: int) -> Batched:
         axes = None if shape is None else {**axes, (many.outputs[0], i): shape}
   measured = any(body.sources for e in whole.body.walk() for body in e.bodies)
   return Batched(whole, None if measured or whole.body.sources else axes)
+
+
+_batched = functools.lru_cache(maxsize=64)(_made)
 
 
 def mapped(program: Program, variables: Any, inputs: Array, gains: Mapping[str, Array]) -> Any:

@@ -69,9 +69,9 @@ class BcosifiedProgram:
     network = self._network(variables)
     self.program.check_arguments(network, inputs)
     if self.pairing == "none":
-      return self.evaluated(variables, inputs, len(inputs))
+      return self.evaluated(variables, inputs, inputs.shape[0])
     z = self._normalised(network, inputs)
-    return self.evaluated(variables, Pair(z, -z), len(inputs))
+    return self.evaluated(variables, Pair(z, -z), inputs.shape[0])
 
   def evaluated(self, variables: Any, seen: Any, count: int) -> Any:
     """Returns the outputs for what the first maps see: the input, or the halves of a paired one."""
@@ -123,7 +123,7 @@ class BcosifiedProgram:
     return dataclasses.replace(self, program=self.program.bare, variables=None)
 
   def _normalised(self, network: Any, inputs: Array) -> Array:
-    whole = batched(self.program.bare, len(inputs)).program
+    whole = batched(self.program.bare, inputs.shape[0]).program
     return normalised(whole, reading_of(whole), network, inputs)
 
   def _network(self, variables: Any) -> Any:

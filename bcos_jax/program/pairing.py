@@ -179,4 +179,4 @@ class Encoded:
   def __call__(self, variables: Any, encoded: Array) -> Any:
     """Returns the outputs [N, ...] for what `made.encode` returns."""
     z, negated = jnp.split(encoded, 2, self.channel_axis)
-    return self.made.evaluated(variables, Pair(z, negated), len(encoded))
+    return self.made.evaluated(variables, Pair(z, negated), encoded.shape[0])

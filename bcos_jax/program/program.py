@@ -122,7 +122,7 @@ class Program:
     from .batching import batched, mapped
 
     gains = gains or {}
-    whole, axes = batched(self.bare, len(inputs))
+    whole, axes = batched(self.bare, inputs.shape[0])
     if gains and axes is None:
       return mapped(self, variables, inputs, gains)
     return whole.run(variables, inputs, Held(whole.live, gains, axes or {}))

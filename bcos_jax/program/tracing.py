@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import dataclasses
 import itertools
+import math
 from typing import Any
 
 from jax.extend import core
@@ -129,7 +130,7 @@ class Tracer:
       found.params,
       known,
       len(operands) > 1 and operands[0] is operands[1],
-      int(np.prod(found.outvars[0].aval.shape)),
+      math.prod(found.outvars[0].aval.shape),
       place,
       self._options.factor(place),
     )

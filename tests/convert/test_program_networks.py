@@ -10,7 +10,7 @@ from PIL import Image
 import pytest
 
 import bcos_jax
-from bcos_jax import BcosOps, Encoding, InputError, calibration, cli, convert, program
+from bcos_jax import BcosOps, Encoding, InputError, calibration, cli, convert, export, program
 from bcos_jax.convert.programs.function import TorchFunction
 from bcos_jax.convert.programs.graph import Graph, Node, Reference, TensorSpec
 from bcos_jax.io.tensor_files import read_safetensors
@@ -167,6 +167,20 @@ def shop(side=16, classes=10):
   rng = np.random.default_rng(0)
   variables = {names[k]: np.float32(rng.normal(0, 0.4, shape)) for k, shape in shapes.items()}
   return program.as_network(function, variables=variables, encoding=Encoding((0.3,), (0.4,)))
+
+
+@pytest.mark.parametrize("to", ["stablehlo", "onnx"])
+def test_exported_for_any_number_of_pictures(network, to, tmp_path):
+  if to == "onnx":
+    pytest.importorskip("onnxruntime", reason="an extra")
+  made = bcos_jax.bcosify(*network)
+  bcos_jax.save(tmp_path / "bundle", *made)
+  run_exported = export.load(export.save(bcos_jax.load(tmp_path / "bundle"), tmp_path / to, to=to))
+  images, target = pictures(3), np.array([4, 0, 2])
+  found = run_exported(images, target)
+  ex = bcos_jax.explain(*made, images, target)
+  assert rel(found["logits"], ex.logits) <= 1e-5
+  assert rel(found["contributions"], ex.contributions) <= 1e-5
 
 
 def test_a_head_for_other_classes():
