@@ -190,7 +190,9 @@ def _encoding(choices: ConversionChoices) -> Encoding | None:
   missing = [name for name, text in given.items() if text is None]
   if len(missing) == 1:
     raise InputError(f"--{missing[0]} is missing.", "Give both --mean and --std.")
-  return None if missing else Encoding(**{k: _numbers(k, str(v)) for k, v in given.items()})
+  if missing:
+    return None
+  return Encoding(mean=_numbers("mean", str(choices.mean)), std=_numbers("std", str(choices.std)))
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:

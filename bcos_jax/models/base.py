@@ -110,7 +110,7 @@ class BaseNetwork(nn.Module):
 
   def calibrated(
     self,
-    teacher: BaseNetwork,
+    teacher: Any,
     teacher_variables: Any,
     variables: Any,
     inputs: Any,

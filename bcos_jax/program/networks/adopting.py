@@ -90,7 +90,8 @@ def as_network(
   own = model.variables_of(variables)
   if ops is None:
     return model, own
-  return bcosify(model, own, ops=ops, calibrate=calibrate)
+  made: Any = bcosify(model, own, ops=ops, calibrate=calibrate)
+  return made
 
 
 def _sides(function: Recorded, channels_first: bool) -> tuple[int, int]:
@@ -118,7 +119,7 @@ def _num_classes(model: ProgramNetwork, stated: int | None) -> int:
   returned = getattr(found, "shape", type(found).__name__)
   classes = returned[1] if isinstance(returned, tuple) and len(returned) == 2 else stated
   wanted = classes if stated is None else stated
-  if returned != (1, wanted):
+  if wanted is None or returned != (1, wanted):
     raise InputError(
       f"The network returns {returned} for one picture, expected "
       f"(1, {'classes' if wanted is None else wanted}).",

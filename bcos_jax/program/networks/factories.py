@@ -70,16 +70,20 @@ class Recorded(Protocol):
   @property
   def example(self) -> tuple[int | None, ...]:
     """Shape of one input, without the batch; None for a length that is free."""
+    ...
 
   @property
   def channel_axis(self) -> int:
     """Axis of the channels of inputs [N, ...]."""
+    ...
 
   def recipe(self) -> tuple[str, dict[str, Any]]:
     """Returns the name of the factory that builds it, and its arguments."""
+    ...
 
   def with_classes(self, count: int) -> Recorded:
     """Returns the function with a head of so many classes."""
+    ...
 
 
 Factory = Callable[..., Any]

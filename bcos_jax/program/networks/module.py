@@ -140,9 +140,9 @@ class ProgramNetwork(ImageModel):
   @nn.nowrap
   def calibrated(
     self,
-    teacher: ProgramNetwork,
-    teacher_variables: Mapping[str, Any],
-    variables: Mapping[str, Any],
+    teacher: Any,
+    teacher_variables: Any,
+    variables: Any,
     inputs: Any,
     settings: Any,
     progress: Any,
