@@ -93,20 +93,31 @@ def calibrate(
   """
   check_networks(teacher, student)
   settings = Calibration() if settings is None else settings
-  if isinstance(student, BaseNetwork) and (
-    made := student.calibrated(teacher, teacher_variables, variables, inputs, settings, progress)
-  ):
-    return made
+  if isinstance(student, BaseNetwork):
+    given = teacher, teacher_variables, variables, inputs, settings, progress
+    if (made := student.calibrated(*given)) is not None:
+      return made
+  networks = (teacher, teacher_variables), (student, variables)
+  with jax.default_matmul_precision("highest"):
+    return _fitted(*networks, inputs, settings, mesh, cache).run(progress)
+
+
+def _fitted(
+  teacher: tuple[nn.Module, Variables],
+  student: tuple[nn.Module, Variables],
+  inputs: Any,
+  settings: Calibration,
+  mesh: Mesh | None,
+  cache: str | os.PathLike | None,
+) -> _Fitter:
   shares = Shares(mesh, check_inputs(inputs))
   shares.hold_out(settings.held(shares.count))
-  networks = (teacher, teacher_variables), (student, variables)
   key = ""
   if cache is not None:
     told = dataclasses.replace(settings, memory=0)  # which changes nothing
-    key = key_of((teacher, student), (teacher_variables, variables, inputs), told, shares)
-  with jax.default_matmul_precision("highest"):
-    fitter = _Fitter(*networks, inputs, settings, shares, FinishedMaps(cache, key, shares))
-    return fitter.run(progress)
+    models, variables = (teacher[0], student[0]), (teacher[1], student[1], inputs)
+    key = key_of(models, variables, told, shares)
+  return _Fitter(teacher, student, inputs, settings, shares, FinishedMaps(cache, key, shares))
 
 
 def input_batches(inputs: Any, rows: Sequence[np.ndarray]) -> list[Any]:

@@ -106,6 +106,13 @@ def convert(
     return _back(path, str(source), target, choices, say)
   if path.suffix == SUFFIX and path.is_file():
     return _program(path, target, choices, say)
+  return _checkpoint(source, target, choices, say)
+
+
+def _checkpoint(
+  source: str | os.PathLike, target: pathlib.Path, choices: ConversionChoices, say: Say
+) -> pathlib.Path | None:
+  """Converts a checkpoint, whose network is one of this package."""
   for name in ("mean", "std", "labels"):
     if getattr(choices, name) is not None:
       raise InputError(

@@ -35,16 +35,13 @@ def as_network(
 ) -> tuple[ProgramNetwork, dict[str, Any]]:
   """Returns a network of another library as one of this package, and its variables.
 
-  `train.train(config, init=...)` trains it, `save` and `load` keep it, and all that takes a network
-  takes it.
+  All that takes a network takes it: `train.train(config, init=...)`, `save`, `load` and others.
 
   Args:
     factory: 'module:function' of a function that is marked as a `factory`; or a function of
-      `convert.from_torch`, which bundles then contain: neither PyTorch nor code of the network's
-      author is needed to read them.
+      `convert.from_torch`, which bundles then contain.
     arguments: Of the factory, plain values.
-    image_size: Side of the pictures that it reads, or height and width; a function of
-      `convert.from_torch` says it.
+    image_size: Side of the pictures, or height and width; a function of `from_torch` says it.
     num_classes: Outputs are [N, num_classes]; None finds out.
     encoding: How colours in [0, 1] become what it reads; None for no mean and deviation 1.
     channels_first: Whether it reads [N, C, H, W]; None for no, or what the function says.
@@ -52,8 +49,8 @@ def as_network(
     rules: See `bcosify_program`.
     products: See `trace`, as for `weights`.
     weights: See there.
-    variables: Of the network, of the structure that the factory returns; None for those. With a
-      function of `convert.from_torch`, those that it came with.
+    variables: Of the structure that the factory returns, None for those; with a function of
+      `from_torch`, those that it came with.
     calibrate: Pictures [N, H, W, C] in [0, 1]: fits the maps in closed form.
 
   Raises:
@@ -63,27 +60,20 @@ def as_network(
   if isinstance(factory, Recorded):
     channels_first = factory.channel_axis == 1 if channels_first is None else channels_first
     image_size = _sides(factory, channels_first) if image_size is None else image_size
-    if variables is None:
-      raise InputError("variables are missing.", "Pass those that the function came with.")
-    factory, arguments = factory.recipe()
-  if not isinstance(factory, str):
-    raise InputError(
-      f"The network is a {type(factory).__name__}, which does not say how it is built again.",
-      "Name a function that is marked with @bcos_jax.program.factory, 'module:function'.",
-    )
+  factory, arguments = _recipe(factory, arguments, variables)
   if image_size is None:
     raise InputError("image_size is missing.", "State the side of the pictures that it reads.")
-  encoding = Encoding((0.0,) * 3, (1.0,) * 3) if encoding is None else encoding
-  fields = {
-    "image_size": image_size,
-    "factory": factory,
-    "arguments": json.dumps(dict(arguments or {}), sort_keys=True),
-    "rules": json.dumps({k: dict(v) for k, v in (rules or {}).items()}),
-    "products": json.dumps(dict(products or {})),
-    "weights": tuple(weights),
-    "channels_first": bool(channels_first),
-  }
-  model: Any = create(NAME, ops=StandardOps(encoding=encoding), **fields)
+  model: Any = create(
+    NAME,
+    ops=StandardOps(encoding=encoding or Encoding((0.0,) * 3, (1.0,) * 3)),
+    image_size=image_size,
+    factory=factory,
+    arguments=_text(arguments),
+    rules=_text({pattern: dict(rule) for pattern, rule in (rules or {}).items()}),
+    products=_text(products),
+    weights=tuple(weights),
+    channels_first=bool(channels_first),
+  )
   if variables is None:
     _, variables = called(factory, model.arguments)
   model = model.clone(num_classes=_num_classes(model, num_classes))
@@ -92,6 +82,26 @@ def as_network(
     return model, own
   made: Any = bcosify(model, own, ops=ops, calibrate=calibrate)
   return made
+
+
+def _text(values: Mapping[str, Any] | None) -> str:
+  return json.dumps(dict(values or {}), sort_keys=True)
+
+
+def _recipe(
+  factory: Any, arguments: Mapping[str, Any] | None, variables: Any
+) -> tuple[str, Mapping[str, Any] | None]:
+  """Returns the name of the factory and its arguments."""
+  if isinstance(factory, str):
+    return factory, arguments
+  if not isinstance(factory, Recorded):
+    raise InputError(
+      f"The network is a {type(factory).__name__}, which does not say how it is built again.",
+      "Name a function that is marked with @bcos_jax.program.factory, 'module:function'.",
+    )
+  if variables is None:
+    raise InputError("variables are missing.", "Pass those that the function came with.")
+  return factory.recipe()
 
 
 def _sides(function: Recorded, channels_first: bool) -> tuple[int, int]:
