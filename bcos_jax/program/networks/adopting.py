@@ -57,12 +57,8 @@ def as_network(
     InputError: A factory that is not known, inputs that are no pictures, outputs of another shape,
       options of the family that programs do not follow; or as `trace` and `bcosify_program`.
   """
-  if isinstance(factory, Recorded):
-    channels_first = factory.channel_axis == 1 if channels_first is None else channels_first
-    image_size = _sides(factory, channels_first) if image_size is None else image_size
+  image_size, channels_first = _reading(factory, image_size, channels_first)
   factory, arguments = _recipe(factory, arguments, variables)
-  if image_size is None:
-    raise InputError("image_size is missing.", "State the side of the pictures that it reads.")
   model: Any = create(
     NAME,
     ops=StandardOps(encoding=encoding or Encoding((0.0,) * 3, (1.0,) * 3)),
@@ -72,7 +68,7 @@ def as_network(
     rules=_text({pattern: dict(rule) for pattern, rule in (rules or {}).items()}),
     products=_text(products),
     weights=tuple(weights),
-    channels_first=bool(channels_first),
+    channels_first=channels_first,
   )
   if variables is None:
     _, variables = called(factory, model.arguments)
@@ -102,6 +98,18 @@ def _recipe(
   if variables is None:
     raise InputError("variables are missing.", "Pass those that the function came with.")
   return factory.recipe()
+
+
+def _reading(
+  factory: Any, image_size: int | tuple[int, int] | None, channels_first: bool | None
+) -> tuple[int | tuple[int, int], bool]:
+  """Returns size and layout of the pictures, as stated or as the function says."""
+  if isinstance(factory, Recorded):
+    channels_first = factory.channel_axis == 1 if channels_first is None else channels_first
+    image_size = _sides(factory, channels_first) if image_size is None else image_size
+  if image_size is None:
+    raise InputError("image_size is missing.", "State the side of the pictures that it reads.")
+  return image_size, bool(channels_first)
 
 
 def _sides(function: Recorded, channels_first: bool) -> tuple[int, int]:
