@@ -188,9 +188,10 @@ def _product(case: Case) -> Typing:
       f"Hold one of them: products={{{case.place.modules or case.place.line!r}: 'first'}} or "
       "'second'.",
     )
-  position = FACTORS.index(chosen)
-  kept = case.operands[1 - position].activations
-  return Typing(held=frozenset({position}), activations=kept)
+  # What is gated has been through the gate's activation: x (1 + tanh(x)) is an activation of x. So
+  # is a square that is written as a product, as in polynomials that gate; `square` is of norms.
+  held = frozenset({FACTORS.index(chosen)})
+  return Typing(held=held, activations=case.activations + case.same)
 
 
 def _quotient(case: Case) -> Typing:

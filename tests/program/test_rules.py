@@ -1,5 +1,6 @@
 """The rules: what is passed on, held or refused, and that values never change."""
 
+import functools
 import gc
 import weakref
 
@@ -217,6 +218,28 @@ def test_explanations_inside_losses_see_how_weights_depend_on_variables():
 def bilinear(w, x):
   with jax.named_scope("unit"):
     return (x @ w) * (x @ w.T)
+
+
+GATES = {
+  "silu": jax.nn.silu,
+  "gelu": jax.nn.gelu,
+  "gelu by erf": lambda y: 0.5 * y * (1 + jax.lax.erf(y / np.sqrt(2))),
+  "gelu by tanh": functools.partial(jax.nn.gelu, approximate=True),
+  "gelu of a polynomial": lambda y: 0.5 * y * (1 + jnp.tanh(0.8 * y * (1 + 0.045 * y * y))),
+  "tanh": jnp.tanh,
+  "sigmoid": jax.nn.sigmoid,
+}
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_gated_units_hold_the_gate_on_either_side(gate):
+  x, other = jax.random.normal(KEY, (2, 6)), W[::-1]
+  expected = GATES[gate](x @ W)[:, :1] * other[:, 0]
+  for function in (
+    lambda w, x: GATES[gate](x @ w) * (x @ w[::-1]),
+    lambda w, x: (x @ w[::-1]) * GATES[gate](x @ w),
+  ):
+    assert rel(program.explain(function, W, x, 0).weights, expected) <= 1e-5
 
 
 def test_an_undecided_product_names_its_place_and_the_option():
