@@ -55,7 +55,7 @@ class Case:
     name: Name of the primitive.
     params: Its parameters.
     operands: What is known of its operands.
-    same: Whether the first two operands are one value.
+    same: Whether the first two operands are one value, or multiples of one.
     size: Number of elements of the first result.
     place: Where it stands.
     factor: Which factor of a product the user holds: 'first', 'second' or ''.

@@ -129,7 +129,7 @@ class Tracer:
       found.primitive.name,
       found.params,
       known,
-      len(operands) > 1 and operands[0] is operands[1],
+      len(operands) > 1 and self._original(operands[0]) == self._original(operands[1]),
       math.prod(found.outvars[0].aval.shape),
       place,
       self._options.factor(place),
@@ -144,8 +144,9 @@ class Tracer:
     if not any(floats) and typing.kind == ValueKind.SIGNAL:
       typing = dataclasses.replace(weight(case), activations=typing.activations)
     kinds = tuple(typing.kind if each else ValueKind.WEIGHT for each in floats)
+    multiple = self._multiple_of(case, operands)
     outputs = [
-      self.new(v.aval, kind=kind, activations=typing.activations)
+      self.new(v.aval, kind=kind, activations=typing.activations, multiple_of=multiple)
       for v, kind in zip(found.outvars, kinds, strict=True)
     ]
     return dataclasses.replace(
@@ -157,6 +158,20 @@ class Tracer:
       slope=typing.slope,
       sources=self._sources(bare, typing),
     )
+
+  def _original(self, atom: Atom) -> Atom:
+    """Returns the signal that a value is a multiple of, or itself."""
+    found = self.values[atom].multiple_of if isinstance(atom, int) else None
+    return atom if found is None else found
+
+  def _multiple_of(self, case: Case, operands: Sequence[Atom]) -> Any:
+    """Returns the signal that the result is a multiple of, by a number; None if there is none."""
+    numbers = [value.literal is not None for value in case.operands]
+    if case.name == "mul" and sum(numbers) == 1:
+      return self._original(operands[numbers.index(False)])
+    if case.name in ("neg", "copy") or (case.name == "div" and numbers == [False, True]):
+      return self._original(operands[0])
+    return None
 
   def _without_signal(self, bare: Equation, outvars, known: Sequence[Value]) -> Equation:
     kind = max((value.kind for value in known), default=ValueKind.CONSTANT)

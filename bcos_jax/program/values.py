@@ -110,6 +110,7 @@ class Value:
     leaves: Numbers of the variables that a constant is made of, the leading one first.
     zero: Whether it is known to be zero.
     literal: The number, of a scalar literal.
+    multiple_of: Number of the signal that it is a multiple of; None for those of none.
   """
 
   kind: ValueKind
@@ -119,6 +120,7 @@ class Value:
   leaves: tuple[int, ...] = ()
   zero: bool = False
   literal: float | None = None
+  multiple_of: int | None = None
 
   @property
   def size(self) -> int:
