@@ -92,8 +92,8 @@ def make_bundle(
     "preprocess": None if preprocess is None else dataclasses.asdict(preprocess),
     "provenance": dict(provenance or {}),
   }
-  if not models.architecture_of(model).own:
-    config["module"] = type(model).__module__  # what to import before the bundle is read
+  if not models.architecture_of(model).own and (module := _module(model)):
+    config["module"] = module  # what to import before the bundle is read
   config = json.loads(json.dumps(config))
   return Bundle(
     model=model,
@@ -104,6 +104,11 @@ def make_bundle(
     extras=dict(extras or {}),
     tokenizer=dict(tokenizer or {}),
   )
+
+
+def _module(model: nn.Module) -> str:
+  own = isinstance(model, models.BaseNetwork)
+  return model.imported_from if own else type(model).__module__
 
 
 def _reads_images(model: nn.Module) -> bool:

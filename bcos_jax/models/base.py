@@ -95,6 +95,11 @@ class BaseNetwork(nn.Module):
     """Whether the network maps texts to features that are compared with those of images."""
     return self.reads == "text" and not self.takes_embeddings
 
+  @property
+  def imported_from(self) -> str:
+    """The module that has to be imported before a bundle of the network is read."""
+    return type(self).__module__
+
   def with_classes(self, count: int) -> BaseNetwork:
     """Returns the network for so many classes, or of features if 0."""
     return self.clone(num_classes=count)

@@ -158,9 +158,14 @@ def _use(network: bundles.Bundle, name: str) -> str:
   return shell + "```python\n" + "\n".join(lines) + "\n```"
 
 
+_LONGEST = 120
+
+
 def _facts(network: bundles.Bundle) -> Iterator[tuple[str, str]]:
   model, config, reading = network.model, network.config, network.preprocess
-  fields = ", ".join(f"{name}={value}" for name, value in config["fields"].items())
+  # A program is a text of many lines.
+  values = {name: str(value) for name, value in config["fields"].items()}
+  fields = ", ".join(f"{k}={v if len(v) <= _LONGEST else '...'}" for k, v in values.items())
   yield "architecture", f"`{config['architecture']}`" + (f" with `{fields}`" if fields else "")
   yield "parameters", f"{num_parameters(model):,}"
   if reading is not None:

@@ -47,12 +47,15 @@ def test_a_bundle_contains_the_program(network, function, tmp_path):
   assert set(variables["batch_stats"]) == {"stem.1.running_mean", "stem.1.running_var"}
   bcos_jax.save(tmp_path / "bundle", model, variables, labels=NAMES)
   read = bcos_jax.load(tmp_path / "bundle")
-  assert read.model == model and len(repr(model)) < 150
+  assert read.model == model and len(repr(model)) < 600
   images = pictures(3)
   seen = np.moveaxis(np.asarray(COLORS(images)), -1, 1)
   assert np.array_equal(
     read.model.apply(read.variables, COLORS(images)), function[0](function[1], seen)
   )
+  assert "module" not in read.config
+  card = (read.save_pretrained(tmp_path / "shared") / "README.md").read_text()
+  assert "import bcos_jax." not in card and "arguments=..." in card
   ex, expected = read.explain(images, "b"), bcos_jax.explain(*function, seen, 1)
   assert rel(ex.weights, expected.weights) <= 1e-5
   assert ex.residuals.keys() == expected.residuals.keys() and "qkv.bias" in ex.residuals
@@ -70,6 +73,19 @@ def test_the_program_survives_as_text(function):
   )
   state = again.state_dict(function[1])
   assert state["stem.1.num_batches_tracked"].dtype == np.int64
+
+
+def test_the_text_of_a_network_tells_it_apart(network):
+  """Interrupted work is taken up by it."""
+  model, text = network[0], network[0].program_arguments["program"]
+  others = [
+    model.clone(arguments=json.dumps({"program": edited(text, lambda about: about)})),
+    model.clone(rules=json.dumps({"*" * 200: {"b": 1.0}})),
+    model.clone(ops=BcosOps(b=1.5)),
+    model.with_classes(8).clone(channels_first=False),
+  ]
+  assert len({repr(each) for each in (model, *others)}) == 5
+  assert repr(model) == repr(model.clone())
 
 
 def edited(text, edit):

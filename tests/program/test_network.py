@@ -50,6 +50,7 @@ def test_bundles_are_built_again(made, tmp_path):
   bcos_jax.save(tmp_path / "bundle", network, variables, labels=map(str, range(10)))
   read = bcos_jax.load(tmp_path / "bundle")
   assert read.model == network and "program" in repr(read)
+  assert read.config["module"] == HERE
   found, expected = read.explain(images, "3"), bcos_jax.explain(network, variables, images, 3)
   np.testing.assert_array_equal(found.weights, expected.weights)
   assert found.weights.shape[-1] == 2 and found.completeness_error.max() <= 1e-5

@@ -88,7 +88,7 @@ class Recorded(Protocol):
 
 Factory = Callable[..., Any]
 _FACTORIES: dict[str, Factory] = {}
-_OWN_MODULES = ("bcos_jax.convert",)
+OWN_MODULES = ("bcos_jax.convert",)
 """Modules of this package that have factories."""
 
 
@@ -111,7 +111,7 @@ def known_factory(name: str) -> Factory:
     InputError: None of that name is known.
   """
   module, _, function = name.partition(":")
-  if name not in _FACTORIES and module in _OWN_MODULES:
+  if name not in _FACTORIES and module in OWN_MODULES:
     importlib.import_module(module)
   if name not in _FACTORIES:
     raise InputError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 from typing import Any
@@ -21,13 +22,13 @@ import numpy as np
 
 from ...errors import InputError
 from ...layers.sources import COLLECTION
-from ...models import ImageModel, register_unlisted
+from ...models import ImageModel, fields_of, register_unlisted
 from ...ops import BcosOps, Ops
 from ..bcosified import BcosifiedProgram
 from ..closed_form import calibrate
 from ..program import trace
 from ..reading import reading_of
-from .factories import COLLECTIONS, Built, Recorded, built_by, called
+from .factories import COLLECTIONS, OWN_MODULES, Built, Recorded, built_by, called
 
 Array = jax.Array
 
@@ -106,6 +107,12 @@ class ProgramNetwork(ImageModel):
       )
     return network
 
+  @property
+  def imported_from(self) -> str:
+    """The module of the factory; "" for one of this package."""
+    module = self.factory.partition(":")[0]
+    return "" if module in OWN_MODULES else module
+
   @nn.nowrap
   def with_classes(self, count: int) -> ProgramNetwork:
     """Returns the network with a head of so many classes; see `convert.programs.heads`.
@@ -159,10 +166,10 @@ class ProgramNetwork(ImageModel):
     return self.variables_of(tree), report
 
   def __repr__(self) -> str:
-    return (
-      f"{type(self).__name__}({self.factory!r}, {type(self.ops).__name__}, "
-      f"image_size={self.image_size}, num_classes={self.num_classes})"
-    )
+    # It tells networks apart, as that of any module: a long program is named by its hash.
+    fields = {"ops": self.ops, **{name: getattr(self, name) for name in fields_of(type(self))}}
+    told = (f"{name}={_hashed(value)}" for name, value in fields.items())
+    return f"{type(self).__name__}({', '.join(told)})"
 
   def tree_of(self, variables: Mapping[str, Any]) -> Any:
     """Returns variables in the structure of the program, which `made()` is called with."""
@@ -297,6 +304,8 @@ class ProgramNetwork(ImageModel):
     return traced.held(variables, seen, gains)
 
 
+_LONGEST = 120
+
 _FOLLOWED = ("b", "learn_b", "use_bias", "pool", "encoding", "logit_bias", "detach", "recompute")
 """Fields of a B-cos family that programs follow; the others must be as by default."""
 
@@ -311,6 +320,12 @@ def _followed(ops: BcosOps) -> BcosOps:
         f"It follows {', '.join(_FOLLOWED[:5])}.",
       )
   return dataclasses.replace(ops, logit_bias=0.0)
+
+
+def _hashed(value: Any) -> str:
+  text = repr(value)
+  long = isinstance(value, str) and len(text) > _LONGEST
+  return f"<sha256 {hashlib.sha256(text.encode()).hexdigest()}>" if long else text
 
 
 def _below(flat: Mapping[str, Any], prefix: str) -> dict[str, Any]:
