@@ -59,6 +59,7 @@ class Case:
     size: Number of elements of the first result.
     place: Where it stands.
     factor: Which factor of a product the user holds: 'first', 'second' or ''.
+    derived: Which factor is made of the other one, likewise.
   """
 
   name: str
@@ -68,6 +69,7 @@ class Case:
   size: int
   place: Place
   factor: str = ""
+  derived: str = ""
 
   @property
   def signals(self) -> tuple[int, ...]:
@@ -170,6 +172,8 @@ def _weighing(case: Case) -> str:
   spread = (first.size < case.size, second.size < case.size)
   if case.name == "mul" and spread[0] != spread[1]:
     return FACTORS[spread.index(True)]
+  if case.derived:
+    return case.derived
   if first.activations != second.activations:
     return "first" if first.activations > second.activations else "second"
   return ""
@@ -183,15 +187,13 @@ def _product(case: Case) -> Typing:
   if not chosen:
     raise InputError(
       f"{case.name} at {case.place} multiplies two signals, and nothing says which one is the "
-      "weight: neither is spread over the other, and both went through "
+      "weight: neither is spread over the other or made of it, and both went through "
       f"{case.operands[0].activations} activations since their last map.",
       f"Hold one of them: products={{{case.place.modules or case.place.line!r}: 'first'}} or "
       "'second'.",
     )
-  # What is gated has been through the gate's activation: x (1 + tanh(x)) is an activation of x. So
-  # is a square that is written as a product, as in polynomials that gate; `square` is of norms.
-  held = frozenset({FACTORS.index(chosen)})
-  return Typing(held=held, activations=case.activations + case.same)
+  # What is gated has been through the gate's activation: x (1 + tanh(x)) is an activation of x.
+  return Typing(held=frozenset({FACTORS.index(chosen)}), activations=case.activations)
 
 
 def _quotient(case: Case) -> Typing:

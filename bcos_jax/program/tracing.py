@@ -74,6 +74,7 @@ class Tracer:
     self.values: dict[int, Value] = {}
     self._paths, self._options = paths, options
     self._count = itertools.count()
+    self._made_of: dict[int, tuple[Atom, ...]] = {}
 
   def new(self, aval: Any, **known: Any) -> int:
     """Returns the number of a new value."""
@@ -133,6 +134,7 @@ class Tracer:
       math.prod(found.outvars[0].aval.shape),
       place,
       self._options.factor(place),
+      self._derived(operands) if found.primitive.name == "mul" else "",
     )
     floats = [is_float(variable.aval.dtype) for variable in found.outvars]
     if self._options.weighs(place):
@@ -149,6 +151,7 @@ class Tracer:
       self.new(v.aval, kind=kind, activations=typing.activations, multiple_of=multiple)
       for v, kind in zip(found.outvars, kinds, strict=True)
     ]
+    self._made_of.update(dict.fromkeys(outputs, operands))
     return dataclasses.replace(
       bare,
       outputs=tuple(outputs),
@@ -163,6 +166,25 @@ class Tracer:
     """Returns the signal that a value is a multiple of, or itself."""
     found = self.values[atom].multiple_of if isinstance(atom, int) else None
     return atom if found is None else found
+
+  def _derived(self, operands: Sequence[Atom]) -> str:
+    """Returns which of two factors is made of the other one: 'first', 'second' or ''."""
+    first, second = map(self._original, operands)
+    if self._reaches(second, first):
+      return "second"
+    return "first" if self._reaches(first, second) else ""
+
+  def _reaches(self, made: Atom, source: Atom) -> bool:
+    """Whether a value is made of another one; values are numbered in the order they are made."""
+    left, seen = [made], set()
+    while left and isinstance(source, int):
+      atom = left.pop()
+      if isinstance(atom, int) and atom > source and atom not in seen:
+        seen.add(atom)
+        left.extend(self._made_of.get(atom, ()))
+      elif atom == source:
+        return source != made
+    return False
 
   def _multiple_of(self, case: Case, operands: Sequence[Atom]) -> Any:
     """Returns the signal that the result is a multiple of, by a number; None if there is none."""

@@ -242,6 +242,23 @@ def test_gated_units_hold_the_gate_on_either_side(gate):
     assert rel(program.explain(function, W, x, 0).weights, expected) <= 1e-5
 
 
+def test_what_is_made_of_the_other_factor_is_the_weight():
+  """Squeeze and excitation of a single position, with a gate of fewer activations than it gates."""
+
+  def excited(w, x):
+    x = jax.nn.hard_swish(x @ w)
+    return jnp.clip(x @ w.T + 0.5, 0, 1) * x
+
+  x = jax.random.normal(KEY, (2, 6))
+  seen = x @ W
+  swish, gate = (
+    jax.nn.hard_sigmoid(seen),
+    jnp.clip((seen * jax.nn.hard_sigmoid(seen)) @ W.T + 0.5, 0, 1),
+  )
+  expected = gate[:, :1] * swish[:, :1] * W[:, 0]
+  assert rel(program.explain(excited, W, x, 0).weights, expected) <= 1e-5
+
+
 def test_an_undecided_product_names_its_place_and_the_option():
   x = jnp.ones((2, 6))
   with pytest.raises(InputError, match=r"mul at unit \(test_rules\.py:\d+\).*products=.*'unit'"):
