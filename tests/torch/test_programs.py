@@ -245,6 +245,34 @@ def test_a_text_encoder():
   assert "bert.embeddings.position_embeddings.weight" in ex.residuals
 
 
+def test_a_mixture_of_experts():
+  """Tokens of all texts are sorted by expert; each text is explained by its own."""
+  live.torchvision()
+  import transformers
+
+  config = transformers.MixtralConfig(
+    vocab_size=64,
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=1,
+    num_local_experts=4,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    pad_token_id=0,
+    use_cache=False,
+  )
+  network = live.stirred(transformers.MixtralForSequenceClassification(config))
+  embeddings = np.random.RandomState(0).standard_normal((3, 6, 16)).astype(np.float32)
+  expected = outputs_of(network, inputs_embeds=embeddings).logits.numpy()
+  function, variables = convert.from_torch(network, {"inputs_embeds": embeddings})
+  logits = function(variables, embeddings)
+  assert rel(logits, expected) <= 1e-5
+  ex = bcos_jax.explain(function, variables, embeddings, 1)
+  assert rel(ex.logits, expected) <= 1e-5 and ex.completeness_error.max() <= 1e-5
+  alone = bcos_jax.explain(function, variables, embeddings[1:2], 1)
+  assert rel(ex.weights[1:2], alone.weights) <= 1e-5
+
+
 @pytest.mark.parametrize("name", ["resnet10t", "swin_tiny_patch4_window7_224", "squeezenet1_1"])
 def test_as_a_network_of_this_package(name, tmp_path, capsys):
   """Saved by PyTorch, converted and compared by the command, explained, and for other classes."""

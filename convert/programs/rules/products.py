@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jax import lax
 import jax.numpy as jnp
 
 from ..operators import operator
@@ -22,6 +23,13 @@ def _matmul(x, y):
 def _addmm(bias, x, y, beta=1, alpha=1):
   product = x @ y if alpha == 1 else alpha * (x @ y)
   return product + (bias if beta == 1 else beta * bias)
+
+
+@operator("transformers.grouped_mm_fallback")
+def _grouped(x, kernels, ends):
+  """Rows [S, K] times the kernel [G, K, N] of their group, group i ending before row `ends[i]`."""
+  sizes = jnp.diff(ends, prepend=jnp.zeros(1, ends.dtype))
+  return lax.ragged_dot(x, kernels, sizes.astype(jnp.int32))
 
 
 @operator("aten.einsum")

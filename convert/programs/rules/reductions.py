@@ -104,6 +104,20 @@ def _cumsum(x, dim, dtype=None):
   return jnp.cumsum(x.astype(jnp.int32) if whole else x, axis=dim, dtype=dtype)
 
 
+@operator("aten.histc")
+def _histc(x, bins=100, min=0, max=0):
+  if min == max:
+    low, high = jnp.min(x), jnp.max(x)
+    alone = low == high
+    low, high = jnp.where(alone, low - 1, low), jnp.where(alone, high + 1, high)
+  else:
+    low, high = jnp.asarray(min, x.dtype), jnp.asarray(max, x.dtype)
+  flat = x.reshape(-1)
+  place = jnp.floor((flat - low) / (high - low) * bins).astype(jnp.int32)
+  inside = (flat >= low) & (flat <= high)  # the last bin has its upper end
+  return jnp.zeros(bins, x.dtype).at[place.clip(0, bins - 1)].add(inside.astype(x.dtype))
+
+
 @operator("aten.topk")
 def _topk(x, k, dim=-1, largest=True, ordered=True):
   order = jnp.argsort(x, axis=dim, descending=largest, stable=True)
