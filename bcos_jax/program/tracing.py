@@ -203,6 +203,7 @@ class Tracer:
     outputs = tuple(
       self.new(v.aval, kind=kind, activations=seen, leaves=leaves, zero=zero) for v in outvars
     )
+    self._made_of.update(dict.fromkeys(outputs, bare.inputs))
     return dataclasses.replace(bare, outputs=outputs, kinds=(kind,) * len(outputs))
 
   def _sources(self, equation: Equation, typing: Typing) -> dict[int, str]:
@@ -246,6 +247,7 @@ class Tracer:
       self.new(v.aval, kind=kind, activations=max(value.activations for value in values))
       for v, kind, values in zip(outvars, kinds, results, strict=True)
     )
+    self._made_of.update(dict.fromkeys(outputs, bare.inputs))
     return dataclasses.replace(
       bare, outputs=outputs, kinds=tuple(kinds), sources=sources, bodies=bodies
     )
@@ -256,6 +258,7 @@ class Tracer:
       self._argument(variable.aval, self.known(atom))
       for variable, atom in zip(closed.jaxpr.invars, operands, strict=True)
     ]
+    self._made_of.update((made, (atom,)) for made, atom in zip(inputs, operands, strict=True))
     return self.body(closed, inputs, bare.place)
 
   def _argument(self, aval: Any, known: Value) -> int:

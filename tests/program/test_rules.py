@@ -243,19 +243,20 @@ def test_gated_units_hold_the_gate_on_either_side(gate):
 
 
 def test_what_is_made_of_the_other_factor_is_the_weight():
-  """Squeeze and excitation of a single position, with a gate of fewer activations than it gates."""
+  """Squeeze and excitation of a single position, with a gate of fewer activations than it gates.
+
+  What is made of it passes through a call.
+  """
+  clipped = jax.jit(lambda y: jnp.clip(y, 0, 1))
 
   def excited(w, x):
     x = jax.nn.hard_swish(x @ w)
-    return jnp.clip(x @ w.T + 0.5, 0, 1) * x
+    return clipped(jax.nn.relu(x) @ w.T + 0.5) * x
 
   x = jax.random.normal(KEY, (2, 6))
-  seen = x @ W
-  swish, gate = (
-    jax.nn.hard_sigmoid(seen),
-    jnp.clip((seen * jax.nn.hard_sigmoid(seen)) @ W.T + 0.5, 0, 1),
-  )
-  expected = gate[:, :1] * swish[:, :1] * W[:, 0]
+  y = jax.nn.hard_swish(x @ W)
+  gate, swish = clipped(jax.nn.relu(y) @ W.T + 0.5), jax.nn.hard_sigmoid(x @ W)
+  expected = (gate * swish)[:, :1] * W[:, 0]
   assert rel(program.explain(excited, W, x, 0).weights, expected) <= 1e-5
 
 
