@@ -148,6 +148,11 @@ def bcosify(
       ops, encoding=dataclasses.replace(model.ops.encoding, pairing=ops.encoding.pairing)
     )
   made = model.bcosified(variables, ops) if isinstance(model, BaseNetwork) else None
+  if made is not None and not fold_mean:
+    raise InputError(
+      "fold_mean=False does nothing: running means of other libraries' networks are biases.",
+      "Leave it out.",
+    )
   if made is None:
     new = model.clone(ops=ops)
     made = new, _edited(model, variables, new, fold_mean)

@@ -93,13 +93,14 @@ def calibrate(
   """
   check_networks(teacher, student)
   settings = Calibration() if settings is None else settings
+  count = check_inputs(inputs)
   if isinstance(student, BaseNetwork):
     given = teacher, teacher_variables, variables, inputs, settings, progress
     if (made := student.calibrated(*given)) is not None:
       return made
   networks = (teacher, teacher_variables), (student, variables)
   with jax.default_matmul_precision("highest"):
-    return _fitted(*networks, inputs, settings, mesh, cache).run(progress)
+    return _fitted(*networks, inputs, settings, Shares(mesh, count), cache).run(progress)
 
 
 def _fitted(
@@ -107,10 +108,9 @@ def _fitted(
   student: tuple[nn.Module, Variables],
   inputs: Any,
   settings: Calibration,
-  mesh: Mesh | None,
+  shares: Shares,
   cache: str | os.PathLike | None,
 ) -> _Fitter:
-  shares = Shares(mesh, check_inputs(inputs))
   shares.hold_out(settings.held(shares.count))
   key = ""
   if cache is not None:

@@ -111,6 +111,11 @@ class BcosifiedProgram:
     return extended
 
   @property
+  def removed(self) -> tuple[Decision, ...]:
+    """The biases that are removed."""
+    return tuple(d for d in self.decisions if d.part == "bias" and d.settings.biases == "remove")
+
+  @property
   def encoded(self) -> Any:
     """The function (variables, what `encode` returns) -> outputs, which explanations are of."""
     return self.bare if self.pairing == "none" else Encoded(self.bare)

@@ -5,9 +5,9 @@ The rules, for operands of which at least one is a signal:
 - Linear operations pass signals on.
 - f with f(0) = 0 becomes x * held f(x)/x; other functions make weights.
 - Of a product of two signals one factor is held: the one that is spread over the other (a gate for
-  each channel, say), else the one that went through more activations since the last map. Where
-  neither decides, the user does.
-- A dot of two signals likewise, but what is undecided is a weight: attention logits.
+  each channel, say), else the one that is made of the other, else the one that went through more
+  activations since the last map. Where nothing decides, the user does.
+- A dot of two signals by activations alone, and what is undecided is a weight: attention logits.
 - Selections (maxima, sorting, `where`) pass on what they select.
 """
 
@@ -55,7 +55,7 @@ class Case:
     name: Name of the primitive.
     params: Its parameters.
     operands: What is known of its operands.
-    same: Whether the first two operands are one value, or multiples of one.
+    same: Whether the first two operands are one value or, of `mul`, multiples of one.
     size: Number of elements of the first result.
     place: Where it stands.
     factor: Which factor of a product the user holds: 'first', 'second' or ''.

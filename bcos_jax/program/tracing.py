@@ -130,7 +130,7 @@ class Tracer:
       found.primitive.name,
       found.params,
       known,
-      len(operands) > 1 and self._original(operands[0]) == self._original(operands[1]),
+      self._same(found.primitive.name, operands),
       math.prod(found.outvars[0].aval.shape),
       place,
       self._options.factor(place),
@@ -151,7 +151,7 @@ class Tracer:
       self.new(v.aval, kind=kind, activations=typing.activations, multiple_of=multiple)
       for v, kind in zip(found.outvars, kinds, strict=True)
     ]
-    self._made_of.update(dict.fromkeys(outputs, operands))
+    self._made_of.update((made, operands) for made in outputs)
     return dataclasses.replace(
       bare,
       outputs=tuple(outputs),
@@ -161,6 +161,13 @@ class Tracer:
       slope=typing.slope,
       sources=self._sources(bare, typing),
     )
+
+  def _same(self, name: str, operands: Sequence[Atom]) -> bool:
+    """Whether the first two operands are one value or, of products by element, multiples of one."""
+    if len(operands) < 2:
+      return False
+    first, second = operands[:2]
+    return first is second or (name == "mul" and self._original(first) == self._original(second))
 
   def _original(self, atom: Atom) -> Atom:
     """Returns the signal that a value is a multiple of, or itself."""
@@ -203,7 +210,7 @@ class Tracer:
     outputs = tuple(
       self.new(v.aval, kind=kind, activations=seen, leaves=leaves, zero=zero) for v in outvars
     )
-    self._made_of.update(dict.fromkeys(outputs, bare.inputs))
+    self._made_of.update((made, bare.inputs) for made in outputs)
     return dataclasses.replace(bare, outputs=outputs, kinds=(kind,) * len(outputs))
 
   def _sources(self, equation: Equation, typing: Typing) -> dict[int, str]:
@@ -247,7 +254,7 @@ class Tracer:
       self.new(v.aval, kind=kind, activations=max(value.activations for value in values))
       for v, kind, values in zip(outvars, kinds, results, strict=True)
     )
-    self._made_of.update(dict.fromkeys(outputs, bare.inputs))
+    self._made_of.update((made, bare.inputs) for made in outputs)
     return dataclasses.replace(
       bare, outputs=outputs, kinds=tuple(kinds), sources=sources, bodies=bodies
     )

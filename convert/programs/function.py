@@ -56,6 +56,7 @@ class TorchFunction:
     """
     inputs = tuple(map(jnp.asarray, inputs))
     self._check(variables, inputs)
+    inputs = tuple(map(self._cast, self.arguments, inputs))
     if not self.alone:
       return built(self.structure, iter(self._run(variables, inputs)))
 
@@ -75,6 +76,11 @@ class TorchFunction:
     return self.graph.described[self.arguments[0]].shape[:1] == (1,)
 
   @property
+  def dtype(self) -> np.dtype:
+    """Of the first input, as it was exported."""
+    return self.graph.described[self.arguments[0]].dtype
+
+  @property
   def example(self) -> tuple[int | None, ...]:
     """Shape of one input, without the batch; None for lengths that are free."""
     return self.graph.described[self.arguments[0]].shape[1:]
@@ -85,11 +91,11 @@ class TorchFunction:
 
     return FACTORY, {"program": packed(self)}
 
-  def with_classes(self, count: int) -> TorchFunction:
+  def with_classes(self, count: int, example: tuple[int, ...]) -> TorchFunction:
     """Returns the function with a head of so many classes; see `heads.with_classes`."""
     from .heads import with_classes
 
-    return with_classes(self, count)
+    return with_classes(self, count, example)
 
   def state_dict(self, variables: Variables) -> dict[str, np.ndarray]:
     """Returns variables as the module's state dict, with all its names and dtypes.
@@ -110,6 +116,12 @@ class TorchFunction:
         own = np.asarray(variables[own]).astype(self.described[own].dtype, copy=False)
       made[key] = np.array(own)
     return made
+
+  def _cast(self, name: str, x: Any) -> Any:
+    """Returns an input in the precision that the network computes in."""
+    wanted = jax.dtypes.canonicalize_dtype(self.graph.described[name].dtype)
+    floats = all(jnp.issubdtype(dtype, jnp.floating) for dtype in (wanted, x.dtype))
+    return x.astype(wanted) if floats else x
 
   def _run(self, variables: Variables, inputs: Sequence[Any]) -> list[Any]:
     given = {

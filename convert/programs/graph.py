@@ -132,9 +132,15 @@ def check_graph(graph: Graph) -> None:
   _check_defined(graph.inputs, graph.nodes, list(graph.outputs))
   _check_rules(graph.nodes)
   for node in graph.nodes:
-    for value in (*node.arguments, *node.keywords.values()):
-      if isinstance(value, Graph):
-        check_graph(value)
+    _check_inner([*node.arguments, *node.keywords.values()])
+
+
+def _check_inner(value: Any) -> None:
+  if isinstance(value, Graph):
+    check_graph(value)
+  elif isinstance(value, list):
+    for each in value:
+      _check_inner(each)
 
 
 def _check_defined(inputs: Sequence[str], nodes: Sequence[Node], outputs: list[Any]) -> None:

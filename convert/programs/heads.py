@@ -12,7 +12,7 @@ from .function import TorchFunction
 from .graph import Node, TensorSpec, flat_names
 
 
-def with_classes(function: TorchFunction, count: int) -> TorchFunction:
+def with_classes(function: TorchFunction, count: int, example: tuple[int, ...]) -> TorchFunction:
   """Returns a function with a head of so many classes, whose variables have other shapes.
 
   The head is the last operator that reads a kernel, with what is added behind it.
@@ -20,13 +20,14 @@ def with_classes(function: TorchFunction, count: int) -> TorchFunction:
   Args:
     function: A classifier that returns logits [N, classes].
     count: At least 1.
+    example: Shape of one input, without the batch.
 
   Raises:
     InputError: The outputs are no logits, or something behind the head has a size of its own.
   """
-  graph, (*_, classes) = function.graph, _logits(function)
-  first = max(i for i, node in enumerate(graph.nodes) if _reads_kernel(function, node))
-  behind = graph.nodes[first:]
+  graph, (*_, classes) = function.graph, _logits(function, example)
+  kernels = [i for i, node in enumerate(graph.nodes) if _reads_kernel(function, node)]
+  behind = graph.nodes[kernels[-1] if kernels else 0 :]
   read = {name for node in behind for name in _variables(function, node)}
   head = {name for name in read if function.described[name].shape[:1] == (classes,)}
   made = {name for node in behind for name in flat_names(node.results)}
@@ -41,8 +42,9 @@ def with_classes(function: TorchFunction, count: int) -> TorchFunction:
       for name, spec in function.described.items()
     },
   )
-  found = _outputs_for_one(new)
-  if found != (1, count):
+  found = _outputs_for_one(new, example)
+  # An axis of one would be spread over any number of classes.
+  if found != (1, count) or classes == 1:
     raise InputError(
       f"The head is not the last map of the network: with {count} outputs of "
       f"{', '.join(sorted(head)) or 'none'} in place of {classes} it returns {found}.",
@@ -51,11 +53,11 @@ def with_classes(function: TorchFunction, count: int) -> TorchFunction:
   return new
 
 
-def _logits(function: TorchFunction) -> tuple[int | None, ...]:
+def _logits(function: TorchFunction, example: tuple[int, ...]) -> tuple[int | None, ...]:
   outputs = function.graph.outputs
   output = getattr(outputs[0], "name", "") if len(outputs) == 1 else ""
   found = function.graph.described.get(output)
-  shape = _outputs_for_one(function) if found is None else found.shape
+  shape = _outputs_for_one(function, example) if found is None else found.shape
   if shape is None or len(shape) != 2 or shape[1] is None:
     raise InputError(f"{function!r} returns no logits [N, classes].", "Export the classifier.")
   return shape
@@ -69,14 +71,13 @@ def _reads_kernel(function: TorchFunction, node: Node) -> bool:
   return any(len(function.described[name].shape) > 1 for name in _variables(function, node))
 
 
-def _outputs_for_one(function: TorchFunction) -> tuple[int, ...] | None:
+def _outputs_for_one(function: TorchFunction, example: tuple[int, ...]) -> tuple[int, ...] | None:
   """Returns the shape of the outputs for one input; None if they cannot be computed."""
   variables = {
     name: jax.ShapeDtypeStruct(spec.shape, spec.dtype) for name, spec in function.described.items()
   }
-  specs = [function.graph.described[name] for name in function.arguments]
-  inputs = [jax.ShapeDtypeStruct((1, *spec.shape[1:]), spec.dtype) for spec in specs]
+  picture = jax.ShapeDtypeStruct((1, *example), function.dtype)
   try:
-    return getattr(jax.eval_shape(function, variables, *inputs), "shape", None)
+    return getattr(jax.eval_shape(function, variables, picture), "shape", None)
   except InputError:
     return None

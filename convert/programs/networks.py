@@ -77,6 +77,9 @@ def function_of_network(model: Any) -> TorchFunction:
 def state_dict_of(bundle: Bundle) -> dict[str, np.ndarray]:
   """Returns the state dict of the module that a bundle was exported from: all its names.
 
+  Biases that B-cosification removed are zero. The module computes the maps of the B-cos network,
+  without the B-cos transforms, which it has not.
+
   Raises:
     InputError: The bundle has another origin, or its network reads [z, -z] or learns exponents,
       for which the module has no place.
@@ -84,13 +87,17 @@ def state_dict_of(bundle: Bundle) -> dict[str, np.ndarray]:
   model = bundle.model
   function = function_of_network(model)
   tree = model.tree_of(bundle.variables)
-  if extra := sorted(set(tree) & {"negated", "b"}) if "network" in tree else []:
-    what = {"negated": "kernels for [z, -z]", "b": "learned exponents"}[extra[0]]
+  if model.extended:
+    what = "kernels for [z, -z]" if "negated" in tree else "learned exponents"
     raise InputError(
       f"The network has {what}, for which the module has no place.",
-      "B-cosify it with --ops pairing=none and without learn_b to write it back.",
+      "B-cosify it without pairing and without learn_b to write it back.",
     )
-  return function.state_dict({name: np.asarray(leaf) for name, leaf in tree.items()})
+  removed = {d.name for d in model.made().removed} if not model.ops.conventional else set()
+  leaves = {name: np.asarray(leaf) for name, leaf in tree.items()}
+  return function.state_dict(
+    {n: np.zeros_like(x) if n in removed else x for n, x in leaves.items()}
+  )
 
 
 def largest_difference(path: str | os.PathLike, bundle: Bundle) -> float | None:
@@ -105,19 +112,20 @@ def largest_difference(path: str | os.PathLike, bundle: Bundle) -> float | None:
     import torch
   except ImportError:
     return None
-  try:
-    network = torch.export.load(path).module()
-  except Exception as error:  # whatever it raises for what it cannot read
-    what = " ".join(str(error).split())[:200]
-    raise InputError(
-      f"PyTorch {torch.__version__} cannot read {os.fspath(path)!r}: {what}",
-      "Omit --verify, or save it again with torch.export.save.",
-    ) from error
   function = function_of_network(bundle.model)
   x = np.random.default_rng(0).standard_normal((2, *bundle.model.example)).astype(np.float32)
   parts = [x[:1], x[1:]] if function.alone else [x]
-  with torch.no_grad():
-    theirs = np.concatenate([network(torch.from_numpy(part)).numpy() for part in parts])
+  try:
+    network = torch.export.load(path).module()
+    with torch.no_grad():
+      given = [torch.from_numpy(part).to(getattr(torch, function.dtype.name)) for part in parts]
+      theirs = np.concatenate([network(part).float().numpy() for part in given])
+  except Exception as error:  # whatever it raises for what it cannot read or run here
+    what = " ".join(str(error).split())[:200]
+    raise InputError(
+      f"PyTorch {torch.__version__} cannot run {os.fspath(path)!r}: {what}",
+      "Omit --verify, or save it again with torch.export.save.",
+    ) from error
   with jax.default_matmul_precision("highest"):
     ours = np.asarray(function(bundle.model.tree_of(bundle.variables), x))
   return float(np.abs(ours - theirs).max() / np.abs(theirs).max())

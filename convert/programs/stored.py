@@ -49,13 +49,30 @@ def unpacked(text: str) -> TorchFunction:
     if about.pop("format") != _FORMAT:
       raise InputError("The network's program is of a later format.", "Update bcos_jax.")
     function = TorchFunction(**{name: _read(value) for name, value in about.items()})
-    check_graph(function.graph)
+    _check(function)
   except InputError:
     raise
   except Exception as error:  # damaged text raises any Python exception
     what = " ".join(str(error).split()) or type(error).__name__
     raise InputError(f"The network's program cannot be read: {what}.", DAMAGED) from error
   return function
+
+
+def _check(function: TorchFunction) -> None:
+  """Raises ValueError, or what damaged values raise, unless all names of a function are known."""
+  graph = function.graph
+  inputs = {*function.arguments, *function.bound, *function.constants}
+  if len(function.arguments) < 1 or not inputs <= {*graph.inputs}:
+    raise ValueError("it has arguments that are none of its graph")
+  kept = {own for own in function.state.values() if isinstance(own, str)}
+  if not {*function.bound.values(), *kept, *function.parameters} <= function.described.keys():
+    raise ValueError("it uses variables that are not described")
+  for spec in (*graph.described.values(), *function.described.values()):
+    if not isinstance(spec, TensorSpec):
+      raise ValueError(f"{spec!r:.40} describes no tensor")
+  if any(name not in graph.described for name in function.arguments):
+    raise ValueError("its inputs are not described")
+  check_graph(graph)
 
 
 def _decompressed(data: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """Programs of PyTorch as networks of this package: bundles, B-cosification, training, commands."""
 
 import base64
+import dataclasses
 import json
 import zlib
 
@@ -13,6 +14,8 @@ import bcos_jax
 from bcos_jax import BcosOps, Encoding, InputError, calibration, cli, convert, export, program
 from bcos_jax.convert.programs.function import TorchFunction
 from bcos_jax.convert.programs.graph import Graph, Node, Reference, TensorSpec
+from bcos_jax.convert.programs.networks import state_dict_of
+from bcos_jax.io.bundles import make_bundle
 from bcos_jax.io.tensor_files import read_safetensors
 from bcos_jax.train.start.bundles import new_head
 
@@ -98,6 +101,11 @@ def renamed(about):
   graph["nodes"]["@tuple"][0]["@node"]["target"] = "os.system.default"
 
 
+def set_of(about, field, name):
+  values = next(iter(about[field].values()))
+  values[0] = [values[0][0], name] if isinstance(values[0], list) else name
+
+
 def without_a_value(about):
   del about["graph"]["@graph"]["nodes"]["@tuple"][2]
 
@@ -110,6 +118,9 @@ def without_a_value(about):
     (lambda text: edited(text, lambda about: about.update(format=2)), "of a later format"),
     (lambda text: edited(text, lambda about: about.pop("graph") and about), "cannot be read"),
     (lambda text: edited(text, lambda about: about.update(bound={"@no": 1})), "cannot be read"),
+    (lambda text: edited(text, lambda about: about.update(described=3)), "cannot be read"),
+    (lambda text: edited(text, lambda about: set_of(about, "bound", "nothing")), "cannot be read"),
+    (lambda text: edited(text, lambda about: set_of(about, "arguments", "zzz")), "cannot be read"),
     (lambda text: edited(text, renamed), "operator os.system.default .* has no rule"),
     (lambda text: edited(text, without_a_value), "cannot be read.*which nothing makes"),
   ],
@@ -119,6 +130,26 @@ def test_damaged_programs(network, damage, message):
   with pytest.raises(InputError, match=message):
     model = network[0].clone(arguments=json.dumps({"program": damage(text)}))
     model.apply(network[1], COLORS(pictures(1)))
+
+
+@pytest.mark.parametrize("arguments", ["[1]", '{"x": 1}', "{}"])
+def test_damaged_arguments(network, arguments):
+  with pytest.raises(InputError, match=r"torch_program\(.*cannot be built"):
+    network[0].clone(arguments=arguments).apply(network[1], COLORS(pictures(1)))
+
+
+def test_variables_are_those_of_the_program(function):
+  whole = function[1]
+  renamed = {("z" + name if name == "qkv.bias" else name): leaf for name, leaf in whole.items()}
+  for given, message in (
+    (renamed, "The variables have the structure"),
+    ({**whole, "more": np.zeros(2)}, "The variables have the structure"),
+    ({**whole, "qkv.bias": np.zeros(3)}, r"qkv\.bias has shape \(3,\), expected \(24,\)"),
+  ):
+    with pytest.raises(InputError, match=message):
+      program.as_network(function[0], variables=given)
+  with pytest.raises(InputError, match="the function is built already"):
+    program.as_network(function[0], {"more": 1}, variables=whole)
 
 
 def test_b_cosified_as_the_networks_of_this_package_are(network):
@@ -136,6 +167,38 @@ def test_b_cosified_as_the_networks_of_this_package_are(network):
     bcos_jax.bcosify(model, variables, ops=BcosOps(norm="instance"))
 
 
+def test_families_that_programs_do_not_follow(network):
+  @dataclasses.dataclass(frozen=True)
+  class Own(BcosOps):
+    more: int = 0
+
+  for options, message in (
+    ({"ops": Own()}, "The family is Own, whose layers programs do not have"),
+    ({"ops": BcosOps(logit_bias=-3.0)}, "logit_bias=-3.0, which programs do not have"),
+    ({"fold_mean": False}, "fold_mean=False does nothing"),
+  ):
+    with pytest.raises(InputError, match=message):
+      bcos_jax.bcosify(*network, **options)
+
+
+def test_calibration_checks_pictures_and_teacher(network):
+  twin = bcos_jax.bcosify(*network)
+  with pytest.raises(InputError):
+    calibration.calibrate(*network, *twin, 255 * pictures(16))
+  other = program.as_network(*convert.from_torch(FILE)[:1], variables=convert.from_torch(FILE)[1])
+  with pytest.raises(InputError, match="normalises its pictures otherwise"):
+    calibration.calibrate(*other, *twin, pictures(16))
+
+
+def test_biases_that_were_removed_are_zero_in_the_state_dict(network, function):
+  ops = BcosOps(encoding=Encoding(pairing="none"))
+  bundle = make_bundle(*bcos_jax.bcosify(*network, ops=ops))
+  state = state_dict_of(bundle)
+  assert not state["qkv.bias"].any() and not state["stem.1.running_mean"].any()
+  assert np.array_equal(state["stem.0.weight"], function[1]["stem.0.weight"])
+  assert state.keys() == function[0].state_dict(function[1]).keys()
+
+
 def test_calibrated_in_closed_form(network):
   model, variables = network
   images = np.uint8(255 * pictures(48))
@@ -150,8 +213,11 @@ def test_calibrated_in_closed_form(network):
   assert max(part.fit for part in report.maps) > 0.3
 
 
-def shop(side=16, classes=10):
-  """A convolution, a ReLU, pooling and a head, as a graph; and variables."""
+def shop_function(side=16, classes=10, dtype="float32"):
+  """A convolution, a ReLU, pooling and a head, as a graph; and variables.
+
+  Without a side it takes pictures of any size.
+  """
   place = program.Place("net", "net.py:1")
 
   def node(target, result, *arguments):
@@ -167,7 +233,7 @@ def shop(side=16, classes=10):
   shapes = {"w": (6, 1, 3, 3), "b": (6,), "v": (classes, 6), "e": (classes,)}
   names = {"w": "stem.weight", "b": "stem.bias", "v": "fc.weight", "e": "fc.bias"}
   values = {
-    "x": TensorSpec((None, 1, side, side), float32),
+    "x": TensorSpec((None, 1, side, side), np.dtype(dtype)),
     "y": TensorSpec((None, classes), float32),
   }
   function = TorchFunction(
@@ -182,7 +248,13 @@ def shop(side=16, classes=10):
   )
   rng = np.random.default_rng(0)
   variables = {names[k]: np.float32(rng.normal(0, 0.4, shape)) for k, shape in shapes.items()}
-  return program.as_network(function, variables=variables, encoding=Encoding((0.3,), (0.4,)))
+  return function, variables
+
+
+def shop(side=16, classes=10):
+  function, variables = shop_function(side, classes)
+  fields = {"encoding": Encoding((0.3,), (0.4,)), "image_size": None if side else 16}
+  return program.as_network(function, variables=variables, **fields)
 
 
 @pytest.mark.parametrize("to", ["stablehlo", "onnx"])
@@ -210,6 +282,48 @@ def test_a_head_for_other_classes():
   x = photos(2, 16)[..., :1]
   assert new.apply({"params": own}, model.ops.encoding(x)).shape == (2, 3)
   assert bcos_jax.explain(new, {"params": own}, x, 2).completeness_error.max() <= 1e-6
+
+
+def test_pictures_of_any_size():
+  function, variables = shop_function(None)
+  with pytest.raises(InputError, match=r"reads pictures of any size.*image_size"):
+    program.as_network(function, variables=variables)
+  model, variables = shop(None)
+  new, own = new_head(model, variables, 3, jax.random.key(1))
+  assert new.apply(own, model.ops.encoding(photos(2, 16)[..., :1])).shape == (2, 3)
+
+
+def test_a_head_behind_nothing_and_one_of_a_single_class():
+  model, variables = shop(classes=1)
+  with pytest.raises(InputError, match="The head is not the last map"):
+    new_head(model, variables, 3, jax.random.key(1))
+  function, variables = shop_function()
+  constants = {argument: variables[name] for argument, name in function.bound.items()}
+  bare = dataclasses.replace(function, bound={}, described={}, constants=constants)
+  with pytest.raises(InputError, match="with 3 outputs of none in place of 10"):
+    bare.with_classes(3, (1, 16, 16))
+
+
+def test_what_was_not_saved_is_drawn():
+  model, _ = shop()
+  made = model.init(jax.random.key(0), jax.numpy.zeros((1, 16, 16, 1)))["params"]
+  assert not made["fc.bias"].any() and np.std(made["fc.weight"]) > 0.1
+  assert np.asarray(model.apply({"params": made}, photos(2, 16)[..., :1])).any()
+
+
+def test_inputs_have_the_precision_of_the_program():
+  function, variables = shop_function(dtype="bfloat16")
+  halves = {name: leaf.astype(jax.numpy.bfloat16) for name, leaf in variables.items()}
+  described = {
+    name: dataclasses.replace(spec, dtype=jax.numpy.dtype("bfloat16"))
+    for name, spec in function.described.items()
+  }
+  function = dataclasses.replace(function, described=described)
+  x = np.float32(photos(2, 16)[..., :1].transpose(0, 3, 1, 2))
+  assert function(halves, x).dtype == jax.numpy.bfloat16
+  function, variables = shop_function(dtype="uint8")
+  with pytest.raises(InputError, match="reads uint8, expected floating-point numbers"):
+    program.as_network(function, variables=variables)
 
 
 def test_a_head_that_others_share_is_not_replaced(network):

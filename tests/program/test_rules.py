@@ -260,6 +260,34 @@ def test_what_is_made_of_the_other_factor_is_the_weight():
   assert rel(program.explain(excited, W, x, 0).weights, expected) <= 1e-5
 
 
+def test_scaled_products_of_a_signal_with_itself_stay_weights():
+  """Attention without a softmax, whatever its scale: the products are logits, no signals."""
+  x = jax.random.normal(KEY, (2, 4, 6))
+  for scale in (1.0, 0.5, -1.0):
+
+    def mixed(w, x, scale=scale):
+      y = x @ w
+      return (y + jnp.einsum("nld,nmd->nlm", scale * y, y * 1.5) @ y).mean(1)
+
+    ex = program.explain(mixed, W, x, 0)
+    assert max(np.abs(part).max() for part in ex.residuals.values()) <= 1e-4
+
+
+@pytest.mark.parametrize("call", [jax.jit, jax.checkpoint, jax.remat])
+def test_what_is_made_of_a_factor_is_known_through_calls(call):
+  """Custom derivatives, such as that of ReLU, and rematerialised blocks are entered."""
+
+  def gated(w, x, relu=lambda y: jnp.maximum(y, 0), call=lambda f: f):
+    y = jax.nn.hard_swish(x @ w)
+    return (call(lambda y: relu(y @ w.T) @ w + 0.5)(y)) * y
+
+  x = jax.random.normal(KEY, (2, 6))
+  expected = program.explain(gated, W, x, 0)
+  found = program.explain(functools.partial(gated, relu=jax.nn.relu, call=call), W, x, 0)
+  assert rel(found.weights, expected.weights) <= 1e-5
+  assert max(np.abs(part).max() for part in expected.residuals.values()) <= 1e-5
+
+
 def test_an_undecided_product_names_its_place_and_the_option():
   x = jnp.ones((2, 6))
   with pytest.raises(InputError, match=r"mul at unit \(test_rules\.py:\d+\).*products=.*'unit'"):

@@ -14,7 +14,7 @@ from ...errors import InputError
 from ...inputs import Encoding
 from ...models import create
 from ...ops import BcosOps, StandardOps
-from .factories import Recorded, built_by, called
+from .factories import Built, Recorded, built_by, called
 from .module import NAME, ProgramNetwork
 
 
@@ -72,7 +72,9 @@ def as_network(
   )
   if variables is None:
     _, variables = called(factory, model.arguments)
-  model = model.clone(num_classes=_num_classes(model, num_classes))
+  built = built_by(factory, model.arguments)
+  built.check(variables)
+  model = model.clone(num_classes=_num_classes(built, model.example, num_classes))
   own = model.variables_of(variables)
   if ops is None:
     return model, own
@@ -97,6 +99,10 @@ def _recipe(
     )
   if variables is None:
     raise InputError("variables are missing.", "Pass those that the function came with.")
+  if arguments:
+    raise InputError(
+      f"arguments={dict(arguments)} would do nothing: the function is built already.", "Omit them."
+    )
   return factory.recipe()
 
 
@@ -115,6 +121,11 @@ def _reading(
 def _sides(function: Recorded, channels_first: bool) -> tuple[int, int]:
   """Returns height and width of the pictures that a function reads."""
   shape = function.example
+  if not jnp.issubdtype(function.dtype, jnp.floating):
+    raise InputError(
+      f"The network reads {function.dtype}, expected floating-point numbers: W(x) is a derivative.",
+      "Export it behind the conversion of its pictures, and state mean and std instead.",
+    )
   if len(shape) != 3:
     raise InputError(
       f"The network reads inputs of shape {('N', *shape)}, expected pictures [N, C, H, W].",
@@ -128,12 +139,11 @@ def _sides(function: Recorded, channels_first: bool) -> tuple[int, int]:
   return height, width
 
 
-def _num_classes(model: ProgramNetwork, stated: int | None) -> int:
+def _num_classes(built: Built, example: tuple[int, ...], stated: int | None) -> int:
   """Returns how many classes there are, which are what the network returns logits of."""
-  example = jax.ShapeDtypeStruct((1, *model.example), jnp.float32)
-  built = built_by(model.factory, model.arguments)
+  picture = jax.ShapeDtypeStruct((1, *example), jnp.float32)
   variables = built.structure.unflatten(built.shapes)
-  found = jax.eval_shape(built.function, variables, example)
+  found = jax.eval_shape(built.function, variables, picture)
   returned = getattr(found, "shape", type(found).__name__)
   classes = returned[1] if isinstance(returned, tuple) and len(returned) == 2 else stated
   wanted = classes if stated is None else stated

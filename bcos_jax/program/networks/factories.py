@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 import dataclasses
 import functools
 import importlib
@@ -21,6 +21,10 @@ Array = jax.Array
 
 COLLECTIONS = ("params", "batch_stats")
 """Where variables are kept: those that are trained, and other floating-point numbers."""
+
+
+EXTENSIONS = ("negated", "exponents")
+"""Where what B-cosification adds is kept, among the trained ones."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +46,21 @@ class Built:
   paths: tuple[str, ...]
   trained: tuple[bool, ...]
   fixed: Mapping[int, Any]
+
+  def check(self, tree: Any) -> None:
+    """Raises InputError unless variables have the structure and shapes of those that are built."""
+    if jax.tree.structure(tree) != self.structure:
+      raise InputError(
+        f"The variables have the structure {jax.tree.structure(tree)!s:.120}, expected "
+        f"{self.structure!s:.120}.",
+        "Pass variables as the factory returns them.",
+      )
+    for path, wanted, leaf in zip(self.paths, self.shapes, jax.tree.leaves(tree), strict=True):
+      if jnp.shape(leaf) != wanted.shape:
+        raise InputError(
+          f"{path} has shape {jnp.shape(leaf)}, expected {wanted.shape}.",
+          "Pass variables of the network that the factory builds.",
+        )
 
   def tops(self) -> dict[str, list[str]]:
     """Returns the first parts of the names of trained and of other variables."""
@@ -73,16 +92,26 @@ class Recorded(Protocol):
     ...
 
   @property
+  def dtype(self) -> Any:
+    """Of the inputs."""
+    ...
+
+  @property
   def channel_axis(self) -> int:
     """Axis of the channels of inputs [N, ...]."""
+    ...
+
+  @property
+  def parameters(self) -> Collection[str]:
+    """Names of the variables that are trained."""
     ...
 
   def recipe(self) -> tuple[str, dict[str, Any]]:
     """Returns the name of the factory that builds it, and its arguments."""
     ...
 
-  def with_classes(self, count: int) -> Recorded:
-    """Returns the function with a head of so many classes."""
+  def with_classes(self, count: int, example: tuple[int, ...]) -> Recorded:
+    """Returns the function with a head of so many classes, for inputs [N, *example]."""
     ...
 
 
@@ -129,7 +158,13 @@ def called(name: str, arguments: str) -> tuple[Callable, Any]:
 
 
 def _called(function: Factory, arguments: str) -> tuple[Callable, Any]:
-  made = function(**json.loads(arguments))
+  try:
+    made = function(**json.loads(arguments))
+  except TypeError as error:  # arguments that the factory does not take
+    raise InputError(
+      f"{function.__qualname__}({arguments:.80}) cannot be built: {error}.",
+      "Give the arguments that it takes, as a dict of plain values.",
+    ) from error
   model, variables, options = (*made, {})[:3] if isinstance(made, tuple) else (made, None, {})
   return function_of(model, variables, **options)
 
@@ -147,11 +182,11 @@ def _built(factory: Factory, arguments: str) -> Built:
   shapes = jax.ShapeDtypeStruct
   leaves = [leaf if isinstance(leaf, shapes) else jnp.asarray(leaf) for _, leaf in found]
   paths = tuple(path_name(path) for path, _ in found)
-  if isinstance(tree, Mapping) and "params" in tree:
+  recorded = isinstance(function, Recorded)
+  if not recorded and isinstance(tree, Mapping) and "params" in tree:
     paths = tuple(path.partition("/")[2] for path in paths)
   floats = [is_float(leaf.dtype) for leaf in leaves]
-  stated = getattr(function, "parameters", None)  # of functions of convert.from_torch
-  kinds = trained_leaves(tree) if stated is None else [path in stated for path in paths]
+  kinds = _trained(function, tree, paths)
   _check_paths(factory.__qualname__, paths)
   return Built(
     function,
@@ -163,7 +198,18 @@ def _built(factory: Factory, arguments: str) -> Built:
   )
 
 
+def _trained(function: Any, tree: Any, paths: Sequence[str]) -> list[bool]:
+  if isinstance(function, Recorded):
+    return [path in function.parameters for path in paths]
+  return trained_leaves(tree)
+
+
 def _check_paths(factory: str, paths: tuple[str, ...]) -> None:
+  if taken := sorted({path.split("/")[0] for path in paths} & {*EXTENSIONS}):
+    raise InputError(
+      f"The network of {factory!r} has a variable {taken[0]!r}.",
+      "Give it another name: this one is of what B-cosification adds.",
+    )
   whole = set(paths)
   clash = next((p for p in paths if any(p.startswith(f"{o}/") for o in whole)), None)
   if len(whole) < len(paths) or clash:

@@ -26,7 +26,7 @@ from ...models import ImageModel, fields_of, register_unlisted
 from ...ops import BcosOps, Ops
 from ..bcosified import BcosifiedProgram
 from ..closed_form import calibrate
-from ..program import trace
+from ..program import path_name, trace
 from ..reading import reading_of
 from .factories import COLLECTIONS, OWN_MODULES, Built, Recorded, built_by, called
 
@@ -130,7 +130,7 @@ class ProgramNetwork(ImageModel):
         f"one of {what}.",
         "Let the factory build that network, or export one that ends there.",
       )
-    _, arguments = function.with_classes(count).recipe()
+    _, arguments = function.with_classes(count, self.example).recipe()
     return self.clone(num_classes=count, arguments=json.dumps(arguments))
 
   @nn.nowrap
@@ -140,7 +140,6 @@ class ProgramNetwork(ImageModel):
     Raises:
       InputError: Options of the family that programs do not follow, or as `bcosify_program`.
     """
-    assert isinstance(ops, BcosOps)
     network = self.clone(ops=_followed(ops))
     return network, network.variables_of(network.made().start(self.tree_of(variables)))
 
@@ -155,6 +154,7 @@ class ProgramNetwork(ImageModel):
     progress: Any,
   ) -> tuple[Any, Any]:
     """Returns the variables in closed form, and the report; see `closed_form.calibrate`."""
+    self._check_teacher(teacher)
     made = self.made()
     own = dataclasses.replace(made.program, variables=teacher.tree_of(teacher_variables))
     made = dataclasses.replace(made, program=own, variables=self.tree_of(variables))
@@ -164,6 +164,15 @@ class ProgramNetwork(ImageModel):
     seen = jnp.moveaxis(seen, -1, 1) if self.channels_first else seen
     tree, report = calibrate(made, seen, settings, progress=progress)
     return self.variables_of(tree), report
+
+  def _check_teacher(self, teacher: Any) -> None:
+    same = isinstance(teacher, ProgramNetwork) and teacher.clone(ops=self.ops) == self
+    encodings = [dataclasses.replace(m.ops.encoding, pairing="none") for m in (self, teacher)]
+    if not same or encodings[0] != encodings[1]:
+      raise InputError(
+        "The teacher is another network, or normalises its pictures otherwise.",
+        "Give the network, and what bcosify makes of it.",
+      )
 
   def __repr__(self) -> str:
     # It tells networks apart, as that of any module: a long program is named by its hash.
@@ -181,7 +190,8 @@ class ProgramNetwork(ImageModel):
   def variables_of(self, tree: Any) -> dict[str, Any]:
     """Returns the variables of this network from those of the program: the way back."""
     built = built_by(self.factory, self.arguments)
-    own = tree if self._extended else {"network": tree}
+    own = tree if self.extended else {"network": tree}
+    built.check(own["network"])
     flat = built.split(own["network"])
     flat["params"] |= {f"negated/{path}": leaf for path, leaf in own.get("negated", {}).items()}
     flat["params"] |= {f"exponents/{path}/b": leaf for path, leaf in own.get("b", {}).items()}
@@ -190,7 +200,8 @@ class ProgramNetwork(ImageModel):
     }
 
   @property
-  def _extended(self) -> bool:
+  def extended(self) -> bool:
+    """Whether the program's variables are a dict of the network's and of what was added."""
     ops = self.ops
     return isinstance(ops, BcosOps) and (ops.learn_b or ops.encoding.pairing != "none")
 
@@ -235,17 +246,18 @@ class ProgramNetwork(ImageModel):
     """Returns the variables to start from; what the factory gives but a shape of is drawn."""
     with jax.ensure_compile_time_eval():
       _, tree = called(self.factory, self.arguments)
-    tree = jax.tree.map(self._drawn, tree)
+    tree = jax.tree_util.tree_map_with_path(self._drawn, tree)
     if isinstance(self.ops, BcosOps):
       network = self._network(shape)
       tree = network.start(tree)
     return self.variables_of(tree)
 
-  def _drawn(self, leaf: Any) -> Any:
+  def _drawn(self, path: Any, leaf: Any) -> Any:
     if not isinstance(leaf, jax.ShapeDtypeStruct):
       return leaf
-    if len(leaf.shape) < 2:
-      return jnp.zeros(leaf.shape, leaf.dtype)
+    if len(leaf.shape) < 2:  # scales and variances, or what is added
+      added = path_name(path).endswith(("bias", "mean"))
+      return jnp.full(leaf.shape, 0 if added else 1, leaf.dtype)
     # Outputs come first, as PyTorch has its kernels.
     scale = math.prod(leaf.shape[1:]) ** -0.5
     return scale * jax.random.normal(self.make_rng("params"), leaf.shape, leaf.dtype)
@@ -254,7 +266,7 @@ class ProgramNetwork(ImageModel):
     """Returns path -> leaf of all variables, which are made where there are none yet."""
     start = self._started(shape) if self.is_initializing() else {}
     tops = built.tops()
-    if self._extended:
+    if self.extended:
       made = self._network(shape)
       tops["params"] += ["negated"] if made.pairing != "none" else []
       tops["params"] += ["exponents"] if made.exponents else []
@@ -272,7 +284,7 @@ class ProgramNetwork(ImageModel):
   def _own(self, built: Built, flat: Mapping[str, Any]) -> Any:
     """Returns the variables of the program from all leaves by path."""
     network = built.joined(flat)
-    if not self._extended:
+    if not self.extended:
       return network
     halves = _below(flat, "negated/")
     exponents = {path.removesuffix("/b"): b for path, b in _below(flat, "exponents/").items()}
@@ -310,7 +322,12 @@ _FOLLOWED = ("b", "learn_b", "use_bias", "pool", "encoding", "logit_bias", "deta
 """Fields of a B-cos family that programs follow; the others must be as by default."""
 
 
-def _followed(ops: BcosOps) -> BcosOps:
+def _followed(ops: Ops) -> BcosOps:
+  if type(ops) is not BcosOps:
+    raise InputError(
+      f"The family is {type(ops).__name__}, whose layers programs do not have.",
+      "B-cosify networks of other libraries by BcosOps.",
+    )
   default = BcosOps()
   for field in dataclasses.fields(ops):
     value = getattr(ops, field.name)
@@ -319,6 +336,10 @@ def _followed(ops: BcosOps) -> BcosOps:
         f"ops has {field.name}={value!r}, which B-cosification of programs does not follow.",
         f"It follows {', '.join(_FOLLOWED[:5])}.",
       )
+  if ops.logit_bias not in (None, 0):
+    raise InputError(
+      f"ops has logit_bias={ops.logit_bias}, which programs do not have.", "Leave it out."
+    )
   return dataclasses.replace(ops, logit_bias=0.0)
 
 
