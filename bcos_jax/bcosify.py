@@ -147,22 +147,29 @@ def bcosify(
     ops = dataclasses.replace(
       ops, encoding=dataclasses.replace(model.ops.encoding, pairing=ops.encoding.pairing)
     )
-  made = model.bcosified(variables, ops) if isinstance(model, BaseNetwork) else None
-  if made is not None and not fold_mean:
-    raise InputError(
-      "fold_mean=False does nothing: running means of other libraries' networks are biases.",
-      "Leave it out.",
-    )
-  if made is None:
-    new = model.clone(ops=ops)
-    made = new, _edited(model, variables, new, fold_mean)
-  new, started = made
+  new, started = _started(model, variables, ops, fold_mean)
   if calibrate is None:
     return new, started
   calibrated, report = calibration.calibrate(model, variables, new, started, calibrate)
   for warning in report.warnings:
     warnings.warn(warning, stacklevel=2)
   return new, calibrated
+
+
+def _started(
+  model: nn.Module, variables: Variables, ops: Ops, fold_mean: bool
+) -> tuple[nn.Module, Variables]:
+  """Returns the B-cos network and what it starts from."""
+  made = model.bcosified(variables, ops) if isinstance(model, BaseNetwork) else None
+  if made is None:
+    new = model.clone(ops=ops)
+    return new, _edited(model, variables, new, fold_mean)
+  if not fold_mean:
+    raise InputError(
+      "fold_mean=False does nothing: running means of other libraries' networks are biases.",
+      "Leave it out.",
+    )
+  return made
 
 
 def _edited(model: nn.Module, variables: Variables, new: nn.Module, fold_mean: bool) -> Variables:

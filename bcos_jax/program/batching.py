@@ -82,7 +82,10 @@ def mapped(program: Program, variables: Any, inputs: Array, gains: Mapping[str, 
     outputs = program.run(variables, x[None], Held(program.live, own, {}))
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], outputs)
 
-  return jax.vmap(one)(inputs, gains)
+  try:
+    return jax.vmap(one)(inputs, gains)
+  except NotImplementedError:  # of primitives that take no batches, such as ragged dots
+    return jax.lax.map(lambda each: one(*each), (inputs, gains))
 
 
 def _shape(program: Program, atom: Atom) -> Shape:

@@ -245,23 +245,20 @@ def test_a_text_encoder():
   assert "bert.embeddings.position_embeddings.weight" in ex.residuals
 
 
-def test_a_mixture_of_experts():
-  """Tokens of all texts are sorted by expert; each text is explained by its own."""
+@pytest.mark.parametrize("kind", ["Mixtral", "Qwen2Moe"])
+def test_a_mixture_of_experts(kind):
+  """Tokens of all texts are sorted by expert; each text is explained by its own, biases as well."""
   live.torchvision()
   import transformers
 
-  config = transformers.MixtralConfig(
-    vocab_size=64,
-    hidden_size=16,
-    intermediate_size=24,
-    num_hidden_layers=1,
-    num_local_experts=4,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    pad_token_id=0,
-    use_cache=False,
-  )
-  network = live.stirred(transformers.MixtralForSequenceClassification(config))
+  experts = {"Mixtral": "num_local_experts", "Qwen2Moe": "num_experts"}[kind]
+  sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, experts: 4}
+  heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+  fields = {"vocab_size": 64, "pad_token_id": 0, "use_cache": False, **sizes, **heads}
+  if kind == "Qwen2Moe":
+    fields |= {"moe_intermediate_size": 12, "shared_expert_intermediate_size": 12}
+  config = getattr(transformers, f"{kind}Config")(**fields)
+  network = live.stirred(getattr(transformers, f"{kind}ForSequenceClassification")(config))
   embeddings = np.random.RandomState(0).standard_normal((3, 6, 16)).astype(np.float32)
   expected = outputs_of(network, inputs_embeds=embeddings).logits.numpy()
   function, variables = convert.from_torch(network, {"inputs_embeds": embeddings})

@@ -70,12 +70,10 @@ def as_network(
     weights=tuple(weights),
     channels_first=channels_first,
   )
-  if variables is None:
-    _, variables = called(factory, model.arguments)
+  variables = called(factory, model.arguments)[1] if variables is None else variables
   built = built_by(factory, model.arguments)
-  built.check(variables)
   model = model.clone(num_classes=_num_classes(built, model.example, num_classes))
-  own = model.variables_of(variables)
+  own = model.variables_of(variables)  # which checks them
   if ops is None:
     return model, own
   made: Any = bcosify(model, own, ops=ops, calibrate=calibrate)
