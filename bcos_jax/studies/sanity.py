@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from .. import attribution, metrics, render
+from ..errors import InputError
 from ..train.loop import TrainResult
 from .lab import Lab, StudyPictures
 from .study import Findings
@@ -23,11 +24,11 @@ ExplainerOf = Callable[..., Callable]
 
 
 def study(lab: Lab) -> Findings:
-  """Randomises parameters, labels and classes; B-cos and two methods on the same network."""
+  """Randomises parameters, labels and classes; B-cos and other methods on the same network."""
   tuned, shuffled = lab.bcosified(), lab.bcosified(_SHUFFLED)
   some = lab.pictures.some(lab.setting.num_images)
   layers = metrics.layers_of(tuned.model, some.images)
-  makers = {OWN: functools.partial(metrics.attribute_with, tuned.model), **_post_hoc(tuned)}
+  makers = {OWN: functools.partial(metrics.attribute_with, tuned.model), **_post_hoc(lab, tuned)}
   cascades, rows = {}, []
   for name, explainer_of in makers.items():
     cascades[name], scores = _checks(tuned, shuffled, explainer_of, some, layers)
@@ -68,11 +69,23 @@ def study(lab: Lab) -> Findings:
   )
 
 
-def _post_hoc(result: TrainResult) -> dict[str, ExplainerOf]:
+def _post_hoc(lab: Lab, result: TrainResult) -> dict[str, ExplainerOf]:
+  """Returns the methods that apply to the network; says which do not."""
+  variables = jax.device_get(result.variables)
+  one = lab.pictures.some(1)
+
   def of(name: str) -> ExplainerOf:
     return lambda variables: attribution.attribute_with(name, result.model, variables)
 
-  return {name.replace("_", " "): of(name) for name in _METHODS}
+  found = {}
+  for name in _METHODS:
+    try:
+      of(name)(variables)(one.images, one.labels)
+    except InputError as reason:
+      lab.say(f"  {name} does not apply: {reason.cause}")
+    else:
+      found[name.replace("_", " ")] = of(name)
+  return found
 
 
 def _checks(

@@ -1,21 +1,23 @@
 """Studies: their comparisons and the files they write."""
 
 import csv
+import types
 
 import numpy as np
 import pytest
 
 import bcos_jax
-from bcos_jax import Encoding, StandardOps, metrics, studies
+from bcos_jax import BcosOps, Encoding, StandardOps, metrics, studies
 from bcos_jax.cli import main
 from bcos_jax.configs import digits
-from bcos_jax.studies import alignment, equivalence, options, speedup
+from bcos_jax.studies import alignment, equivalence, options, sanity, speedup
+from bcos_jax.studies.lab import StudyPictures
 from bcos_jax.studies.tables import Table
 from bcos_jax.train import config as configs
 from bcos_jax.train import start
 from bcos_jax.train.loop import TrainResult
 
-from ..common import filled
+from ..common import filled, photos
 
 STANDARD = StandardOps(encoding=Encoding(digits.MEAN, digits.STD))
 KIND = "digits-resnet_tiny-seed0-short"
@@ -172,3 +174,16 @@ def test_a_table_is_written_in_full_and_readably():
 def test_unknown_names_exit_with_2(arguments, part, tmp_path, capsys):
   assert main(["study", *arguments, f"--workdir={tmp_path}"]) == 2
   assert part in capsys.readouterr().err
+
+
+def test_sanity_takes_the_methods_that_apply():
+  """A transformer has no ReLUs for guided backpropagation."""
+  model = bcos_jax.create("vitc_tiny", ops=BcosOps(), image_size=32, num_classes=4)
+  result = types.SimpleNamespace(model=model, variables=filled(model))
+  pictures = StudyPictures(
+    images=photos(3, 32), labels=np.arange(3), names=tuple("abcd"), regions=None
+  )
+  said = []
+  found = sanity._post_hoc(types.SimpleNamespace(pictures=pictures, say=said.append), result)
+  assert set(found) == {"input x gradient"}
+  assert len(said) == 1 and said[0].startswith("  guided_backprop does not apply")
