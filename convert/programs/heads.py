@@ -46,9 +46,10 @@ def with_classes(function: TorchFunction, count: int, example: tuple[int, ...]) 
   # An axis of one would be spread over any number of classes.
   if found != (1, count) or classes == 1:
     raise InputError(
-      f"The head is not the last map of the network: with {count} outputs of "
-      f"{', '.join(sorted(head)) or 'none'} in place of {classes} it returns {found}.",
-      "Export the network with the number of classes of the data.",
+      f"The network's head cannot be replaced: with another number of outputs of "
+      f"{', '.join(sorted(head)) or 'no variable'} in place of {classes}, what is behind it does "
+      "not fit.",
+      "Export the network with the number of classes of the data, its head as the last map.",
     )
   return new
 
