@@ -94,11 +94,11 @@ def calibrate(
   check_networks(teacher, student)
   settings = Calibration() if settings is None else settings
   count = check_inputs(inputs)
-  if isinstance(student, BaseNetwork):
-    given = teacher, teacher_variables, variables, inputs, settings, progress
-    if (made := student.calibrated(*given)) is not None:
-      return made
   networks = (teacher, teacher_variables), (student, variables)
+  if isinstance(student, BaseNetwork):
+    made = student.calibrated(variables, networks[0], inputs, settings, progress)
+    if made is not None:
+      return made
   with jax.default_matmul_precision("highest"):
     return _fitted(*networks, inputs, settings, Shares(mesh, count), cache).run(progress)
 

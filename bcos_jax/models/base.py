@@ -114,20 +114,14 @@ class BaseNetwork(nn.Module):
     return None
 
   def calibrated(
-    self,
-    teacher: Any,
-    teacher_variables: Any,
-    variables: Any,
-    inputs: Any,
-    settings: Any,
-    progress: Any,
+    self, variables: Any, teacher: tuple[Any, Any], inputs: Any, settings: Any, progress: Any
   ) -> tuple[Any, Any] | None:
     """Returns a B-cos network's variables in closed form, and the report, likewise.
 
-    `calibration.calibrate` asks for it first; arguments and results as there. None leaves it to the
-    maps that the network declares.
+    `calibration.calibrate` asks for it first; arguments and results as there, the teacher with its
+    variables. None leaves it to the maps that the network declares.
     """
-    del teacher, teacher_variables, variables, inputs, settings, progress
+    del variables, teacher, inputs, settings, progress
     return None
 
   def unpooled(self) -> BaseNetwork | None:

@@ -181,11 +181,11 @@ def test_families_that_programs_do_not_follow(network):
       bcos_jax.bcosify(*network, **options)
 
 
-def test_calibration_checks_pictures_and_teacher(network):
+def test_calibration_checks_pictures_and_teacher(network, function):
   twin = bcos_jax.bcosify(*network)
-  with pytest.raises(InputError):
+  with pytest.raises(InputError, match=r"expected .*\[0, 1\]"):
     calibration.calibrate(*network, *twin, 255 * pictures(16))
-  other = program.as_network(*convert.from_torch(FILE)[:1], variables=convert.from_torch(FILE)[1])
+  other = program.as_network(function[0], variables=function[1])
   with pytest.raises(InputError, match="normalises its pictures otherwise"):
     calibration.calibrate(*other, *twin, pictures(16))
 

@@ -145,18 +145,13 @@ class ProgramNetwork(ImageModel):
 
   @nn.nowrap
   def calibrated(
-    self,
-    teacher: Any,
-    teacher_variables: Any,
-    variables: Any,
-    inputs: Any,
-    settings: Any,
-    progress: Any,
+    self, variables: Any, teacher: tuple[Any, Any], inputs: Any, settings: Any, progress: Any
   ) -> tuple[Any, Any]:
     """Returns the variables in closed form, and the report; see `closed_form.calibrate`."""
-    self._check_teacher(teacher)
+    conventional, given = teacher
+    self._check_teacher(conventional)
     made = self.made()
-    own = dataclasses.replace(made.program, variables=teacher.tree_of(teacher_variables))
+    own = dataclasses.replace(made.program, variables=conventional.tree_of(given))
     made = dataclasses.replace(made, program=own, variables=self.tree_of(variables))
     colors = np.asarray(inputs)
     colors = colors / np.float32(255) if colors.dtype == np.uint8 else colors
